@@ -1,0 +1,85 @@
+"""Errors with a stable code, raised anywhere, shown to users as problem+json. No I/O.
+
+A code is what scripts rely on; its HTTP status stands in one table. ``details`` are further members of the problem
+document.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+
+class Code(StrEnum):
+    """Stable names of faults (interfaces.md 3)."""
+
+    BAD_JSON = "bad_json"
+    BAD_REQUEST = "bad_request"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    CONFLICT = "conflict"
+    AGENT_UNAVAILABLE = "agent_unavailable"
+    IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
+    TOO_LARGE = "too_large"
+    INVALID = "invalid"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    TOO_MANY = "too_many"
+    INTERNAL = "internal"
+    BUS_UNAVAILABLE = "bus_unavailable"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+
+
+HTTP_STATUS: dict[Code, int] = {
+    Code.BAD_JSON: 400,
+    Code.BAD_REQUEST: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.FORBIDDEN: 403,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.CONFLICT: 409,
+    Code.AGENT_UNAVAILABLE: 409,
+    Code.IDEMPOTENCY_IN_PROGRESS: 409,
+    Code.TOO_LARGE: 413,
+    Code.INVALID: 422,
+    Code.IDEMPOTENCY_MISMATCH: 422,
+    Code.TOO_MANY: 429,
+    Code.INTERNAL: 500,
+    Code.BUS_UNAVAILABLE: 503,
+    Code.DATABASE_UNAVAILABLE: 503,
+}
+
+
+class ProctorError(Exception):
+    """A fault with a code, a sentence that names it and the next step, and details for machines."""
+
+    def __init__(self, code: Code, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that belongs to the code."""
+        return HTTP_STATUS[self.code]
+
+
+def not_found(what: str, name: object) -> ProctorError:
+    """404 that names the kind of thing and the name asked for."""
+    return ProctorError(Code.NOT_FOUND, f"no such {what}: {name}", what=what, name=str(name))
+
+
+def invalid(message: str, *, path: str = "", code: str = "invalid") -> ProctorError:
+    """422 with one fault; ``path`` is dotted, from the body's root."""
+    return ProctorError(
+        Code.INVALID,
+        message,
+        errors=[{"code": code, "message": message, "path": path, "line": None, "column": None}],
+    )
+
+
+def faults(errors: list[dict[str, Any]]) -> ProctorError:
+    """422 with all faults at once; each ``{code, message, path, line, column}``."""
+    first = errors[0]["message"] if errors else "invalid"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return ProctorError(Code.INVALID, f"{first}{more}", errors=errors)

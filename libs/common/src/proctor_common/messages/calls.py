@@ -1,0 +1,235 @@
+"""Requests of the api to the controllers: one operation a subject (``subjects.call(op)``), one table op -> request
+model.
+
+The request is ``Call``: who asks (the controller checks groups and writes the audit by it; the api has checked
+token and role) and the operation's body. The answer is one byte ``+`` and then the JSON of the view (which the api
+may pass on as it is), or one byte ``-`` and then a ``Refusal``.
+"""
+
+from typing import Any
+
+from pydantic import Field
+
+from proctor_common.errors import Code, ProctorError
+from proctor_common.messages.base import VERSION, BadMessage, JsonObject, Message, decode
+from proctor_common.states import Role
+
+MAX_REPLY = 1024 * 1024
+"""Most bytes of an answer: a list then gives fewer rows than asked for, and a ``next``."""
+
+
+class Actor(Message):
+    """Who asks. ``groups`` None: bound to no group, sees all."""
+
+    name: str
+    role: Role
+    token: str | None = None
+    """The token's id, never the token."""
+    groups: list[str] | None = None
+
+    def sees(self, group: str | None) -> bool:
+        """Whether what belongs to ``group`` (None: to no group) may be seen by this caller."""
+        return self.groups is None or (group is not None and group in self.groups)
+
+
+class Call(Message):
+    """One request."""
+
+    v: int = VERSION
+    actor: Actor
+    body: JsonObject = {}
+
+
+class Refusal(Message):
+    """Why a request was not carried out."""
+
+    code: Code
+    message: str
+    details: JsonObject = {}
+
+
+class SubmitCase(Message):
+    """``case.submit`` -> RunView. One of host, group, labels says where."""
+
+    run: str
+    """The id the new run gets, chosen by the api: a repeated request starts nothing twice."""
+    plugin: str
+    method: str
+    host: str | None = None
+    group: str | None = None
+    labels: dict[str, str] | None = None
+    target: str | None = None
+    parameters: JsonObject = {}
+    timeout_s: float | None = None
+    name: str | None = None
+
+
+class SubmitRun(Message):
+    """``run.submit`` -> RunView. ``plan``: an object, or YAML/JSON text."""
+
+    run: str
+    plan: JsonObject | str
+    parameters: JsonObject = {}
+    group: str | None = None
+    name: str | None = None
+
+
+class RunRef(Message):
+    """``run.get`` -> RunView, ``run.cancel`` -> RunView, ``run.log_index`` -> RunLogIndex. ``run`` is an id or a
+    run's number as text.
+    """
+
+    run: str
+
+
+class RunList(Message):
+    """``run.list`` -> Listing of RunView, newest first."""
+
+    state: str | None = None
+    result: str | None = None
+    plan: str | None = None
+    host: str | None = None
+    group: str | None = None
+    since: str | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class StepList(Message):
+    """``run.steps`` -> Listing of StepView, in document order; ``attempts``: every attempt, not only the last."""
+
+    run: str
+    attempts: bool = False
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class EventList(Message):
+    """``run.events`` -> Listing of EventView, oldest first. With ``run``: after that run's ``seq``; without: after
+    the global ``cursor``.
+    """
+
+    run: str | None = None
+    after: int = 0
+    limit: int = Field(default=1000, ge=1, le=1000)
+
+
+class AgentRef(Message):
+    """``agent.get|drain|undrain|remove`` -> AgentView. ``agent``: id, host name or number as text."""
+
+    agent: str
+
+
+class AgentList(Message):
+    """``agent.list`` -> Listing of AgentView, by host name."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class Enrol(Message):
+    """``agent.enrol`` -> EnrolmentView."""
+
+    host: str
+    groups: list[str] = []
+    labels: dict[str, str] = {}
+
+
+class Join(Message):
+    """``agent.join`` -> JoinView. ``public_key``: the agent's own nkey (``U…``). The same key again within the
+    time: the same answer.
+    """
+
+    token: str
+    public_key: str
+
+
+class GroupRef(Message):
+    """``group.get|put|delete`` -> GroupView (delete: the group as it was)."""
+
+    name: str
+
+
+class GroupList(Message):
+    """``group.list`` -> Listing of GroupView."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class GroupBinding(Message):
+    """``group.bind|unbind`` -> GroupView. ``agent``: id, host name or number as text."""
+
+    name: str
+    agent: str
+
+
+class AuditAdd(Message):
+    """``audit.add`` -> AuditView: the api's own deeds (tokens, sessions)."""
+
+    action: str
+    object: str = ""
+    detail: JsonObject = {}
+
+
+class AuditList(Message):
+    """``audit.list`` -> Listing of AuditView, newest first."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class Ping(Message):
+    """``ping`` -> ``{}``: a round trip that includes a query, for readiness."""
+
+
+OPERATIONS: dict[str, type[Message]] = {
+    "ping": Ping,
+    "case.submit": SubmitCase,
+    "run.submit": SubmitRun,
+    "run.get": RunRef,
+    "run.cancel": RunRef,
+    "run.log_index": RunRef,
+    "run.list": RunList,
+    "run.steps": StepList,
+    "run.events": EventList,
+    "agent.list": AgentList,
+    "agent.get": AgentRef,
+    "agent.drain": AgentRef,
+    "agent.undrain": AgentRef,
+    "agent.remove": AgentRef,
+    "agent.enrol": Enrol,
+    "agent.join": Join,
+    "group.list": GroupList,
+    "group.get": GroupRef,
+    "group.put": GroupRef,
+    "group.delete": GroupRef,
+    "group.bind": GroupBinding,
+    "group.unbind": GroupBinding,
+    "audit.add": AuditAdd,
+    "audit.list": AuditList,
+}
+
+
+def accept(view: bytes) -> bytes:
+    """An answer that carries a view's JSON."""
+    return b"+" + view
+
+
+def refuse(error: ProctorError) -> bytes:
+    """An answer that says why not."""
+    return b"-" + Refusal(code=error.code, message=error.message, details=error.details).encode()
+
+
+def answer_of(reply: bytes) -> bytes:
+    """The view's JSON in an answer. Raises the ProctorError that the controller refused with, or BadMessage."""
+    if reply[:1] == b"+":
+        return reply[1:]
+    if reply[:1] == b"-":
+        refusal = decode(Refusal, reply[1:])
+        raise ProctorError(refusal.code, refusal.message, **_details(refusal.details))
+    raise BadMessage("an answer starts with + or -")
+
+
+def _details(details: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in details.items() if k not in {"code", "message"}}

@@ -1,0 +1,75 @@
+"""Log chunks: one line of JSON, a newline, then the raw bytes. Bytes stay bytes; nothing is encoded on the hot path.
+
+The subject names agent, run, step and attempt; the message id is ``<step>.<attempt>:<seq>`` (JetStream's dedupe is
+stream-wide and blind to subjects).
+"""
+
+import json
+from dataclasses import dataclass
+
+from proctor_common.messages.base import BadMessage
+from proctor_common.states import GapReason, Source
+
+MAX_DATA = 64 * 1024
+"""Most bytes of log in one chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an attempt's log.
+
+    seq: 1, 2, 3 … without holes within the attempt · first_line: number (from 1) of the line in which the first
+    byte stands · time: seconds since the epoch, when the agent read it · source: stdout, stderr or system · data:
+    the bytes, at most MAX_DATA, never cut inside a UTF-8 sequence that is whole · gap: set on a chunk that stands
+    for bytes that were dropped (``dropped`` of them, data empty).
+    """
+
+    seq: int
+    first_line: int
+    time: float
+    source: Source
+    data: bytes
+    gap: GapReason | None = None
+    dropped: int = 0
+
+    def encode(self) -> bytes:
+        """The message's payload."""
+        head: dict[str, object] = {
+            "q": self.seq,
+            "l": self.first_line,
+            "t": self.time,
+            "s": self.source.value,
+        }
+        if self.gap is not None:
+            head["g"] = self.gap.value
+            head["n"] = self.dropped
+        return b"%s\n%s" % (json.dumps(head, separators=(",", ":")).encode(), self.data)
+
+
+def decode_chunk(payload: bytes) -> Chunk:
+    """The chunk in a payload. Raises BadMessage."""
+    head, sep, data = payload.partition(b"\n")
+    try:
+        if not sep or len(head) > 512:
+            raise ValueError("no head")
+        fields = json.loads(head)
+        gap = fields.get("g")
+        chunk = Chunk(
+            seq=int(fields["q"]),
+            first_line=int(fields["l"]),
+            time=float(fields["t"]),
+            source=Source(fields["s"]),
+            data=data,
+            gap=None if gap is None else GapReason(gap),
+            dropped=int(fields.get("n", 0)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as fault:
+        raise BadMessage(f"not a log chunk: {type(fault).__name__}") from None
+    if chunk.seq < 1 or chunk.first_line < 1 or len(data) > MAX_DATA:
+        raise BadMessage("not a log chunk: numbers out of range")
+    return chunk
+
+
+def message_id(step: str, attempt: int, seq: int) -> str:
+    """What JetStream dedupes by; unique over the whole stream."""
+    return f"{step}.{attempt}:{seq}"

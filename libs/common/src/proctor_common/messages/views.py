@@ -1,0 +1,217 @@
+"""What a controller shows of its state: the native HTTP shapes (interfaces.md 3), made once, passed on by the api
+as they are.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proctor_common.messages.base import JsonObject, Message
+from proctor_common.messages.events import PluginSpec, TargetSpec
+from proctor_common.states import AgentState, RunResult, RunState, StepResult, StepState
+
+
+class View(BaseModel):
+    """A frozen view; members that are null are shown as null."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def encode(self) -> bytes:
+        """JSON as UTF-8, nulls included."""
+        return self.__pydantic_serializer__.to_json(self)
+
+
+class RunView(View):
+    """One run."""
+
+    id: str
+    number: int
+    name: str
+    kind: str = "case"
+    """case | plan | seed"""
+    state: RunState
+    result: RunResult | None = None
+    reason: str = ""
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    plan: str | None = None
+    parameters: JsonObject = {}
+    group: str | None = None
+    created_by: str = ""
+    rerun_of: str | None = None
+    parent: str | None = None
+    outputs: JsonObject = {}
+    steps: dict[str, int] = {}
+    """How many step instances ended how; those that have not ended count under their state."""
+
+
+class StepView(View):
+    """One step instance: its last attempt (or one attempt, with ``?attempts=all``)."""
+
+    id: str
+    step: str
+    instance: str = ""
+    host: str | None = None
+    agent: str | None = None
+    plugin: str = ""
+    method: str = ""
+    parameters: JsonObject = {}
+    state: StepState
+    result: StepResult | None = None
+    attempt: int
+    reason: str = ""
+    waiting_for: str | None = None
+    outputs: JsonObject = {}
+    output: JsonObject = {}
+    """What the method returned."""
+    error: JsonObject | None = None
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    log_lines: int | None = None
+    log_bytes: int | None = None
+    tree_gone: bool | None = None
+
+
+class EventView(View):
+    """One state change. ``seq`` counts within the run from 1 without holes; ``cursor`` orders the events of all
+    runs.
+    """
+
+    seq: int
+    cursor: int = 0
+    run: str
+    kind: str
+    """run | step"""
+    step: str | None = None
+    step_id: str | None = None
+    attempt: int | None = None
+    host: str | None = None
+    old: str | None = Field(default=None, serialization_alias="from", validation_alias="from")
+    new: str = Field(serialization_alias="to", validation_alias="to")
+    result: str | None = None
+    reason: str = ""
+    at: datetime
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
+
+
+class RunChanged(Message):
+    """The wake-up on ``subjects.wake(run)``, after the commit. Lost ones are healed by reading; ``events`` save the
+    trip.
+    """
+
+    run: str
+    group: str | None = None
+    state: RunState
+    result: RunResult | None = None
+    events: list[EventView] = []
+
+
+class AttemptLog(View):
+    """What the controller knows of one attempt's log: enough for a tail to know when it has shown all of it."""
+
+    index: int
+    """The attempt's number within the run, from 1, in order of dispatch: stable, used by cursors."""
+    step_id: str
+    step: str
+    """The step's name (with its instance, where it has one): what viewers see."""
+    attempt: int
+    agent: str
+    state: StepState
+    result: StepResult | None = None
+    chunks: int | None = None
+    """Set once the attempt has ended and its log is closed; None while more may come."""
+    lines: int | None = None
+    bytes: int | None = None
+
+
+class RunLogIndex(View):
+    """The record a tail works from. A chunk is shown only where an entry says that this agent held that attempt."""
+
+    run: str
+    number: int
+    group: str | None = None
+    state: RunState
+    result: RunResult | None = None
+    created_at: datetime
+    attempts: list[AttemptLog] = []
+
+
+class AgentView(View):
+    """One agent, with what it offers."""
+
+    id: str
+    number: int
+    host: str
+    state: AgentState
+    draining: bool = False
+    reason: str = ""
+    """Why it gets no work, where it gets none."""
+    slots: int = 0
+    used_slots: int = 0
+    default_target: str | None = None
+    targets: dict[str, TargetSpec] = {}
+    groups: list[str] = []
+    labels: dict[str, str] = {}
+    plugins: dict[str, PluginSpec] = {}
+    load_errors: dict[str, str] = {}
+    last_heartbeat: datetime | None = None
+    version: str = ""
+    ready: bool = False
+    """Whether work may be given to it now: online, registered, not draining, nothing left over."""
+
+
+class GroupView(View):
+    """A named set of agents."""
+
+    name: str
+    agents: list[str] = []
+    """Host names."""
+    created_at: datetime
+
+
+class AuditView(View):
+    """Who did what, when."""
+
+    id: int
+    at: datetime
+    actor: str
+    role: str = ""
+    action: str
+    object: str = ""
+    detail: JsonObject = {}
+
+
+class EnrolmentView(View):
+    """An admin's permission for a new agent; the token is shown once."""
+
+    host: str
+    token: str
+    expires_at: datetime
+    groups: list[str] = []
+    labels: dict[str, str] = {}
+
+
+class NatsAddress(View):
+    """Where an agent finds the bus; ``ca``: PEM text of the CA, null where the connection is in the clear."""
+
+    urls: list[str]
+    ca: str | None = None
+
+
+class JoinView(View):
+    """What an agent gets for its join token."""
+
+    agent: str
+    host: str
+    nats: NatsAddress
+
+
+class Listing(View):
+    """A page of a list; ``next`` is the cursor of the following one, null at the end."""
+
+    items: list[Any]
+    next: str | None = None
