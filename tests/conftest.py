@@ -1,0 +1,110 @@
+"""Fixtures of every test. Servers that a test only uses are shared by its session and isolated by name
+(an account of NATS, a database of PostgreSQL); servers that a test kills are its own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.nats import NatsAccount, NatsAccounts, NatsServer
+from support.postgres import Database, PostgresServer
+from support.processes import Processes
+from support.sshd import OpenSshServer, SshTarget, find_sshd
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts child processes; ends all of them, with their descendants, when the test is over."""
+    folder = tmp_path / "processes"
+    folder.mkdir()
+    started = Processes(folder)
+    yield started
+    started.end_all()
+
+
+@pytest.fixture(scope="session")
+def nats_accounts() -> Iterator[NatsAccounts]:
+    accounts = NatsAccounts()
+    yield accounts
+    accounts.close()
+
+
+@pytest.fixture
+def nats(nats_accounts: NatsAccounts) -> NatsAccount:
+    """A fresh account with JetStream on the shared server. Not to be killed."""
+    return nats_accounts.take()
+
+
+@pytest.fixture
+def nats_server() -> Iterator[NatsServer]:
+    """A server of the test's own, without authorisation, to be killed, paused and restarted at will."""
+    server = NatsServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The shared cluster. Not to be killed."""
+    server = PostgresServer(durable=False)
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[Database]:
+    """An empty database of the test's own."""
+    made = postgres.create_database()
+    yield made
+    postgres.drop_database(made)
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[PostgresServer]:
+    """A cluster of the test's own, to be killed and restarted at will."""
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def _openssh() -> Iterator[OpenSshServer]:
+    if find_sshd() is None:
+        pytest.skip("OpenSSH's sshd is not installed (Debian: openssh-server)")
+    server = OpenSshServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def openssh(_openssh: OpenSshServer) -> SshTarget:
+    """The shared OpenSSH server. Not to be killed."""
+    return _openssh.target
+
+
+@pytest.fixture
+def openssh_server() -> Iterator[OpenSshServer]:
+    """An OpenSSH server of the test's own, to be killed, restarted and given another host key."""
+    if find_sshd() is None:
+        pytest.skip("OpenSSH's sshd is not installed (Debian: openssh-server)")
+    server = OpenSshServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's own PROCTOR_* settings must not reach a test."""
+    for name in [name for name in os.environ if name.startswith("PROCTOR_")]:
+        monkeypatch.delenv(name)
