@@ -1,0 +1,151 @@
+"""The seam between the agent's core and its plugins: what each side may ask of the other. No I/O.
+
+The core (supervisor, execution) owns an attempt: its log, its journal, its clock, its end. The plugin side (loader,
+ssh, plugin) owns methods and connections. An attempt flows like this::
+
+    core                                       plugin side
+    Workbench.check(...)  ""  ───────────────▶ is there such a method, such a target, do the parameters fit
+    Workbench.call(attempt, plugin, ...) ────▶ builds the Context, awaits the method
+        attempt.write(source, bytes)  ◀─────── everything that the commands print (waits under back-pressure)
+        attempt.group_started(group)  ◀─────── after each start of a remote command
+        attempt.group_ended(group)    ◀─────── after its end
+    attempt.stopping is set, then
+    Workbench.stop_tree(...)  ───────────────▶ SIGTERM, grace, SIGKILL, look again
+    (the method's task is cancelled if it has not returned by then)
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from proctor_common.messages.base import JsonObject
+from proctor_common.messages.events import MethodError, PluginSpec
+from proctor_common.states import Source, StepResult
+
+ATTEMPT_ENV = "PROCTOR_ATTEMPT"
+"""Environment variable of every remote command: ``<step>.<attempt>``, by which its whole tree can be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An SSH endpoint from the agent's settings.
+
+    ``key_file`` None: the user's default keys. ``known_hosts_file`` None: ``~/.ssh/known_hosts``; there is no way to
+    switch the check off.
+    """
+
+    name: str
+    host: str
+    port: int = 22
+    user: str = ""
+    key_file: Path | None = None
+    known_hosts_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessGroup:
+    """A process group on a target. ``started``: start time of its leader in clock ticks since the target's boot
+    (field 22 of ``/proc/<pgid>/stat``; 0 = unknown), so that a reused number is never killed.
+    """
+
+    target: str
+    pgid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a method ended by itself: passed, failed or error. ``output`` is what it returned (JSON)."""
+
+    result: StepResult
+    output: JsonObject = field(default_factory=dict)
+    reason: str = ""
+    exit_code: int | None = None
+    error: MethodError | None = None
+
+
+class Attempt(Protocol):
+    """What the core gives to a method's Context. All calls from the agent's main loop."""
+
+    @property
+    def marker(self) -> str:
+        """Value of ATTEMPT_ENV: ``<step>.<attempt>``."""
+        ...
+
+    @property
+    def target(self) -> str | None:
+        """Name of the target that the order asks for; None = the default."""
+        ...
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Environment that the order adds to each command."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """``asyncio`` loop time at which the attempt is stopped as timed out."""
+        ...
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set when the attempt is cancelled or timed out: start no further command."""
+        ...
+
+    @property
+    def scratch(self) -> Path:
+        """A private folder (0700) on the agent's host for this attempt, made on first use, removed at its end."""
+        ...
+
+    async def write(self, source: Source, data: bytes) -> None:
+        """Append bytes (any length, cut anywhere) to the attempt's log. Waits while the log cannot take more: do not
+        read on meanwhile. Raises nothing but CancelledError.
+        """
+        ...
+
+    async def group_started(self, group: ProcessGroup) -> None:
+        """Record a process group, so that even the agent's next life can kill it."""
+        ...
+
+    async def group_ended(self, group: ProcessGroup) -> None:
+        """The group's command has ended by itself."""
+        ...
+
+
+class Workbench(Protocol):
+    """What the plugin side offers to the core. One for the process; built in main.py from the settings."""
+
+    @property
+    def plugins(self) -> Mapping[str, PluginSpec]:
+        """The loaded plugins, as they are registered."""
+        ...
+
+    @property
+    def load_errors(self) -> Mapping[str, str]:
+        """Plugins that failed to load, with the reason in one line."""
+        ...
+
+    def check(self, plugin: str, method: str, target: str | None, parameters: JsonObject) -> str:
+        """Why such an order must be refused, naming what is wrong; "" where it can run. Quick, no I/O, and the
+        reason quotes no parameter's value (it may be a secret).
+        """
+        ...
+
+    async def call(self, attempt: Attempt, plugin: str, method: str, parameters: JsonObject) -> Outcome:
+        """Run a method to its end. What the method raises comes out as it is (the core makes it an ``error``),
+        except what the public plugin API defines as an outcome.
+        """
+        ...
+
+    async def stop_tree(self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float) -> bool | None:
+        """SIGTERM to the groups on one target and to every process whose environment has the marker, up to
+        ``grace_s`` seconds, SIGKILL, look again. True: nothing is left; False: something is; None: could not be
+        looked (target unreachable). Bounded by ``grace_s`` + 15 s.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the warm connections."""
+        ...
