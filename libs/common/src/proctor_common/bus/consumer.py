@@ -1,0 +1,193 @@
+"""The loop that hands a durable consumer's messages to a handler: pull, handle, acknowledge.
+
+One pull request is outstanding at a time, with an inbox of its own on the connection it was made on; when the
+connection is replaced the loop starts again there. What was not acknowledged the server hands out again.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from proctor_common.bus.connection import STATUS, Connection
+from proctor_common.bus.errors import BusError, BusUnavailable
+from proctor_common.bus.jetstream import API, NANO
+from proctor_common.bus.shapes import RETRY, Message, StreamMessage, Verdict
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[StreamMessage], Awaitable[Verdict]]
+PULL_SECONDS = 5.0
+PULL_GRACE = 2.0
+MAX_RETRY_DELAY = 30.0
+
+
+class Owner(Protocol):
+    """What the loop needs of its bus."""
+
+    handler_failures: int
+
+    async def wait_connected(self, timeout: float) -> bool: ...
+    def stream_connection(self) -> Connection: ...
+
+
+async def consume(
+    owner: Owner, stream: str, durable: str, handler: Handler, *, batch: int, concurrency: int, retry_delay: float
+) -> None:
+    """Run until cancelled; see :meth:`Bus.consume`."""
+    async with asyncio.TaskGroup() as tasks:
+        lanes = Lanes(owner, handler, tasks, concurrency, retry_delay)
+        while True:
+            if not await owner.wait_connected(PULL_SECONDS):
+                continue
+            try:
+                await _Pull(owner.stream_connection(), stream, durable, lanes, batch).run()
+            except BusError as fault:
+                log.warning("bus_pull_failed", stream=stream, durable=durable, error=str(fault))
+                await asyncio.sleep(retry_delay)
+
+
+class _Pull:
+    """Pulling on one connection until it is dead or the server says something unforeseen."""
+
+    def __init__(self, connection: Connection, stream: str, durable: str, lanes: "Lanes", batch: int) -> None:
+        self._connection = connection
+        self._subject = f"{API}.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._lanes = lanes
+        self._batch = batch
+        self._inbox = connection.new_inbox()
+        self._number = 0
+        self._left = 0
+        self._progress = asyncio.Event()
+        self._fault = ""
+
+    async def run(self) -> None:
+        handle = await self._connection.subscribe(f"{self._inbox}.*", None, self._receive, limit=self._batch * 8)
+        try:
+            while self._connection.alive:
+                await self._lanes.has_room(self._batch)
+                await self._pull()
+                if self._fault:
+                    raise BusUnavailable(self._fault)
+        finally:
+            await self._connection.unsubscribe(handle)
+
+    async def _pull(self) -> None:
+        self._number += 1
+        self._left = self._batch
+        request = {"batch": self._batch, "expires": round(PULL_SECONDS * NANO)}
+        await self._connection.publish(
+            self._subject, json.dumps(request).encode(), reply=f"{self._inbox}.{self._number}"
+        )
+        # Each message moves the deadline; a server that has forgotten the request is asked again after it.
+        while self._left > 0 and self._connection.alive:
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(PULL_SECONDS + PULL_GRACE):
+                    await self._progress.wait()
+            except TimeoutError:
+                return
+
+    async def _receive(self, message: Message) -> None:
+        if STATUS in message.headers and not message.data:
+            if message.subject == f"{self._inbox}.{self._number}":
+                self._ended(message.headers[STATUS], message.headers.get("Description", ""))
+        else:
+            self._left -= 1
+            self._lanes.add(self._connection, message)
+        if self._left <= 0:
+            self._progress.set()
+
+    def _ended(self, status: str, description: str) -> None:
+        self._left = 0
+        # 404 and 408: nothing (more) came in time. 409 may be passing too (a leader change), or say that the
+        # consumer is gone.
+        if status not in {"404", "408"}:
+            self._fault = f"{status} {description}".strip()
+
+
+class Lanes:
+    """Messages waiting for the handler: one lane a subject, in order; lanes run at once, up to ``concurrency``."""
+
+    def __init__(
+        self, owner: Owner, handler: Handler, tasks: asyncio.TaskGroup, concurrency: int, retry_delay: float
+    ) -> None:
+        self._owner = owner
+        self._handler = handler
+        self._tasks = tasks
+        self._free = asyncio.Semaphore(concurrency)
+        self._retry_delay = retry_delay
+        self._waiting: dict[str, deque[tuple[Connection, Message]]] = {}
+        self._count = 0
+        self._changed = asyncio.Event()
+
+    def add(self, connection: Connection, message: Message) -> None:
+        """Queue a message behind those of its subject."""
+        self._count += 1
+        lane = self._waiting.get(message.subject)
+        if lane is not None:
+            lane.append((connection, message))
+            return
+        self._waiting[message.subject] = deque([(connection, message)])
+        self._tasks.create_task(self._run(message.subject), name=f"consume {message.subject}")
+
+    async def has_room(self, limit: int) -> None:
+        """Wait until fewer than ``limit`` messages wait or are handled."""
+        while self._count >= limit:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _run(self, subject: str) -> None:
+        lane = self._waiting[subject]
+        while lane:
+            connection, message = lane[0]
+            async with self._free:
+                verdict = await self._judge(message)
+            await self._tell(connection, message, verdict)
+            lane.popleft()
+            self._count -= 1
+            self._changed.set()
+        del self._waiting[subject]
+
+    async def _judge(self, message: Message) -> Verdict:
+        delivery = _delivery(message)
+        try:
+            return await self._handler(delivery)
+        except Exception:
+            self._owner.handler_failures += 1
+            log.exception("bus_handler_failed", subject=message.subject, seq=delivery.seq)
+            return RETRY(min(self._retry_delay * delivery.deliveries, MAX_RETRY_DELAY))
+
+    async def _tell(self, connection: Connection, message: Message, verdict: Verdict) -> None:
+        payload = verdict.word
+        if verdict.delay > 0:
+            payload += b" " + json.dumps({"delay": round(verdict.delay * NANO)}).encode()
+        try:
+            # The acknowledgement may go over a newer connection: its subject names the delivery.
+            live = connection if connection.alive else self._owner.stream_connection()
+            await live.publish(message.reply or "", payload)
+        except BusError as fault:
+            log.warning("bus_ack_lost", subject=message.subject, error=str(fault))
+
+
+def _delivery(message: Message) -> StreamMessage:
+    """The numbers stand in the reply subject:
+    ``$JS.ACK.[domain.account.]stream.consumer.deliveries.seq.cseq.time.pending[.x]``.
+    """
+    fields: list[Any] = (message.reply or "").split(".")
+    # The short form has 9 tokens; the long one has two more in front and may have one behind.
+    first = 4 if len(fields) == 9 else 6
+    deliveries, seq, _, nanos, pending = (int(field) for field in fields[first : first + 5])
+    return StreamMessage(
+        subject=message.subject,
+        data=message.data,
+        headers=message.headers,
+        seq=seq,
+        deliveries=deliveries,
+        pending=pending,
+        time=datetime.fromtimestamp(nanos / NANO, UTC),
+    )

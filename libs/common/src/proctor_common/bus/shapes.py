@@ -1,0 +1,143 @@
+"""What goes into the bus and comes out of it. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class BusOptions:
+    """How to reach the bus. Times in seconds.
+
+    ``nkey_seed`` is the seed's text (from a 0600 file), never a path; ``auth_token`` goes to the auth callout
+    beside it. ``inbox_prefix`` must be one the server permits to this client, e.g. ``_INBOX_api``.
+    ``reconnect_wait`` is the least and the most time between two tries to connect; each wait is drawn at random
+    below the doubled former one.
+    """
+
+    servers: tuple[str, ...]
+    name: str
+    inbox_prefix: str = "_INBOX"
+    nkey_seed: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    auth_token: str | None = field(default=None, repr=False)
+    connect_timeout: float = 5.0
+    start_timeout: float = 30.0
+    ping_interval: float = 10.0
+    ping_timeout: float = 5.0
+    reconnect_wait: tuple[float, float] = (0.1, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A core message. ``reply`` is None when nobody waits for an answer."""
+
+    subject: str
+    data: bytes
+    reply: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMessage:
+    """A message handed out by a durable consumer. ``deliveries`` is 1 the first time."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    seq: int
+    deliveries: int
+    pending: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a stream message: use :data:`ACK`, :data:`TERMINATE` or :func:`RETRY`."""
+
+    word: bytes
+    delay: float = 0.0
+
+
+ACK = Verdict(b"+ACK")
+TERMINATE = Verdict(b"+TERM")
+
+
+def RETRY(delay: float) -> Verdict:
+    """Hand the message out again after ``delay`` seconds."""
+    return Verdict(b"-NAK", delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """JetStream has the message: ``duplicate`` = it had one with this message id already (``seq`` is that
+    one's).
+    """
+
+    stream: str
+    seq: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message read from a stream. ``num_pending``: how many more match the filter after this one."""
+
+    seq: int
+    subject: str
+    data: bytes
+    time: datetime
+    num_pending: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RePublish:
+    """Core notification of each stored message; ``headers_only`` leaves the payload out."""
+
+    source: str
+    destination: str
+    headers_only: bool = True
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """A stream as it shall be. ``max_age`` and ``duplicate_window`` in seconds, sizes in bytes; -1 = no limit."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_bytes: int = -1
+    max_age: float = 0.0
+    max_msg_size: int = -1
+    duplicate_window: float = 120.0
+    discard: str = "old"
+    retention: str = "limits"
+    allow_direct: bool = False
+    compression: str = "none"
+    replicas: int = 1
+    republish: RePublish | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ConsumerSpec:
+    """A durable pull consumer with explicit acks. ``ack_wait`` in seconds; ``max_deliver`` -1 = for ever."""
+
+    stream: str
+    durable: str
+    filter_subject: str | None = None
+    ack_wait: float = 30.0
+    max_ack_pending: int = 1000
+    max_deliver: int = -1
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Counts of a stream as the server gives them."""
+
+    messages: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+    consumers: int

@@ -1,0 +1,50 @@
+"""The streams and durables as they shall be (architecture.md 2 and 4). No I/O."""
+
+from proctor_common import subjects
+from proctor_common.bus.shapes import ConsumerSpec, RePublish, StreamSpec
+
+GIB = 1024**3
+DAY = 86_400.0
+DEDUPE_WINDOW = 600.0
+
+
+def log_stream(*, max_bytes: int = 20 * GIB, max_age: float = 30 * DAY, replicas: int = 1) -> StreamSpec:
+    """Log chunks: the oldest go first. Each stored chunk is announced, without its payload, to wake the tails."""
+    source, destination = subjects.LOG_REPUBLISH
+    return StreamSpec(
+        name=subjects.LOG_STREAM,
+        subjects=(subjects.LOG_SUBJECTS,),
+        max_bytes=max_bytes,
+        max_age=max_age,
+        duplicate_window=DEDUPE_WINDOW,
+        allow_direct=True,
+        compression="s2",
+        replicas=replicas,
+        republish=RePublish(source, destination, headers_only=True),
+        description="log chunks, read by batched direct get",
+    )
+
+
+def event_stream(*, max_bytes: int = GIB, replicas: int = 1) -> StreamSpec:
+    """What agents report of their attempts. Full means refused, so that the agent keeps it and publishes it again."""
+    return StreamSpec(
+        name=subjects.EVENT_STREAM,
+        subjects=(subjects.EVENT_SUBJECTS,),
+        max_bytes=max_bytes,
+        duplicate_window=DEDUPE_WINDOW,
+        discard="new",
+        retention="workqueue",
+        replicas=replicas,
+        description="agent events, gone when a controller has committed them",
+    )
+
+
+def event_consumer() -> ConsumerSpec:
+    """The durable that all controllers share; a message nobody acknowledged for 30 s goes to another one."""
+    return ConsumerSpec(
+        stream=subjects.EVENT_STREAM,
+        durable=subjects.EVENT_DURABLE,
+        ack_wait=30.0,
+        max_ack_pending=1000,
+        description="agent events for the controllers",
+    )
