@@ -1,0 +1,108 @@
+"""The api's HTTP, as the commands use it: JSON in, JSON out, faults as exceptions with the api's own sentence."""
+
+import ssl
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from proctor_cli.endpoint import Endpoint
+from proctor_cli.faults import Refused, Unreachable
+from proctor_common.ids import new_id
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+
+class Client:
+    """One connection pool to one api; use it as a context manager."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        # A default context reads the system's CAs (30 ms): only for https.
+        verify: ssl.SSLContext | bool = ssl.create_default_context() if endpoint.url.startswith("https") else False
+        self._http = httpx.Client(base_url=endpoint.url, headers=headers, timeout=TIMEOUT, verify=verify)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """The JSON at ``path``. Parameters that are None are left out. Raises Refused, Unreachable."""
+        return self._call("GET", path, params={k: v for k, v in params.items() if v is not None})
+
+    def post(self, path: str, body: Any = None, *, starts: bool = False) -> Any:
+        """POST a JSON body; ``starts``: with an Idempotency-Key, so that a repeat after a broken connection starts once."""
+        headers = {"Idempotency-Key": new_id()} if starts else {}
+        for attempt in range(3):
+            try:
+                return self._call("POST", path, json=body, headers=headers)
+            except Unreachable:
+                if not starts or attempt == 2:
+                    raise
+        raise AssertionError("unreachable")
+
+    def put(self, path: str, body: Any = None) -> Any:
+        """PUT a JSON body."""
+        return self._call("PUT", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        """DELETE what is at ``path``."""
+        return self._call("DELETE", path)
+
+    def items(self, path: str, *, most: int | None = None, **params: Any) -> Iterator[Any]:
+        """The items of a list, page after page; at most ``most``."""
+        cursor: str | None = None
+        left = most
+        while left is None or left > 0:
+            page = self.get(path, cursor=cursor, limit=100 if left is None else min(left, 100), **params)
+            yield from page["items"]
+            left = None if left is None else left - len(page["items"])
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+    def stream(self, path: str, **params: Any) -> Iterator[bytes]:
+        """The body at ``path`` as it comes."""
+        try:
+            given = {k: v for k, v in params.items() if v is not None}
+            with self._http.stream("GET", path, params=given) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise _refusal(answer)
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as fault:
+            raise _unreachable(self.endpoint, fault) from None
+
+    def _call(self, verb: str, path: str, **how: Any) -> Any:
+        try:
+            answer = self._http.request(verb, path, **how)
+        except httpx.HTTPError as fault:
+            raise _unreachable(self.endpoint, fault) from None
+        if answer.status_code >= 400:
+            raise _refusal(answer)
+        return answer.json() if answer.content else None
+
+
+def _unreachable(endpoint: Endpoint, fault: Exception) -> Unreachable:
+    if isinstance(fault, httpx.ConnectError):
+        return Unreachable(f"nothing answers at {endpoint.url}: start it with `proctor up`, or set PROCTOR_URL")
+    return Unreachable(f"{endpoint.url} does not answer: {str(fault) or type(fault).__name__}")
+
+
+def _refusal(answer: httpx.Response) -> Refused:
+    try:
+        problem = answer.json()
+        message = problem.get("detail") or problem.get("title") or problem.get("message") or answer.reason_phrase
+        code = str(problem.get("code", answer.status_code))
+        errors = problem.get("errors")
+    except (ValueError, AttributeError):
+        message, code, errors = f"HTTP {answer.status_code} {answer.reason_phrase}", str(answer.status_code), None
+    if answer.status_code == 401:
+        message = f"{message} (set PROCTOR_TOKEN, or give --token-file)"
+    return Refused(answer.status_code, code, message, errors if isinstance(errors, list) else None)

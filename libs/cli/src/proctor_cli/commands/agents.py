@@ -1,0 +1,167 @@
+"""``proctor agents`` and ``proctor groups``: the fleet."""
+
+from typing import Annotated
+
+import typer
+
+from proctor_cli.faults import Usage
+from proctor_cli.options import Output, OutputOption, open_client
+from proctor_cli.render import ago, as_json, table, talk
+
+agents_app = typer.Typer(help="List agents; enrol, drain and remove them.", invoke_without_command=True)
+groups_app = typer.Typer(help="List groups; bind agents to them.", invoke_without_command=True)
+AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help="host name or id")]
+GroupArgument = Annotated[str, typer.Argument(metavar="GROUP")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.add_typer(agents_app, name="agents")
+    app.add_typer(groups_app, name="groups")
+
+
+@agents_app.callback()
+def list_agents(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """List agents: their state, slots, groups and plugins."""
+    if context.invoked_subcommand is not None:
+        return
+    with open_client() as client:
+        found = list(client.items("/v1/agents"))
+    if output is Output.JSON:
+        as_json(found)
+        return
+    table(
+        ["host", "state", "slots", "groups", "labels", "plugins", "heartbeat", "version"],
+        [
+            [
+                a["host"],
+                "draining" if a["draining"] else a["state"],
+                f"{a['used_slots']}/{a['slots']}",
+                ",".join(a["groups"]),
+                ",".join(f"{k}={v}" for k, v in a["labels"].items()),
+                ",".join(a["plugins"]),
+                ago(a["last_heartbeat"]),
+                a["version"],
+            ]
+            for a in found
+        ],
+    )
+
+
+@agents_app.command("show")
+def show_agent(agent: AgentArgument, output: OutputOption = Output.TABLE) -> None:
+    """Show one agent and the methods it offers."""
+    with open_client() as client:
+        found = client.get(f"/v1/agents/{agent}")
+    if output is Output.JSON:
+        as_json(found)
+        return
+    print(f"{found['host']}  {found['state']}  {found['reason']}".rstrip())
+    table(
+        ["method", "description"],
+        [
+            [f"{plugin}.{name}", method["description"]]
+            for plugin, spec in found["plugins"].items()
+            for name, method in spec["methods"].items()
+        ],
+    )
+    for plugin, reason in found["load_errors"].items():
+        talk(f"{plugin} did not load: {reason}", style="red")
+
+
+@agents_app.command("enroll", epilog="Example: proctor agents enroll lab-7 --group lab-a --label os=debian")
+def enroll(
+    host: Annotated[str, typer.Argument(metavar="HOST")],
+    group: Annotated[list[str] | None, typer.Option(help="a group it belongs to (may be repeated)")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Permit a new agent: a token, good once and for 15 minutes, and the command that uses it."""
+    labels = dict(_label(text) for text in label or [])
+    with open_client() as client:
+        found = client.post("/v1/agents/enrolments", {"host": host, "groups": group or [], "labels": labels})
+        url = client.endpoint.url
+    if output is Output.JSON:
+        as_json(found)
+        return
+    talk(f"on {host}, run this and give it the token on standard input (good once, until {found['expires_at']}):")
+    print(f"proctor-agent join {url}")
+    print(found["token"])
+
+
+@agents_app.command("drain")
+def drain(agent: AgentArgument) -> None:
+    """Give an agent no new work; what runs there goes on."""
+    _act(agent, "drain")
+
+
+@agents_app.command("undrain")
+def undrain(agent: AgentArgument) -> None:
+    """Give an agent work again."""
+    _act(agent, "undrain")
+
+
+@agents_app.command("remove")
+def remove(agent: AgentArgument) -> None:
+    """Permit an agent no longer: its connection is closed and its key refused."""
+    with open_client() as client:
+        client.delete(f"/v1/agents/{agent}")
+    talk(f"{agent} is removed")
+
+
+@groups_app.callback()
+def list_groups(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """List groups and their agents."""
+    if context.invoked_subcommand is not None:
+        return
+    with open_client() as client:
+        found = list(client.items("/v1/groups"))
+    if output is Output.JSON:
+        as_json(found)
+    else:
+        table(["group", "agents"], [[g["name"], ", ".join(g["agents"])] for g in found])
+
+
+@groups_app.command("create")
+def create_group(group: GroupArgument) -> None:
+    """Make a group."""
+    with open_client() as client:
+        client.put(f"/v1/groups/{group}")
+    talk(f"group {group} is there")
+
+
+@groups_app.command("delete")
+def delete_group(group: GroupArgument) -> None:
+    """Delete a group; its agents stay."""
+    with open_client() as client:
+        client.delete(f"/v1/groups/{group}")
+    talk(f"group {group} is deleted")
+
+
+@groups_app.command("add")
+def add_to_group(group: GroupArgument, agent: AgentArgument) -> None:
+    """Bind an agent to a group."""
+    with open_client() as client:
+        client.put(f"/v1/groups/{group}/agents/{agent}")
+    talk(f"{agent} belongs to {group}")
+
+
+@groups_app.command("remove")
+def remove_from_group(group: GroupArgument, agent: AgentArgument) -> None:
+    """Take an agent out of a group."""
+    with open_client() as client:
+        client.delete(f"/v1/groups/{group}/agents/{agent}")
+    talk(f"{agent} belongs to {group} no longer")
+
+
+def _act(agent: str, verb: str) -> None:
+    with open_client() as client:
+        found = client.post(f"/v1/agents/{agent}/{verb}")
+    talk(f"{found['host']} is {'draining' if found['draining'] else found['state']}")
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise Usage(f"not K=V: {text}")
+    return key, value

@@ -1,0 +1,156 @@
+"""``proctor runs``, ``show``, ``cancel`` and ``logs``: look at what ran and what runs."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from proctor_cli.client import Client
+from proctor_cli.options import LimitOption, Output, OutputOption, open_client
+from proctor_cli.render import LogPrinter, as_json, duration, gap_line, harmless, seconds_between, table, talk
+from proctor_cli.tail import follow
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="the run's id")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command(epilog="Example: proctor runs --result failed --limit 20")(runs)
+    app.command(epilog="Example: proctor show 0199… -o json")(show)
+    app.command(epilog="Example: proctor cancel 0199…")(cancel)
+    app.command(epilog="Example: proctor logs -f 0199… --timestamps")(logs)
+
+
+def runs(
+    state: Annotated[str | None, typer.Option(help="queued, running, finished, …")] = None,
+    result: Annotated[str | None, typer.Option(help="passed, failed, error, timed_out, cancelled, rejected")] = None,
+    host: Annotated[str | None, typer.Option(help="runs that used this host")] = None,
+    group: Annotated[str | None, typer.Option()] = None,
+    since: Annotated[str | None, typer.Option(help="created since then, as 2026-12-01T08:00:00Z")] = None,
+    limit: LimitOption = 20,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List runs, newest first."""
+    with open_client() as client:
+        found = list(
+            client.items("/v1/runs", most=limit, state=state, result=result, host=host, group=group, since=since)
+        )
+    if output is Output.JSON:
+        as_json(found)
+        return
+    table(
+        ["id", "number", "name", "state", "result", "created", "took", "by"],
+        [
+            [r["id"], r["number"], r["name"], r["state"], r["result"], r["created_at"], _took(r), r["created_by"]]
+            for r in found
+        ],
+    )
+
+
+def show(
+    run: RunArgument,
+    events: Annotated[bool, typer.Option("--events", help="every change of state, oldest first")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show one run and its steps."""
+    with open_client() as client:
+        found = client.get(f"/v1/runs/{run}")
+        steps = list(client.items(f"/v1/runs/{run}/steps"))
+        story = list(client.items(f"/v1/runs/{run}/events")) if events else []
+    if output is Output.JSON:
+        as_json({**found, "step_list": steps, **({"events": story} if events else {})})
+        return
+    print(harmless(f"{found['name']}  {found['state']}  {found['result'] or ''}  {found['reason']}").rstrip())
+    print(f"id {found['id']}  number {found['number']}  created {found['created_at']}  took {_took(found)}\n")
+    table(
+        ["step", "host", "state", "result", "attempt", "exit", "took", "reason"],
+        [
+            [
+                s["step"] + s["instance"],
+                s["host"],
+                s["state"],
+                s["result"],
+                s["attempt"],
+                s["exit_code"],
+                _took(s),
+                _why(s),
+            ]
+            for s in steps
+        ],
+    )
+    if events:
+        print()
+        table(
+            ["seq", "at", "what", "from", "to", "result", "reason"],
+            [[e["seq"], e["at"], e["step"] or "run", e["from"], e["to"], e["result"], e["reason"]] for e in story],
+        )
+
+
+def cancel(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
+    """Ask to cancel a run; its processes are stopped, and it says whether they are gone."""
+    with open_client() as client:
+        found = client.post(f"/v1/runs/{run}/cancel")
+    if output is Output.JSON:
+        as_json(found)
+    else:
+        talk(f"{found['name']} is {found['result'] or found['state']}")
+
+
+def logs(
+    run: RunArgument,
+    step: Annotated[str | None, typer.Option(help="this step only")] = None,
+    following: Annotated[bool, typer.Option("-f", "--follow", help="go on until the run ends")] = False,
+    tail: Annotated[int | None, typer.Option(min=1, help="the last so many lines")] = None,
+    since: Annotated[str | None, typer.Option(metavar="CURSOR", help="go on behind this cursor")] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="the time the agent read it before each line")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="bytes as they came, control characters included")] = False,
+) -> None:
+    """Read or follow a run's log."""
+    with open_client() as client:
+        if raw and not following and not timestamps:
+            for piece in client.stream(f"/v1/runs/{run}/logs", step=step, tail=tail, after=since, format="raw"):
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+            return
+        found = client.get(f"/v1/runs/{run}")
+        several = step is None and sum(found["steps"].values()) > 1
+        printer = LogPrinter(timestamps=timestamps, raw=raw, steps=several)
+        if following:
+            cursor = _last_lines(client, run, step, tail, printer) if tail else since
+            for frame in follow(client.endpoint, run, step=step, after=cursor):
+                printer.show(frame)
+        else:
+            _read(client, run, printer, step=step, tail=tail, after=since)
+        printer.flush()
+
+
+def _read(client: Client, run: str, printer: LogPrinter, **which: Any) -> str | None:
+    """Print what is stored; the cursor behind it."""
+    import json
+
+    cursor: str | None = None
+    rest = b""
+    for piece in client.stream(f"/v1/runs/{run}/logs", format="ndjson", **which):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            frame = json.loads(line)
+            cursor = frame.get("cursor", cursor)
+            if frame["type"] == "gap":
+                talk(gap_line(frame), style="yellow")
+            printer.show(frame) if frame["type"] == "chunk" else None
+    return cursor
+
+
+def _last_lines(client: Client, run: str, step: str | None, tail: int, printer: LogPrinter) -> str | None:
+    return _read(client, run, printer, step=step, tail=tail)
+
+
+def _took(row: dict[str, Any]) -> str:
+    seconds = seconds_between(row["started_at"], row["finished_at"])
+    return "" if seconds is None else duration(seconds)
+
+
+def _why(step: dict[str, Any]) -> str:
+    return str(step["waiting_for"] or step["reason"] or "")

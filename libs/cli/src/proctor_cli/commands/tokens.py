@@ -1,0 +1,60 @@
+"""``proctor token``: who may talk to the api."""
+
+from typing import Annotated
+
+import typer
+
+from proctor_cli.options import Output, OutputOption, open_client
+from proctor_cli.render import as_json, table, talk
+
+token_app = typer.Typer(help="Create, list and revoke tokens.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.add_typer(token_app, name="token")
+
+
+@token_app.command("create", epilog="Example: proctor token create ci --role runner --group lab-a")
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="whose token it is")],
+    role: Annotated[str, typer.Option(help="viewer, runner or admin")] = "viewer",
+    group: Annotated[list[str] | None, typer.Option(help="bind it to this group (may be repeated)")] = None,
+    expires: Annotated[str | None, typer.Option(help="until when it is good, as 2027-01-01T00:00:00Z")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Create a token. It is shown this once."""
+    body = {"name": name, "role": role}
+    more = {"groups": group, "expires": expires}
+    with open_client() as client:
+        found = client.post("/v1/tokens", {**body, **{k: v for k, v in more.items() if v}})
+    if output is Output.JSON:
+        as_json(found)
+        return
+    talk(f"token {found['id']} for {name} ({role}); it is not shown again:")
+    print(found["token"])
+
+
+@token_app.command("list")
+def list_tokens(output: OutputOption = Output.TABLE) -> None:
+    """List tokens (never their secrets)."""
+    with open_client() as client:
+        found = list(client.items("/v1/tokens"))
+    if output is Output.JSON:
+        as_json(found)
+        return
+    table(
+        ["id", "name", "role", "groups", "expires", "last used"],
+        [
+            [t["id"], t["name"], t["role"], ",".join(t.get("groups") or []), t.get("expires"), t.get("last_used")]
+            for t in found
+        ],
+    )
+
+
+@token_app.command("revoke")
+def revoke(token: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Revoke a token: it is refused from now on, also on open websockets."""
+    with open_client() as client:
+        client.delete(f"/v1/tokens/{token}")
+    talk(f"token {token} is revoked")

@@ -1,0 +1,64 @@
+"""Where the api is and which token to show it: options, then the environment, then the local system's own file."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from proctor_cli.faults import Usage
+
+DEFAULT_URL = "http://127.0.0.1:8774"
+ENDPOINT_FILE = "client.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The api's base URL without a slash at its end, and a bearer token or None."""
+
+    url: str
+    token: str | None
+
+
+def default_data_dir() -> Path:
+    """Where ``proctor up`` keeps its state when nothing else is said: root's is /var/lib/proctor."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/proctor")
+    base = os.environ.get("XDG_DATA_HOME") or ""
+    home = os.environ.get("HOME") or ""
+    if base.startswith("/"):
+        return Path(base) / "proctor"
+    if home.startswith("/"):
+        return Path(home) / ".local" / "share" / "proctor"
+    return Path("/tmp") / f"proctor-{os.geteuid()}"  # noqa: S108 - the launcher makes it 0700 and checks the owner
+
+
+def read_endpoint_file(folder: Path) -> Endpoint | None:
+    """What the local system in ``folder`` says of itself; None where none runs or the file is not ours."""
+    try:
+        with (folder / ENDPOINT_FILE).open(encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                return None
+            found = json.load(file)
+        return Endpoint(str(found["url"]).rstrip("/"), found.get("token"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def find_endpoint(url: str | None = None, token: str | None = None) -> Endpoint:
+    """The endpoint to talk to.
+
+    A token of the local system's file goes to that system only, never to a URL that the user gave.
+    Raises Usage where the URL is none.
+    """
+    url = (url or os.environ.get("PROCTOR_URL") or "").rstrip("/")
+    token = token or os.environ.get("PROCTOR_TOKEN") or None
+    local = read_endpoint_file(default_data_dir())
+    if not url:
+        if local is not None:
+            return Endpoint(local.url, token or local.token)
+        return Endpoint(DEFAULT_URL, token)
+    if not url.startswith(("http://", "https://")):
+        raise Usage(f"not a URL: {url} (PROCTOR_URL looks like {DEFAULT_URL})")
+    if token is None and local is not None and local.url == url:
+        token = local.token
+    return Endpoint(url, token)

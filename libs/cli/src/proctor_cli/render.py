@@ -1,0 +1,167 @@
+"""How things look in a terminal: tables, states, log lines. Data goes to standard output, talk to standard error."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+RESULT_STYLES = {
+    "passed": "green",
+    "failed": "red",
+    "error": "red",
+    "timed_out": "red",
+    "cancelled": "yellow",
+    "rejected": "red",
+    "lost": "red",
+    "running": "cyan",
+    "online": "green",
+    "suspect": "yellow",
+}
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """The text without anything that could command a terminal: control and direction characters are shown as
+    \\xNN.
+    """
+    return _CONTROL.sub(
+        lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", text.replace("\r\n", "\n")
+    )
+
+
+def talk(line: str, *, style: str | None = None) -> None:
+    """One line to the person, on standard error; coloured on a terminal only."""
+    if style and sys.stderr.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(line, style=style))
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+def verdict(name: str, result: str, reason: str, seconds: float | None) -> None:
+    """How a run ended, as the last line of a followed run."""
+    mark = "\u2713" if result == "passed" else "\u2717"
+    took = f" in {duration(seconds)}" if seconds is not None else ""
+    why = f": {harmless(reason)}" if reason and result != "passed" else ""
+    talk(f"{mark} {name} {result}{took}{why}", style=RESULT_STYLES.get(result))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``0.42 s``, ``3 m 05 s``, ``2 h 10 m``."""
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} m"
+
+
+def seconds_between(start: str | None, end: str | None) -> float | None:
+    """Seconds between two timestamps of the api (the end: now, where it is missing)."""
+    if start is None:
+        return None
+    last = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    return max(0.0, (last - datetime.fromisoformat(start)).total_seconds())
+
+
+def ago(moment: str | None) -> str:
+    """How long a timestamp of the api lies back."""
+    past = seconds_between(moment, None)
+    return "never" if past is None else f"{duration(past)} ago"
+
+
+def as_json(document: Any, out: TextIO | None = None) -> None:
+    """A document as JSON on standard output: indented for a person, one line for a pipe."""
+    out = out or sys.stdout
+    print(json.dumps(document, indent=2 if out.isatty() else None, ensure_ascii=False), file=out)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Rows under headings: aligned with colours on a terminal, plain aligned columns elsewhere."""
+    shown = [[harmless("" if cell is None else str(cell)).replace("\n", " ") for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(columns, shown)
+        return
+    widths = [
+        max(len(column), *(len(row[i]) for row in shown)) if shown else len(column) for i, column in enumerate(columns)
+    ]
+    for row in [[column.upper() for column in columns], *shown]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell, style=RESULT_STYLES.get(cell, "")) for cell in row))
+    Console(highlight=False).print(drawn)
+
+
+class LogPrinter:
+    """Prints tail frames: whole lines, each with its step's name where the run has several steps.
+
+    A piece of a line waits for its end only where a prefix or a timestamp must stand before the line; else it is
+    shown at once.
+    """
+
+    def __init__(self, *, timestamps: bool = False, raw: bool = False, steps: bool = False) -> None:
+        self._timestamps = timestamps
+        self._raw = raw
+        self._steps = steps
+        self._open: dict[tuple[str, int], str] = {}
+
+    def show(self, frame: dict[str, Any]) -> None:
+        """Print one chunk or gap frame; other frames are not for this printer."""
+        if frame["type"] == "gap":
+            self.flush()
+            talk(gap_line(frame), style="yellow")
+        elif frame["type"] == "chunk":
+            text = frame["text"] if self._raw else harmless(frame["text"])
+            if self._timestamps or self._steps:
+                text = self._with_prefix(frame, text)
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def flush(self) -> None:
+        """Print the lines that never got their end."""
+        for rest in self._open.values():
+            sys.stdout.write(rest + "\n")
+        self._open.clear()
+        sys.stdout.flush()
+
+    def _with_prefix(self, frame: dict[str, Any], text: str) -> str:
+        key = (frame["step"], frame["attempt"])
+        prefix = f"{frame['time']} " if self._timestamps else ""
+        if self._steps:
+            attempt = f"#{frame['attempt']}" if frame["attempt"] > 1 else ""
+            prefix += f"{frame['step']}{attempt} | "
+        *whole, rest = text.split("\n")
+        begun = self._open.pop(key, "")
+        lines = [*((begun or prefix) + line if i == 0 else prefix + line for i, line in enumerate(whole))]
+        if rest:
+            self._open[key] = (begun if begun and not whole else prefix) + rest
+        elif begun and not whole:
+            self._open[key] = begun
+        return "".join(f"{line}\n" for line in lines)
+
+
+def gap_line(frame: dict[str, Any]) -> str:
+    """What a gap means, in words."""
+    words = {
+        "expired": "are no longer kept",
+        "lost": "were lost",
+        "limit": "are over the limit of an attempt's log",
+        "spool_full": "did not fit the agent's spool",
+    }
+    size = f"{frame['bytes']} bytes" if frame.get("bytes") else "some lines"
+    return f"[{frame['step']}: {size} of the log {words.get(frame['reason'], 'are missing')}]"
