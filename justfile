@@ -1,0 +1,75 @@
+# Recipes for people who work on Proctor. `./justw RECIPE` makes the environment first; with just at hand
+# `just RECIPE` does the same.
+
+set shell := ["sh", "-euc"]
+set positional-arguments
+
+root := justfile_directory()
+bin := root / ".venv/bin"
+export PATH := bin + ":" + env("PATH")
+# Bytecode and caches of the checks belong to the clone, whatever HOME is.
+export PYTHONDONTWRITEBYTECODE := env("PYTHONDONTWRITEBYTECODE", "")
+members := "-p proctor_common -p proctor_cli -p proctor_agent -p proctor_api -p proctor_controller"
+
+# List the recipes
+[private]
+default:
+    @just --justfile '{{ justfile() }}' --list --unsorted
+
+[private]
+ready:
+    @[ -n "${JUSTW_READY:-}" ] || '{{ root }}/justw' --ensure
+
+# The local system with a throw-away data directory: runs examples/smoke.yaml, shows its log live and its verdict
+demo *ARGS:
+    @exec '{{ root }}/justw' demo "$@"
+
+# The local system until Ctrl-C; everything else goes to `proctor up` unchanged
+up *ARGS:
+    @exec '{{ root }}/justw' up "$@"
+
+# All that must hold before a change lands: lint, types, imports, every test; skipped tests are listed by name
+test *ARGS: lint types imports
+    pytest -n 2 --dist worksteal "$@"
+
+# Style and common faults
+lint: ready
+    ruff check .
+    ruff format --check .
+
+# Static types, strict
+types: ready
+    mypy {{ members }} tests bench
+
+# The layers of docs/architecture.md
+imports: ready
+    lint-imports
+
+# Tests without any server
+unit *ARGS: ready
+    pytest tests/unit "$@"
+
+# Tests of single parts against real NATS, PostgreSQL and SSH
+integration *ARGS: ready
+    pytest -n 2 --dist worksteal tests/integration "$@"
+
+# Tests of the whole system as processes
+e2e *ARGS: ready
+    pytest tests/e2e "$@"
+
+# Format and apply the safe fixes of lint
+fmt: ready
+    ruff check --fix .
+    ruff format .
+
+# Long suites in full, of which `test` runs a fixed sample
+soak *ARGS: ready
+    pytest --soak --timeout 3600 "$@"
+
+# The figures of docs/benchmarks.md, each beside its floor
+bench *ARGS: ready
+    python -m bench "$@"
+
+# Pin again: requirements.lock (the members and the dev group) and requirements-tools.lock (uv, just)
+lock *ARGS: ready
+    '{{ root }}/.ci/lock' "$@"
