@@ -1,0 +1,51 @@
+"""``just bench``: run the benchmarks and print their table. ``python -m bench --help`` lists the parts."""
+
+import argparse
+import asyncio
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import dispatch, logs
+from bench.figures import Figure, Report
+from bench.system import System, local_system, machine, settle
+
+PARTS = ("start", "dispatch", "flow", "memory", "delay", "viewers")
+
+
+def main() -> None:
+    """Run the parts that were asked for (all without arguments)."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; none: all")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the size, to see that it runs")
+    arguments = parser.parse_args()
+    parts = arguments.parts or PARTS
+    report = Report()
+    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {machine()}")
+    with tempfile.TemporaryDirectory(prefix="proctor-bench-") as folder:
+        data = Path(folder) / "data"
+        with local_system(data) as system:
+            asyncio.run(_measure(system, report, parts, 0.1 if arguments.quick else 1.0))
+        if "start" in parts:
+            with local_system(data) as system:
+                warm = system.started_in
+            report.add(Figure("start, warm", f"{warm:.1f} s", "", None, "<= 5 s", warm <= 5))
+    print("\n" + report.markdown())
+
+
+async def _measure(system: System, report: Report, parts: tuple[str, ...] | list[str], scale: float) -> None:
+    await settle()
+    if "dispatch" in parts:
+        await dispatch.measure(system, report, max(50, int(300 * scale)))
+    if "flow" in parts:
+        await logs.measure_flow(system, report, int(100_000_000 * scale))
+    if "memory" in parts:
+        await logs.measure_memory(system, report, int(1_000_000_000 * scale))
+    if "delay" in parts:
+        await logs.measure_delay(system, report, int(10_000 * scale))
+    if "viewers" in parts:
+        await logs.measure_viewers(system, report)
+
+
+if __name__ == "__main__":
+    main()
