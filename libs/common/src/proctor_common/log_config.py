@@ -1,0 +1,75 @@
+"""Logging: one JSON object a line on standard error (plain text on a terminal). Secrets never reach it.
+
+structlog and the standard library's loggers go the same way. Values of keys that name a secret are replaced, and
+tracebacks carry no local variables, since those hold tokens and passwords.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+from pydantic import SecretBytes, SecretStr
+
+LEVELS = ("debug", "info", "warning", "error")
+_SECRET_KEY = re.compile(r"(?:^|_)(?:password|passwd|secret|secrets|seed|token|authorization|cookie|private_key|dsn)$")
+_DSN_PASSWORD = re.compile(r"(://[^:/@\s]{0,256}:)[^@/\s]{1,1024}@")
+HIDDEN = "***"
+
+
+def configure_logging(service: str, level: str = "info", *, stream: TextIO | None = None) -> None:
+    """Set up all logging of the process. ``level`` is one of :data:`LEVELS`."""
+    out = stream or sys.stderr
+    plain = out.isatty()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        hide_secrets,
+    ]
+    if plain:
+        last: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    else:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _add_service(service), *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # The client's own error log repeats what the bus reports; the SQL and SSH libraries say too much below a
+    # warning.
+    for name, least in (("nats", logging.CRITICAL), ("asyncssh", logging.WARNING), ("sqlalchemy", logging.WARNING)):
+        logging.getLogger(name).setLevel(least)
+
+
+def _add_service(service: str) -> Any:
+    def add(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["service"] = service
+        return event
+
+    return add
+
+
+def hide_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace values whose key names a secret, secret types, and passwords in URLs."""
+    for key, value in event.items():
+        if isinstance(value, SecretStr | SecretBytes) or (value is not None and _SECRET_KEY.search(key.lower())):
+            event[key] = HIDDEN
+        elif isinstance(value, str) and "://" in value:
+            event[key] = _DSN_PASSWORD.sub(rf"\1{HIDDEN}@", value)
+    return event

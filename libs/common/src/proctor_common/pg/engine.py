@@ -1,0 +1,127 @@
+"""The database engine: asyncpg behind SQLAlchemy. Every wait has a limit; a restart of PostgreSQL heals by itself."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from proctor_common.errors import Code, ProctorError
+
+CONNECT_TIMEOUT = 5.0
+STATEMENT_TIMEOUT = 30.0
+LOCK_TIMEOUT = 10.0
+
+_DOWN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    PoolTimeoutError,
+    DisconnectionError,
+    OSError,
+    TimeoutError,
+)
+
+
+def make_engine(
+    dsn: str,
+    *,
+    application_name: str,
+    password: str | None = None,
+    pool_size: int = 8,
+    max_overflow: int = 8,
+    pool_timeout: float = 5.0,
+) -> AsyncEngine:
+    """An engine for ``postgresql://user@host:port/name`` or, by socket, ``postgresql://user@/name?host=/folder``.
+
+    Nothing is connected yet. Timestamps come in UTC; a statement may take 30 s, a wait for a lock 10 s. A connection
+    whose server died is replaced when it is taken from the pool, without a round trip to find out.
+    """
+    plain = dsn.replace("postgresql+asyncpg://", "postgresql://", 1)
+    settings = {
+        "application_name": application_name,
+        "timezone": "UTC",
+        "jit": "off",
+        "statement_timeout": str(round(STATEMENT_TIMEOUT * 1000)),
+        "lock_timeout": str(round(LOCK_TIMEOUT * 1000)),
+        "idle_in_transaction_session_timeout": "60000",
+    }
+
+    async def connect() -> Any:
+        return await asyncpg.connect(
+            plain,
+            password=password,
+            timeout=CONNECT_TIMEOUT,
+            # The server ends a slow statement first; this one is for a server that no longer answers.
+            command_timeout=STATEMENT_TIMEOUT + 5,
+            server_settings=settings,
+        )
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        pool_timeout=pool_timeout,
+        connect_args={"prepared_statement_cache_size": 500},
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_dead)
+    return engine
+
+
+def _refuse_dead(connection: Any, record: Any, proxy: Any) -> None:
+    """The event loop has seen the socket close: let the pool make another connection."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("the server closed the connection")
+
+
+def is_database_down(fault: BaseException | None) -> bool:
+    """Whether a fault means that PostgreSQL cannot be reached, starts or stops, or has no room or time just now."""
+    seen = 0
+    while fault is not None and seen < 10:
+        if isinstance(fault, _DOWN):
+            return True
+        if isinstance(fault, asyncpg.InterfaceError) and "closed" in str(fault):
+            return True
+        if isinstance(fault, DBAPIError) and fault.connection_invalidated:
+            return True
+        fault = (fault.orig if isinstance(fault, DBAPIError) else None) or fault.__cause__
+        seen += 1
+    return False
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """One transaction: committed at the end, rolled back on any exception.
+
+    Raises ProctorError ``database_unavailable`` when PostgreSQL cannot be reached; where the connection broke during
+    the commit it may have been committed all the same.
+    """
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except ProctorError:
+        raise
+    except Exception as fault:
+        if is_database_down(fault):
+            raise database_unavailable() from fault
+        raise
+
+
+def database_unavailable() -> ProctorError:
+    """The error that is shown for a fault of :func:`is_database_down`; the fault itself goes to the log only."""
+    return ProctorError(Code.DATABASE_UNAVAILABLE, "the database is unavailable; try again in a moment")
+
+
+async def check_database(engine: AsyncEngine) -> None:
+    """One query, for readiness. Raises ProctorError ``database_unavailable``."""
+    async with transaction(engine) as connection:
+        await connection.exec_driver_sql("SELECT 1")
