@@ -1,4 +1,4 @@
-"""Dispatch and throughput: POST /v1/testcases to finished, for ``echo hi``, against the same command on bare asyncssh."""
+"""Dispatch and throughput: POST a test case, wait for its finish, against the same command on bare asyncssh."""
 
 import asyncio
 import json
