@@ -1,0 +1,95 @@
+"""The typer app: who registers which commands, the global options, and how a fault becomes one line and a code."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proctor_cli.faults import CommandFault, Refused
+from proctor_cli.services import SERVICES
+
+LOCAL = ("proctor_cli.local.command", "proctor_cli.init.command")
+CLIENT = (
+    "proctor_cli.commands.submit",
+    "proctor_cli.commands.runs",
+    "proctor_cli.commands.agents",
+    "proctor_cli.commands.tokens",
+)
+LOCAL_WORDS = frozenset({"up", "init", "demo"})
+EXAMPLES = """Examples:
+
+proctor up --agents 2 · proctor run examples/smoke.yaml · proctor case local-1 linux_system.run_shell command=uptime ·
+proctor logs -f RUN · proctor agents enroll host-7 --group lab-a"""
+
+
+def run_app(words: Sequence[str]) -> int:
+    """Run one command; its exit code. A fault that a command names is told on standard error, without a traceback."""
+    # The launcher must be quick: it does not load what the client commands need.
+    modules = LOCAL if words and words[0] in LOCAL_WORDS else LOCAL + CLIENT
+    app = build_app(modules)
+    try:
+        app(args=list(words), prog_name="proctor")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except CommandFault as fault:
+        lines = fault.lines() if isinstance(fault, Refused) else [str(fault)]
+        for line in lines:
+            print(f"proctor: {line}", file=sys.stderr)
+        return fault.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`proctor runs | head`): nothing more can be said, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def build_app(modules: Sequence[str]) -> typer.Typer:
+    """An app with the commands of the modules; each of them has ``register(app)``."""
+    app = typer.Typer(
+        name="proctor",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=EXAMPLES,
+    )
+    app.callback()(global_options)
+    for module in modules:
+        importlib.import_module(module).register(app)
+    for service, summary in SERVICES.items():
+        # Only for --help: main() starts services before it comes here.
+        app.command(name=service, help=f"Start {summary} (--config FILE).")(_service_stands_first)
+    return app
+
+
+def _version(on: bool) -> None:
+    if on:
+        print(f"proctor {version('proctor')}")
+        raise typer.Exit
+
+
+def global_options(
+    url: Annotated[str | None, typer.Option("--url", envvar="PROCTOR_URL", help="the api's address")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="a file that holds the token")] = None,
+    show_version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version)] = False,
+) -> None:
+    """Run test plans on a fleet of hosts and watch their logs as they happen.
+
+    PROCTOR_URL and PROCTOR_TOKEN say which system to talk to; without them it is the local one of `proctor up`.
+    """
+    if url is not None or token_file is not None:
+        from proctor_cli.options import set_where
+
+        set_where(url, token_file)
+
+
+def _service_stands_first() -> None:
+    print("proctor: api, controller and agent must be the first word: proctor api --config FILE", file=sys.stderr)
+    raise typer.Exit(2)

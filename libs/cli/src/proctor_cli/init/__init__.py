@@ -1,0 +1,1 @@
+"""``proctor init``: the keys, certificates, passwords and the first token of an installation, made once."""

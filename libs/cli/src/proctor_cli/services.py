@@ -1,0 +1,29 @@
+"""``proctor api``, ``proctor controller``, ``proctor agent``: a service's own entry point, where it is installed."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+SERVICES = {
+    "api": "one api process: HTTP, websockets, Swagger UI",
+    "controller": "one controller process: runs, leases, agents, pools",
+    "agent": "one agent process: runs plugin methods on this host",
+}
+
+
+def run_service_command(service: str, arguments: Sequence[str]) -> int:
+    """Run the service until it ends; its exit code, or 2 where it is not installed."""
+    package = f"proctor_{service}"
+    try:
+        module = importlib.import_module(f"{package}.__main__")
+    except ModuleNotFoundError as missing:
+        if missing.name not in {package, f"{package}.__main__"}:
+            raise
+        sys.stderr.write(
+            f"proctor {service}: not installed here: pip install proctor-{service} (or proctor[local] for everything)\n"
+        )
+        return 2
+    # A console script's own name stands in usage texts.
+    sys.argv = [f"proctor {service}", *arguments]
+    code = module.main(list(arguments))
+    return int(code or 0)
