@@ -1,0 +1,52 @@
+"""Rules of the house that no linter knows: sizes, names, and where a subject may be spelled."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for part in ("libs", "services") for path in (ROOT / part).glob("*/src/**/*.py"))
+LONGEST_FILE = 450
+LONGEST_FUNCTION = 75
+JUNK_DRAWERS = {"utils", "util", "helpers", "helper", "misc", "manager", "common"}
+LEFT_UNDONE = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_source_keeps_the_rules_of_the_house(path: Path) -> None:
+    text = path.read_text()
+    lines = text.splitlines()
+    faults = []
+    if len(lines) > LONGEST_FILE:
+        faults.append(f"{len(lines)} lines")
+    if path.stem in JUNK_DRAWERS:
+        faults.append(f"a junk drawer's name: {path.stem}")
+    faults += [f"line {n}: {line.strip()}" for n, line in enumerate(lines, 1) if LEFT_UNDONE.search(line)]
+    for function in functions(ast.parse(text)):
+        length = (function.end_lineno or function.lineno) - function.lineno + 1
+        if length > LONGEST_FUNCTION:
+            faults.append(f"{function.name} has {length} lines")
+    assert not faults, f"{name_of(path)}: {'; '.join(faults)}"
+
+
+def test_subjects_are_spelled_in_one_module() -> None:
+    spelled = [name_of(path) for path in SOURCES if '"proctor.v1.' in path.read_text()]
+    assert [path for path in spelled if not path.endswith("proctor_common/subjects.py")] == []
+
+
+def test_no_committed_pin_names_an_index() -> None:
+    for lock in ROOT.glob("requirements*.lock"):
+        assert re.findall(r"^--.*|.*://.*", lock.read_text(), re.MULTILINE) == []
