@@ -1,0 +1,150 @@
+"""One SSH connection to a target: opened with its host key checked, nothing forwarded, public keys only."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import asyncssh
+
+from proctor_agent.attempt import Target
+from proctor_agent.ssh import faults
+from proctor_agent.ssh.faults import SshFault
+
+# Cheapest first: on hosts with AES in hardware GCM costs a third of ChaCha20 in asyncssh.
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes128-ctr",
+    "aes256-ctr",
+)
+KEEPALIVE_S = 15
+KEEPALIVE_COUNT = 3
+
+
+class _HostKeyWatch(asyncssh.SSHClient):
+    """Remembers the host key that was offered and is not trusted, for the error's sake."""
+
+    def __init__(self) -> None:
+        self.offered: asyncssh.SSHKey | None = None
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        self.offered = key
+        return False
+
+
+async def connect(target: Target, timeout_s: float) -> asyncssh.SSHClientConnection:
+    """A fresh connection. Raises SshFault: unknown or changed host key, unusable key file, denied, unreachable."""
+    known_file = target.known_hosts_file or Path("~/.ssh/known_hosts").expanduser()
+    known = await asyncio.to_thread(_read_known_hosts, known_file)
+    keys = await asyncio.to_thread(_read_key, target)
+    watch = _HostKeyWatch()
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncssh.connect(
+                target.host,
+                target.port,
+                username=target.user or (),
+                client_factory=lambda: watch,
+                known_hosts=known,
+                client_keys=keys,
+                config=[],
+                agent_path=None,
+                agent_forwarding=False,
+                password=None,
+                preferred_auth="publickey",
+                gss_host=None,
+                encryption_algs=CIPHERS,
+                compression_algs=None,
+                keepalive_interval=KEEPALIVE_S,
+                keepalive_count_max=KEEPALIVE_COUNT,
+            )
+    except asyncssh.HostKeyNotVerifiable as fault:
+        raise _host_key_fault(target, known_file, known, watch.offered, str(fault)) from None
+    except asyncssh.KeyExchangeFailed as fault:
+        offered = await _offered_key(target, timeout_s)
+        if offered is not None and offered not in _expected(known, target):
+            raise _host_key_fault(target, known_file, known, offered, str(fault)) from None
+        raise SshFault(faults.UNREACHABLE, f"{_where(target)}: {fault.reason}", target=target.name) from None
+    except asyncssh.PermissionDenied as fault:
+        raise SshFault(
+            faults.DENIED,
+            f"{_where(target)}: {fault.reason}; the target must list the public half of "
+            f"{target.key_file or 'one of the default keys in ~/.ssh'} in the account's authorized_keys",
+            target=target.name,
+        ) from None
+    except TimeoutError:
+        raise SshFault(
+            faults.UNREACHABLE, f"{_where(target)}: no SSH connection within {timeout_s:g} s", target=target.name
+        ) from None
+    except (OSError, asyncssh.Error) as fault:
+        why = fault.reason if isinstance(fault, asyncssh.Error) else (fault.strerror or str(fault))
+        raise SshFault(faults.UNREACHABLE, f"{_where(target)}: {why}", target=target.name) from None
+
+
+def _where(target: Target) -> str:
+    return f"target {target.name} ({target.host}:{target.port})"
+
+
+def _read_known_hosts(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as fault:
+        raise SshFault(faults.UNREACHABLE, f"cannot read the known hosts {path}: {fault.strerror}") from None
+
+
+def _read_key(target: Target) -> list[asyncssh.SSHKeyPair] | tuple[()]:
+    if target.key_file is None:
+        return ()
+    try:
+        return list(asyncssh.load_keypairs([str(target.key_file)]))
+    except OSError as fault:
+        why = fault.strerror or str(fault)
+    except asyncssh.KeyEncryptionError:
+        why = "it is locked by a passphrase; an agent needs one without"
+    except (asyncssh.KeyImportError, ValueError) as fault:
+        why = str(fault)
+    raise SshFault(faults.KEY_UNUSABLE, f"target {target.name}: key {target.key_file}: {why}", target=target.name)
+
+
+def _expected(known: bytes, target: Target) -> list[asyncssh.SSHKey]:
+    port = None if target.port == asyncssh.DEFAULT_PORT else target.port
+    with contextlib.suppress(ValueError):
+        matched = asyncssh.match_known_hosts(known, target.host, "", port)
+        return list(matched[0])
+    return []
+
+
+async def _offered_key(target: Target, timeout_s: float) -> asyncssh.SSHKey | None:
+    """The host's key of whichever kind it has, asked for without trusting it."""
+    with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            return await asyncssh.get_server_host_key(target.host, target.port, config=[])
+    return None
+
+
+def _fingerprint(key: asyncssh.SSHKey) -> str:
+    return f"{key.get_algorithm()} {key.get_fingerprint()}"
+
+
+def _host_key_fault(
+    target: Target, known_file: Path, known: bytes, offered: asyncssh.SSHKey | None, why: str
+) -> SshFault:
+    expected = [_fingerprint(key) for key in _expected(known, target)]
+    shown = _fingerprint(offered) if offered is not None else why
+    data = {"target": target.name, "offered": shown, "expected": expected, "known_hosts": str(known_file)}
+    if not expected:
+        return SshFault(
+            faults.HOST_KEY_UNKNOWN,
+            f"{_where(target)}: unknown host key, refused; offered {shown}, expected: none is in {known_file}. "
+            "Compare the fingerprint with the host's own (ssh-keygen -lf on it), then add the host's line to that file",
+            **data,
+        )
+    return SshFault(
+        faults.HOST_KEY_CHANGED,
+        f"{_where(target)}: the host key has CHANGED, refused; offered {shown}, expected {', '.join(expected)}. "
+        f"Someone may stand between. If the host was really set up anew, replace its line in {known_file}",
+        **data,
+    )

@@ -1,0 +1,136 @@
+"""Ends what a command left on a target: TERM, grace, KILL, look again. Needs a POSIX shell and /proc there, no more."""
+
+import asyncio
+from collections.abc import Sequence
+
+from proctor_agent.attempt import ATTEMPT_ENV, ProcessGroup
+from proctor_agent.ssh.command import Command
+from proctor_agent.ssh.faults import SshFault
+from proctor_agent.ssh.targets import Targets
+from proctor_common.states import Source
+
+KILL_WAIT_S = 5.0
+"""How long killed processes may take to go; one in an uninterruptible wait does not."""
+EXTRA_S = 14.0
+"""What looking, connecting and killing may take beyond the grace."""
+LONGEST_LOOK_INTERVAL_S = 0.5
+
+# Arguments: a signal or "look", the marker (or ""), then PGID:STARTED of each group. Prints "left PID…".
+# A process belongs to the tree if it is in such a group or in its session, if its environment has the marker, or if
+# its parent belongs to it. A leader with another start time is a stranger that got the number later; of a group
+# whose leader has gone, only what started after it counts.
+_SCRIPT = f"""
+_sig=$1; _mark=$2; shift 2; _roots="$*"; _all=; _in=' '
+exec 2>/dev/null
+for _d in /proc/[0-9]*; do
+  _s=; read -r _s <"$_d/stat" || continue
+  _p=${{_s%% *}}; set -- ${{_s##*) }}
+  case $1 in Z|X) continue;; esac
+  [ "$_p" = $$ ] || _all="$_all$_p $2 $3 $4 ${{20}}
+"
+done
+for _r in $_roots; do
+  _g=${{_r%:*}}; _t=${{_r#*:}}; _leader=
+  set -- $_all
+  while [ $# -gt 4 ]; do [ "$1" = "$_g" ] && _leader=$5; shift 5; done
+  [ -n "$_leader" ] && [ "$_t" != 0 ] && [ "$_leader" != "$_t" ] && continue
+  set -- $_all
+  while [ $# -gt 4 ]; do
+    if [ "$3" = "$_g" ] || [ "$4" = "$_g" ] || [ "$1" = "$_g" ]; then
+      [ "$5" -ge "$_t" ] && _in="$_in$1 "
+    fi
+    shift 5
+  done
+done
+if [ -n "$_mark" ]; then
+  for _f in $(grep -lF "{ATTEMPT_ENV}=$_mark" /proc/[0-9]*/environ); do
+    if tr '\\0' '\\n' <"$_f" | grep -qxF "{ATTEMPT_ENV}=$_mark"; then
+      _p=${{_f#/proc/}}; _p=${{_p%/environ}}
+      case $_all in "$_p "*|*"
+$_p "*) case $_in in *" $_p "*) ;; *) _in="$_in$_p ";; esac;; esac
+    fi
+  done
+fi
+_more=1
+while [ "$_more" = 1 ]; do
+  _more=0
+  set -- $_all
+  while [ $# -gt 4 ]; do
+    case $_in in
+      *" $1 "*) ;;
+      *" $2 "*) _in="$_in$1 "; _more=1;;
+    esac
+    shift 5
+  done
+done
+if [ "$_sig" != look ] && [ "$_in" != ' ' ]; then
+  kill -"$_sig" $_in
+  [ "$_sig" = TERM ] && kill -CONT $_in
+fi
+echo "left$_in"
+"""
+
+
+async def end_tree(
+    targets: Targets, name: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float
+) -> bool | None:
+    """End the groups on one target and every process that carries the marker. True: nothing is left; False: something
+    is; None: it could not be looked (target unreachable). Takes at most ``grace_s`` + 15 s.
+    """
+    roots = [f"{group.pgid}:{group.started}" for group in groups if group.pgid > 1]
+    left: bool | None = None
+    try:
+        async with asyncio.timeout(grace_s + EXTRA_S):
+            left = await _end(targets, name, roots, marker, grace_s)
+    except TimeoutError:
+        return None
+    return None if left is None else not left
+
+
+async def _end(targets: Targets, name: str, roots: list[str], marker: str, grace_s: float) -> bool | None:
+    left = await _look(targets, name, "TERM", marker, roots)
+    if left:
+        left = await _wait(targets, name, "look", marker, roots, grace_s)
+    if left:
+        await _look(targets, name, "KILL", marker, roots)
+        left = await _wait(targets, name, "KILL", marker, roots, KILL_WAIT_S)
+    return left
+
+
+async def _wait(targets: Targets, name: str, signal: str, marker: str, roots: list[str], limit_s: float) -> bool:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit_s
+    interval = 0.02
+    while True:
+        if not await _look(targets, name, signal, marker, roots):
+            return False
+        remaining = end - loop.time()
+        if remaining <= 0:
+            return True
+        await asyncio.sleep(min(interval, remaining))
+        interval = min(interval * 2, LONGEST_LOOK_INTERVAL_S)
+
+
+async def _look(targets: Targets, name: str, signal: str, marker: str, roots: list[str]) -> bool:
+    """Whether something of the tree was there; it has been sent the signal. Tries again until it could look: signals
+    sent twice do no harm. Raises SshFault for a target that is not configured.
+    """
+    targets.find(name)
+    command = Command(["/bin/sh", "-c", _SCRIPT, "proctor-look", signal, marker, *roots])
+    interval = 0.1
+    while True:
+        printed = bytearray()
+
+        async def keep(source: Source, data: bytes, printed: bytearray = printed) -> None:
+            if source is Source.STDOUT:
+                printed.extend(data)
+
+        try:
+            await targets.run(name, command, keep)
+        except SshFault:
+            printed.clear()
+        words = printed.split()
+        if words[:1] == [b"left"]:
+            return len(words) > 1
+        await asyncio.sleep(interval)
+        interval = min(interval * 2, 2.0)
