@@ -12,6 +12,7 @@ with BusUnavailable: nothing is buffered that nobody asked to buffer.
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -56,9 +57,12 @@ class Bus:
         self._rebuilt: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
+        self._watched_at = time.monotonic()
 
     async def __aenter__(self) -> Self:
         """Connect, trying again until ``start_timeout``. Raises BusUnavailable with the last reason."""
+        if self.options.beyond_loopback and not self.options.needs_tls:
+            log.warning("bus_plaintext_allowed", servers=list(self.options.servers))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.options.start_timeout
         for wait in self._waits():
@@ -66,9 +70,7 @@ class Bus:
                 connection = await Connection.open(self.options)
                 break
             except BusUnavailable as fault:
-                if str(fault) != self._reason:
-                    log.warning("bus_not_connected", error=str(fault))
-                self._reason = str(fault)
+                self._note(str(fault))
                 if loop.time() + wait >= deadline:
                     raise
                 await asyncio.sleep(wait)
@@ -113,6 +115,13 @@ class Bus:
         """Call ``callback`` after each new connection but the first, when all subscriptions stand again."""
         self._rebuilt.append(callback)
 
+    @property
+    def watchdog_age(self) -> float:
+        """Seconds since the supervisor last looked; well over ``ping_interval`` plus the timeouts means that it is
+        stuck.
+        """
+        return time.monotonic() - self._watched_at
+
     async def rtt(self) -> float:
         """Seconds of a round trip to the server. Raises BusUnavailable or BusTimeout (the connection is replaced
         then).
@@ -129,13 +138,17 @@ class Bus:
 
     async def _adopt(self, connection: Connection) -> None:
         """Declare every subscription on a new connection, then let it be used."""
-        async with self._declaring:
-            for subscription in self._table:
-                await subscription.declare(connection)
-            if self._table:
-                await connection.barrier()
-            self._connection = connection
-            self._connected.set()
+        try:
+            async with self._declaring:
+                for subscription in self._table:
+                    await subscription.declare(connection)
+                if self._table:
+                    await connection.barrier()
+                self._connection = connection
+                self._connected.set()
+        except BaseException:
+            await connection.close("not usable")
+            raise
 
     async def _supervise(self) -> None:
         while True:
@@ -156,6 +169,7 @@ class Bus:
     async def _watch(self, connection: Connection) -> None:
         """Return when the connection is dead."""
         while not connection.dead.is_set():
+            self._watched_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.options.ping_interval):
                     await connection.dead.wait()
@@ -165,22 +179,23 @@ class Bus:
 
     async def _reconnect(self) -> None:
         for wait in self._waits():
-            connection: Connection | None = None
+            self._watched_at = time.monotonic()
             try:
-                connection = await Connection.open(self.options)
-                await self._adopt(connection)
+                await self._adopt(await Connection.open(self.options))
                 return
             except BusError as fault:
-                if str(fault) != self._reason:
-                    log.warning("bus_not_connected", error=str(fault))
-                self._reason = str(fault)
+                self._note(str(fault))
             except Exception as fault:
                 # The supervisor must outlive any surprise of the client: without it the bus never heals.
                 log.exception("bus_reconnect_failed")
-                self._reason = str(fault)
-            if connection is not None:
-                await connection.close(self._reason)
+                self._note(str(fault))
             await asyncio.sleep(wait)
+
+    def _note(self, reason: str) -> None:
+        """Keep why there is no connection; a new reason is logged once."""
+        if reason != self._reason:
+            log.warning("bus_not_connected", reason=reason)
+        self._reason = reason
 
     def run_callback(self, callback: Callable[..., None], *args: Any) -> None:
         """Call someone else's callback; what it raises is logged and counted."""

@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as ClientSubscription
+from nats.errors import BadSubjectError, MaxPayloadError, SlowConsumerError
 from nats.errors import Error as ClientError
-from nats.errors import MaxPayloadError, SlowConsumerError
 
 from proctor_common.bus.errors import BusTimeout, BusUnavailable, NoResponders, NotPermitted, TooLarge
 from proctor_common.bus.shapes import BusOptions, Message
@@ -43,6 +43,19 @@ class _Waiting:
         self.fail = fail
 
 
+class _Client(Client):
+    """The client, made to refuse a server without TLS before it says who it is; by itself it would go on in plain
+    text.
+    """
+
+    needs_tls = False
+
+    def _connect_command(self) -> bytes:
+        if self.needs_tls and not self._server_info.get("tls_required"):
+            raise ClientError("the server offers no TLS; beyond loopback that needs allow_plaintext = true")
+        return super()._connect_command()
+
+
 class Connection:
     """A connected client with one inbox. ``dead`` is set when it is of no more use, ``reason`` says why."""
 
@@ -50,7 +63,9 @@ class Connection:
         self.dead = asyncio.Event()
         self.reason = ""
         self._options = options
-        self._client = Client()
+        self._client = _Client()
+        self._client.needs_tls = options.needs_tls
+        self._dropped = 0
         self._inbox = f"{options.inbox_prefix}.{new_id()}"
         self._waiting: dict[str, _Waiting] = {}
         self._denied: set[str] = set()
@@ -62,18 +77,18 @@ class Connection:
         """Connect once to one of the servers. Raises BusUnavailable with the reason."""
         connection = cls(options)
         try:
-            # connect() can hang on a bad TLS peer, so a limit of our own stands around it.
-            async with asyncio.timeout(options.connect_timeout + 1):
-                await connection._connect()
-                await connection._client.subscribe(
-                    f"{connection._inbox}.*", cb=connection._on_reply, pending_bytes_limit=0, pending_msgs_limit=0
-                )
-                await connection.barrier()
+            with _cancellation_kept():
+                # connect() can hang on a bad TLS peer, so a limit of our own stands around it.
+                async with asyncio.timeout(options.connect_timeout * len(options.servers) + 1):
+                    await connection._connect()
+                    await connection._listen()
         except BaseException as fault:
             reason = connection.reason or str(fault) or type(fault).__name__
             await connection.close("not connected")
             if isinstance(fault, ClientError | OSError | TimeoutError | BusTimeout):
-                raise BusUnavailable(f"cannot connect to NATS at {', '.join(options.servers)}: {reason}") from fault
+                # What stands before an @ may be a password.
+                servers = ", ".join(server.rpartition("@")[2] for server in options.servers)
+                raise BusUnavailable(f"cannot connect to NATS at {servers}: {reason}") from fault
             raise
         return connection
 
@@ -106,13 +121,20 @@ class Connection:
         if reading is not None:
             reading.add_done_callback(lambda _: self._die("the read loop ended"))
 
+    async def _listen(self) -> None:
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_reply, pending_bytes_limit=0, pending_msgs_limit=0)
+        await self.barrier()
+
     async def _on_error(self, fault: Exception) -> None:
         """Called from inside the client's read loop: must never raise."""
         text = str(fault) or type(fault).__name__
         if "permissions violation" in text.lower():
             self._on_denied(text)
         elif isinstance(fault, SlowConsumerError):
-            log.error("bus_messages_dropped", subject=fault.subject)
+            # Called for each one dropped: said at 1, 2, 4, 8, …
+            self._dropped += 1
+            if self._dropped & (self._dropped - 1) == 0:
+                log.error("bus_messages_dropped", subject=fault.subject, dropped=self._dropped)
         else:
             self.reason = text
             log.debug("bus_client_error", error=text)
@@ -154,17 +176,15 @@ class Connection:
         """Hand a message to the socket. Raises BusUnavailable or TooLarge; after that nothing is known."""
         if not self.alive:
             raise BusUnavailable(f"not connected to NATS: {self.reason or 'closed'}")
-        task = asyncio.current_task()
-        cancelling = task.cancelling() if task else 0
         try:
-            await self._client.publish(subject, payload, reply=reply, headers=headers)
+            with _cancellation_kept():
+                await self._client.publish(subject, payload, reply=reply, headers=headers)
         except MaxPayloadError as fault:
             raise TooLarge(f"{len(payload)} bytes are over the server's limit of {self._client.max_payload}") from fault
+        except BadSubjectError as fault:
+            raise ValueError(f"not a subject: {subject!r}") from fault
         except ClientError as fault:
             raise BusUnavailable(f"not sent: {fault}") from fault
-        if task and task.cancelling() > cancelling:
-            # The client swallows a cancellation that comes while it waits for its buffer.
-            raise asyncio.CancelledError
 
     async def ask(self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None) -> Message:
         """One request, one reply. Raises NoResponders, BusTimeout, NotPermitted, BusUnavailable, TooLarge."""
@@ -247,6 +267,8 @@ class Connection:
 
         try:
             return await self._client.subscribe(subject, queue=queue or "", cb=deliver, pending_msgs_limit=limit)
+        except BadSubjectError as fault:
+            raise ValueError(f"not a subject: {subject!r}") from fault
         except ClientError as fault:
             raise BusUnavailable(f"not subscribed: {fault}") from fault
 
@@ -267,29 +289,48 @@ class Connection:
 
     async def ping(self) -> float:
         """Seconds of a round trip to the server. Raises BusTimeout, and the connection is dead then."""
-        # Cancelling the client's wait for a PONG would break its read loop when the PONG comes: a task of its own
-        # waits for it.
+        # Cancelling the client's wait for a PONG would break its read loop when the PONG comes: a task of its own waits
+        # for it.
         task = asyncio.create_task(self._client.rtt(timeout=3600))
         self._pings.add(task)
         task.add_done_callback(self._pings.discard)
-        dying = asyncio.create_task(self.dead.wait())
-        try:
-            await asyncio.wait({task, dying}, timeout=self._options.ping_timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            dying.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.ping_timeout):
+                await self.unless_dead(asyncio.wait({task}))
         if task.done() and not task.cancelled() and task.exception() is None:
             return task.result()
         self._die(self.reason or "the server does not answer pings")
         raise BusTimeout(f"no round trip to NATS: {self.reason}")
 
+    async def unless_dead(self, waiting: Coroutine[Any, Any, Any]) -> None:
+        """Wait for ``waiting``, but no longer than the connection lives; it is cancelled then."""
+        tasks = {asyncio.create_task(waiting), asyncio.create_task(self.dead.wait())}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
     async def close(self, reason: str) -> None:
-        """Close the socket and fail all who wait. Bounded, never raises."""
+        """Close the socket and fail all who wait. Bounded; raises nothing."""
         self._die(reason)
-        with contextlib.suppress(Exception):
+        with _cancellation_kept(), contextlib.suppress(Exception):
             async with asyncio.timeout(2):
                 await self._client.close()
         for task in list(self._pings):
             task.cancel()
+
+
+@contextlib.contextmanager
+def _cancellation_kept() -> Iterator[None]:
+    """Raise CancelledError at the end if the task was cancelled inside: the client swallows that in several places."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def to_message(msg: Msg) -> Message:

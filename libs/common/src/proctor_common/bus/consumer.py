@@ -5,6 +5,7 @@ connection is replaced the loop starts again there. What was not acknowledged th
 """
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,8 @@ Handler = Callable[[StreamMessage], Awaitable[Verdict]]
 PULL_SECONDS = 5.0
 PULL_GRACE = 2.0
 MAX_RETRY_DELAY = 30.0
+CLOSE_SECONDS = 5.0
+GIVE_BACK = RETRY(0)
 
 
 class Owner(Protocol):
@@ -39,8 +42,8 @@ async def consume(
     owner: Owner, stream: str, durable: str, handler: Handler, *, batch: int, concurrency: int, retry_delay: float
 ) -> None:
     """Run until cancelled; see :meth:`Bus.consume`."""
-    async with asyncio.TaskGroup() as tasks:
-        lanes = Lanes(owner, handler, tasks, concurrency, retry_delay)
+    lanes = Lanes(owner, handler, concurrency, retry_delay)
+    try:
         while True:
             if not await owner.wait_connected(PULL_SECONDS):
                 continue
@@ -49,6 +52,8 @@ async def consume(
             except BusError as fault:
                 log.warning("bus_pull_failed", stream=stream, durable=durable, error=str(fault))
                 await asyncio.sleep(retry_delay)
+    finally:
+        await lanes.close()
 
 
 class _Pull:
@@ -62,7 +67,7 @@ class _Pull:
         self._inbox = connection.new_inbox()
         self._number = 0
         self._left = 0
-        self._progress = asyncio.Event()
+        self._done = asyncio.Event()
         self._fault = ""
 
     async def run(self) -> None:
@@ -83,14 +88,11 @@ class _Pull:
         await self._connection.publish(
             self._subject, json.dumps(request).encode(), reply=f"{self._inbox}.{self._number}"
         )
-        # Each message moves the deadline; a server that has forgotten the request is asked again after it.
-        while self._left > 0 and self._connection.alive:
-            self._progress.clear()
-            try:
-                async with asyncio.timeout(PULL_SECONDS + PULL_GRACE):
-                    await self._progress.wait()
-            except TimeoutError:
-                return
+        # The server ends a request that has expired; one that it has forgotten is made again.
+        self._done.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PULL_SECONDS + PULL_GRACE):
+                await self._connection.unless_dead(self._done.wait())
 
     async def _receive(self, message: Message) -> None:
         if STATUS in message.headers and not message.data:
@@ -100,7 +102,7 @@ class _Pull:
             self._left -= 1
             self._lanes.add(self._connection, message)
         if self._left <= 0:
-            self._progress.set()
+            self._done.set()
 
     def _ended(self, status: str, description: str) -> None:
         self._left = 0
@@ -113,17 +115,16 @@ class _Pull:
 class Lanes:
     """Messages waiting for the handler: one lane a subject, in order; lanes run at once, up to ``concurrency``."""
 
-    def __init__(
-        self, owner: Owner, handler: Handler, tasks: asyncio.TaskGroup, concurrency: int, retry_delay: float
-    ) -> None:
+    def __init__(self, owner: Owner, handler: Handler, concurrency: int, retry_delay: float) -> None:
         self._owner = owner
         self._handler = handler
-        self._tasks = tasks
         self._free = asyncio.Semaphore(concurrency)
         self._retry_delay = retry_delay
         self._waiting: dict[str, deque[tuple[Connection, Message]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._count = 0
         self._changed = asyncio.Event()
+        self._closed = False
 
     def add(self, connection: Connection, message: Message) -> None:
         """Queue a message behind those of its subject."""
@@ -133,7 +134,9 @@ class Lanes:
             lane.append((connection, message))
             return
         self._waiting[message.subject] = deque([(connection, message)])
-        self._tasks.create_task(self._run(message.subject), name=f"consume {message.subject}")
+        task = asyncio.create_task(self._run(message.subject), name=f"consume {message.subject}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def has_room(self, limit: int) -> None:
         """Wait until fewer than ``limit`` messages wait or are handled."""
@@ -141,12 +144,22 @@ class Lanes:
             self._changed.clear()
             await self._changed.wait()
 
+    async def close(self) -> None:
+        """Give back what waits, so that another replica gets it at once; let handlers that run end within 5 s."""
+        self._closed = True
+        if self._tasks:
+            _, late = await asyncio.wait(set(self._tasks), timeout=CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)
+
     async def _run(self, subject: str) -> None:
         lane = self._waiting[subject]
         while lane:
             connection, message = lane[0]
             async with self._free:
-                verdict = await self._judge(message)
+                verdict = GIVE_BACK if self._closed else await self._judge(message)
             await self._tell(connection, message, verdict)
             lane.popleft()
             self._count -= 1

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,28 @@ class BusOptions:
     ping_interval: float = 10.0
     ping_timeout: float = 5.0
     reconnect_wait: tuple[float, float] = (0.1, 2.0)
+    allow_plaintext: bool = False
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether what is said leaves this machine."""
+        return not all(_is_loopback(server) for server in self.servers)
+
+    @property
+    def needs_tls(self) -> bool:
+        """Whether a server without TLS is refused."""
+        asked = self.ca_file is not None or any(server.startswith("tls://") for server in self.servers)
+        return asked or (self.beyond_loopback and not self.allow_plaintext)
+
+
+def _is_loopback(server: str) -> bool:
+    host = urlsplit(server if "://" in server else f"nats://{server}").hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
