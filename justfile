@@ -9,7 +9,6 @@ bin := root / ".venv/bin"
 export PATH := bin + ":" + env("PATH")
 # Bytecode and caches of the checks belong to the clone, whatever HOME is.
 export PYTHONDONTWRITEBYTECODE := env("PYTHONDONTWRITEBYTECODE", "")
-members := "-p proctor_common -p proctor_cli -p proctor_agent -p proctor_api -p proctor_controller"
 
 # List the recipes
 [private]
@@ -39,7 +38,7 @@ lint: ready
 
 # Static types, strict
 types: ready
-    mypy {{ members }} tests bench
+    mypy libs/*/src services/*/src tests bench
 
 # The layers of docs/architecture.md
 imports: ready

@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar, cast, overload
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -26,26 +26,6 @@ def _intervals() -> Iterator[float]:
 def _give_up(what: str, timeout: float, last: object, error: BaseException | None) -> NeverHappenedError:
     seen = f"last error: {error!r}" if error is not None else f"last value: {last!r}"
     return NeverHappenedError(f"waited {timeout:g} s for {what}; {seen}")
-
-
-@overload
-async def eventually(
-    predicate: Callable[[], Awaitable[T]],
-    timeout: float = ...,
-    what: str = ...,
-    *,
-    retry_on: tuple[type[Exception], ...] = ...,
-) -> T: ...
-
-
-@overload
-async def eventually(
-    predicate: Callable[[], T],
-    timeout: float = ...,
-    what: str = ...,
-    *,
-    retry_on: tuple[type[Exception], ...] = ...,
-) -> T: ...
 
 
 async def eventually(
