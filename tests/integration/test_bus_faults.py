@@ -62,7 +62,8 @@ async def test_everything_heals_when_the_server_is_killed(nats_server: NatsServe
         stored = [await peer.append("s.a", str(n).encode(), msg_id=f"m{n}") for n in range(3)]
         await eventually(lambda: len(handled) == 3, what="three events")
 
-        for round_ in range(2):
+        async def survive() -> None:
+            wakes, news = len(woken), handled.count(b"new")
             nats_server.kill()
             await eventually(lambda: not bus.connected, what="the loss to be noticed")
             with pytest.raises(BusUnavailable):
@@ -74,11 +75,14 @@ async def test_everything_heals_when_the_server_is_killed(nats_server: NatsServe
             await eventually(lambda: works(peer, "first"), 15, "the first subscription")
             await eventually(lambda: works(peer, "second.x"), 15, "the second subscription")
             await peer.publish("wake.run", b"now")
-            await eventually(lambda n=round_: len(woken) > n, what="a wake-up")
+            await eventually(lambda: len(woken) > wakes, what="a wake-up")
             again = await peer.append("s.a", b"0", msg_id="m0")
             assert (again.seq, again.duplicate) == (stored[0].seq, True)
             await peer.append("s.b", b"new")
-            await eventually(lambda n=round_: handled.count(b"new") > n, 15, "the consumer to go on")
+            await eventually(lambda: handled.count(b"new") > news, 15, "the consumer to go on")
+
+        await survive()
+        await survive()
         assert len(rebuilt) == bus.restarts == 2
         consuming.cancel()
         with contextlib.suppress(asyncio.CancelledError):
