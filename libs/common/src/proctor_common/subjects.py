@@ -112,6 +112,20 @@ def kick(server: str) -> str:
     return f"$SYS.REQ.SERVER.{_token(server)}.KICK"
 
 
+PING_CONNECTIONS = "$SYS.REQ.SERVER.PING.CONNZ"
+"""System account: ask all servers for their connections; each one answers."""
+
+
+def op_of(subject: str) -> str:
+    """The operation's name in the subject of a call."""
+    return subject.removeprefix(ALL_CALLS[:-1])
+
+
+def client_name(agent: str, instance: str) -> str:
+    """What an agent calls each of its connections, so that a controller can tell its processes apart."""
+    return f"agent/{agent}/{instance}"
+
+
 def inbox_prefix(who: str) -> str:
     """The private inbox prefix of one identity, so that nobody can listen to another's replies."""
     return f"_INBOX_{_token(who)}"

@@ -220,6 +220,13 @@ class Bus:
             raise PeerFailed(f"{subject}: {message.headers[FAULT_HEADER]}")
         return message.data
 
+    async def gather(self, subject: str, payload: bytes, *, timeout: float, quiet: float = 0.25) -> list[bytes]:
+        """Ask all who listen, and give what they answered: until nothing more has come for ``quiet`` seconds.
+
+        Raises as :meth:`request` does; BusTimeout when nobody answers within ``timeout``.
+        """
+        return [message.data for message in await self._live().gather(subject, payload, timeout, quiet)]
+
     async def publish(self, subject: str, payload: bytes) -> None:
         """Send a wake-up. Nothing is promised: it may be lost without an error. Raises BusUnavailable or
         TooLarge.

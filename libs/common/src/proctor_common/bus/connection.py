@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as ClientSubscription
 from nats.errors import BadSubjectError, MaxPayloadError, SlowConsumerError
 from nats.errors import Error as ClientError
+from nkeys import NkeysError
 
 from proctor_common.bus.errors import BusTimeout, BusUnavailable, NoResponders, NotPermitted, TooLarge
 from proctor_common.bus.shapes import BusOptions, Message
@@ -89,6 +90,8 @@ class Connection:
                 # What stands before an @ may be a password.
                 servers = ", ".join(server.rpartition("@")[2] for server in options.servers)
                 raise BusUnavailable(f"cannot connect to NATS at {servers}: {reason}") from fault
+            if isinstance(fault, NkeysError):
+                raise ValueError("nkey_seed is not the seed of an nkey") from fault
             raise
         return connection
 
@@ -111,7 +114,7 @@ class Connection:
             max_outstanding_pings=2,
             tls=context,
             token=options.auth_token,
-            nkeys_seed_str=options.nkey_seed,
+            nkeys_seed_str=options.nkey_seed or None,
             inbox_prefix=options.inbox_prefix,
             pending_size=PENDING_BYTES,
             flush_timeout=options.ping_timeout,
@@ -217,6 +220,33 @@ class Connection:
         await self._exchange(subject, payload, timeout, sink=sink, done=done)
         return messages
 
+    async def gather(self, subject: str, payload: bytes, timeout: float, quiet: float) -> list[Message]:
+        """One request, the replies of all who answer; over when none has come for ``quiet`` seconds after one."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        messages: list[Message] = []
+        timer: asyncio.TimerHandle | None = None
+
+        def finish() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def sink(message: Message) -> None:
+            nonlocal timer
+            messages.append(message)
+            if timer is not None:
+                timer.cancel()
+            timer = loop.call_later(quiet, finish)
+
+        try:
+            await self._exchange(subject, payload, timeout, None, sink, done)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if len(messages) == 1 and messages[0].headers.get(STATUS) == NO_RESPONDERS and not messages[0].data:
+            raise NoResponders(f"nobody listens on {subject}")
+        return messages
+
     async def _exchange(
         self,
         subject: str,
@@ -315,7 +345,7 @@ class Connection:
         """Close the socket and fail all who wait. Bounded; raises nothing."""
         self._die(reason)
         with _cancellation_kept(), contextlib.suppress(Exception):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(1):
                 await self._client.close()
         for task in list(self._pings):
             task.cancel()
