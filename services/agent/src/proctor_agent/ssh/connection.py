@@ -35,9 +35,7 @@ class _HostKeyWatch(asyncssh.SSHClient):
 
 async def connect(target: Target, timeout_s: float) -> asyncssh.SSHClientConnection:
     """A fresh connection. Raises SshFault: unknown or changed host key, unusable key file, denied, unreachable."""
-    known_file = target.known_hosts_file or Path("~/.ssh/known_hosts").expanduser()
-    known = await asyncio.to_thread(_read_known_hosts, known_file)
-    keys = await asyncio.to_thread(_read_key, target)
+    known_file, known, keys = await asyncio.to_thread(_read_files, target)
     watch = _HostKeyWatch()
     try:
         async with asyncio.timeout(timeout_s):
@@ -86,13 +84,15 @@ def _where(target: Target) -> str:
     return f"target {target.name} ({target.host}:{target.port})"
 
 
-def _read_known_hosts(path: Path) -> bytes:
+def _read_files(target: Target) -> tuple[Path, bytes, list[asyncssh.SSHKeyPair] | tuple[()]]:
+    path = target.known_hosts_file or Path("~/.ssh/known_hosts").expanduser()
     try:
-        return path.read_bytes()
+        known = path.read_bytes()
     except FileNotFoundError:
-        return b""
+        known = b""
     except OSError as fault:
         raise SshFault(faults.UNREACHABLE, f"cannot read the known hosts {path}: {fault.strerror}") from None
+    return path, known, _read_key(target)
 
 
 def _read_key(target: Target) -> list[asyncssh.SSHKeyPair] | tuple[()]:

@@ -1,7 +1,7 @@
 """Ends what a command left on a target: TERM, grace, KILL, look again. Needs a POSIX shell and /proc there, no more."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from proctor_agent.attempt import ATTEMPT_ENV, ProcessGroup
 from proctor_agent.ssh.command import Command
@@ -78,31 +78,32 @@ async def end_tree(
     is; None: it could not be looked (target unreachable). Takes at most ``grace_s`` + 15 s.
     """
     roots = [f"{group.pgid}:{group.started}" for group in groups if group.pgid > 1]
-    left: bool | None = None
     try:
         async with asyncio.timeout(grace_s + EXTRA_S):
-            left = await _end(targets, name, roots, marker, grace_s)
+            return not await _end(targets, name, roots, marker, grace_s)
     except TimeoutError:
         return None
-    return None if left is None else not left
 
 
-async def _end(targets: Targets, name: str, roots: list[str], marker: str, grace_s: float) -> bool | None:
-    left = await _look(targets, name, "TERM", marker, roots)
+async def _end(targets: Targets, name: str, roots: list[str], marker: str, grace_s: float) -> bool:
+    async def look(signal: str) -> bool:
+        return await _look(targets, name, [signal, marker, *roots])
+
+    left = await look("TERM")
     if left:
-        left = await _wait(targets, name, "look", marker, roots, grace_s)
+        left = await _wait(look, "look", grace_s)
     if left:
-        await _look(targets, name, "KILL", marker, roots)
-        left = await _wait(targets, name, "KILL", marker, roots, KILL_WAIT_S)
+        left = await _wait(look, "KILL", KILL_WAIT_S)
     return left
 
 
-async def _wait(targets: Targets, name: str, signal: str, marker: str, roots: list[str], limit_s: float) -> bool:
+async def _wait(look: Callable[[str], Awaitable[bool]], signal: str, limit_s: float) -> bool:
+    """Whether something is left when time is up."""
     loop = asyncio.get_running_loop()
     end = loop.time() + limit_s
     interval = 0.02
     while True:
-        if not await _look(targets, name, signal, marker, roots):
+        if not await look(signal):
             return False
         remaining = end - loop.time()
         if remaining <= 0:
@@ -111,12 +112,12 @@ async def _wait(targets: Targets, name: str, signal: str, marker: str, roots: li
         interval = min(interval * 2, LONGEST_LOOK_INTERVAL_S)
 
 
-async def _look(targets: Targets, name: str, signal: str, marker: str, roots: list[str]) -> bool:
+async def _look(targets: Targets, name: str, arguments: list[str]) -> bool:
     """Whether something of the tree was there; it has been sent the signal. Tries again until it could look: signals
     sent twice do no harm. Raises SshFault for a target that is not configured.
     """
     targets.find(name)
-    command = Command(["/bin/sh", "-c", _SCRIPT, "proctor-look", signal, marker, *roots])
+    command = Command(["/bin/sh", "-c", _SCRIPT, "proctor-look", *arguments])
     interval = 0.1
     while True:
         printed = bytearray()

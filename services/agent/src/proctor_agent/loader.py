@@ -1,0 +1,156 @@
+"""Finds plugins by entry point and makes them ready. One that fails to load is reported, and the rest live."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from proctor_agent.plugin import MARK, Plugin
+from proctor_agent.schema import BadSchema, faults_of, parameters_of, schema_of
+from proctor_common.ids import PLUGIN_NAME
+from proctor_common.messages.events import MethodSpec, PluginSpec
+
+GROUP = "proctor.plugins"
+MAX_METHODS = 200
+MAX_DESCRIPTION = 1000
+MAX_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedMethod:
+    """A method, ready to be called: ``function(context, …)`` with the members of ``model`` (or with the model)."""
+
+    function: Any
+    model: type[BaseModel]
+    takes_model: bool
+    spec: MethodSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A plugin with its methods by name."""
+
+    methods: Mapping[str, LoadedMethod]
+    spec: PluginSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The plugins that live, and those that do not, each with the reason in one line."""
+
+    plugins: Mapping[str, LoadedPlugin]
+    errors: Mapping[str, str]
+
+
+class _Unusable(Exception):
+    pass
+
+
+def load(
+    chosen: Iterable[str] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    found: Iterable[EntryPoint] | None = None,
+) -> Loaded:
+    """Load the chosen plugins (None: all that are installed). ``settings``: each plugin's own, by its name."""
+    by_name: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP) if found is None else found:
+        by_name.setdefault(entry.name, []).append(entry)
+    plugins: dict[str, LoadedPlugin] = {}
+    errors: dict[str, str] = {}
+    for name in sorted(by_name) if chosen is None else dict.fromkeys(chosen):
+        try:
+            plugins[name] = _load(name, by_name, (settings or {}).get(name, {}))
+        except _Unusable as fault:
+            errors[name] = _one_line(str(fault))
+    return Loaded(plugins, errors)
+
+
+def _load(name: str, by_name: Mapping[str, list[EntryPoint]], settings: Mapping[str, Any]) -> LoadedPlugin:
+    if not PLUGIN_NAME.match(name):
+        raise _Unusable("a plugin's name is made of letters, digits and underscores, 63 at most")
+    entries = by_name.get(name, [])
+    if not entries:
+        known = ", ".join(sorted(by_name)) or "none"
+        raise _Unusable(f"no such plugin is installed (entry point group {GROUP} has: {known})")
+    if len({entry.value for entry in entries}) > 1:
+        raise _Unusable(f"two installed packages claim the name: {', '.join(entry.value for entry in entries)}")
+    entry = entries[0]
+    try:
+        # A plugin is foreign code: whatever its import raises must not end the agent.
+        loaded = entry.load()
+    except (Exception, SystemExit) as fault:
+        raise _Unusable(f"cannot import {entry.value}: {type(fault).__name__}: {fault}") from fault
+    if not (inspect.isclass(loaded) and issubclass(loaded, Plugin)):
+        raise _Unusable(f"{entry.value} is not a class derived from proctor_agent.plugin.Plugin")
+    return _make_ready(_create(loaded, entry.value, settings))
+
+
+def _create(plugin: type[Plugin], where: str, settings: Mapping[str, Any]) -> Plugin:
+    values: BaseModel | None = None
+    if plugin.Settings is not None:
+        try:
+            values = plugin.Settings.model_validate(dict(settings))
+        except ValidationError as fault:
+            raise _Unusable(f"its settings: {faults_of(fault)}") from None
+    elif settings:
+        raise _Unusable(f"it has no settings of its own, but some are given: {', '.join(sorted(settings))}")
+    try:
+        return plugin(values)
+    except (Exception, SystemExit) as fault:
+        raise _Unusable(f"cannot create {where}: {type(fault).__name__}: {fault}") from fault
+
+
+def _make_ready(plugin: Plugin) -> LoadedPlugin:
+    methods: dict[str, LoadedMethod] = {}
+    for attribute in sorted(dir(type(plugin))):
+        mark = getattr(inspect.getattr_static(type(plugin), attribute), MARK, None)
+        if mark is None:
+            continue
+        name, description = mark
+        if name in methods:
+            raise _Unusable(f"two methods are called {name}")
+        methods[name] = _method(plugin, attribute, name, description)
+    if not methods:
+        raise _Unusable("it has no method (an async function marked with @method)")
+    if len(methods) > MAX_METHODS:
+        raise _Unusable(f"it has {len(methods)} methods, more than {MAX_METHODS}")
+    spec = PluginSpec(
+        description=_text(plugin.description, "its description"),
+        version=_text(plugin.version, "its version"),
+        methods={name: found.spec for name, found in methods.items()},
+    )
+    return LoadedPlugin(methods, spec)
+
+
+def _method(plugin: Plugin, attribute: str, name: str, description: str) -> LoadedMethod:
+    function = getattr(type(plugin), attribute)
+    if not PLUGIN_NAME.match(name):
+        raise _Unusable(f"method {name[:80]!r}: a name is made of letters, digits and underscores, 63 at most")
+    if not inspect.iscoroutinefunction(function):
+        raise _Unusable(f"method {name}: must be an async function")
+    if len(inspect.signature(function).parameters) < 2:
+        raise _Unusable(f"method {name}: must take self and the context")
+    try:
+        model, takes_model = parameters_of(function, name)
+        schema = schema_of(model)
+    except BadSchema as fault:
+        raise _Unusable(f"method {name}: {fault}") from fault
+    except Exception as fault:
+        # pydantic has many ways to refuse a type; all of them are the plugin's fault.
+        raise _Unusable(f"method {name}: its parameters have no JSON Schema: {fault}") from fault
+    spec = MethodSpec(description=_text(description, f"method {name}: its description"), parameters=schema)
+    return LoadedMethod(getattr(plugin, attribute), model, takes_model, spec)
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str) or len(value) > MAX_DESCRIPTION:
+        raise _Unusable(f"{what} must be a text of at most {MAX_DESCRIPTION} characters")
+    return value
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:MAX_REASON]

@@ -1,0 +1,86 @@
+"""A method's parameters: a pydantic model made of its signature, and the JSON Schema that is published. No I/O."""
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+MAX_SCHEMA = 64 * 1024
+"""Most bytes of a method's schema as JSON."""
+MAX_DEPTH = 50
+
+
+class BadSchema(Exception):
+    """A method whose parameters cannot be published; the message says why in one line."""
+
+
+def parameters_of(function: Callable[..., Any], name: str) -> tuple[type[BaseModel], bool]:
+    """The model of a method's parameters, and whether the method takes the model itself. Raises BadSchema."""
+    parameters = list(inspect.signature(function).parameters.values())[2:]
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except Exception as fault:
+        raise BadSchema(f"its annotations cannot be read: {fault}") from fault
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise BadSchema(f"parameter {parameter.name} must be a named one")
+        if parameter.name not in hints:
+            raise BadSchema(f"parameter {parameter.name} has no type")
+    if len(parameters) == 1:
+        only = hints[parameters[0].name]
+        if isinstance(only, type) and issubclass(only, BaseModel):
+            return _strict(only), True
+    fields: dict[str, Any] = {
+        parameter.name: (hints[parameter.name], ... if parameter.default is parameter.empty else parameter.default)
+        for parameter in parameters
+    }
+    config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    return create_model(name, __config__=config, **fields), False
+
+
+def _strict(model: type[BaseModel]) -> type[BaseModel]:
+    """The author's model, refusing unknown members and keeping values out of its errors."""
+    config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    return type(model.__name__, (model,), {"model_config": config, "__module__": model.__module__})
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of the parameters. Raises BadSchema where it is over the limits or refers to the outside."""
+    schema = model.model_json_schema()
+    schema.pop("title", None)
+    size = len(json.dumps(schema).encode())
+    if size > MAX_SCHEMA:
+        raise BadSchema(f"its schema has {size} bytes, more than {MAX_SCHEMA}")
+    _check(schema, 0)
+    return schema
+
+
+def _check(part: object, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise BadSchema(f"its schema is more than {MAX_DEPTH} levels deep")
+    if isinstance(part, dict):
+        reference = part.get("$ref")
+        if isinstance(reference, str) and not reference.startswith("#"):
+            raise BadSchema(f"its schema refers to the outside: {reference[:100]}")
+        for inner in part.values():
+            _check(inner, depth + 1)
+    elif isinstance(part, list):
+        for inner in part:
+            _check(inner, depth + 1)
+
+
+def faults_of(fault: ValidationError) -> str:
+    """All faults in one line, each with its place, none with a value."""
+    found = []
+    for error in fault.errors(include_input=False, include_url=False):
+        where = ".".join(str(part) for part in error["loc"]) or "parameters"
+        if error["type"] == "extra_forbidden":
+            found.append(f"{where}: there is no such parameter")
+        elif error["type"] == "missing":
+            found.append(f"{where}: is required")
+        else:
+            found.append(f"{where}: {error['msg'][:200]}")
+    more = f"; and {len(found) - 20} more" if len(found) > 20 else ""
+    return "; ".join(found[:20]) + more

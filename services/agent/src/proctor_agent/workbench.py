@@ -1,0 +1,126 @@
+"""The plugin side of the agent, as its core sees it (attempt.Workbench): methods by name, called on targets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from proctor_agent.attempt import Attempt, Outcome, ProcessGroup
+from proctor_agent.loader import Loaded, LoadedMethod
+from proctor_agent.plugin import Context, Failed, MethodFault, Result
+from proctor_agent.schema import faults_of
+from proctor_agent.ssh import SshFault, Targets, end_tree
+from proctor_common.messages.base import JsonObject
+from proctor_common.messages.events import MethodError, PluginSpec
+from proctor_common.states import StepResult
+
+
+class PluginWorkbench:
+    """Loaded plugins over SSH targets. Use from the agent's main loop."""
+
+    def __init__(self, loaded: Loaded, targets: Targets) -> None:
+        self._loaded = loaded
+        self._targets = targets
+        self._specs = {name: plugin.spec for name, plugin in loaded.plugins.items()}
+
+    @property
+    def plugins(self) -> Mapping[str, PluginSpec]:
+        return self._specs
+
+    @property
+    def load_errors(self) -> Mapping[str, str]:
+        return self._loaded.errors
+
+    def check(self, plugin: str, method: str, target: str | None, parameters: JsonObject) -> str:
+        try:
+            found = self._find(plugin, method)
+            self._targets.find(target)
+            found.model.model_validate(parameters)
+        except ValidationError as fault:
+            return f"parameters of {plugin}.{method}: {faults_of(fault)}"
+        except (MethodFault, SshFault) as fault:
+            return fault.message
+        return ""
+
+    async def call(self, attempt: Attempt, plugin: str, method: str, parameters: JsonObject) -> Outcome:
+        try:
+            found = self._find(plugin, method)
+            context = Context(attempt, self._targets, self._targets.find(attempt.target))
+            return _passed(await _call(found, context, parameters))
+        except Failed as verdict:
+            return _failed(verdict)
+        except ValidationError as fault:
+            return _error("bad_parameters", f"parameters of {plugin}.{method}: {faults_of(fault)}", {})
+        except (MethodFault, SshFault) as fault:
+            return _error(fault.kind, fault.message, fault.data)
+
+    async def stop_tree(self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float) -> bool | None:
+        try:
+            return await end_tree(self._targets, target, groups, marker, grace_s)
+        except SshFault:
+            # A target that is no longer configured: nobody can look.
+            return None
+
+    async def close(self) -> None:
+        await self._targets.close()
+
+    def _find(self, plugin: str, method: str) -> LoadedMethod:
+        if plugin not in self._loaded.plugins:
+            reason = self._loaded.errors.get(plugin)
+            if reason is not None:
+                raise MethodFault("no_such_plugin", f"plugin {plugin} is not loaded: {reason}")
+            raise MethodFault("no_such_plugin", f"no such plugin: {plugin} (loaded: {_names(self._specs)})")
+        methods = self._loaded.plugins[plugin].methods
+        if method not in methods:
+            raise MethodFault("no_such_method", f"no such method: {plugin}.{method} (it has: {_names(methods)})")
+        return methods[method]
+
+
+def _names(mapping: Mapping[str, object]) -> str:
+    return ", ".join(sorted(mapping)) or "none"
+
+
+async def _call(found: LoadedMethod, context: Context, parameters: JsonObject) -> Any:
+    model = found.model.model_validate(parameters)
+    if found.takes_model:
+        return await found.function(context, model)
+    return await found.function(context, **{name: getattr(model, name) for name in type(model).model_fields})
+
+
+def _passed(returned: Any) -> Outcome:
+    if isinstance(returned, Result):
+        return Outcome(StepResult.PASSED, output=_json(returned.output), exit_code=returned.exit_code)
+    return Outcome(StepResult.PASSED, output=_json(returned))
+
+
+def _failed(verdict: Failed) -> Outcome:
+    try:
+        output = _json(verdict.output)
+    except MethodFault as fault:
+        return _error(fault.kind, fault.message, fault.data)
+    return Outcome(StepResult.FAILED, output=output, reason=verdict.reason, exit_code=verdict.exit_code)
+
+
+def _error(kind: str, message: str, data: JsonObject) -> Outcome:
+    try:
+        shown = _json(data)
+    except MethodFault:
+        shown = {}
+    return Outcome(
+        StepResult.ERROR, reason=message, error=MethodError(kind=str(kind), message=str(message), data=shown)
+    )
+
+
+def _json(output: Any) -> JsonObject:
+    """What a method returned, as JSON. Raises MethodFault ``bad_output``."""
+    if output is None:
+        return {}
+    try:
+        shown = to_jsonable_python(output, inf_nan_mode="null")
+    except (PydanticSerializationError, ValueError, RecursionError) as fault:
+        raise MethodFault("bad_output", f"what the method returned is not JSON: {type(fault).__name__}") from None
+    if not isinstance(shown, dict):
+        kind = type(output).__name__
+        raise MethodFault("bad_output", f"a method returns a mapping, a model, a Result or nothing, not {kind}")
+    return shown
