@@ -55,6 +55,17 @@ async def test_a_request_is_answered_by_one_of_the_queue_group(bus: Bus, other: 
     assert set(asked) == {"first", "second"}
 
 
+async def test_all_who_listen_are_asked(bus: Bus, other: Bus) -> None:
+    async def second(message: Message) -> bytes:
+        return b"second"
+
+    await bus.serve("who", echo)
+    await other.serve("who", second)
+    assert sorted(await bus.gather("who", b"first", timeout=5)) == [b"first!", b"second"]
+    with pytest.raises(NoResponders):
+        await bus.gather("nobody", b"", timeout=5)
+
+
 async def test_a_subscription_stands_when_serve_returns(bus: Bus, other: Bus) -> None:
     for n in range(100):
         await bus.serve(f"a.{n}", echo)
@@ -211,6 +222,10 @@ async def test_what_the_server_forbids_is_named_at_once(nats_server: NatsServer)
             await agent.serve("cmd.*.start", echo)
         with pytest.raises(NotPermitted):
             await agent.subscribe("_INBOX.>", lambda message: None)
+        nats_server.reload(nats_server.config.replace('"cmd.agent.*"', '"cmd.agent.*", "later"'))
+        await eventually(lambda: nats_server.log.count("Reloaded server configuration") == 2, what="more permissions")
+        await agent.wait_connected(5)
+        await agent.serve("later", echo)
         assert await agent.request("evt.agent.a", b"x", timeout=5) == b"x!"
 
 

@@ -227,6 +227,35 @@ async def test_rubbish_from_the_server_costs_a_connection_only(
         assert len(proxy.clients) == 2
 
 
+async def test_connections_that_die_young_are_not_made_in_a_busy_loop(nats_server: NatsServer, proxy: Proxy) -> None:
+    url = f"nats://127.0.0.1:{proxy.port}"
+    async with Bus(options(url, reconnect_wait=(0.1, 0.2))) as bus:
+        started = asyncio.get_running_loop().time()
+
+        async def died_again() -> bool:
+            proxy.clients[-1].close()
+            return bus.restarts >= 5
+
+        await eventually(died_again, what="five connections")
+        assert asyncio.get_running_loop().time() - started > 5 * 0.05
+
+
+async def test_waiting_for_the_bus_lets_it_come_back(nats_server: NatsServer, proxy: Proxy) -> None:
+    """A consumer that asks for the connection in the very moment of its death must not hold up its replacement."""
+    async with Bus(options(f"nats://127.0.0.1:{proxy.port}")) as bus:
+
+        async def ask() -> None:
+            while bus.restarts < 3:
+                await bus.wait_connected(5)
+                if bus.connected:
+                    proxy.clients[-1].close()
+                    with contextlib.suppress(BusError):
+                        await bus.rtt()
+
+        async with asyncio.timeout(20):
+            await ask()
+
+
 async def test_a_start_waits_for_the_server(nats_server: NatsServer) -> None:
     nats_server.kill()
 

@@ -11,7 +11,6 @@ with BusUnavailable: nothing is buffered that nobody asked to buffer.
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -33,17 +32,18 @@ from proctor_common.bus.shapes import (
     StreamState,
 )
 from proctor_common.bus.subscription import Callback, Handler, Served, Subscription, Watched
+from proctor_common.bus.waits import Waits
 
 log = structlog.get_logger(__name__)
 
 FAULT_HEADER = "Proctor-Fault"
+STABLE_SECONDS = 10.0
 
 
 class Bus:
     """One client of the bus, for one event loop. All methods may be called at once by many tasks.
 
-    ``restarts`` counts the connections made after the first one; ``handler_failures`` the handlers and callbacks
-    that raised.
+    ``restarts``: connections made after the first one. ``handler_failures``: handlers and callbacks that raised.
     """
 
     def __init__(self, options: BusOptions) -> None:
@@ -65,7 +65,7 @@ class Bus:
             log.warning("bus_plaintext_allowed", servers=list(self.options.servers))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.options.start_timeout
-        for wait in self._waits():
+        for wait in Waits(*self.options.reconnect_wait):
             try:
                 connection = await Connection.open(self.options)
                 break
@@ -75,16 +75,14 @@ class Bus:
                     raise
                 await asyncio.sleep(wait)
         await self._adopt(connection)
-        self._supervisor = asyncio.create_task(self._supervise(), name=f"bus supervisor {self.options.name}")
+        self._supervisor = asyncio.create_task(self._supervise(connection), name=f"bus supervisor {self.options.name}")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the subscriptions (handlers that run get 5 s), flush, close."""
-        for subscription in reversed(list(self._table)):
-            with contextlib.suppress(BusError):
-                await subscription.close()
+        await asyncio.gather(*(subscription.close() for subscription in list(self._table)), return_exceptions=True)
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor}, timeout=5)
@@ -106,10 +104,12 @@ class Bus:
         """Wait until there is a connection; False when there was none within ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                await self._connected.wait()
+                while not self.connected:
+                    self._connected.clear()
+                    await self._connected.wait()
         except TimeoutError:
             return False
-        return self.connected
+        return True
 
     def on_rebuild(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after each new connection but the first, when all subscriptions stand again."""
@@ -117,24 +117,17 @@ class Bus:
 
     @property
     def watchdog_age(self) -> float:
-        """Seconds since the supervisor last looked; well over ``ping_interval`` plus the timeouts means that it is
-        stuck.
-        """
+        """Seconds since the supervisor last looked; well over ``ping_interval`` plus the timeouts: it is stuck."""
         return time.monotonic() - self._watched_at
 
     async def rtt(self) -> float:
-        """Seconds of a round trip to the server. Raises BusUnavailable or BusTimeout (the connection is replaced
-        then).
-        """
+        """Seconds of a round trip to the server. Raises BusUnavailable, or BusTimeout: a new connection is made."""
         return await self._live().ping()
 
     def _live(self) -> Connection:
         if self._connection is None or not self._connection.alive:
             raise BusUnavailable(f"not connected to NATS: {self._reason}")
         return self._connection
-
-    def _waits(self) -> "Waits":
-        return Waits(*self.options.reconnect_wait)
 
     async def _adopt(self, connection: Connection) -> None:
         """Declare every subscription on a new connection, then let it be used."""
@@ -150,17 +143,20 @@ class Bus:
             await connection.close("not usable")
             raise
 
-    async def _supervise(self) -> None:
+    async def _supervise(self, connection: Connection) -> None:
+        waits = Waits(*self.options.reconnect_wait)
         while True:
-            connection = self._connection
-            if connection is not None:
-                await self._watch(connection)
-                self._reason = connection.reason
-                log.warning("bus_connection_lost", reason=connection.reason)
-                self._connected.clear()
-                await connection.close(connection.reason)
-            self._connection = None
-            await self._reconnect()
+            started = time.monotonic()
+            await self._watch(connection)
+            self._reason = connection.reason
+            log.warning("bus_connection_lost", reason=connection.reason)
+            await connection.close(connection.reason)
+            if time.monotonic() - started > STABLE_SECONDS:
+                waits = Waits(*self.options.reconnect_wait)
+            else:
+                # It died young, perhaps of something that waits for the next one too.
+                await asyncio.sleep(next(waits))
+            connection = await self._reconnect(waits)
             self.restarts += 1
             log.info("bus_connected_again", restarts=self.restarts)
             for callback in self._rebuilt:
@@ -177,19 +173,20 @@ class Bus:
             with contextlib.suppress(BusTimeout):
                 await connection.ping()
 
-    async def _reconnect(self) -> None:
-        for wait in self._waits():
+    async def _reconnect(self, waits: Waits) -> Connection:
+        while True:
             self._watched_at = time.monotonic()
             try:
-                await self._adopt(await Connection.open(self.options))
-                return
+                connection = await Connection.open(self.options)
+                await self._adopt(connection)
+                return connection
             except BusError as fault:
                 self._note(str(fault))
             except Exception as fault:
                 # The supervisor must outlive any surprise of the client: without it the bus never heals.
                 log.exception("bus_reconnect_failed")
                 self._note(str(fault))
-            await asyncio.sleep(wait)
+            await asyncio.sleep(next(waits))
 
     def _note(self, reason: str) -> None:
         """Keep why there is no connection; a new reason is logged once."""
@@ -228,9 +225,7 @@ class Bus:
         return [message.data for message in await self._live().gather(subject, payload, timeout, quiet)]
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """Send a wake-up. Nothing is promised: it may be lost without an error. Raises BusUnavailable or
-        TooLarge.
-        """
+        """Send a wake-up. It may be lost without an error. Raises BusUnavailable or TooLarge."""
         await self._live().publish(subject, payload)
 
     async def reply(self, to: str, payload: bytes, *, fault: str | None = None) -> None:
@@ -249,8 +244,7 @@ class Bus:
         return await self._declare(Served(self, subject, queue, handler, concurrency))
 
     async def subscribe(self, subject: str, callback: Callback) -> Subscription:
-        """Call ``callback`` (not a coroutine, quick) for each message on ``subject``; it may raise, that is
-        logged.
+        """Call ``callback`` (no coroutine, and quick) for each message; what it raises is logged and counted.
 
         Returns when the server knows the subscription: what is published after that is not missed while the
         connection lives.
@@ -260,27 +254,31 @@ class Bus:
     async def _declare(self, subscription: Subscription) -> Subscription:
         async with self._declaring:
             connection = self._live()
-            await subscription.declare(connection)
-            await connection.barrier()
-            if connection.is_denied(subscription.subject):
-                raise NotPermitted(f"may not subscribe to {subscription.subject}")
+            try:
+                await subscription.declare(connection)
+                await connection.barrier()
+                if connection.is_denied(subscription.subject):
+                    raise NotPermitted(f"may not subscribe to {subscription.subject}")
+            except BaseException:
+                await subscription.withdraw(connection)
+                raise
             self._table.append(subscription)
         return subscription
 
     async def forget(self, subscription: Subscription) -> None:
         """Take a subscription out of the table and off the server; used by :meth:`Subscription.close`."""
-        if subscription in self._table:
-            self._table.remove(subscription)
-        if self._connection is not None and self._connection.alive:
-            await subscription.withdraw(self._connection)
+        async with self._declaring:
+            if subscription in self._table:
+                self._table.remove(subscription)
+            if self._connection is not None and self._connection.alive:
+                await subscription.withdraw(self._connection)
 
     # -- streams --------------------------------------------------------------------------------------------------
 
     async def append(
         self, subject: str, payload: bytes, *, msg_id: str | None = None, timeout: float = 5.0
     ) -> Appended:
-        """Store a message in the stream that takes ``subject`` and wait for its acknowledgement. Many may be in
-        flight.
+        """Store a message in the stream that takes ``subject``, and wait until it is. Many may be in flight.
 
         Raises NoResponders (no stream takes it), StreamRefused, BusUnavailable, NotPermitted, TooLarge: not
         stored; BusTimeout: unknown, repeat it with the same ``msg_id``.
@@ -297,8 +295,7 @@ class Bus:
         max_bytes: int = 1024 * 1024,
         timeout: float = 5.0,
     ) -> list[Stored]:
-        """Read up to ``batch`` messages, in order, from ``start_seq`` on, of the subjects that match
-        ``subject_filter``.
+        """Read up to ``batch`` messages from sequence ``start_seq`` on, in order, whose subjects match the filter.
 
         Stops after about ``max_bytes``; the last one's ``num_pending`` says how many are left. An empty list:
         there are none. Raises StreamRefused, NoResponders (no such stream), BusTimeout, BusUnavailable.
@@ -327,8 +324,7 @@ class Bus:
         concurrency: int = 16,
         retry_delay: float = 1.0,
     ) -> None:
-        """Hand the messages of a durable consumer to ``handler`` until cancelled; acknowledge after it has
-        returned.
+        """Hand the messages of a durable consumer to ``handler`` until cancelled; acknowledge when it has returned.
 
         Messages of one subject are handled in order, those of different subjects at once (at most
         ``concurrency``). One whose handler raises is logged, counted and handed out again after ``retry_delay``
@@ -342,9 +338,7 @@ class Bus:
         return self._live()
 
     async def ensure_stream(self, spec: StreamSpec, *, timeout: float = 10.0) -> None:
-        """Create the stream, or change it to the spec. Raises StreamRefused where the server refuses the
-        change.
-        """
+        """Create the stream, or change it to the spec. Raises StreamRefused for what cannot be changed."""
         await jetstream.ensure_stream(self._live(), spec, timeout)
 
     async def ensure_consumer(self, spec: ConsumerSpec, *, timeout: float = 10.0) -> None:
@@ -362,21 +356,3 @@ class Bus:
     async def stream_state(self, stream: str, *, timeout: float = 5.0) -> StreamState:
         """Counts of the stream. Raises StreamRefused with code 10059 when there is no such stream."""
         return await jetstream.stream_state(self._live(), stream, timeout)
-
-
-class Waits:
-    """Endless waits between tries, in seconds: each random below a limit that doubles from ``least`` to
-    ``most``.
-    """
-
-    def __init__(self, least: float, most: float) -> None:
-        self._limit = least
-        self._least = least
-        self._most = most
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> float:
-        self._limit = min(self._limit * 2, self._most)
-        return random.uniform(self._least / 2, self._limit)  # noqa: S311 - spreads reconnects, guards nothing

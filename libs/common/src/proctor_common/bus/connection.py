@@ -45,9 +45,7 @@ class _Waiting:
 
 
 class _Client(Client):
-    """The client, made to refuse a server without TLS before it says who it is; by itself it would go on in plain
-    text.
-    """
+    """Refuses a server without TLS before it says who it is; by itself it would go on in plain text."""
 
     needs_tls = False
 
@@ -206,9 +204,7 @@ class Connection:
     async def collect(
         self, subject: str, payload: bytes, timeout: float, is_last: Callable[[Message], bool]
     ) -> list[Message]:
-        """One request, several replies, up to and with the one that ``is_last``; ``timeout`` is for all of
-        them.
-        """
+        """One request, several replies up to the one that ``is_last``, within ``timeout`` seconds in all."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         messages: list[Message] = []
 
@@ -239,7 +235,7 @@ class Connection:
             timer = loop.call_later(quiet, finish)
 
         try:
-            await self._exchange(subject, payload, timeout, None, sink, done)
+            await self._exchange(subject, payload, timeout, sink=sink, done=done)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -264,8 +260,7 @@ class Connection:
         self._tokens += 1
         token = str(self._tokens)
         self._waiting[token] = _Waiting(subject, sink, fail)
-        # A timer a request is cheaper than asyncio.timeout and does not depend on how the client treats a
-        # cancellation.
+        # Cheaper than asyncio.timeout, and does not depend on how the client treats a cancellation.
         timer = asyncio.get_running_loop().call_later(
             timeout, lambda: fail(BusTimeout(f"no answer on {subject} within {timeout:g} s"))
         )
@@ -286,11 +281,10 @@ class Connection:
     async def subscribe(
         self, subject: str, queue: str | None, callback: Callable[[Message], Awaitable[None]], *, limit: int
     ) -> ClientSubscription:
-        """Declare a subscription; ``limit`` messages may wait for the callback. Call :meth:`barrier` before
-        relying on it.
-        """
+        """Declare a subscription; ``limit`` messages may wait for the callback. It stands after :meth:`barrier`."""
         if not self.alive:
             raise BusUnavailable(f"not connected to NATS: {self.reason or 'closed'}")
+        self._denied.discard(subject.lower())
 
         async def deliver(msg: Msg) -> None:
             await callback(to_message(msg))
@@ -319,11 +313,11 @@ class Connection:
 
     async def ping(self) -> float:
         """Seconds of a round trip to the server. Raises BusTimeout, and the connection is dead then."""
-        # Cancelling the client's wait for a PONG would break its read loop when the PONG comes: a task of its own waits
-        # for it.
+        # A wait for a PONG that was cancelled breaks the client's read loop when the PONG comes: so a task of its own
+        # waits, and is left alone.
         task = asyncio.create_task(self._client.rtt(timeout=3600))
         self._pings.add(task)
-        task.add_done_callback(self._pings.discard)
+        task.add_done_callback(self._ping_ended)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.ping_timeout):
                 await self.unless_dead(asyncio.wait({task}))
@@ -331,6 +325,11 @@ class Connection:
             return task.result()
         self._die(self.reason or "the server does not answer pings")
         raise BusTimeout(f"no round trip to NATS: {self.reason}")
+
+    def _ping_ended(self, task: "asyncio.Task[float]") -> None:
+        self._pings.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def unless_dead(self, waiting: Coroutine[Any, Any, Any]) -> None:
         """Wait for ``waiting``, but no longer than the connection lives; it is cancelled then."""

@@ -9,8 +9,9 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -25,7 +26,7 @@ Handler = Callable[[StreamMessage], Awaitable[Verdict]]
 PULL_SECONDS = 5.0
 PULL_GRACE = 2.0
 MAX_RETRY_DELAY = 30.0
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 3.0
 GIVE_BACK = RETRY(0)
 
 
@@ -84,12 +85,12 @@ class _Pull:
     async def _pull(self) -> None:
         self._number += 1
         self._left = self._batch
+        self._done.clear()
         request = {"batch": self._batch, "expires": round(PULL_SECONDS * NANO)}
         await self._connection.publish(
             self._subject, json.dumps(request).encode(), reply=f"{self._inbox}.{self._number}"
         )
         # The server ends a request that has expired; one that it has forgotten is made again.
-        self._done.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PULL_SECONDS + PULL_GRACE):
                 await self._connection.unless_dead(self._done.wait())
@@ -100,7 +101,7 @@ class _Pull:
                 self._ended(message.headers[STATUS], message.headers.get("Description", ""))
         else:
             self._left -= 1
-            self._lanes.add(self._connection, message)
+            self._lanes.add(_Delivery(self._connection, message.reply or "", _parse(message)))
         if self._left <= 0:
             self._done.set()
 
@@ -112,6 +113,15 @@ class _Pull:
             self._fault = f"{status} {description}".strip()
 
 
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A message, and where its acknowledgement goes."""
+
+    connection: Connection
+    reply: str
+    message: StreamMessage
+
+
 class Lanes:
     """Messages waiting for the handler: one lane a subject, in order; lanes run at once, up to ``concurrency``."""
 
@@ -120,21 +130,22 @@ class Lanes:
         self._handler = handler
         self._free = asyncio.Semaphore(concurrency)
         self._retry_delay = retry_delay
-        self._waiting: dict[str, deque[tuple[Connection, Message]]] = {}
+        self._waiting: dict[str, deque[_Delivery]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._count = 0
         self._changed = asyncio.Event()
         self._closed = False
 
-    def add(self, connection: Connection, message: Message) -> None:
+    def add(self, delivery: _Delivery) -> None:
         """Queue a message behind those of its subject."""
         self._count += 1
-        lane = self._waiting.get(message.subject)
+        subject = delivery.message.subject
+        lane = self._waiting.get(subject)
         if lane is not None:
-            lane.append((connection, message))
+            lane.append(delivery)
             return
-        self._waiting[message.subject] = deque([(connection, message)])
-        task = asyncio.create_task(self._run(message.subject), name=f"consume {message.subject}")
+        self._waiting[subject] = deque([delivery])
+        task = asyncio.create_task(self._run(subject), name=f"consume {subject}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -145,7 +156,7 @@ class Lanes:
             await self._changed.wait()
 
     async def close(self) -> None:
-        """Give back what waits, so that another replica gets it at once; let handlers that run end within 5 s."""
+        """Give back what waits, so that another replica gets it at once; let handlers that run end within 3 s."""
         self._closed = True
         if self._tasks:
             _, late = await asyncio.wait(set(self._tasks), timeout=CLOSE_SECONDS)
@@ -157,42 +168,40 @@ class Lanes:
     async def _run(self, subject: str) -> None:
         lane = self._waiting[subject]
         while lane:
-            connection, message = lane[0]
             async with self._free:
-                verdict = GIVE_BACK if self._closed else await self._judge(message)
-            await self._tell(connection, message, verdict)
+                verdict = GIVE_BACK if self._closed else await self._judge(lane[0].message)
+            await self._tell(lane[0], verdict)
             lane.popleft()
             self._count -= 1
             self._changed.set()
         del self._waiting[subject]
 
-    async def _judge(self, message: Message) -> Verdict:
-        delivery = _delivery(message)
+    async def _judge(self, message: StreamMessage) -> Verdict:
         try:
-            return await self._handler(delivery)
+            return await self._handler(message)
         except Exception:
             self._owner.handler_failures += 1
-            log.exception("bus_handler_failed", subject=message.subject, seq=delivery.seq)
-            return RETRY(min(self._retry_delay * delivery.deliveries, MAX_RETRY_DELAY))
+            log.exception("bus_handler_failed", subject=message.subject, seq=message.seq)
+            return RETRY(min(self._retry_delay * message.deliveries, MAX_RETRY_DELAY))
 
-    async def _tell(self, connection: Connection, message: Message, verdict: Verdict) -> None:
+    async def _tell(self, delivery: _Delivery, verdict: Verdict) -> None:
         payload = verdict.word
         if verdict.delay > 0:
             payload += b" " + json.dumps({"delay": round(verdict.delay * NANO)}).encode()
         try:
             # The acknowledgement may go over a newer connection: its subject names the delivery.
-            live = connection if connection.alive else self._owner.stream_connection()
-            await live.publish(message.reply or "", payload)
+            alive = delivery.connection.alive
+            await (delivery.connection if alive else self._owner.stream_connection()).publish(delivery.reply, payload)
         except BusError as fault:
-            log.warning("bus_ack_lost", subject=message.subject, error=str(fault))
+            log.warning("bus_ack_lost", subject=delivery.message.subject, error=str(fault))
 
 
-def _delivery(message: Message) -> StreamMessage:
-    """The numbers stand in the reply subject:
-    ``$JS.ACK.[domain.account.]stream.consumer.deliveries.seq.cseq.time.pending[.x]``.
+def _parse(message: Message) -> StreamMessage:
+    """The numbers stand in the reply subject, ``$JS.ACK.`` and then
+
+    ``[domain.account.]stream.consumer.deliveries.seq.consumer_seq.time.pending[.random]``.
     """
-    fields: list[Any] = (message.reply or "").split(".")
-    # The short form has 9 tokens; the long one has two more in front and may have one behind.
+    fields = (message.reply or "").split(".")
     first = 4 if len(fields) == 9 else 6
     deliveries, seq, _, nanos, pending = (int(field) for field in fields[first : first + 5])
     return StreamMessage(
