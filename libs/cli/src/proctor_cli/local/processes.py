@@ -1,0 +1,166 @@
+"""Child processes that end with this one: how they are started, which account they get, when they ended."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+NOBODY = 65534
+NAMESPACE_UID = 1000
+_PR_SET_PDEATHSIG = 1
+_CLONE_NEWUSER = 0x10000000
+
+
+class Account(Enum):
+    """As whom a child runs. Only root needs other ones than OWN, for PostgreSQL, which refuses root."""
+
+    OWN = "own"
+    NOBODY = "nobody"
+    NAMESPACE = "namespace"
+    """A user namespace in which our uid has another number: the child's files stay ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """How a child is started and ended."""
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    account: Account = Account.OWN
+    cwd: Path = Path("/")
+    death_signal: signal.Signals = signal.SIGKILL
+    """Sent by the kernel when this process dies."""
+    stop_signal: signal.Signals = signal.SIGTERM
+    grace: float = 1.5
+    """Seconds between the stop signal and SIGKILL."""
+
+
+class Child:
+    """A started child in a session of its own. ``ended`` is set when it is gone."""
+
+    def __init__(self, spec: ChildSpec) -> None:
+        """Start it, from the main thread: the kernel ends it with the thread that started it. Raises OSError."""
+        self.spec = spec
+        self.ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        with spec.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                spec.argv,
+                cwd=spec.cwd,
+                env=dict(spec.env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_prepare(spec.account, spec.death_signal),  # noqa: PLW1509 - nothing else can set it
+            )
+        self._descriptor = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._descriptor, self._on_end)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int:
+        """Exit code, or the negative number of the signal that ended it; for use after its end."""
+        return self._process.returncode if self._process.returncode is not None else 0
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        if not self.ended.is_set():
+            self._process.send_signal(number)
+
+    def kill_session(self) -> None:
+        """SIGKILL to it and to what it started in its process group."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self.signal(signal.SIGKILL)
+
+    def _on_end(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._process.wait()
+        self.ended.set()
+
+
+def run_to_end(spec: ChildSpec, *, text: str = "", timeout: float = 60.0) -> tuple[int, str]:
+    """Run a helper program to its end, with ``text`` as its input: exit code and what it said. Raises OSError,
+    subprocess.TimeoutExpired. For use in a thread: the child is ended by the timeout.
+    """
+    done = subprocess.run(
+        spec.argv,
+        cwd=spec.cwd,
+        env=dict(spec.env),
+        input=text,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+        start_new_session=True,
+        preexec_fn=_prepare(spec.account, spec.death_signal),
+    )
+    return done.returncode, done.stdout
+
+
+def has_namespaces() -> bool:
+    """Whether a child may be started as Account.NAMESPACE on this machine."""
+    try:
+        spec = ChildSpec("probe", ("/bin/sh", "-c", "exit 0"), Path(os.devnull), account=Account.NAMESPACE)
+        return run_to_end(spec, timeout=10)[0] == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def program(name: str) -> str | None:
+    """A program that was installed beside this Python, else None."""
+    path = Path(sys.executable).parent / name
+    return str(path) if os.access(path, os.X_OK) else None
+
+
+def proctor_command(words: Sequence[str]) -> tuple[str, ...]:
+    """The argv of a ``proctor`` command of this installation."""
+    script = program("proctor")
+    return (script, *words) if script else (sys.executable, "-m", "proctor_cli", *words)
+
+
+def _prepare(account: Account, death_signal: int) -> Callable[[], None]:
+    """What the child does between fork and exec: as little as can be, no imports, no locks."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent, uid, gid = os.getpid(), os.geteuid(), os.getegid()
+
+    def apply() -> None:
+        if account is Account.NOBODY:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        elif account is Account.NAMESPACE:
+            if libc.unshare(_CLONE_NEWUSER) != 0:
+                raise OSError(ctypes.get_errno(), "unshare")
+            _write("/proc/self/setgroups", b"deny")
+            _write("/proc/self/uid_map", b"%d %d 1" % (NAMESPACE_UID, uid))
+            _write("/proc/self/gid_map", b"%d %d 1" % (NAMESPACE_UID, gid))
+        # After the change of identity, which clears it.
+        libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return apply
+
+
+def _write(path: str, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    os.write(descriptor, content)
+    os.close(descriptor)

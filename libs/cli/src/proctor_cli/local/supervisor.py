@@ -1,0 +1,225 @@
+"""Children that are started again when they die, and stopped in order."""
+
+import asyncio
+import signal
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from proctor_cli.local.faults import GivenUp
+from proctor_cli.local.processes import Child, ChildSpec
+
+START_PATIENCE = 30.0
+"""Seconds for which a start that fails is tried again, before it counts as one death."""
+WINDOW = 60.0
+MAX_DEATHS = 3
+RETRY_PAUSE = 0.25
+SETTLED = 2.0
+"""Seconds after which a child counts as started where nothing better tells."""
+CONFIGURATION_FAULT = 2
+LAST_LINES = 5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What belongs to a child besides its process.
+
+    ``is_up`` is asked again and again with its pid until it says yes; ``before`` runs before each start and may
+    raise CommandFault; ``started`` is told each new process.
+    """
+
+    is_up: Callable[[int], Awaitable[bool]] | None = None
+    before: Callable[[], Awaitable[None]] | None = None
+    started: Callable[[Child], None] | None = None
+
+
+class DeathCount:
+    """Three deaths within a minute are too many."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=MAX_DEATHS)
+
+    def add(self, time: float) -> bool:
+        """Note a death; whether there were too many."""
+        self._times.append(time)
+        return len(self._times) == MAX_DEATHS and time - self._times[0] <= WINDOW
+
+
+class Keeper:
+    """Keeps one child alive until it is told to stop."""
+
+    def __init__(self, spec: ChildSpec, care: Care, say: Say) -> None:
+        self.spec = spec
+        self.up = asyncio.Event()
+        """Set while it is up."""
+        self.child: Child | None = None
+        self._care = care
+        self._say = say
+        self._stopping = False
+        self._ever_up = False
+        self._deaths = DeathCount()
+        self._failing_since: float | None = None
+
+    async def keep(self) -> None:
+        """Start the child, and again when it dies. Returns after :meth:`stop`. Raises GivenUp, or what ``before``
+        raises.
+        """
+        died = False
+        while not self._stopping:
+            if self._care.before is not None:
+                await self._care.before()
+            if self._stopping:
+                return
+            former = self.child
+            child = self._start()
+            if died and former is not None:
+                how = ending(former.code)
+                self._say(f"{self.spec.name} died ({how}) and is started again (pid {child.pid})")
+            was_up = await self._watch(child)
+            if self._stopping:
+                return
+            died = self._note_end(child, was_up)
+            if not died:
+                await asyncio.sleep(RETRY_PAUSE)
+
+    def _start(self) -> Child:
+        try:
+            child = self.child = Child(self.spec)
+        except OSError as fault:
+            raise GivenUp(f"cannot start {self.spec.name}: {fault.strerror or fault}") from None
+        if self._care.started is not None:
+            self._care.started(child)
+        return child
+
+    async def _watch(self, child: Child) -> bool:
+        """Wait for the child's end; whether it had come up."""
+        probe = asyncio.create_task(self._wait_until_up(child), name=f"probe {self.spec.name}")
+        try:
+            await child.ended.wait()
+        finally:
+            was_up = self.up.is_set()
+            self.up.clear()
+            probe.cancel()
+            await asyncio.wait({probe})
+        if not probe.cancelled() and (fault := probe.exception()) is not None:
+            raise fault
+        return was_up
+
+    async def _wait_until_up(self, child: Child) -> None:
+        if self._care.is_up is None:
+            await asyncio.sleep(SETTLED)
+        else:
+            while not await self._care.is_up(child.pid):  # noqa: ASYNC110 - it is another process
+                await asyncio.sleep(0.05)
+        self._failing_since = None
+        self._ever_up = True
+        self.up.set()
+
+    def _note_end(self, child: Child, was_up: bool) -> bool:
+        """Judge an end that nobody asked for: whether it is a death, not a start that failed. Raises GivenUp."""
+        now = asyncio.get_running_loop().time()
+        how = ending(child.code)
+        if was_up or child.code <= 0:
+            if self._deaths.add(now):
+                raise GivenUp(self._explained(f"{self.spec.name} died three times within a minute ({how})"))
+            return True
+        if not self._ever_up and child.code == CONFIGURATION_FAULT:
+            raise GivenUp(self._explained(f"{self.spec.name} does not start ({how})"))
+        if self._failing_since is None:
+            self._failing_since = now
+            self._say(f"{self.spec.name} does not start ({how}); trying again for {START_PATIENCE:.0f} s")
+        elif now - self._failing_since >= START_PATIENCE:
+            if not self._ever_up or self._deaths.add(self._failing_since):
+                raise GivenUp(self._explained(f"{self.spec.name} does not start ({how})"))
+            self._failing_since = None
+        return False
+
+    def _explained(self, message: str) -> str:
+        said = last_lines(self.spec)
+        return f"{message}; its log: {self.spec.log}" + "".join(f"\n  {line}" for line in said)
+
+    def ask_to_stop(self) -> None:
+        """No more restarts; send the stop signal."""
+        self._stopping = True
+        if self.child is not None:
+            self.child.signal(self.spec.stop_signal)
+
+    async def stopped(self, grace: float) -> None:
+        """Wait for the end; SIGKILL after ``grace`` seconds."""
+        child = self.child
+        if child is None:
+            return
+        try:
+            async with asyncio.timeout(grace):
+                await child.ended.wait()
+        except TimeoutError:
+            self._say(f"{self.spec.name} did not stop in {grace:.1f} s and is killed")
+        child.kill_session()
+        await child.ended.wait()
+
+
+class Supervisor:
+    """All children, in the order in which they are stopped: each group after the former one has ended."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._groups: dict[int, list[Keeper]] = {}
+        self._tasks: dict[asyncio.Task[None], Keeper] = {}
+        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def add(self, spec: ChildSpec, care: Care, *, stop_after: int) -> Keeper:
+        """Start a child and keep it. Groups with a low ``stop_after`` are stopped first."""
+        keeper = Keeper(spec, care, self._say)
+        self._groups.setdefault(stop_after, []).append(keeper)
+        task = asyncio.create_task(keeper.keep(), name=f"keep {spec.name}")
+        self._tasks[task] = keeper
+        task.add_done_callback(self._on_done)
+        return keeper
+
+    def _on_done(self, task: "asyncio.Task[None]") -> None:
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None and not self._fault.done():
+            self._fault.set_exception(fault)
+
+    async def failed(self) -> None:
+        """Wait until a child cannot be kept; raises why. Never returns."""
+        await asyncio.shield(self._fault)
+
+    def keepers(self) -> Sequence[Keeper]:
+        """All of them, in the order in which they are stopped."""
+        return [keeper for _, group in sorted(self._groups.items()) for keeper in group]
+
+    async def stop(self) -> None:
+        """Stop everything in order; what does not end in its grace is killed."""
+        for _, group in sorted(self._groups.items()):
+            for keeper in group:
+                keeper.ask_to_stop()
+            await asyncio.gather(*(keeper.stopped(keeper.spec.grace) for keeper in group))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._fault.done():
+            self._fault.exception()  # seen, or told already
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words."""
+    if code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"
+
+
+def last_lines(spec: ChildSpec) -> list[str]:
+    """The last lines of a child's log."""
+    try:
+        with spec.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, 2) - 4096))
+            return log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+    except OSError:
+        return []

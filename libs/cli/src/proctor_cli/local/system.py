@@ -1,0 +1,231 @@
+"""The local system as a whole: brought up in parallel, watched, and brought down in order."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from proctor_cli.init.identity import Identities, make_identities
+from proctor_cli.local import nats, settings_files
+from proctor_cli.local.addresses import HttpAddress, claim_http, private_ports
+from proctor_cli.local.api import LocalApi, NoAnswer
+from proctor_cli.local.faults import GivenUp
+from proctor_cli.local.folders import DataDir
+from proctor_cli.local.leftovers import Record, kill_marked
+from proctor_cli.local.pointer import Pointer
+from proctor_cli.local.postgres import find_postgres, make_cluster
+from proctor_cli.local.processes import ChildSpec, proctor_command
+from proctor_cli.local.supervisor import Care, Keeper, Say, Supervisor
+from proctor_cli.local.target import target_in
+
+SLOTS = 8
+READY_SECONDS = 120.0
+JOIN_TOKEN = "PROCTOR_AGENT_JOIN_TOKEN"  # noqa: S105 - a variable's name
+# Who is stopped first.
+AGENTS, API, CONTROLLER, NATS, POSTGRES = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `proctor up` was asked for. ``announce``: client commands shall find it without being told."""
+
+    data: Path
+    http: HttpAddress
+    agents: int = 1
+    pool: Path | None = None
+    no_auth: bool = False
+    announce: bool = True
+
+
+class LocalSystem:
+    """Everything that runs. Use :meth:`bring_up`, then wait for :meth:`failed`, and :meth:`bring_down` at the end."""
+
+    def __init__(self, options: Options, data: DataDir, say: Say) -> None:
+        """Take ports, keys and settings for this life. Raises CommandFault; nothing is started yet."""
+        self.options = options
+        self._data = data
+        self._say = say
+        self._started_at = datetime.now(UTC)
+        self.http = claim_http(options.http)
+        self.identities = self._make_identities()
+        ports = private_ports(data.run / "ports.json", ("nats", "ssh"))
+        self._nats_port, self._ssh_port = ports["nats"], ports["ssh"]
+        self._postgres = find_postgres(data)
+        self._record = Record(data.run / "children.json")
+        self._supervisor = Supervisor(say)
+        self._sshd: Any = None
+        scheme = "http" if self.http.is_loopback else "https"
+        self.url = f"{scheme}://{self.http.reached_at}"
+        self.token = None if options.no_auth else self.identities.token()
+        self._ca = None if self.http.is_loopback else self.identities.ca
+        self.api = LocalApi(self.url, self.token, self._ca)
+        self.pointer = Pointer(self.url, self.token, self._ca, data.root)
+        self._target = target_in(data.ssh, self._ssh_port)
+        self._mark = str(data.root)
+
+    def _make_identities(self) -> Identities:
+        return make_identities(self._data.secrets, [] if self.http.is_loopback else [self.http.host])
+
+    async def bring_up(self) -> None:
+        """Start everything; returns when it is ready. Raises CommandFault."""
+        await asyncio.to_thread(self._clear_way)
+        supervisor, data = self._supervisor, self._data
+        nats_child = nats.nats_spec(data, self.identities, self._nats_port)
+        supervisor.add(nats_child, self._care(nats_child, lambda _: nats.greets(self._nats_port)), stop_after=NATS)
+        self._write_settings()
+        for name, order in (("controller", CONTROLLER), ("api", API)):
+            spec = self._service(name, name, data.config(name), data.log(name))
+            supervisor.add(spec, self._care(spec), stop_after=order)
+        hosts = [f"local-{number}" for number in range(1, self.options.agents + 1)]
+        known = [host for host in hosts if self._has_joined(host)]
+        for host in known:
+            self._start_agent(host)
+        await asyncio.to_thread(make_cluster, self._postgres, self.identities.passwords())
+        postgres = self._postgres
+        supervisor.add(
+            postgres.spec(),
+            self._care(postgres.spec(), postgres.is_up, before=lambda: asyncio.to_thread(postgres.clear_way)),
+            stop_after=POSTGRES,
+        )
+        await self._start_sshd()
+        await self._until("the api to answer", self._is_api_ready)
+        for host in hosts:
+            if host not in known:
+                await self._enrol(host)
+        await self._until("the agents to register", lambda: self._are_agents_ready(hosts))
+        for host in hosts:
+            self._joined_file(host).touch(mode=0o600)
+        self.pointer.write(announce=self.options.announce)
+
+    async def failed(self) -> None:
+        """Wait until a child cannot be kept; raises GivenUp. Never returns."""
+        await self._supervisor.failed()
+
+    async def bring_down(self) -> None:
+        """Stop everything in order; nothing of it is left."""
+        self.pointer.remove()
+        await self._supervisor.stop()
+        if self._sshd is not None:
+            await self._sshd.close()
+        self._record.clear()
+
+    def _clear_way(self) -> None:
+        self._record.end_former()
+        kill_marked(self._mark)
+
+    def _care(
+        self,
+        spec: ChildSpec,
+        is_up: Callable[[int], Any] | None = None,
+        *,
+        before: Callable[[], Any] | None = None,
+    ) -> Care:
+        return Care(is_up=is_up, before=before, started=lambda child: self._record.note(spec.name, child.pid))
+
+    def _write_settings(self) -> None:
+        url = nats.url(self._nats_port)
+        tls = None
+        if not self.http.is_loopback:
+            tls = (self.identities.certificate("api"), self.identities.key("api"))
+        settings_files.write(
+            self._data.config("controller"),
+            settings_files.controller_settings(
+                self.identities, database=self._postgres.url("proctor_controller"), nats=url, pool=self.options.pool
+            ),
+        )
+        settings_files.write(
+            self._data.config("api"),
+            settings_files.api_settings(
+                self.identities,
+                http=self.http.text,
+                database=self._postgres.url("proctor_api"),
+                nats=url,
+                no_auth=self.options.no_auth,
+                tls=tls,
+            ),
+        )
+
+    def _service(self, name: str, service: str, config: Path, log: Path, **environment: str) -> ChildSpec:
+        env = {key: value for key, value in os.environ.items() if key != JOIN_TOKEN}
+        return ChildSpec(
+            name, proctor_command((service, "--config", str(config))), log, env={**env, **environment}, grace=1.0
+        )
+
+    async def _start_sshd(self) -> None:
+        # Loaded when the children are starting already: it takes a good part of a second.
+        from proctor_cli.local.sshd import LoopbackSshd
+
+        self._sshd = LoopbackSshd(self._data.ssh, self._ssh_port, self._mark)
+        await self._sshd.start()
+
+    def _start_agent(self, host: str, join_token: str | None = None) -> Keeper:
+        folder = self._data.agent(host)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        config = folder / "agent.toml"
+        settings_files.write(
+            config,
+            settings_files.agent_settings(
+                host=host,
+                data=folder / "data",
+                join_url=self.url,
+                nats=nats.url(self._nats_port),
+                target=self._target,
+                slots=SLOTS,
+                ca=self._ca,
+            ),
+        )
+        environment = {JOIN_TOKEN: join_token} if join_token else {}
+        spec = self._service(host, "agent", config, self._data.log(host), **environment)
+        return self._supervisor.add(spec, self._care(spec), stop_after=AGENTS)
+
+    def _joined_file(self, host: str) -> Path:
+        return self._data.agent(host) / "joined"
+
+    def _has_joined(self, host: str) -> bool:
+        return self._joined_file(host).exists()
+
+    async def _enrol(self, host: str) -> None:
+        try:
+            token = await asyncio.to_thread(self.api.enrol, host)
+        except NoAnswer as fault:
+            raise GivenUp(f"cannot enrol {host}: {fault}") from None
+        self._start_agent(host, token)
+
+    async def _is_api_ready(self) -> bool:
+        return await asyncio.to_thread(self.api.is_ready)
+
+    async def _are_agents_ready(self, hosts: list[str]) -> bool:
+        try:
+            agents = await asyncio.to_thread(self.api.agents)
+        except NoAnswer:
+            return False
+        return all(is_ready(agents.get(host), self._started_at) for host in hosts)
+
+    async def _until(self, what: str, holds: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        pause = 0.03
+        while not await holds():
+            if time.monotonic() >= deadline:
+                waiting = [k.spec.name for k in self._supervisor.keepers() if not k.up.is_set()]
+                detail = f" ({', '.join(waiting)} not up)" if waiting else ""
+                raise GivenUp(f"waited {READY_SECONDS:.0f} s for {what}{detail}; logs: {self._data.logs}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.3, 0.2)
+
+
+def is_ready(agent: dict[str, Any] | None, since: datetime) -> bool:
+    """Whether an agent, as ``GET /v1/agents`` shows it, was heard of since then and may be given work.
+
+    One that was drained on purpose keeps nobody waiting.
+    """
+    if agent is None or not agent.get("last_heartbeat"):
+        return False
+    if datetime.fromisoformat(agent["last_heartbeat"]) < since:
+        return False
+    if agent.get("draining"):
+        return agent.get("state") == "online"
+    return bool(agent.get("ready")) and bool(agent.get("plugins"))
