@@ -1,0 +1,163 @@
+"""What a controller process is made of: built once, frozen, handed to everything that needs it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_common import subjects
+from proctor_common.bus import Bus, BusOptions, BusUnavailable
+from proctor_common.clock import Clock, SystemClock
+from proctor_common.ids import new_id
+from proctor_common.messages.events import AttemptRef, Heartbeat
+from proctor_common.metrics import make_registry, observe_bus
+from proctor_common.pg import Chain, make_engine, migrate
+from proctor_common.service import Background, ConfigurationError, StartError, Stop
+from proctor_controller.identity.nkey import BadKey, Issuer
+from proctor_controller.settings import ControllerSettings
+
+CHAIN = Chain(package="proctor_controller.migrations", schemas=("control",))
+
+
+class Work(Protocol):
+    """What the control side of agents tells the engine."""
+
+    async def reconcile(self, agent: str, heartbeat: Heartbeat) -> tuple[list[AttemptRef], list[AttemptRef]]:
+        """Compare an agent's attempts with the rows: the ends that are committed, and what it should not have."""
+        ...
+
+    async def agents_lost(self, agents: Sequence[str]) -> None:
+        """These agents beat no more: their steps are lost until they come back or the grace is over."""
+        ...
+
+    async def agents_returned(self, agents: Sequence[str]) -> None:
+        """These agents were lost and beat again."""
+        ...
+
+    async def capacity_changed(self, agents: Sequence[str]) -> None:
+        """These agents may take work that waits: they registered, came back, were undrained or got a group."""
+        ...
+
+
+class NoWork:
+    """An engine without runs."""
+
+    async def reconcile(self, agent: str, heartbeat: Heartbeat) -> tuple[list[AttemptRef], list[AttemptRef]]:
+        """Nothing is known of any attempt."""
+        return [], []
+
+    async def agents_lost(self, agents: Sequence[str]) -> None:
+        """Nobody had work."""
+
+    async def agents_returned(self, agents: Sequence[str]) -> None:
+        """Nobody had work."""
+
+    async def capacity_changed(self, agents: Sequence[str]) -> None:
+        """Nothing waits."""
+
+
+@dataclass(frozen=True)
+class ProcessContext:
+    """``replica`` names this process among the controllers; ``system`` is a connection to the system account, None
+    where no key for it is set; ``issuer`` signs the users of agents, None where this controller lets no agent in;
+    ``ca``: PEM text of the CA that agents trust, None where the bus is spoken to in the clear.
+    """
+
+    settings: ControllerSettings
+    replica: str
+    clock: Clock
+    database: AsyncEngine
+    bus: Bus
+    system: Bus | None
+    issuer: Issuer | None
+    ca: str | None
+    registry: CollectorRegistry
+    work: Work
+    background: Background
+    stop: Stop
+
+
+@asynccontextmanager
+async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterator[ProcessContext]:
+    """Migrate the schema, connect to the bus, and end both in the reverse order.
+
+    Waits up to 30 s for a database or a bus that is not there yet. Raises StartError.
+    """
+    issuer, ca = _issuer(settings), _read_ca(settings)
+    registry = make_registry()
+    async with AsyncExitStack() as stack:
+        database = make_engine(
+            settings.database_url,
+            application_name="proctor-controller",
+            password=settings.database_password.get_secret_value() if settings.database_password else None,
+            pool_size=settings.database_pool_size,
+            max_overflow=settings.database_pool_size,
+        )
+        stack.push_async_callback(database.dispose)
+        await migrate(database, CHAIN)
+        replica = new_id()
+        try:
+            bus = await stack.enter_async_context(Bus(bus_options(settings, replica)))
+            system = None
+            if settings.system_nkey is not None:
+                system = await stack.enter_async_context(Bus(system_options(settings, replica)))
+        except BusUnavailable as fault:
+            raise StartError(str(fault)) from fault
+        observe_bus(registry, bus)
+        background = await stack.enter_async_context(Background(stop))
+        yield ProcessContext(
+            settings=settings,
+            replica=replica,
+            clock=SystemClock(),
+            database=database,
+            bus=bus,
+            system=system,
+            issuer=issuer,
+            ca=ca,
+            registry=registry,
+            work=NoWork(),
+            background=background,
+            stop=stop,
+        )
+
+
+def bus_options(settings: ControllerSettings, replica: str) -> BusOptions:
+    """How this controller speaks on the bus."""
+    return BusOptions(
+        servers=tuple(settings.nats_urls),
+        name=f"controller/{replica}",
+        inbox_prefix=subjects.inbox_prefix("ctl"),
+        nkey_seed=settings.nats_nkey.get_secret_value() if settings.nats_nkey else None,
+        ca_file=str(settings.nats_ca_file) if settings.nats_ca_file else None,
+    )
+
+
+def system_options(settings: ControllerSettings, replica: str) -> BusOptions:
+    """How this controller speaks to the servers themselves."""
+    return BusOptions(
+        servers=tuple(settings.nats_urls),
+        name=f"controller-system/{replica}",
+        nkey_seed=settings.system_nkey.get_secret_value() if settings.system_nkey else None,
+        ca_file=str(settings.nats_ca_file) if settings.nats_ca_file else None,
+    )
+
+
+def _issuer(settings: ControllerSettings) -> Issuer | None:
+    if settings.account_key is None:
+        return None
+    try:
+        return Issuer(settings.account_key.get_secret_value())
+    except BadKey as fault:
+        raise ConfigurationError(f"account_key: {fault}") from fault
+
+
+def _read_ca(settings: ControllerSettings) -> str | None:
+    if settings.nats_ca_file is None:
+        return None
+    try:
+        return settings.nats_ca_file.read_text()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ConfigurationError(f"nats_ca_file: cannot read {settings.nats_ca_file}: {fault}") from fault

@@ -1,0 +1,110 @@
+"""An agent as the controller knows it, and what follows from the instance that speaks as it. Pure.
+
+``instance`` is new at each start of the agent's process. Two that speak with one key mean a restart, or a machine
+that was cloned.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from proctor_common.states import AgentState
+
+MISSED_BEATS = 3
+"""After so many beats that did not come, an instance makes room for another one."""
+MAX_FORGED = 10
+"""Reports about attempts it was never given, after which an agent is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One row of the agents, with the groups it is in. Times by the database's clock."""
+
+    id: str
+    number: int
+    host: str
+    public_key: str
+    state: AgentState
+    draining: bool
+    labels: dict[str, str]
+    boot_id: str
+    instance: str | None
+    slots: int
+    plugins: dict[str, Any]
+    load_errors: dict[str, str]
+    targets: dict[str, Any]
+    default_target: str | None
+    version: str
+    registered_at: datetime | None
+    leftovers: bool
+    last_heartbeat: datetime | None
+    rival: str | None
+    rival_at: datetime | None
+    forged: int
+    revoked_at: datetime | None
+    revoked_reason: str
+    groups: list[str] = field(default_factory=list)
+    used_slots: int = 0
+
+    @property
+    def registered(self) -> bool:
+        """Whether a process has said what it brings."""
+        return self.instance is not None
+
+    def reason(self) -> str:
+        """Why it may get no work; empty where it may."""
+        match self.state:
+            case AgentState.REMOVED:
+                return self.revoked_reason or "removed"
+            case AgentState.ENROLLED:
+                return "it has not connected yet"
+            case AgentState.SUSPECT:
+                return "its heartbeats stopped a moment ago"
+            case AgentState.LOST:
+                return "its heartbeats stopped"
+        if not self.registered:
+            return "it has not said yet which plugins it has"
+        if self.draining:
+            return "it is drained"
+        if self.leftovers:
+            return "attempts of its former process may still run on its targets"
+        return ""
+
+    def warning(self) -> str:
+        """What an operator should know although work goes on; empty where nothing."""
+        if self.rival is not None:
+            return f"a second process speaks with its key (a cloned machine?): instance {self.rival} was refused"
+        return ""
+
+
+class Claim(StrEnum):
+    """What becomes of an instance that wants to speak as an agent."""
+
+    SAME = "same"
+    REPLACES = "replaces"
+    RIVAL = "rival"
+
+
+def judge_instance(
+    present: str | None,
+    claims: str,
+    *,
+    last_heartbeat: datetime | None,
+    now: datetime,
+    heartbeat: timedelta,
+    present_connected: bool | None,
+) -> Claim:
+    """Whether an instance may speak as the agent.
+
+    ``present_connected``: whether the present instance still has a connection to the bus; None where nobody could
+    find out. A new one replaces the present one when that one's connection is closed or three of its beats did
+    not come; else it is a rival, and is refused.
+    """
+    if present == claims:
+        return Claim.SAME
+    if present is None or present_connected is False or last_heartbeat is None:
+        return Claim.REPLACES
+    if now - last_heartbeat >= MISSED_BEATS * heartbeat:
+        return Claim.REPLACES
+    return Claim.RIVAL

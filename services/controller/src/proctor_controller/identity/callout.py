@@ -1,0 +1,126 @@
+"""The auth callout's words: what a server asks, and the user that lets an agent in. No I/O, no clock.
+
+A server asks with claims that it signed itself; they carry the client's public key, the nonce that the server gave
+it and the client's signature over it. The answer is claims signed by the account, with the user (claims again) or
+an error in them.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any
+
+from proctor_common import subjects
+from proctor_controller.identity.nkey import BadClaims, BadKey, Issuer, is_signed, read_claims
+
+AUDIENCE = "nats-authorization-request"
+REPLY_SECONDS = 60
+"""How long an agent may answer an order."""
+MAX_SUBSCRIPTIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """Who wants in: through which server, as which one-time user, with which key. ``signed`` says whether the
+    client proved that it has the key.
+    """
+
+    server: str
+    user: str
+    public_key: str
+    client_name: str
+    client_host: str
+    signed: bool
+
+
+def read_request(payload: bytes) -> Knock:
+    """What a server asks. Raises BadClaims where it is no request that the server itself has signed."""
+    claims = read_claims(payload, "N")
+    asked = claims.get("nats")
+    if claims.get("aud") != AUDIENCE or not isinstance(asked, dict):
+        raise BadClaims("not an authorization request")
+    server, info, options = (_mapping(asked, name) for name in ("server_id", "client_info", "connect_opts"))
+    if server.get("id") != claims.get("iss"):
+        raise BadClaims("signed by another server than the one it names")
+    public_key = str(options.get("nkey") or "")
+    return Knock(
+        server=str(server["id"]),
+        user=str(asked.get("user_nkey") or ""),
+        public_key=public_key,
+        client_name=str(info.get("name") or "")[:200],
+        client_host=str(info.get("host") or "")[:200],
+        signed=_is_proved(public_key, str(info.get("nonce") or ""), str(options.get("sig") or "")),
+    )
+
+
+def _mapping(parent: dict[str, Any], name: str) -> dict[str, Any]:
+    value = parent.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_proved(public_key: str, nonce: str, signature: str) -> bool:
+    if not nonce:
+        return False
+    try:
+        # Clients differ: with and without padding, in both alphabets.
+        plain = signature.rstrip("=").replace("+", "-").replace("/", "_")
+        raw = base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))
+        return is_signed(public_key, "U", nonce.encode(), raw)
+    except (BadKey, binascii.Error, ValueError):
+        return False
+
+
+def permissions(agent: str) -> dict[str, Any]:
+    """What an agent may do on the bus: its own subjects, its own inbox, one answer to each order."""
+    return {
+        "pub": {
+            "allow": [
+                subjects.events_of(agent),
+                subjects.logs_of(agent),
+                subjects.heartbeat(agent),
+                subjects.registration(agent),
+            ]
+        },
+        "sub": {"allow": [subjects.orders(agent), f"{subjects.inbox_prefix(agent)}.>"]},
+        "resp": {"max": 1, "ttl": REPLY_SECONDS * 1_000_000_000},
+    }
+
+
+def let_in(issuer: Issuer, knock: Knock, agent: str, *, account: str, now: int, expires: int) -> bytes:
+    """The answer that makes the client the agent's user, from ``now`` until ``expires`` (seconds since the epoch)."""
+    user = issuer.sign(
+        {
+            "sub": knock.user,
+            "aud": account,
+            "name": agent,
+            "jti": f"{agent}.{now}",
+            "iat": now,
+            "exp": expires,
+            "nats": {
+                **permissions(agent),
+                "subs": MAX_SUBSCRIPTIONS,
+                "data": -1,
+                "payload": -1,
+                "type": "user",
+                "version": 2,
+            },
+        }
+    )
+    return _answer(issuer, knock, now, {"jwt": user})
+
+
+def keep_out(issuer: Issuer, knock: Knock, reason: str, *, now: int) -> bytes:
+    """The answer that refuses the client; the reason stands in the server's log, the client does not see it."""
+    return _answer(issuer, knock, now, {"error": reason})
+
+
+def _answer(issuer: Issuer, knock: Knock, now: int, content: dict[str, Any]) -> bytes:
+    return issuer.sign(
+        {
+            "sub": knock.user,
+            "aud": knock.server,
+            "jti": f"{knock.user}.{now}",
+            "iat": now,
+            "nats": {**content, "type": "authorization_response", "version": 2},
+        }
+    ).encode()
