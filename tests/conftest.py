@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from proctor_common.pg.migrate import Chain
+from support.deadline import set_deadline
 from support.nats import NatsAccount, NatsAccounts, NatsServer
 from support.postgres import Database, PostgresServer, migrated_by
 from support.processes import Processes
@@ -33,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    limit = float(config.getoption("timeout", None) or config.getini("timeout") or 0)
+    for item in items:
+        set_deadline(item, limit)
     if not config.getoption("--soak"):
         for item in items:
             if item.get_closest_marker("soak"):
