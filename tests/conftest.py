@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from proctor_common.pg.migrate import Chain
 from support.deadline import set_deadline
+from support.loopback import LoopbackServer
 from support.nats import NatsAccount, NatsAccounts, NatsServer
 from support.postgres import Database, PostgresServer, migrated_by
 from support.processes import Processes
@@ -162,6 +163,26 @@ def openssh_server() -> Iterator[OpenSshServer]:
         yield server.start()
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def _loopback() -> Iterator[LoopbackServer]:
+    server = LoopbackServer().start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def loopback(_loopback: LoopbackServer) -> SshTarget:
+    """The launcher's SSH server, always at hand, shared. Not to be killed."""
+    return _loopback.target
+
+
+@pytest.fixture(params=["loopback", "openssh"])
+def ssh_target(request: pytest.FixtureRequest) -> SshTarget:
+    """Each test twice: against the launcher's SSH server, and against OpenSSH's where it is installed."""
+    target: SshTarget = request.getfixturevalue(request.param)
+    return target
 
 
 @pytest.fixture(autouse=True)

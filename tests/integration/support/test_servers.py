@@ -87,6 +87,12 @@ async def test_openssh_runs_a_command_and_checks_its_host_key(openssh_server: Op
         await run()
 
 
+async def test_both_kinds_of_ssh_server_run_a_command(ssh_target: SshTarget) -> None:
+    async with connect(ssh_target) as connection:
+        done = await connection.run("echo hi; exit 3")
+    assert (done.stdout, done.exit_status) == ("hi\n", 3)
+
+
 @asynccontextmanager
 async def connect(target: SshTarget) -> AsyncIterator[asyncssh.SSHClientConnection]:
     async with asyncssh.connect(
