@@ -24,6 +24,8 @@ __all__ = ["Argv", "Completed", "Context", "Failed", "MethodFault", "Plugin", "R
 KEEP = 64 * 1024
 """How many of the last bytes of each stream ``Completed`` keeps, unless asked otherwise."""
 LONGEST_LAST_LINE = 4096
+CROSSED_GRACE_S = 0.5
+TIMEOUT_GRACE_S = 2.0
 
 Output = BaseModel | Mapping[str, Any]
 
@@ -241,6 +243,9 @@ class Context:
         async def on_start(group: ProcessGroup) -> None:
             groups.append(group)
             await self._attempt.group_started(group)
+            if self.stopping:
+                # Its start crossed the stop, which may have looked for processes before there was one.
+                await end_tree(self._targets, self._target.name, [group], "", CROSSED_GRACE_S)
 
         command = Command(
             (program, *args),
@@ -255,7 +260,7 @@ class Context:
         except SshFault as fault:
             raise MethodFault(fault.kind, fault.message, **fault.data) from None
         except TimeoutError:
-            gone = await end_tree(self._targets, self._target.name, groups, "", 2.0)
+            gone = await end_tree(self._targets, self._target.name, groups, "", TIMEOUT_GRACE_S) if groups else None
             raise MethodFault(
                 "timeout", f"{program} did not end within {timeout_s:g} s", timeout_s=timeout_s, tree_gone=gone
             ) from None

@@ -1,8 +1,6 @@
 """One remote command's SSH channel: bytes in order of arrival, bounded, and how it ended."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import asyncssh
 
@@ -60,6 +58,11 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
             self._channel.resume_reading()
         self._notify()
 
+    def abort(self) -> None:
+        """Close the channel. A command that has not printed its marker line yet never starts: it cannot print it."""
+        if self._channel is not None and not self.closed:
+            self._channel.abort()
+
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
@@ -92,7 +95,3 @@ def _joined(pieces: list[tuple[Source, bytes]]) -> list[tuple[Source, bytes]]:
         run.append(data)
     joined.append((source, b"".join(run)))
     return joined
-
-
-SessionFactory = Callable[[], CommandSession]
-Channel = asyncssh.SSHClientChannel[Any]

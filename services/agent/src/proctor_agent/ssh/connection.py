@@ -18,6 +18,22 @@ CIPHERS = (
     "aes128-ctr",
     "aes256-ctr",
 )
+HOST_KEYS = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+CERTIFICATES = (
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256-cert-v01@openssh.com",
+)
 KEEPALIVE_S = 15
 KEEPALIVE_COUNT = 3
 
@@ -52,6 +68,7 @@ async def connect(target: Target, timeout_s: float) -> asyncssh.SSHClientConnect
                 password=None,
                 preferred_auth="publickey",
                 gss_host=None,
+                server_host_key_algs=_algorithms(known, target),
                 encryption_algs=CIPHERS,
                 compression_algs=None,
                 keepalive_interval=KEEPALIVE_S,
@@ -59,11 +76,6 @@ async def connect(target: Target, timeout_s: float) -> asyncssh.SSHClientConnect
             )
     except asyncssh.HostKeyNotVerifiable as fault:
         raise _host_key_fault(target, known_file, known, watch.offered, str(fault)) from None
-    except asyncssh.KeyExchangeFailed as fault:
-        offered = await _offered_key(target, timeout_s)
-        if offered is not None and offered not in _expected(known, target):
-            raise _host_key_fault(target, known_file, known, offered, str(fault)) from None
-        raise SshFault(faults.UNREACHABLE, f"{_where(target)}: {fault.reason}", target=target.name) from None
     except asyncssh.PermissionDenied as fault:
         raise SshFault(
             faults.DENIED,
@@ -109,20 +121,20 @@ def _read_key(target: Target) -> list[asyncssh.SSHKeyPair] | tuple[()]:
     raise SshFault(faults.KEY_UNUSABLE, f"target {target.name}: key {target.key_file}: {why}", target=target.name)
 
 
-def _expected(known: bytes, target: Target) -> list[asyncssh.SSHKey]:
+def _match(known: bytes, target: Target) -> tuple[list[asyncssh.SSHKey], bool]:
+    """The keys that known_hosts expects of the target, and whether a certificate authority may vouch for it."""
     port = None if target.port == asyncssh.DEFAULT_PORT else target.port
     with contextlib.suppress(ValueError):
         matched = asyncssh.match_known_hosts(known, target.host, "", port)
-        return list(matched[0])
-    return []
+        return list(matched[0]), bool(matched[1])
+    return [], False
 
 
-async def _offered_key(target: Target, timeout_s: float) -> asyncssh.SSHKey | None:
-    """The host's key of whichever kind it has, asked for without trusting it."""
-    with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            return await asyncssh.get_server_host_key(target.host, target.port, config=[])
-    return None
+def _algorithms(known: bytes, target: Target) -> list[str]:
+    """The kinds of the expected keys first; but all kinds, so that a host that now has another kind of key shows it."""
+    expected, authority = _match(known, target)
+    wanted = [algorithm.decode("ascii") for key in expected for algorithm in key.sig_algorithms]
+    return list(dict.fromkeys([*(CERTIFICATES if authority else ()), *wanted, *HOST_KEYS]))
 
 
 def _fingerprint(key: asyncssh.SSHKey) -> str:
@@ -132,7 +144,7 @@ def _fingerprint(key: asyncssh.SSHKey) -> str:
 def _host_key_fault(
     target: Target, known_file: Path, known: bytes, offered: asyncssh.SSHKey | None, why: str
 ) -> SshFault:
-    expected = [_fingerprint(key) for key in _expected(known, target)]
+    expected = [_fingerprint(key) for key in _match(known, target)[0]]
     shown = _fingerprint(offered) if offered is not None else why
     data = {"target": target.name, "offered": shown, "expected": expected, "known_hosts": str(known_file)}
     if not expected:

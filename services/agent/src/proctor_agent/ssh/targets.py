@@ -10,7 +10,7 @@ import asyncssh
 
 from proctor_agent.attempt import ProcessGroup, Target
 from proctor_agent.ssh import faults
-from proctor_agent.ssh.channel import MAX_PACKET, WINDOW, Channel, CommandSession
+from proctor_agent.ssh.channel import MAX_PACKET, WINDOW, CommandSession
 from proctor_agent.ssh.command import NOT_STARTED_CODE, Command, Exit, MarkerFilter, Started, WireCommand, build
 from proctor_agent.ssh.connection import connect
 from proctor_agent.ssh.faults import SshFault
@@ -20,6 +20,8 @@ IDLE_S = 60.0
 """A further connection, opened because the first would take no more channels, is closed after so long without use."""
 MAX_CONNECTIONS = 16
 """Most connections to one target."""
+MAX_DEATHS = 3
+"""How often a connection may die while a channel is being opened on it."""
 
 Sink = Callable[[Source, bytes], Awaitable[None]]
 OnStart = Callable[[ProcessGroup], Awaitable[None]]
@@ -27,11 +29,11 @@ OnStart = Callable[[ProcessGroup], Awaitable[None]]
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """A connection with the number of channels in use and, once the server has refused one, how many it takes."""
+    """A connection and its channels in use. ``full``: the server refused one more, and none has ended since."""
 
     connection: asyncssh.SSHClientConnection
     channels: int = 0
-    limit: int = 1_000_000
+    full: bool = False
 
     @property
     def usable(self) -> bool:
@@ -85,12 +87,11 @@ class Targets:
         wire = build(command)
         pool = self._pools.setdefault(target.name, _Pool(target))
         began = time.monotonic()
-        link, channel, session = await self._open(pool, wire)
+        link, session = await self._open(pool, wire)
         try:
             marker = await self._pump(target, session, MarkerFilter(wire.tag), sink, on_start)
         finally:
-            if not session.closed:
-                channel.abort()
+            session.abort()
             self._release(pool, link)
         return _exit_of(target, session, marker, time.monotonic() - began)
 
@@ -113,53 +114,32 @@ class Targets:
             await sink(Source.SYSTEM, rest)
         return marker
 
-    async def _open(self, pool: _Pool, wire: WireCommand) -> tuple[_Link, Channel, CommandSession]:
-        """A channel on which the command is started; where that is not so, nothing was started."""
+    async def _open(self, pool: _Pool, wire: WireCommand) -> tuple[_Link, CommandSession]:
+        """A channel with the command started on it. Raises SshFault; unless ``connection_lost`` nothing started."""
         refused: set[_Link] = set()
-        for _ in range(MAX_CONNECTIONS + 2):
+        for _ in range(MAX_CONNECTIONS + MAX_DEATHS):
             link = await self._link(pool, refused)
             session = CommandSession()
             link.channels += 1
-            before = link.channels - 1
             try:
-                channel, _started = await link.connection.create_session(
-                    lambda session=session: session,  # type: ignore[misc]
-                    wire.line,
-                    encoding=None,
-                    window=WINDOW,
-                    max_pktsize=MAX_PACKET,
-                )
-            except asyncssh.ChannelOpenError as fault:
+                await _start(link.connection, session, wire)
+                return link, session
+            except (asyncssh.Error, OSError) as fault:
                 self._release(pool, link)
                 if session.opened:
-                    raise _lost(pool.target, str(fault)) from None
+                    raise _broken(pool.target, link, fault) from None
+                # Nothing was sent that could have started it. A connection that is gone is replaced; one that is
+                # full (sshd: MaxSessions, 10 by default) gets another beside it.
                 if link.usable:
-                    link.limit = min(link.limit, max(before, 1))
+                    link.full = link.channels > 0
+                    if refused and not link.full:
+                        raise _refusal(pool.target, f"it takes no command: {fault}") from None
                     refused.add(link)
-                    if before == 0 and len(refused) > 1:
-                        raise SshFault(
-                            faults.CHANNEL_REFUSED,
-                            f"target {pool.target.name}: it takes no command: {fault.reason}",
-                            target=pool.target.name,
-                        ) from None
-            except BaseException as fault:
+            except BaseException:
+                session.abort()
                 self._release(pool, link)
-                if isinstance(fault, asyncssh.Error | OSError):
-                    if session.opened:
-                        raise _lost(pool.target, str(fault)) from None
-                    continue
                 raise
-            else:
-                if wire.stdin:
-                    channel.write(wire.stdin)
-                if wire.close_stdin:
-                    channel.write_eof()
-                return link, channel, session
-        raise SshFault(
-            faults.CHANNEL_REFUSED,
-            f"target {pool.target.name}: no connection of {MAX_CONNECTIONS} takes another command",
-            target=pool.target.name,
-        )
+        raise _refusal(pool.target, f"none of {MAX_CONNECTIONS} connections takes another command")
 
     async def _link(self, pool: _Pool, refused: set[_Link]) -> _Link:
         if (link := _free(pool, refused)) is not None:
@@ -170,17 +150,14 @@ class Targets:
                 return link
             pool.links = [link for link in pool.links if link.usable]
             if len(pool.links) >= MAX_CONNECTIONS:
-                raise SshFault(
-                    faults.CHANNEL_REFUSED,
-                    f"target {pool.target.name}: all {MAX_CONNECTIONS} connections are full",
-                    target=pool.target.name,
-                )
+                raise _refusal(pool.target, f"all {MAX_CONNECTIONS} connections to it are full")
             link = _Link(await connect(pool.target, self._connect_timeout_s))
             pool.links.append(link)
             return link
 
     def _release(self, pool: _Pool, link: _Link) -> None:
         link.channels -= 1
+        link.full = False
         if link.channels == 0 and pool.links and link is not pool.links[0]:
             asyncio.get_running_loop().call_later(IDLE_S, _close_idle, pool, link)
 
@@ -196,7 +173,7 @@ class Targets:
 
 def _free(pool: _Pool, refused: set[_Link]) -> _Link | None:
     for link in pool.links:
-        if link.usable and link.channels < link.limit and link not in refused:
+        if link.usable and not link.full and link not in refused:
             return link
     return None
 
@@ -209,6 +186,26 @@ def _close_idle(pool: _Pool, link: _Link) -> None:
 
 def _group(target: Target, started: Started) -> ProcessGroup:
     return ProcessGroup(target=target.name, pgid=started.pid, started=started.started)
+
+
+async def _start(connection: asyncssh.SSHClientConnection, session: CommandSession, wire: WireCommand) -> None:
+    channel, _ = await connection.create_session(
+        lambda: session, wire.line, encoding=None, window=WINDOW, max_pktsize=MAX_PACKET
+    )
+    if wire.stdin:
+        channel.write(wire.stdin)
+    if wire.close_stdin:
+        channel.write_eof()
+
+
+def _broken(target: Target, link: _Link, fault: Exception) -> SshFault:
+    if link.usable and isinstance(fault, asyncssh.ChannelOpenError):
+        return _refusal(target, f"it refused to execute a command: {fault.reason}")
+    return _lost(target, str(fault))
+
+
+def _refusal(target: Target, why: str) -> SshFault:
+    return SshFault(faults.CHANNEL_REFUSED, f"target {target.name}: {why}", target=target.name)
 
 
 def _lost(target: Target, why: str) -> SshFault:
