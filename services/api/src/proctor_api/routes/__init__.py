@@ -1,0 +1,40 @@
+"""One file a noun. ``ALL_ROUTERS`` and ``SOCKETS`` are what the app serves."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter
+from starlette.websockets import WebSocket
+
+from proctor_api import tail
+from proctor_api.routes import (
+    agents,
+    audit,
+    docs,
+    groups,
+    legacy,
+    logs,
+    runs,
+    session,
+    system,
+    testcases,
+    tokens,
+)
+
+ALL_ROUTERS: tuple[APIRouter, ...] = (
+    testcases.routes,
+    runs.routes,
+    logs.routes,
+    agents.routes,
+    groups.routes,
+    tokens.routes,
+    session.routes,
+    audit.routes,
+    system.routes,
+    legacy.routes,
+    docs.routes,
+)
+SOCKETS: tuple[tuple[str, Callable[[WebSocket], Awaitable[None]]], ...] = (
+    ("/v1/runs/{run}/logs/tail", tail.tail_log),
+    ("/v1/runs/{run}/events", tail.tail_run_events),
+    ("/v1/events", tail.tail_all_events),
+)

@@ -1,0 +1,38 @@
+"""``proctor-api``, ``python -m proctor_api``, ``proctor api``: one api process."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from proctor_api.settings import ApiSettings
+from proctor_common.log_config import configure_logging
+from proctor_common.service import StartError, Stop, report, run_service
+from proctor_common.settings import load_settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the service; the exit code: 0 ended, 1 failed, 2 wrong settings."""
+    parser = argparse.ArgumentParser(
+        prog="proctor api",
+        description="Proctor's HTTP and websocket service.",
+        epilog="Every setting may also stand in the environment as PROCTOR_API_<NAME>; see docs/operations.md.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML")
+    arguments = parser.parse_args(argv)
+    try:
+        settings = load_settings(ApiSettings, config=arguments.config)
+    except StartError as fault:
+        return report("api", fault)
+    configure_logging("api", settings.log_level)
+
+    async def run(stop: Stop) -> None:
+        from proctor_api.main import serve
+
+        await serve(settings, stop)
+
+    return run_service("api", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Who asks: bearer tokens, session cookies, anonymous callers; whose pages may use a cookie. Rules, no SQL."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.requests import HTTPConnection
+
+from proctor_api.settings import ApiSettings, is_loopback
+from proctor_api.store.tokens import Token
+from proctor_common.clock import Clock
+from proctor_common.errors import Code, ProctorError
+from proctor_common.ids import token_hash
+from proctor_common.messages.calls import Actor
+from proctor_common.states import Role
+
+log = structlog.get_logger(__name__)
+
+COOKIE = "proctor_session"
+TOKEN_PREFIX = "prt"
+SESSION_PREFIX = "prs"
+MAX_SECRET = 200
+CACHE_SIZE = 10_000
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who stands behind a request. ``key``: what limits and idempotency keys are counted by."""
+
+    actor: Actor
+    key: str
+    way: str
+    """bearer | cookie | anonymous | no_auth"""
+    secret_hash: str = ""
+
+    def require(self, role: Role) -> None:
+        """Raises 403 unless the caller's role covers ``role``."""
+        if self.actor.role.covers(role):
+            return
+        if self.way == "anonymous":
+            raise ProctorError(Code.UNAUTHENTICATED, f"this asks for a token with the role {role.value}")
+        raise ProctorError(
+            Code.FORBIDDEN, f"this asks for the role {role.value}; the token's role is {self.actor.role.value}"
+        )
+
+
+class Tokens(Protocol):
+    """What is asked of the store."""
+
+    async def find(self, hash_: str) -> Token | None: ...
+    async def find_by_session(self, hash_: str) -> Token | None: ...
+
+
+@dataclass(slots=True)
+class _Known:
+    token: Token | None
+    at: float
+    asking: "asyncio.Task[Token | None] | None" = None
+
+
+class Authenticator:
+    """Finds the caller of a request or websocket.
+
+    A hash that was looked up is believed for ``token_cache`` seconds; in the last two thirds of that time a use has
+    it looked up again beside the request, so that a token in steady use costs no request a query.
+    """
+
+    def __init__(self, settings: ApiSettings, store: Tokens, clock: Clock) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+        self._uses: dict[str, datetime] = {}
+        self._origins = {_origin(url) for url in (settings.public_url, *settings.origins) if url}
+        self._hosts = {urlsplit(origin).netloc for origin in self._origins}
+
+    async def caller(self, connection: HTTPConnection) -> Caller:
+        """Who asks. Raises 401 (no or a wrong token), 403 (a foreign origin), 503."""
+        if self._settings.no_auth:
+            self._refuse_foreign(connection)
+            return Caller(Actor(name="anyone", role=Role.ADMIN), "no_auth", "no_auth")
+        header = connection.headers.get("authorization")
+        if header is not None:
+            scheme, _, secret = header.partition(" ")
+            if scheme.lower() != "bearer":
+                raise ProctorError(Code.UNAUTHENTICATED, "send the token as `Authorization: Bearer <token>`")
+            return await self.by_secret("bearer", secret.strip())
+        cookie = connection.cookies.get(COOKIE)
+        if cookie:
+            unsafe = connection.scope["type"] == "websocket" or connection.scope["method"] not in SAFE_METHODS
+            if unsafe and not self.is_own_origin(connection):
+                raise ProctorError(Code.FORBIDDEN, "the session's cookie is taken from our own pages only (Origin)")
+            try:
+                return await self.by_secret("cookie", cookie)
+            except ProctorError as fault:
+                if fault.code is not Code.UNAUTHENTICATED or self._settings.anonymous == "none":
+                    raise
+        if self._settings.anonymous != "none":
+            return Caller(Actor(name="anonymous", role=Role.VIEWER), "anonymous", "anonymous")
+        raise ProctorError(Code.UNAUTHENTICATED, "a token is needed: `Authorization: Bearer <token>`")
+
+    async def by_secret(self, way: str, secret: str) -> Caller:
+        """The caller who holds a token (``bearer``) or a session's cookie (``cookie``). Raises 401."""
+        if not secret or len(secret) > MAX_SECRET:
+            raise ProctorError(Code.UNAUTHENTICATED, "the token is not known, expired or revoked")
+        return await self._by_hash(way, token_hash(secret))
+
+    async def check_again(self, caller: Caller) -> None:
+        """Raises 401 when the caller's token is revoked or expired by now."""
+        if caller.secret_hash:
+            await self._by_hash(caller.way, caller.secret_hash)
+
+    async def _by_hash(self, way: str, hash_: str) -> Caller:
+        token = await self._find(way, hash_)
+        now = self._clock.now()
+        if token is None or (token.expires_at is not None and token.expires_at <= now):
+            raise ProctorError(Code.UNAUTHENTICATED, "the token is not known, expired or revoked")
+        self._uses[token.id] = now
+        groups = None if token.groups is None else list(token.groups)
+        return Caller(Actor(name=token.name, role=token.role, token=token.id, groups=groups), token.id, way, hash_)
+
+    async def _find(self, way: str, hash_: str) -> Token | None:
+        key = (way, hash_)
+        known = self._known.get(key)
+        limit = self._settings.token_cache
+        age = self._clock.monotonic() - known.at if known is not None else limit
+        if known is None or known.token is None or age >= limit:
+            return await self._look_up(key)
+        if age >= limit / 3 and known.asking is None:
+            known.asking = asyncio.create_task(self._look_up(key), name="token looked up again")
+            known.asking.add_done_callback(_note_failure)
+        return known.token
+
+    async def _look_up(self, key: tuple[str, str]) -> Token | None:
+        find: Callable[[str], Awaitable[Token | None]]
+        find = self._store.find if key[0] == "bearer" else self._store.find_by_session
+        asked = self._clock.monotonic()
+        token = await find(key[1])
+        self._known.pop(key, None)
+        if token is not None:
+            self._known[key] = _Known(token, asked)
+            if len(self._known) > CACHE_SIZE:
+                self._known.popitem(last=False)
+        return token
+
+    def forget(self, token: str) -> None:
+        """Believe a token no longer without asking: it was revoked, or its session closed."""
+        for key in [key for key, known in self._known.items() if known.token is not None and known.token.id == token]:
+            del self._known[key]
+
+    def forget_session(self, secret: str) -> None:
+        """Believe a session's cookie no longer."""
+        self._known.pop(("cookie", token_hash(secret)), None)
+
+    def take_uses(self) -> dict[str, datetime]:
+        """When which token was used since the last call."""
+        uses, self._uses = self._uses, {}
+        return uses
+
+    def is_own_origin(self, connection: HTTPConnection) -> bool:
+        """Whether the request says that it comes from a page of ours."""
+        given = connection.headers.get("origin")
+        if given is None:
+            return False
+        origin = _origin(given)
+        if origin in self._origins:
+            return True
+        scheme = {"ws": "http", "wss": "https"}.get(connection.url.scheme, connection.url.scheme)
+        host = connection.headers.get("host", "")
+        return bool(host) and origin == _origin(f"{scheme}://{host}")
+
+    def _refuse_foreign(self, connection: HTTPConnection) -> None:
+        host = connection.headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname or ""
+        if not is_loopback(name) and host not in self._hosts:
+            raise ProctorError(Code.FORBIDDEN, "without authentication only this machine's own names are served (Host)")
+        if "origin" in connection.headers and not self.is_own_origin(connection):
+            raise ProctorError(Code.FORBIDDEN, "a page of another origin may not use an api without authentication")
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port in one spelling; "" for what is no origin (``null``)."""
+    try:
+        parts = urlsplit(url.strip().lower())
+        port = parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return ""
+    default = {"http": 80, "https": 443}[parts.scheme]
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" if port in {None, default} else f"{parts.scheme}://{host}:{port}"
+
+
+def _note_failure(task: "asyncio.Task[Token | None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.warning("token_not_checked", error=str(task.exception()))

@@ -1,0 +1,101 @@
+"""Reading a request's body: bounded while it comes, strict JSON, nothing that a database or terminal cannot hold."""
+
+from typing import Any
+
+import pydantic_core
+from fastapi import Request
+
+from proctor_common.errors import Code, ProctorError, faults
+
+MAX_DEPTH = 100
+URL_LIMIT = 8 * 1024
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, at most ``limit`` bytes. Raises 413 as soon as more is announced or has come."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdecimal() and int(announced) > limit:
+        raise too_large("the body", limit)
+    parts = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise too_large("the body", limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def too_large(what: str, limit: int) -> ProctorError:
+    """413 with the limit in bytes."""
+    return ProctorError(Code.TOO_LARGE, f"{what} is over the limit of {limit} bytes", limit=limit)
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value in a body. Raises 400 bad_json, or 422 for NUL characters and a depth over MAX_DEPTH."""
+    if not body.strip():
+        raise ProctorError(Code.BAD_JSON, "the body is empty; it must be JSON")
+    try:
+        value = pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as fault:
+        text = str(fault)
+        if "recursion" in text:
+            raise _too_deep() from None
+        if "surrogate" in text:
+            raise ProctorError(Code.BAD_JSON, f"the body holds a lone surrogate, which is no text: {text}") from None
+        raise ProctorError(Code.BAD_JSON, f"the body is no JSON: {text}") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_exceeds(value, MAX_DEPTH):
+        raise _too_deep()
+    if b"\\u0000" in body:
+        found: list[dict[str, Any]] = []
+        _find_nul(value, [], found)
+        if found:
+            raise faults(found)
+    return value
+
+
+def depth_exceeds(value: Any, limit: int) -> bool:
+    """Whether lists and objects stand in each other more than ``limit`` deep."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            member
+            for parent in level
+            if isinstance(parent, dict | list)
+            for member in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def refuse_nul(where: str, value: str) -> None:
+    """Raises 422 where a text from the URL holds a NUL."""
+    if "\0" in value:
+        raise faults([_fault("nul_character", f"{where}: holds a NUL character", where)])
+
+
+def _too_deep() -> ProctorError:
+    return faults([_fault("too_deep", f"the body is nested deeper than {MAX_DEPTH}", "")])
+
+
+def _find_nul(value: Any, path: list[str], found: list[dict[str, Any]]) -> None:
+    if len(found) >= 100:
+        return
+    if isinstance(value, str):
+        if "\0" in value:
+            where = ".".join(path)
+            found.append(_fault("nul_character", f"{where}: holds a NUL character", where))
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            if "\0" in key:
+                where = ".".join([*path, key.replace("\0", "\\u0000")])
+                found.append(_fault("nul_character", f"{where}: a name holds a NUL character", where))
+            _find_nul(member, [*path, key], found)
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            _find_nul(member, [*path, str(index)], found)
+
+
+def _fault(code: str, message: str, path: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "path": path, "line": None, "column": None}

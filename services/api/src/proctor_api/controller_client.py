@@ -1,0 +1,88 @@
+"""Questions and orders to the controllers: one request on the bus, one answer. JSON is passed on unparsed."""
+
+from typing import TypeVar
+
+import structlog
+from pydantic import BaseModel
+
+from proctor_common import subjects
+from proctor_common.bus import Bus, BusError, BusTimeout, NoResponders
+from proctor_common.errors import Code, ProctorError
+from proctor_common.messages.base import BadMessage, Message, decode
+from proctor_common.messages.calls import Actor, AuditAdd, answer_of
+from proctor_common.states import Role
+
+log = structlog.get_logger(__name__)
+
+V = TypeVar("V", bound=BaseModel)
+RETRY_AFTER = 2
+"""Seconds that a 503 asks the client to wait."""
+
+ONCE = frozenset({"audit.add", "agent.enrol"})
+"""Operations that must not be sent twice; all others read, or name what they make."""
+
+SELF = Actor(name="api", role=Role.ADMIN)
+"""The api itself, where no caller stands behind a question."""
+
+
+class ControllerClient:
+    """Sends calls. Every method raises ProctorError: the controller's refusal, or ``bus_unavailable``."""
+
+    def __init__(self, bus: Bus, timeout: float) -> None:
+        self._bus = bus
+        self._timeout = timeout
+
+    async def ask(self, op: str, actor: Actor, body: Message) -> bytes:
+        """The view's JSON, as the controller made it."""
+        payload = b'{"v":1,"actor":%s,"body":%s}' % (actor.encode(), body.encode())
+        reply = await self._send(op, payload)
+        try:
+            return answer_of(reply)
+        except BadMessage as fault:
+            log.error("bad_answer", op=op, error=str(fault))
+            raise ProctorError(Code.INTERNAL, "a controller gave an answer that cannot be read") from fault
+
+    async def _send(self, op: str, payload: bytes) -> bytes:
+        subject = subjects.call(op)
+        tries = 1 if op in ONCE else 2
+        while True:
+            tries -= 1
+            try:
+                return await self._bus.request(subject, payload, timeout=self._timeout / 2)
+            except BusTimeout as fault:
+                if tries <= 0:
+                    raise bus_unavailable(op, fault) from fault
+            except BusError as fault:
+                raise bus_unavailable(op, fault) from fault
+
+    async def view(self, model: type[V], op: str, actor: Actor, body: Message) -> V:
+        """The view itself."""
+        return self.parse(model, op, await self.ask(op, actor, body))
+
+    @staticmethod
+    def parse(model: type[V], op: str, data: bytes) -> V:
+        """The view in an answer's JSON."""
+        try:
+            return decode(model, data)
+        except BadMessage as fault:
+            log.error("bad_answer", op=op, error=str(fault))
+            raise ProctorError(Code.INTERNAL, "a controller gave an answer that cannot be read") from fault
+
+    async def audit(self, actor: Actor, action: str, subject: str, **detail: object) -> None:
+        """Have one of the api's own deeds written down. A failure is logged, and does not undo the deed."""
+        try:
+            await self.ask("audit.add", actor, AuditAdd(action=action, object=subject, detail=dict(detail)))
+        except ProctorError as fault:
+            log.error("audit_not_written", action=action, object=subject, actor=actor.name, error=fault.message)
+
+
+def bus_unavailable(op: str, fault: BusError) -> ProctorError:
+    """503 for a question that got no answer."""
+    log.warning("call_failed", op=op, error=str(fault))
+    if isinstance(fault, NoResponders):
+        text = "no controller is running; try again in a moment"
+    elif isinstance(fault, BusTimeout):
+        text = "the controllers did not answer in time; the request may have been carried out"
+    else:
+        text = "the bus is unavailable; try again in a moment"
+    return ProctorError(Code.BUS_UNAVAILABLE, text, retry_after=RETRY_AFTER)

@@ -1,0 +1,150 @@
+"""Faults as users see them: ``application/problem+json`` (RFC 9457) with a stable code; ``/v2.1`` keeps its own shape."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from proctor_common.errors import HTTP_STATUS, Code, ProctorError
+
+log = structlog.get_logger(__name__)
+
+PROBLEM = "application/problem+json"
+LEGACY = "/v2.1/"
+MAX_FAULTS = 100
+_TITLES = {
+    Code.BAD_JSON: "The body is no JSON",
+    Code.BAD_REQUEST: "Bad request",
+    Code.UNAUTHENTICATED: "Not authenticated",
+    Code.FORBIDDEN: "Not allowed",
+    Code.NOT_FOUND: "Not found",
+    Code.METHOD_NOT_ALLOWED: "Method not allowed",
+    Code.CONFLICT: "Conflict",
+    Code.AGENT_UNAVAILABLE: "The agent is unavailable",
+    Code.IDEMPOTENCY_IN_PROGRESS: "The first request with this Idempotency-Key is still running",
+    Code.TOO_LARGE: "Too large",
+    Code.INVALID: "Invalid",
+    Code.IDEMPOTENCY_MISMATCH: "The Idempotency-Key was used for another request",
+    Code.TOO_MANY: "Too many requests",
+    Code.INTERNAL: "Internal error",
+    Code.BUS_UNAVAILABLE: "The bus is unavailable",
+    Code.DATABASE_UNAVAILABLE: "The database is unavailable",
+}
+_FROM_STATUS = {
+    400: Code.BAD_REQUEST,
+    401: Code.UNAUTHENTICATED,
+    403: Code.FORBIDDEN,
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    413: Code.TOO_LARGE,
+    422: Code.INVALID,
+    429: Code.TOO_MANY,
+}
+
+
+def problem(fault: ProctorError, path: str) -> Response:
+    """The answer that shows a fault, in the shape that belongs to the path."""
+    headers: dict[str, str] = {}
+    details = dict(fault.details)
+    if fault.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = 'Bearer realm="proctor"'
+    retry = details.pop("retry_after", None)
+    if retry is None and HTTP_STATUS[fault.code] == 503:
+        retry = 2
+    if retry is not None:
+        headers["Retry-After"] = str(math.ceil(float(retry)))
+    if path.startswith(LEGACY):
+        body: dict[str, Any] = {"code": fault.status, "message": fault.message}
+        return Response(_json(body), fault.status, headers, "application/json")
+    body = {
+        "type": f"urn:proctor:{fault.code.value}",
+        "title": _TITLES[fault.code],
+        "status": fault.status,
+        "detail": fault.message,
+        "code": fault.code.value,
+        **details,
+    }
+    return Response(_json(body), fault.status, headers, PROBLEM)
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS, default=str)
+    except TypeError:
+        # A lone surrogate in what the caller sent: say it without.
+        return orjson.dumps(_clean(body), option=orjson.OPT_NON_STR_KEYS, default=str)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_clean(str(k)): _clean(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_clean(v) for v in value]
+    return value
+
+
+def validation_fault(error: RequestValidationError) -> ProctorError:
+    """422 with every fault of a request; the input itself is not repeated (it may hold a secret)."""
+    rows = []
+    for fault in error.errors()[:MAX_FAULTS]:
+        place, *rest = [str(part) for part in fault["loc"]] or ["body"]
+        path = ".".join(rest)
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = f"unknown field: {rest[-1] if rest else place}"
+        elif fault["type"] == "missing":
+            message = f"is missing: {rest[-1] if rest else place}"
+        rows.append(
+            {
+                "code": str(fault["type"]),
+                "message": f"{path}: {message}"
+                if path and fault["type"] not in {"extra_forbidden", "missing"}
+                else message,
+                "path": path if place == "body" else f"{place}.{path}".rstrip("."),
+                "line": None,
+                "column": None,
+            }
+        )
+    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+    return ProctorError(Code.INVALID, f"{rows[0]['message']}{more}", errors=rows)
+
+
+def http_fault(error: HTTPException, request: Request) -> ProctorError:
+    """What Starlette refuses by itself, as one of our codes."""
+    if error.status_code == 404:
+        return ProctorError(Code.NOT_FOUND, f"no such path: {request.url.path}", what="path", name=request.url.path)
+    if error.status_code == 405:
+        return ProctorError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}")
+    return ProctorError(_FROM_STATUS.get(error.status_code, Code.INTERNAL), str(error.detail))
+
+
+def install(app: FastAPI) -> None:
+    """Let the app show every fault as a problem document."""
+
+    def add(kind: type[Exception], convert: Callable[[Any, Request], ProctorError]) -> None:
+        async def show(request: Request, error: Exception) -> Response:
+            fault = convert(error, request)
+            response = problem(fault, request.url.path)
+            if isinstance(error, HTTPException) and error.headers:
+                response.headers.update(error.headers)
+            return response
+
+        handler: Callable[[Request, Exception], Awaitable[Response]] = show
+        app.add_exception_handler(kind, handler)
+
+    add(ProctorError, lambda error, _: error)
+    add(RequestValidationError, lambda error, _: validation_fault(error))
+    add(HTTPException, http_fault)
+
+
+def internal() -> ProctorError:
+    """500; what happened stands in the log only."""
+    return ProctorError(Code.INTERNAL, "an unforeseen fault; the api's log says more")

@@ -1,0 +1,72 @@
+"""``Idempotency-Key``: the same key and body again get the first answer, and start nothing twice.
+
+A row is written before the request goes out, with the id that the run will have. If the api dies in between, a
+repetition takes the row over once its hold has passed and sends the same run id: the controller starts it once.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request, Response
+
+from proctor_api.auth import Caller
+from proctor_api.store.keys import KeyStore
+from proctor_common.errors import Code, ProctorError, invalid
+from proctor_common.ids import new_id
+
+HEADER = "idempotency-key"
+MAX_KEY = 255
+REPLAYED = "Idempotency-Replayed"
+
+
+class Idempotency:
+    """Runs a start at most once a key."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+
+    async def start(self, request: Request, caller: Caller, begin: Callable[[str], Awaitable[Response]]) -> Response:
+        """Call ``begin`` with the new run's id, or give the answer that it gave before.
+
+        Raises 409 idempotency_in_progress, 422 idempotency_mismatch, and what ``begin`` raises. Without the header
+        no database is asked.
+        """
+        key = request.headers.get(HEADER)
+        if key is None:
+            return await begin(new_id())
+        if not 0 < len(key) <= MAX_KEY or not key.isprintable():
+            raise invalid(f"{HEADER}: 1 to {MAX_KEY} printable characters", path=HEADER, code="bad_key")
+        hash_ = await _hash(request)
+        kept = await self._store.hold(caller.key, key, hash_, new_id())
+        if kept.request_hash != hash_:
+            raise ProctorError(Code.IDEMPOTENCY_MISMATCH, "this Idempotency-Key was used for another request", key=key)
+        if kept.answer is not None:
+            headers = {REPLAYED: "true"}
+            if kept.location is not None:
+                headers["Location"] = kept.location
+            return Response(kept.answer, kept.status or 200, headers, "application/json")
+        if not kept.mine:
+            raise ProctorError(
+                Code.IDEMPOTENCY_IN_PROGRESS, "the first request with this key is still running", retry_after=1
+            )
+        return await self._begin(caller.key, key, kept.run, begin)
+
+    async def _begin(self, owner: str, key: str, run: str, begin: Callable[[str], Awaitable[Response]]) -> Response:
+        try:
+            response = await begin(run)
+        except ProctorError as fault:
+            if fault.status < 500:
+                # Nothing was started: the key is free for a request that can be.
+                await self._store.forget(owner, key)
+            else:
+                # Perhaps it was started: whoever repeats it goes on with the same run id.
+                await self._store.let_go(owner, key)
+            raise
+        await self._store.keep(owner, key, response.status_code, response.headers.get("location"), bytes(response.body))
+        return response
+
+
+async def _hash(request: Request) -> str:
+    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    digest.update(await request.body())
+    return digest.hexdigest()

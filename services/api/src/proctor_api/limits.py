@@ -1,0 +1,59 @@
+"""Counting tries and open sockets, in bounded memory. No I/O."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+MAX_KEYS = 10_000
+
+
+class RateLimit:
+    """At most ``tries`` in ``period`` seconds for one key, as a bucket that refills evenly.
+
+    Remembers the newest MAX_KEYS keys; when more come at once, the one seen least recently is forgotten.
+    """
+
+    def __init__(self, tries: int, period: float, now: Callable[[], float]) -> None:
+        self._tries = float(tries)
+        self._rate = tries / period
+        self._now = now
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: str) -> float:
+        """Use one try. 0 when it is allowed, else the seconds until one will be."""
+        now = self._now()
+        left, since = self._buckets.pop(key, (self._tries, now))
+        left = min(self._tries, left + (now - since) * self._rate)
+        allowed = left >= 1.0
+        self._buckets[key] = (left - 1.0 if allowed else left, now)
+        if len(self._buckets) > MAX_KEYS:
+            self._buckets.popitem(last=False)
+        return 0.0 if allowed else (1.0 - left) / self._rate
+
+
+class Sockets:
+    """How many websockets each token holds open."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[str, int] = {}
+
+    @property
+    def total(self) -> int:
+        """All that are open."""
+        return sum(self._open.values())
+
+    def take(self, key: str) -> bool:
+        """Count one more; False where the token has as many as it may."""
+        held = self._open.get(key, 0)
+        if held >= self._most:
+            return False
+        self._open[key] = held + 1
+        return True
+
+    def release(self, key: str) -> None:
+        """One fewer."""
+        held = self._open.get(key, 0)
+        if held <= 1:
+            self._open.pop(key, None)
+        else:
+            self._open[key] = held - 1

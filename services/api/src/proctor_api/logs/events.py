@@ -1,0 +1,66 @@
+"""A run's state changes, kept for its viewers: the newest ones as they were announced, holes filled by asking."""
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from proctor_common.messages.views import EventView, View
+from proctor_common.states import RunState
+
+KEPT = 2000
+
+
+class EventPage(View):
+    """A page of events."""
+
+    items: list[EventView]
+    next: str | None = None
+
+
+class EventRing:
+    """Events ``first`` to ``last`` of one run without a hole; ``seq`` counts from 1."""
+
+    def __init__(self, fetch: Callable[[int], Awaitable[EventPage]]) -> None:
+        self._fetch = fetch
+        self._kept: list[EventView] = []
+        self._announced = 0
+        self._asked = False
+
+    @property
+    def last(self) -> int:
+        """The newest event that is known without a hole before it."""
+        return self._kept[-1].seq if self._kept else 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run's last event is known."""
+        return bool(self._kept) and self._kept[-1].kind == "run" and self._kept[-1].new == RunState.FINISHED.value
+
+    def add(self, events: Iterable[EventView]) -> None:
+        """Keep what follows on what is known; remember that more was announced."""
+        for event in events:
+            self._announced = max(self._announced, event.seq)
+            if event.seq == self.last + 1 and (self._kept or event.seq == 1):
+                self._kept.append(event)
+        if len(self._kept) > KEPT:
+            del self._kept[: len(self._kept) - KEPT]
+
+    async def after(self, seq: int, *, ask: bool = False) -> list[EventView]:
+        """Events behind ``seq`` in order; maybe not all at once. ``ask``: ask even where none was announced.
+
+        Raises ProctorError.
+        """
+        known = self._slice(seq)
+        if known or (self._asked and not ask and self._announced <= max(seq, self.last)):
+            return known
+        page = await self._fetch(seq)
+        self._asked = True
+        items = [event for event in page.items if event.seq > seq]
+        if items and (not self._kept or items[-1].seq > self.last):
+            connects = bool(self._kept) and items[0].seq <= self.last + 1
+            self._kept = [*self._kept, *(e for e in items if e.seq > self.last)] if connects else items
+            del self._kept[: max(0, len(self._kept) - KEPT)]
+        return items
+
+    def _slice(self, seq: int) -> list[EventView]:
+        if not self._kept or seq + 1 < self._kept[0].seq or seq >= self.last:
+            return []
+        return self._kept[seq + 1 - self._kept[0].seq :]

@@ -1,0 +1,73 @@
+"""The frames that viewers get (interfaces.md 4), as JSON text. No I/O."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from proctor_api.logs.order import Gap, Piece
+from proctor_common.messages.views import AttemptLog, EventView
+
+HEARTBEAT = '{"type":"heartbeat"}'
+
+
+def instant(seconds: float) -> str:
+    """Seconds since the epoch as ``2026-11-21T01:02:03.456789Z``; what no calendar knows is the epoch."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def chunk_body(piece: Piece, entry: AttemptLog) -> str:
+    """All of a chunk's frame that is the same for every viewer; it follows behind the cursor."""
+    chunk = piece.chunk
+    return (
+        f'"step":{_text(entry.step)},"attempt":{entry.attempt},"time":"{instant(chunk.time)}",'
+        f'"source":"{chunk.source.value}","first_line":{chunk.first_line},'
+        # Bytes that are no UTF-8 are shown as U+FFFD; the agent never cuts inside a sequence that is whole.
+        f'"text":{_text(chunk.data.decode("utf-8", "replace"))}}}'
+    )
+
+
+def chunk_frame(cursor: str, body: str) -> str:
+    """A chunk."""
+    return f'{{"type":"chunk","cursor":"{cursor}",{body}'
+
+
+def gap_frame(cursor: str, gap: Gap, entry: AttemptLog) -> str:
+    """Lines that cannot be shown."""
+    return _frame(
+        "gap",
+        cursor,
+        {
+            "step": entry.step,
+            "attempt": entry.attempt,
+            "from": gap.first,
+            "to": gap.last,
+            "bytes": gap.size,
+            "reason": gap.reason.value,
+        },
+    )
+
+
+def event_frame(cursor: str, event: EventView) -> str:
+    """A state change of the run or of a step; ``type`` says which."""
+    fields = event.model_dump(mode="json")
+    fields.pop("cursor", None)
+    fields["at"] = fields["at"].replace("+00:00", "Z")
+    return _frame(event.kind, cursor, {**fields, "state": event.new})
+
+
+def end_frame(result: str | None) -> str:
+    """Nothing follows."""
+    return orjson.dumps({"type": "end", "result": result}).decode()
+
+
+def _frame(kind: str, cursor: str, fields: dict[str, Any]) -> str:
+    return orjson.dumps({"type": kind, "cursor": cursor, **fields}).decode()
+
+
+def _text(value: str) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,241 @@
+"""One viewer's way through a run's log: from a cursor through what is stored, and on with what comes, to the end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from proctor_api.logs import frames
+from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
+from proctor_api.logs.feeds import ENDS, Feed
+from proctor_api.logs.order import Order, Piece, Shown
+from proctor_api.logs.record import Record, matches_step
+from proctor_common import subjects
+from proctor_common.bus import Bus, BusError
+from proctor_common.errors import ProctorError
+from proctor_common.messages.log import Chunk
+from proctor_common.messages.views import EventView
+
+log = structlog.get_logger(__name__)
+
+HOLE_PATIENCE = 5.0
+"""How long a hole in an attempt that goes on may stay before the front of the stream is looked at."""
+
+
+class Kind(StrEnum):
+    """What a frame is."""
+
+    CHUNK = "chunk"
+    GAP = "gap"
+    STEP = "step"
+    END = "end"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a viewer is shown. ``text``: the frame as JSON ("" for idle); ``piece``: the chunk itself."""
+
+    kind: Kind
+    text: str
+    piece: Piece | None = None
+    shown: Shown | None = None
+
+
+IDLE = Frame(Kind.IDLE, "")
+
+
+class Viewer:
+    """Made for one socket or one answer. ``follow`` False: end where the log ends just now."""
+
+    def __init__(
+        self, feed: Feed, bus: Bus, *, step: str | None = None, follow: bool = True, events: bool = True
+    ) -> None:
+        self._feed = feed
+        self._bus = bus
+        self._step = step
+        self._follow = follow
+        self._with_events = events
+        self._bound = binding(feed.run, step)
+        self._event = 0
+        self._queue: list[EventView] = []
+        self._missing_since: float | None = None
+        self._hole_since: float | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def open(self, after: str | None, cursor: Cursor | None = None) -> None:
+        """Find the place to begin. Raises BadCursor, ProctorError, BusError."""
+        record = await self._feed.record()
+        if after is not None:
+            cursor = decode(after, self._bound)
+            if cursor.mark > record.last:
+                raise BadCursor("a cursor of another run")
+            last = await self._bus.last_stored(subjects.LOG_STREAM)
+            if cursor.base > (last.seq if last is not None else 0) + 1:
+                # The stream was made anew: look at all of it; what was shown is known by its number.
+                cursor = Cursor(1, cursor.event, cursor.mark, cursor.open)
+        cursor = cursor or Cursor()
+        self._event = cursor.event
+        self._order = Order(record, cursor, self._step)
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """What there is to show, in order, up to the end. IDLE stands where there is nothing just now: the caller
+        may do something else, and goes on when the feed wakes.
+        """
+        order = self._order
+        while True:
+            seen = self._feed.wakes
+            at_end = False
+            try:
+                await self._load()
+                for frame in self._due_events(read_to_end=False):
+                    yield frame
+                batch = await self._feed.read(order.pos)
+                for piece in batch.pieces:
+                    for shown in order.take(piece):
+                        yield self._frame(shown)
+                        if self._queue and isinstance(shown, Piece):
+                            for frame in self._due_events(read_to_end=False):
+                                yield frame
+                    if order.pos != piece.at + 1:
+                        break
+                else:
+                    order.pos = max(order.pos, batch.upto)
+                    at_end = batch.at_end
+            except (BusError, ProctorError) as fault:
+                # The log stays where it is; the next tick looks again.
+                log.debug("tail_interrupted", run=self._feed.run, error=str(fault))
+                if not self._follow:
+                    raise
+                yield IDLE
+                await self._feed.wait(seen, 1.0)
+                continue
+            if not at_end:
+                continue
+            for frame in self._due_events(read_to_end=True):
+                yield frame
+            async for frame in self._settle():
+                yield frame
+            if order.complete and await self._is_over():
+                for frame in self._due_events(read_to_end=True):
+                    yield frame
+                if order.record.finished:
+                    yield Frame(Kind.END, frames.end_frame(order.record.result))
+                return
+            yield IDLE
+            await self._feed.wait(seen, 1.0)
+
+    def without_lines(self, frame: Frame, skip: int) -> tuple[Frame | None, int]:
+        """The frame just given, without its first ``skip`` lines; and how many are to be skipped still."""
+        if frame.piece is None:
+            return frame, skip
+        chunk = frame.piece.chunk
+        held = chunk.data.count(b"\n")
+        if held < skip:
+            return None, skip - held
+        rest = chunk.data.split(b"\n", skip)[skip]
+        if not rest:
+            return None, 0
+        cut = Chunk(chunk.seq, chunk.first_line + skip, chunk.time, chunk.source, rest)
+        return self._frame(Piece(frame.piece.at, frame.piece.number, cut)), 0
+
+    async def _is_over(self) -> bool:
+        """Whether nothing can follow."""
+        if not self._order.record.finished:
+            return not self._follow and not self._order.has_missing
+        if self._with_events and not self._feed.events.ended:
+            try:
+                while events := await self._feed.events.after(self._last_queued, ask=True):
+                    self._queue.extend(events)
+            except ProctorError:
+                return False
+        return True
+
+    # -- state changes --------------------------------------------------------------------------------------------
+
+    @property
+    def _last_queued(self) -> int:
+        return self._queue[-1].seq if self._queue else self._event
+
+    async def _load(self) -> None:
+        """The newest record and state changes. Without controllers the log goes on with what is known."""
+        try:
+            self._order.update(await self._feed.record())
+            if self._with_events and len(self._queue) < 1000:
+                self._queue.extend(await self._feed.events.after(self._last_queued))
+        except ProctorError as fault:
+            log.debug("record_not_read", run=self._feed.run, error=fault.message)
+
+    def _due_events(self, *, read_to_end: bool) -> list[Frame]:
+        """Changes to show now. An attempt's end is shown behind its log."""
+        due = []
+        while self._queue:
+            event = self._queue[0]
+            number = None
+            if event.step_id is not None and event.attempt is not None:
+                number = self._order.record.number_of_attempt(event.step_id, event.attempt)
+                if event.new in ENDS and not read_to_end and not self._order.is_shown(event.step_id, event.attempt):
+                    break
+            del self._queue[0]
+            self._event = event.seq
+            if event.kind == "step" and self._shows(event, number):
+                due.append(Frame(Kind.STEP, frames.event_frame(self._cursor(), event)))
+        return due
+
+    def _shows(self, event: EventView, number: int | None) -> bool:
+        if self._step is None:
+            return True
+        if number is not None:
+            return matches_step(self._order.record.attempts[number], self._step)
+        return self._step in {event.step, (event.step or "").partition("[")[0], event.step_id}
+
+    # -- what is missing ------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> AsyncIterator[Frame]:
+        """Announce what will not come any more. Everything stored before the stream was read is shown by now."""
+        order = self._order
+        now = self._loop.time()
+        if not order.has_missing:
+            self._missing_since = None
+        elif self._missing_since is None:
+            # Look once more from where something is missing: a replica of the stream may have lagged behind.
+            self._missing_since = now
+            order.pos = order.cursor(0).base
+        elif now - self._missing_since >= 0.5:
+            self._missing_since = None
+            for shown in order.settle():
+                yield self._frame(shown)
+        if not order.has_holes:
+            self._hole_since = None
+        elif self._hole_since is None:
+            self._hole_since = now
+        elif now - self._hole_since >= HOLE_PATIENCE and await self._front_is_gone():
+            for shown in order.settle_holes():
+                yield self._frame(shown)
+
+    async def _front_is_gone(self) -> bool:
+        """Whether the stream has dropped messages from the time of this run."""
+        try:
+            first = await self._bus.direct_get(subjects.LOG_STREAM, start_seq=1, batch=1)
+        except BusError:
+            return False
+        return not first or first[0].time > self._order.record.created_at
+
+    # -- frames ---------------------------------------------------------------------------------------------------
+
+    def _cursor(self) -> str:
+        return encode(self._order.cursor(self._event), self._bound)
+
+    def _frame(self, shown: Shown) -> Frame:
+        record: Record = self._order.record
+        entry = record.attempts[shown.number]
+        if not isinstance(shown, Piece):
+            return Frame(Kind.GAP, frames.gap_frame(self._cursor(), shown, entry), None, shown)
+        body = shown.body
+        if body is None:
+            body = frames.chunk_body(shown, entry)
+            if self._feed.viewers > 1:
+                shown.body = body
+        return Frame(Kind.CHUNK, frames.chunk_frame(self._cursor(), body), shown, shown)

@@ -1,0 +1,157 @@
+"""Putting the service together: what it needs, in the order in which it is needed, and its routes."""
+
+from contextlib import AsyncExitStack
+
+import structlog
+from fastapi import FastAPI
+from starlette.routing import WebSocketRoute
+
+from proctor_api import errors, openapi, server
+from proctor_api.auth import Authenticator
+from proctor_api.context import ProcessContext
+from proctor_api.controller_client import ControllerClient
+from proctor_api.figures import Figures
+from proctor_api.idempotency import Idempotency
+from proctor_api.limits import RateLimit, Sockets
+from proctor_api.logs.feeds import Feeds
+from proctor_api.middleware import Frame
+from proctor_api.migrations import CHAIN
+from proctor_api.routes import ALL_ROUTERS, SOCKETS
+from proctor_api.settings import ApiSettings
+from proctor_api.store.keys import KeyStore
+from proctor_api.store.tokens import TokenStore
+from proctor_api.watch import Watch
+from proctor_common.bus import Bus, BusError, BusOptions
+from proctor_common.clock import SystemClock
+from proctor_common.errors import ProctorError
+from proctor_common.metrics import make_registry, observe_bus
+from proctor_common.pg import make_engine, migrate
+from proctor_common.service import Background, StartError, Stop
+
+log = structlog.get_logger(__name__)
+
+USES_SECONDS = 30.0
+SWEEP_SECONDS = 3600.0
+
+
+def make_app(context: ProcessContext) -> FastAPI:
+    """The application over a context; nothing is connected here."""
+    app = FastAPI(
+        title="Proctor",
+        version=openapi.version(),
+        description=openapi.DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        strict_content_type=False,
+    )
+    app.state.context = context
+    app.add_middleware(Frame, figures=context.figures)
+    errors.install(app)
+    for router in ALL_ROUTERS:
+        app.include_router(router)
+    for path, endpoint in SOCKETS:
+        app.router.routes.append(WebSocketRoute(path, endpoint))
+    openapi.install(app)
+    return app
+
+
+async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ProcessContext:
+    """Connect to PostgreSQL and NATS, bring the schema up to date, store the first token; ``stack`` ends it all.
+
+    Waits ``start_timeout`` seconds for both. Raises StartError.
+    """
+    clock = SystemClock()
+    engine = make_engine(
+        settings.database_url,
+        application_name="proctor-api",
+        password=settings.database_password.get_secret_value() if settings.database_password else None,
+        pool_size=settings.database_pool,
+    )
+    stack.push_async_callback(engine.dispose)
+    await migrate(engine, CHAIN, wait=settings.start_timeout)
+    tokens = TokenStore(engine)
+    if settings.first_token is not None:
+        try:
+            if await tokens.add_first(settings.first_token.get_secret_value()):
+                log.info("first_token_stored")
+        except ProctorError as fault:
+            raise StartError(fault.message) from fault
+    options = BusOptions(
+        servers=settings.nats_urls,
+        name="proctor-api",
+        inbox_prefix=settings.nats_inbox,
+        nkey_seed=settings.nats_nkey.get_secret_value() if settings.nats_nkey else None,
+        ca_file=str(settings.nats_ca_file) if settings.nats_ca_file else None,
+        start_timeout=settings.start_timeout,
+    )
+    try:
+        bus = await stack.enter_async_context(Bus(options))
+    except BusError as fault:
+        raise StartError(str(fault)) from fault
+    registry = make_registry()
+    observe_bus(registry, bus)
+    controllers = ControllerClient(bus, settings.call_timeout)
+    watch = Watch(bus, controllers)
+    await watch.start()
+    context = ProcessContext(
+        settings=settings,
+        clock=clock,
+        bus=bus,
+        engine=engine,
+        tokens=tokens,
+        auth=Authenticator(settings, tokens, clock),
+        controllers=controllers,
+        idempotency=Idempotency(KeyStore(engine)),
+        feeds=Feeds(bus, controllers, watch, settings.log_tick),
+        watch=watch,
+        sockets=Sockets(settings.sockets_per_token),
+        tries=RateLimit(settings.login_tries, 60.0, clock.monotonic),
+        registry=registry,
+        figures=Figures(registry),
+    )
+    context.figures.gauge("proctor_api_websockets", "Open websockets", lambda: context.sockets.total)
+    context.figures.gauge("proctor_api_watched_runs", "Runs whose log somebody follows", lambda: context.feeds.count)
+    return context
+
+
+async def serve(settings: ApiSettings, stop: Stop) -> None:
+    """Run the service until the stop is asked for. Raises StartError."""
+    for fault in settings.plaintext_faults:
+        log.warning("plaintext_allowed", fault=fault)
+    if settings.no_auth:
+        log.warning("no_auth", meaning="every caller is admin")
+    async with AsyncExitStack() as stack:
+        listening = server.bind(settings.address)
+        stack.callback(listening.close)
+        context = await make_context(settings, stack)
+        http = server.make_server(make_app(context), settings)
+        background = await stack.enter_async_context(Background(stop))
+        background.start("watch", context.watch.run())
+        background.start("heal", context.watch.heal())
+        background.start("token uses", _note_uses(context, stop))
+        background.start("sweep", _sweep(context, stop))
+        log.info("listening", http=settings.http, tls=settings.tls)
+        await server.run(http, listening, stop)
+
+
+async def _note_uses(context: ProcessContext, stop: Stop) -> None:
+    """Write down when tokens were used, many at once."""
+    ending = False
+    while not ending:
+        ending = await stop.sleep(USES_SECONDS)
+        uses = context.auth.take_uses()
+        if uses:
+            try:
+                await context.tokens.note_use(uses)
+            except ProctorError as fault:
+                log.warning("token_uses_lost", error=fault.message)
+
+
+async def _sweep(context: ProcessContext, stop: Stop) -> None:
+    """Drop idempotency keys that are over their time."""
+    while not await stop.sleep(SWEEP_SECONDS):
+        try:
+            await KeyStore(context.engine).sweep()
+        except ProctorError as fault:
+            log.warning("sweep_failed", error=fault.message)

@@ -1,0 +1,115 @@
+"""Agents: who they are, giving them no more work, permitting and joining new ones."""
+
+from fastapi import Request, Response
+
+from proctor_api.controller_client import SELF
+from proctor_api.routes.guard import anyone, caller_of, context_of, json_view, needs, router
+from proctor_api.routes.shapes import After, AgentPage, AgentRef, EnrolRequest, JoinRequest, Limit
+from proctor_common.errors import Code, ProctorError
+from proctor_common.messages import calls
+from proctor_common.messages.views import AgentView, EnrolmentView, JoinView
+from proctor_common.states import Role
+
+routes = router()
+
+
+@routes.get("/v1/agents", response_model=AgentPage, tags=["agents"], summary="Agents", openapi_extra=needs(Role.VIEWER))
+async def list_agents(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+    """Agents that the token may see, by host name, with their plugins and methods."""
+    body = calls.AgentList(limit=limit, cursor=cursor)
+    return json_view(await context_of(request).controllers.ask("agent.list", caller_of(request).actor, body))
+
+
+@routes.get(
+    "/v1/agents/{agent}",
+    response_model=AgentView,
+    tags=["agents"],
+    summary="An agent",
+    openapi_extra=needs(Role.VIEWER),
+)
+async def get_agent(request: Request, agent: AgentRef) -> Response:
+    """One agent by its id, host name or number."""
+    return await _of_agent(request, "agent.get", agent)
+
+
+@routes.post(
+    "/v1/agents/{agent}/drain",
+    status_code=202,
+    response_model=AgentView,
+    tags=["agents"],
+    summary="Give an agent no more work",
+    openapi_extra=needs(Role.ADMIN),
+)
+async def drain_agent(request: Request, agent: AgentRef) -> Response:
+    """What runs there goes on to its end."""
+    return await _of_agent(request, "agent.drain", agent, 202)
+
+
+@routes.post(
+    "/v1/agents/{agent}/undrain",
+    status_code=202,
+    response_model=AgentView,
+    tags=["agents"],
+    summary="Give an agent work again",
+    openapi_extra=needs(Role.ADMIN),
+)
+async def undrain_agent(request: Request, agent: AgentRef) -> Response:
+    """The end of a drain."""
+    return await _of_agent(request, "agent.undrain", agent, 202)
+
+
+@routes.delete(
+    "/v1/agents/{agent}",
+    response_model=AgentView,
+    tags=["agents"],
+    summary="Remove an agent",
+    openapi_extra=needs(Role.ADMIN),
+)
+async def remove_agent(request: Request, agent: AgentRef) -> Response:
+    """Its credentials end at once and its connection is closed."""
+    return await _of_agent(request, "agent.remove", agent)
+
+
+@routes.post(
+    "/v1/agents/enrolments",
+    status_code=201,
+    response_model=EnrolmentView,
+    tags=["agents"],
+    summary="Permit a new agent",
+    openapi_extra=needs(Role.ADMIN),
+)
+async def enrol_agent(request: Request, enrolment: EnrolRequest) -> Response:
+    """A join token, shown this once: good for one agent, one host name and 15 minutes."""
+    body = calls.Enrol(host=enrolment.host, groups=enrolment.groups, labels=enrolment.labels)
+    view = await context_of(request).controllers.ask("agent.enrol", caller_of(request).actor, body)
+    return json_view(view, 201)
+
+
+@routes.post(
+    "/v1/agents/join",
+    response_model=JoinView,
+    tags=["agents"],
+    summary="Join as an agent",
+    openapi_extra=anyone(),
+)
+async def join_agent(request: Request, joining: JoinRequest) -> Response:
+    """Used by the agent itself. The same key again within the time gets the same answer; another key a 409."""
+    context = context_of(request)
+    count_try(request)
+    body = calls.Join(token=joining.token, public_key=joining.public_key)
+    return json_view(await context.controllers.ask("agent.join", SELF, body))
+
+
+def count_try(request: Request) -> None:
+    """Raises 429 when this address has tried too often."""
+    context = context_of(request)
+    address = request.client.host if request.client is not None else "?"
+    wait = context.tries.take(f"{request.url.path} {address}")
+    if wait:
+        tries = context.settings.login_tries
+        raise ProctorError(Code.TOO_MANY, f"{tries} tries a minute are allowed from one address", retry_after=wait)
+
+
+async def _of_agent(request: Request, op: str, agent: str, status: int = 200) -> Response:
+    view = await context_of(request).controllers.ask(op, caller_of(request).actor, calls.AgentRef(agent=agent))
+    return json_view(view, status)

@@ -1,0 +1,109 @@
+"""Swagger UI from the wheel, with nothing from other places and no script in the page."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import orjson
+from fastapi import Request, Response
+
+from proctor_api.routes.guard import anyone, router
+from proctor_api.routes.session import PAGE_POLICY
+from proctor_common.errors import not_found
+
+routes = router()
+
+DOCS_POLICY = (
+    # Swagger UI writes style attributes; scripts come from files alone.
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Proctor API</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<link rel="icon" type="image/png" href="/docs/assets/favicon-32x32.png"></head>
+<body><div id="swagger-ui"></div>
+<script src="/docs/assets/swagger-ui-bundle.js"></script>
+<script src="/docs/assets/docs.js"></script></body></html>
+"""
+DOCS_SCRIPT = """\
+window.ui = SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  persistAuthorization: false,
+  validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis],
+});
+"""
+LOGIN_SCRIPT = """\
+const form = document.getElementById("login");
+const fault = document.getElementById("fault");
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  fault.textContent = "";
+  try {
+    const answer = await fetch("/v1/session", {
+      method: "POST",
+      headers: {"Content-Type": "application/json"},
+      body: JSON.stringify({token: document.getElementById("token").value.trim()}),
+    });
+    if (answer.ok) {
+      window.location.assign("/docs");
+      return;
+    }
+    const problem = await answer.json();
+    fault.textContent = problem.detail || "refused";
+  } catch (error) {
+    fault.textContent = "the api does not answer";
+  }
+});
+"""
+LOGIN_STYLE = """\
+body { font: 16px/1.5 system-ui, sans-serif; background: #f5f6f8; color: #1c2330; margin: 0; }
+main { max-width: 24rem; margin: 15vh auto 0; padding: 2rem; background: #fff; border-radius: .5rem; }
+label, input, button { display: block; width: 100%; box-sizing: border-box; }
+input, button { font: inherit; padding: .5rem; margin: .25rem 0 1rem; }
+button { background: #1f4fbf; color: #fff; border: 0; border-radius: .25rem; cursor: pointer; }
+#fault { color: #a4161a; min-height: 1.5em; }
+"""
+OWN = {
+    "docs.js": (DOCS_SCRIPT, "text/javascript"),
+    "login.js": (LOGIN_SCRIPT, "text/javascript"),
+    "login.css": (LOGIN_STYLE, "text/css"),
+}
+BUNDLED = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+
+
+@routes.get("/docs", include_in_schema=False, openapi_extra=anyone())
+async def show_docs() -> Response:
+    """The page."""
+    return Response(PAGE, media_type="text/html", headers={"Content-Security-Policy": DOCS_POLICY})
+
+
+@routes.get("/openapi.json", include_in_schema=False, openapi_extra=anyone())
+async def show_openapi(request: Request) -> Response:
+    """The document."""
+    return Response(orjson.dumps(request.app.openapi()), media_type="application/json")
+
+
+@routes.get("/docs/assets/{name}", include_in_schema=False, openapi_extra=anyone())
+async def show_asset(name: str) -> Response:
+    """A script, style sheet or picture of our pages."""
+    headers = {"Cache-Control": "public, max-age=3600", "Content-Security-Policy": PAGE_POLICY}
+    if name in OWN:
+        text, kind = OWN[name]
+        return Response(text, media_type=kind, headers=headers)
+    if name in BUNDLED:
+        return Response((bundle() / name).read_bytes(), media_type=BUNDLED[name], headers=headers)
+    raise not_found("file", name)
+
+
+def bundle() -> Path:
+    """The folder of the bundled Swagger UI; its name holds a version."""
+    vendor = Path(str(files("swagger_ui_bundle"))) / "vendor"
+    return next(path for path in sorted(vendor.iterdir(), reverse=True) if path.name.startswith("swagger-ui"))

@@ -1,0 +1,102 @@
+"""Before a route runs: who asks, may they, is the body sound. Routes say their role; one that says none does not start.
+
+The order matters: a stranger is refused before a byte of the body is read.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from proctor_api.bodies import URL_LIMIT, parse_json, read_body, refuse_nul, too_large
+from proctor_api.context import caller_of, context_of
+from proctor_common.errors import Code, ProctorError
+from proctor_common.states import Role
+
+ROLE = "x-proctor-role"
+OPEN = "anyone"
+WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+JSON = "application/json"
+
+__all__ = ["JSON", "GuardedRoute", "anyone", "caller_of", "context_of", "json_view", "needs", "router"]
+
+
+def needs(role: Role, **extra: Any) -> dict[str, Any]:
+    """``openapi_extra`` of a route that asks for a role."""
+    return {ROLE: role.value, **extra}
+
+
+def anyone(**extra: Any) -> dict[str, Any]:
+    """``openapi_extra`` of a route that asks for no token."""
+    return {ROLE: OPEN, "security": [], **extra}
+
+
+class StrictRequest(Request):
+    """A request whose body has been read and parsed already."""
+
+    def __init__(self, request: Request, raw: bytes, value: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._raw = raw
+        self._value = value
+
+    async def body(self) -> bytes:
+        return self._raw
+
+    async def json(self) -> Any:
+        return self._value
+
+
+class GuardedRoute(APIRoute):
+    """A route with a role."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+        word = (self.openapi_extra or {}).get(ROLE)
+        if word is None:
+            raise RuntimeError(f"{self.path} says no role")
+        role = None if word == OPEN else Role(word)
+        takes_json = self.body_field is not None
+
+        async def handle(request: Request) -> Response:
+            _check_url(request)
+            context = context_of(request)
+            if role is not None:
+                caller = await context.auth.caller(request)
+                request.state.caller = caller
+                caller.require(role)
+            if request.method in WITH_BODY:
+                raw = await read_body(request, context.settings.body_limit)
+                value = _json_of(request, raw) if takes_json else None
+                request = StrictRequest(request, raw, value)
+            return await inner(request)
+
+        return handle
+
+
+def router() -> APIRouter:
+    """A router whose routes are guarded."""
+    return APIRouter(route_class=GuardedRoute)
+
+
+def json_view(data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A view's JSON as the controller made it."""
+    return Response(data, status, headers, JSON)
+
+
+def _json_of(request: Request, raw: bytes) -> Any:
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if raw and kind != JSON and not kind.endswith("+json"):
+        raise ProctorError(Code.BAD_JSON, f"the body must be JSON (Content-Type: application/json), not {kind[:100]}")
+    return parse_json(raw)
+
+
+def _check_url(request: Request) -> None:
+    scope = request.scope
+    if len(scope["raw_path"]) + len(scope["query_string"]) > URL_LIMIT:
+        raise too_large("the URL", URL_LIMIT)
+    for name, value in request.path_params.items():
+        refuse_nul(name, str(value))
+    if b"%00" in scope["query_string"]:
+        for name, value in request.query_params.multi_items():
+            refuse_nul(name, value)

@@ -1,0 +1,96 @@
+"""Browsers: a page that takes a token, the session cookie that it gets, the end of the session."""
+
+from datetime import timedelta
+
+from fastapi import Request, Response
+
+from proctor_api.auth import COOKIE, SESSION_PREFIX
+from proctor_api.routes.agents import count_try
+from proctor_api.routes.guard import anyone, context_of, json_view, router
+from proctor_api.routes.shapes import SessionRequest, SessionView
+from proctor_common.errors import Code, ProctorError
+from proctor_common.ids import new_token, token_hash
+
+routes = router()
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Proctor: log in</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/docs/assets/login.css"></head>
+<body><main><h1>Proctor</h1>
+<form id="login"><label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<button type="submit">Log in</button><p id="fault" role="alert"></p></form>
+<p><a href="/docs">API documentation</a></p></main>
+<script src="/docs/assets/login.js"></script></body></html>
+"""
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@routes.get("/login", include_in_schema=False, openapi_extra=anyone())
+async def login_page() -> Response:
+    """The page."""
+    return Response(PAGE, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+@routes.post(
+    "/v1/session",
+    status_code=201,
+    response_model=SessionView,
+    tags=["access"],
+    summary="Open a browser's session",
+    openapi_extra=anyone(),
+)
+async def open_session(request: Request, given: SessionRequest) -> Response:
+    """Takes a token and sets the session's cookie (HttpOnly, SameSite=Strict)."""
+    context = context_of(request)
+    count_try(request)
+    if "origin" in request.headers and not context.auth.is_own_origin(request):
+        raise ProctorError(Code.FORBIDDEN, "a session is opened from our own pages only (Origin)")
+    if context.settings.no_auth:
+        raise ProctorError(Code.CONFLICT, "the api runs without authentication: no session is needed")
+    caller = await context.auth.by_secret("bearer", given.token)
+    token = caller.actor.token
+    if token is None:
+        raise ProctorError(Code.UNAUTHENTICATED, "the token is not known, expired or revoked")
+    secret = new_token(SESSION_PREFIX)
+    expires = context.clock.now() + timedelta(hours=context.settings.session_hours)
+    await context.tokens.open_session(secret, token, expires)
+    await context.controllers.audit(caller.actor, "session.open", token)
+    view = SessionView(name=caller.actor.name, role=caller.actor.role, groups=caller.actor.groups, expires_at=expires)
+    response = json_view(view.encode(), 201)
+    response.set_cookie(
+        COOKIE,
+        secret,
+        max_age=int(context.settings.session_hours * 3600),
+        path="/",
+        secure=_is_secure(request),
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+@routes.delete(
+    "/v1/session", status_code=204, tags=["access"], summary="End the browser's session", openapi_extra=anyone()
+)
+async def close_session(request: Request) -> Response:
+    """Of no effect where there is none."""
+    context = context_of(request)
+    secret = request.cookies.get(COOKIE)
+    if secret:
+        if not context.auth.is_own_origin(request):
+            raise ProctorError(Code.FORBIDDEN, "a session is ended from our own pages only (Origin)")
+        await context.tokens.close_session(token_hash(secret))
+        context.auth.forget_session(secret)
+    response = Response(status_code=204)
+    response.delete_cookie(COOKIE, path="/", secure=_is_secure(request), httponly=True, samesite="strict")
+    return response
+
+
+def _is_secure(request: Request) -> bool:
+    public = context_of(request).settings.public_url
+    return request.url.scheme == "https" or (public is not None and public.startswith("https:"))

@@ -1,0 +1,229 @@
+"""What native routes take and give: strict request bodies, typed pages for the OpenAPI document, path and query types."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from proctor_common.errors import faults
+from proctor_common.messages.views import AgentView, AuditView, EventView, GroupView, RunView, StepView, View
+from proctor_common.states import Role
+
+MAX_LABELS = 32
+LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
+
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,63}$")]
+GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Labels = dict[str, Annotated[str, StringConstraints(max_length=200)]]
+
+RunRef = Annotated[str, Path(description="The run's id or number", max_length=64, examples=["1"])]
+AgentRef = Annotated[str, Path(description="The agent's id, host name or number", max_length=64, examples=["local-1"])]
+GroupRef = Annotated[str, Path(description="The group's name", max_length=64, examples=["lab-a"])]
+Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many rows; there may be fewer")]
+After = Annotated[str | None, Query(alias="cursor", max_length=4096, description="`next` of the page before")]
+
+
+class Body(BaseModel):
+    """A request's body: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CaseRequest(Body):
+    """A test case: one method of a plugin, once, on one agent. One of host, group, labels says where."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "plugin": "linux_system",
+                "method": "run_shell",
+                "host": "local-1",
+                "parameters": {"command": "echo", "args": "hello"},
+            }
+        }
+    )
+
+    plugin: Word
+    method: Word
+    host: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    group: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    labels: Labels | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
+    target: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        default=None, description="One of the agent's SSH endpoints; absent: its default"
+    )
+    parameters: dict[str, Any] = Field(default={}, description="As the method's JSON Schema says")
+    timeout: float | str | None = Field(default=None, description="Seconds, or a number with ms, s, m, h or d")
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+
+
+class RunRequest(Body):
+    """A run of a plan: an object, YAML or JSON text, or a stored plan's name (and version)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "plan": {
+                    "testplan_version": "2026-12-01",
+                    "name": "hello",
+                    "steps": {
+                        "hello": {
+                            "uses": "linux_system.run_shell",
+                            "runs_on": {"host": "local-1"},
+                            "with": {"command": "echo", "args": "hello"},
+                        }
+                    },
+                }
+            }
+        }
+    )
+
+    plan: dict[str, Any] | str
+    parameters: dict[str, Any] = {}
+    group: GroupName | None = None
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+
+
+class EnrolRequest(Body):
+    """Permission for a new agent, good once, for 15 minutes and for this host name."""
+
+    host: HostName = Field(examples=["builder-7"])
+    groups: list[GroupName] = Field(default=[], max_length=100)
+    labels: Labels = Field(default={}, max_length=MAX_LABELS)
+
+
+class JoinRequest(Body):
+    """What an agent joins with."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    public_key: Annotated[str, StringConstraints(pattern=r"^U[A-Z2-7]{55}$")] = Field(
+        description="The agent's own nkey: `U` and 55 characters of base32"
+    )
+
+
+class TokenRequest(Body):
+    """A new token. ``groups``: bound to them; absent: bound to none."""
+
+    name: Word = Field(examples=["ci"])
+    role: Role = Field(examples=["runner"])
+    groups: list[GroupName] | None = Field(default=None, min_length=1, max_length=100)
+    expires: datetime | None = Field(default=None, description="When it ends; absent: never")
+
+
+class SessionRequest(Body):
+    """What a browser's session is opened with."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class TokenView(View):
+    """A token as others may see it."""
+
+    id: str
+    name: str
+    role: Role
+    groups: list[str] | None
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_use: datetime | None
+
+
+class NewTokenView(TokenView):
+    """A new token; ``token`` is shown this once."""
+
+    token: str
+
+
+class SessionView(View):
+    """Who the session belongs to."""
+
+    name: str
+    role: Role
+    groups: list[str] | None
+    expires_at: datetime
+
+
+class RunPage(View):
+    """A page of runs, newest first."""
+
+    items: list[RunView]
+    next: str | None
+
+
+class StepPage(View):
+    """A page of steps, in document order."""
+
+    items: list[StepView]
+    next: str | None
+
+
+class AgentPage(View):
+    """A page of agents, by host name."""
+
+    items: list[AgentView]
+    next: str | None
+
+
+class GroupPage(View):
+    """A page of groups, by name."""
+
+    items: list[GroupView]
+    next: str | None
+
+
+class TokenPage(View):
+    """A page of tokens, oldest first."""
+
+    items: list[TokenView]
+    next: str | None
+
+
+class AuditPage(View):
+    """A page of the audit, newest first."""
+
+    items: list[AuditView]
+    next: str | None
+
+
+class EventsPage(View):
+    """A page of state changes, oldest first."""
+
+    items: list[EventView]
+    next: str | None
+
+
+class Standing(View):
+    """Whether the process lives or may be given work."""
+
+    status: Literal["ok", "failed"]
+    checks: dict[str, str] = {}
+
+
+class VersionView(View):
+    """What runs here."""
+
+    version: str
+    api: list[str]
+
+
+_DURATION = re.compile(r"^([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+LONGEST = 30 * 86400.0
+
+
+def seconds_of(value: float | str | None, path: str) -> float | None:
+    """A duration in seconds. Raises 422 that says how one is written."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        found = _DURATION.match(value)
+        seconds = float(found[1]) * _UNITS[found[2]] if found else -1.0
+    else:
+        seconds = value
+    if not 0 < seconds <= LONGEST:
+        text = f"{path}: a duration is a number of seconds, or one with ms, s, m, h or d; above 0, at most 30 d"
+        raise faults([{"code": "duration", "message": text, "path": path, "line": None, "column": None}])
+    return seconds

@@ -1,0 +1,68 @@
+"""Health, readiness, metrics, version."""
+
+import asyncio
+
+from fastapi import Request, Response
+
+from proctor_api import openapi
+from proctor_api.routes.guard import anyone, context_of, json_view, needs, router
+from proctor_api.routes.shapes import Standing, VersionView
+from proctor_common import metrics
+from proctor_common.bus import BusError
+from proctor_common.errors import ProctorError
+from proctor_common.pg import check_database
+from proctor_common.states import Role
+
+routes = router()
+
+CHECK_SECONDS = 2.0
+
+
+@routes.get(
+    "/healthz", response_model=Standing, tags=["system"], summary="Whether the process lives", openapi_extra=anyone()
+)
+async def healthz() -> Response:
+    """An answer at all means that the process lives and its loop turns. The bus is watched by a supervisor that
+    replaces a dead connection; while NATS itself is away there is nothing that a restart would mend.
+    """
+    return json_view(Standing(status="ok").encode())
+
+
+@routes.get(
+    "/readyz",
+    response_model=Standing,
+    tags=["system"],
+    summary="Whether requests can be served",
+    openapi_extra=anyone(),
+)
+async def readyz(request: Request) -> Response:
+    """A NATS round trip and a query, 2 s each; 503 where one of them fails."""
+    context = context_of(request)
+
+    async def of(check: str) -> str:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await (context.bus.rtt() if check == "bus" else check_database(context.engine))
+        except (BusError, ProctorError, TimeoutError):
+            return "failed"
+        return "ok"
+
+    names = ("bus", "database")
+    checks = dict(zip(names, await asyncio.gather(*(of(name) for name in names)), strict=True))
+    ready = all(answer == "ok" for answer in checks.values())
+    view = Standing(status="ok" if ready else "failed", checks=checks)
+    return json_view(view.encode(), 200 if ready else 503, {} if ready else {"Retry-After": "2"})
+
+
+@routes.get("/metrics", tags=["system"], summary="Figures for Prometheus", openapi_extra=needs(Role.VIEWER))
+async def show_metrics(request: Request) -> Response:
+    """The text format of Prometheus."""
+    return Response(metrics.render(context_of(request).registry), media_type=metrics.CONTENT_TYPE)
+
+
+@routes.get(
+    "/v1/version", response_model=VersionView, tags=["system"], summary="The version", openapi_extra=needs(Role.VIEWER)
+)
+async def show_version() -> Response:
+    """What runs here."""
+    return json_view(VersionView(version=openapi.version(), api=["v1", "v2.1"]).encode())

@@ -1,0 +1,64 @@
+"""``POST /v1/testcases``: one method, once, on one agent."""
+
+from typing import Any
+
+from fastapi import Request, Response
+
+from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.shapes import CaseRequest, seconds_of
+from proctor_common.errors import faults
+from proctor_common.messages.calls import SubmitCase
+from proctor_common.messages.views import RunView
+from proctor_common.states import Role
+
+routes = router()
+
+STARTED: dict[int | str, dict[str, Any]] = {
+    202: {"headers": {"Location": {"description": "/v1/runs/{id}", "schema": {"type": "string"}}}}
+}
+KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key and body again within 24 hours get the first answer, and start nothing",
+    "schema": {"type": "string", "maxLength": 255},
+}
+
+
+@routes.post(
+    "/v1/testcases",
+    status_code=202,
+    response_model=RunView,
+    responses=STARTED,
+    tags=["runs"],
+    summary="Run a test case",
+    openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
+)
+async def submit_case(request: Request, case: CaseRequest) -> Response:
+    """Start a run of one method. An unknown host, plugin, method or group is a 404 that names it, wrong parameters
+    are a 422 that names all faults, and an agent that is lost or drained is a 409; nothing is started then.
+    """
+    context, caller = context_of(request), caller_of(request)
+    places = [name for name in ("host", "group", "labels") if getattr(case, name) is not None]
+    if len(places) != 1:
+        message = f"one of host, group, labels says where; given: {', '.join(places) or 'none'}"
+        raise faults([{"code": "place", "message": message, "path": "host", "line": None, "column": None}])
+    timeout = seconds_of(case.timeout, "timeout")
+
+    async def begin(run: str) -> Response:
+        body = SubmitCase(
+            run=run,
+            plugin=case.plugin,
+            method=case.method,
+            host=case.host,
+            group=case.group,
+            labels=case.labels,
+            target=case.target,
+            parameters=case.parameters,
+            timeout_s=timeout,
+            name=case.name,
+        )
+        view = await context.controllers.ask("case.submit", caller.actor, body)
+        return json_view(view, 202, {"Location": f"/v1/runs/{run}"})
+
+    return await context.idempotency.start(request, caller, begin)

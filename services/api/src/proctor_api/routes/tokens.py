@@ -1,0 +1,129 @@
+"""Tokens: making, listing and revoking them."""
+
+from fastapi import Request, Response
+
+from proctor_api.auth import TOKEN_PREFIX
+from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.shapes import After, Limit, NewTokenView, TokenPage, TokenRequest, TokenView
+from proctor_api.store.tokens import Token
+from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.ids import is_id, new_token
+from proctor_common.states import Role
+
+routes = router()
+
+
+def view_of(token: Token) -> TokenView:
+    """What others may see of a token."""
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        role=token.role,
+        groups=None if token.groups is None else list(token.groups),
+        created_at=token.created_at,
+        created_by=token.created_by,
+        expires_at=token.expires_at,
+        last_use=token.last_use,
+    )
+
+
+@routes.post(
+    "/v1/tokens",
+    status_code=201,
+    response_model=NewTokenView,
+    tags=["access"],
+    summary="Make a token",
+    openapi_extra=needs(Role.ADMIN),
+)
+async def add_token(request: Request, wanted: TokenRequest) -> Response:
+    """The token itself is shown this once. A token that is bound to groups makes tokens for these only."""
+    context, caller = context_of(request), caller_of(request)
+    if wanted.expires is not None and wanted.expires.tzinfo is None:
+        raise invalid("expires: has no time zone", path="expires", code="no_timezone")
+    if wanted.expires is not None and wanted.expires <= context.clock.now():
+        raise invalid("expires: is in the past", path="expires", code="past")
+    groups = wanted.groups
+    mine = caller.actor.groups
+    if mine is not None:
+        if groups is not None and not set(groups) <= set(mine):
+            raise ProctorError(Code.FORBIDDEN, "a token that is bound to groups makes tokens for its own groups only")
+        groups = groups or mine
+    secret = new_token(TOKEN_PREFIX)
+    made = await context.tokens.add(
+        name=wanted.name,
+        role=wanted.role,
+        groups=sorted(set(groups)) if groups is not None else None,
+        secret=secret,
+        created_by=caller.actor.name,
+        expires_at=wanted.expires,
+    )
+    await context.controllers.audit(
+        caller.actor, "token.create", made.id, name=made.name, role=made.role.value, groups=list(made.groups or [])
+    )
+    view = NewTokenView(**view_of(made).model_dump(), token=secret)
+    return json_view(view.encode(), 201, {"Location": f"/v1/tokens/{made.id}"})
+
+
+@routes.get("/v1/tokens", response_model=TokenPage, tags=["access"], summary="Tokens", openapi_extra=needs(Role.ADMIN))
+async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+    """Tokens, oldest first; never the secrets."""
+    context, caller = context_of(request), caller_of(request)
+    if cursor is not None and not is_id(cursor):
+        raise faults(
+            [
+                {
+                    "code": "cursor",
+                    "message": "cursor: not a cursor",
+                    "path": "query.cursor",
+                    "line": None,
+                    "column": None,
+                }
+            ]
+        )
+    found = await context.tokens.list(limit + 1, cursor)
+    page = found[:limit]
+    shown = [view_of(token) for token in page if _sees(caller.actor.groups, token)]
+    following = page[-1].id if len(found) > limit else None
+    return json_view(TokenPage(items=shown, next=following).encode())
+
+
+@routes.get(
+    "/v1/tokens/{token}",
+    response_model=TokenView,
+    tags=["access"],
+    summary="A token",
+    openapi_extra=needs(Role.ADMIN),
+)
+async def get_token(request: Request, token: str) -> Response:
+    """One token by its id."""
+    return json_view(view_of(await _visible(request, token)).encode())
+
+
+@routes.delete(
+    "/v1/tokens/{token}",
+    response_model=TokenView,
+    tags=["access"],
+    summary="Revoke a token",
+    openapi_extra=needs(Role.ADMIN),
+)
+async def delete_token(request: Request, token: str) -> Response:
+    """It is refused from now on, its sessions with it; its open websockets are closed within a minute."""
+    context, caller = context_of(request), caller_of(request)
+    known = await _visible(request, token)
+    await context.tokens.delete(known.id)
+    context.auth.forget(known.id)
+    await context.controllers.audit(caller.actor, "token.revoke", known.id, name=known.name)
+    return json_view(view_of(known).encode())
+
+
+async def _visible(request: Request, token: str) -> Token:
+    """A token that the caller may see. Raises 404."""
+    found = await context_of(request).tokens.get(token)
+    if found is None or not _sees(caller_of(request).actor.groups, found):
+        raise not_found("token", token)
+    return found
+
+
+def _sees(groups: list[str] | None, token: Token) -> bool:
+    """A bound admin sees the tokens that are bound to no other groups than its own."""
+    return groups is None or (token.groups is not None and set(token.groups) <= set(groups))

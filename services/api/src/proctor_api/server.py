@@ -1,0 +1,124 @@
+"""The HTTP server: uvicorn with a websocket that can be closed while its client takes nothing."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from proctor_api.settings import ApiSettings
+from proctor_common.service import StartError, Stop
+
+CLIENT_FRAME_LIMIT = 4096
+PING_SECONDS = 20.0
+DEAD_SECONDS = 180.0
+"""A client that answers no ping for so long is gone, whatever its kernel acknowledges."""
+LINGER_SECONDS = 120.0
+"""How long a close frame may wait for a client that does not read."""
+DRAIN_SECONDS = 2
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """uvicorn's protocol waits, before it closes, until the client has taken what was sent: for a client that has
+    stopped reading that is never. This one puts the close frame behind what waits, and gives up after a while.
+    """
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close":
+            self.writable.set()
+            self.loop.call_later(LINGER_SECONDS, self._give_up)
+        await super().send(message)
+
+    def _give_up(self) -> None:
+        if not self.disconnected:
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, ended by our :class:`Stop` instead of signals of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(address: tuple[str, int]) -> socket.socket:
+    """A socket that holds the address; it listens later. Raises StartError that names the fault."""
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not _resolves(host, family):
+            raise StartError(f"cannot listen on {host}: no such address")
+        found.bind((host, port))
+        # Claims the port now: two processes may be bound to it, but only one may listen.
+        found.listen(2048)
+    except OSError as fault:
+        found.close()
+        if fault.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"{host}:{port} is taken by another process; choose another address with `http`"
+            ) from fault
+        raise StartError(f"cannot listen on {host}:{port}: {fault.strerror or fault}") from fault
+    except StartError:
+        found.close()
+        raise
+    found.setblocking(False)
+    return found
+
+
+def _resolves(host: str, family: int) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None, family, socket.SOCK_STREAM))
+    except (socket.gaierror, UnicodeError):
+        return False
+
+
+def make_server(app: FastAPI, settings: ApiSettings) -> Server:
+    """A server for the app. Raises StartError where the certificate or key cannot be used."""
+    config = uvicorn.Config(
+        app,
+        ws=Socket,
+        http="httptools",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=CLIENT_FRAME_LIMIT,
+        ws_per_message_deflate=False,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=DEAD_SECONDS,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        ssl_certfile=settings.tls_cert_file,
+        ssl_keyfile=settings.tls_key_file,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as fault:
+        raise StartError(f"cannot use tls_cert_file and tls_key_file: {fault}") from fault
+    return Server(config)
+
+
+async def run(server: Server, listening: socket.socket, stop: Stop) -> None:
+    """Serve until the stop is asked for; open websockets are closed with 1012."""
+    serving = asyncio.create_task(server.serve([listening]), name="http")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+    finally:
+        stopping.cancel()
+        if not serving.done():
+            serving.cancel()
+            await asyncio.wait({serving}, timeout=DRAIN_SECONDS)

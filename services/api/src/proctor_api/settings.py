@@ -1,0 +1,125 @@
+"""What an operator can set: ``PROCTOR_API_<NAME>`` in the environment, ``<name>`` in the TOML file of ``--config``."""
+
+import ipaddress
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, model_validator
+
+from proctor_common.settings import ServiceSettings
+
+LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+
+
+class ApiSettings(ServiceSettings):
+    """Times in seconds, sizes in bytes. A secret may also be given as ``<name>_file``."""
+
+    SERVICE: ClassVar[str] = "api"
+
+    http: str = "127.0.0.1:8774"
+    """Address and port to listen on; ``[::1]:8774`` for IPv6."""
+    metrics_http: str | None = None
+    """A second address that serves ``/metrics`` alone, without a token."""
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    allow_plaintext: bool = False
+    """Allow HTTP and NATS in the clear beyond loopback; warned of at each start."""
+
+    database_url: str
+    """``postgresql://user@host:port/name``, by socket ``postgresql://user@/name?host=/folder``."""
+    database_password: SecretStr | None = None
+    database_pool: int = Field(default=8, ge=1, le=200)
+
+    nats_urls: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    nats_nkey: SecretStr | None = None
+    """The api's nkey seed."""
+    nats_ca_file: Path | None = None
+    nats_inbox: str = Field(default="_INBOX_api", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+
+    first_token: SecretStr | None = None
+    """Becomes an admin's token when the database has no admin token."""
+    no_auth: bool = False
+    """Every caller is admin; on a loopback address only."""
+    anonymous: Literal["none", "viewer", "results"] = "none"
+    """What a caller without a token may do."""
+    public_url: str | None = None
+    """Where browsers find the api, if not under the name they ask for."""
+    origins: tuple[str, ...] = ()
+    """Further origins whose pages may use the session cookie."""
+
+    start_timeout: float = Field(default=30.0, ge=0, le=600)
+    """How long to wait at the start for NATS and PostgreSQL."""
+    call_timeout: float = Field(default=10.0, gt=0, le=60)
+    """How long a request to the controllers may take."""
+    body_limit: int = Field(default=1024 * 1024, ge=1024)
+    token_cache: float = Field(default=3.0, ge=0, le=10)
+    """How long a token that was looked up is believed without asking again."""
+    token_check: float = Field(default=60.0, gt=0)
+    """How often an open websocket's token is checked again."""
+    session_hours: float = Field(default=12.0, gt=0, le=24 * 30)
+    login_tries: int = Field(default=10, ge=1)
+    """Tries a minute and address at ``/v1/session`` and ``/v1/agents/join``."""
+    sockets_per_token: int = Field(default=200, ge=1)
+    heartbeat: float = Field(default=15.0, gt=0)
+    slow_viewer: float = Field(default=60.0, gt=0)
+    """A websocket whose client took nothing for so long is closed with 4408."""
+    log_tick: float = Field(default=1.0, gt=0, le=60)
+    """How often a tail looks into the stream without having been woken."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of ``http``."""
+        return split_address(self.http)
+
+    @property
+    def tls(self) -> bool:
+        """Whether HTTPS is spoken."""
+        return self.tls_cert_file is not None
+
+    @property
+    def plaintext_faults(self) -> list[str]:
+        """Where something is spoken in the clear beyond loopback."""
+        found = []
+        if not self.tls and not is_loopback(self.address[0]):
+            found.append(f"http {self.http} is beyond loopback and has no TLS")
+        for url in self.nats_urls:
+            if self.nats_ca_file is None and not is_loopback(urlsplit(url).hostname or ""):
+                found.append("nats_urls go beyond loopback and there is no nats_ca_file")
+        return found
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        host, _ = split_address(self.http)
+        if self.metrics_http is not None:
+            split_address(self.metrics_http)
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file belong together")
+        if self.no_auth and not is_loopback(host):
+            raise ValueError(f"no_auth makes every caller admin: http must be a loopback address, not {host}")
+        if self.plaintext_faults and not self.allow_plaintext:
+            raise ValueError(f"{'; '.join(self.plaintext_faults)} (allow_plaintext = true allows it)")
+        for url in (self.public_url, *self.origins):
+            if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc):
+                raise ValueError(f"not an http or https address: {url}")
+        return self
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError that names the fault."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"not ADDRESS:PORT: {text}")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the name or address can only mean this machine."""
+    if host.lower() in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,138 @@
+"""The websockets: a run's log, a run's state changes, the state changes of all runs (interfaces.md 4)."""
+
+import base64
+from collections.abc import AsyncIterator
+
+from starlette.websockets import WebSocket
+
+from proctor_api.auth import Caller
+from proctor_api.context import ProcessContext
+from proctor_api.logs import frames
+from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
+from proctor_api.logs.events import EventPage
+from proctor_api.logs.feeds import Feed
+from proctor_api.logs.viewer import Kind, Viewer
+from proctor_api.sockets import TooSlow, parameter, serve
+from proctor_common.errors import ProctorError
+from proctor_common.messages.calls import EventList, RunRef
+from proctor_common.messages.views import EventView, RunLogIndex
+
+QUIET = 1.0
+"""Seconds without an event after which a socket looks whether a heartbeat is due."""
+
+
+async def tail_log(socket: WebSocket) -> None:
+    """``WS /v1/runs/{run}/logs/tail?after=&step=``."""
+
+    async def texts(context: ProcessContext, caller: Caller) -> AsyncIterator[str | None]:
+        step, after = parameter(socket, "step"), parameter(socket, "after")
+        index = await _index(context, caller, socket)
+        async with context.feeds.open(index.run) as feed:
+            viewer = Viewer(feed, context.bus, step=step)
+            await viewer.open(after)
+            counted = context.figures.log_bytes
+            async for frame in viewer.frames():
+                if frame.piece is not None:
+                    counted.inc(len(frame.piece.chunk.data))
+                yield None if frame.kind is Kind.IDLE else frame.text
+
+    await serve(socket, texts)
+
+
+async def tail_run_events(socket: WebSocket) -> None:
+    """``WS /v1/runs/{run}/events?after=``: every state change of one run, then ``end``."""
+
+    async def texts(context: ProcessContext, caller: Caller) -> AsyncIterator[str | None]:
+        after = parameter(socket, "after")
+        index = await _index(context, caller, socket)
+        bound = binding(index.run, "events")
+        seen = decode(after, bound).event if after is not None else 0
+        async with context.feeds.open(index.run) as feed:
+            async for event in _events(feed, seen):
+                if event is None:
+                    yield None
+                    continue
+                yield frames.event_frame(encode(Cursor(event=event.seq), bound), event)
+                if event.kind == "run" and event.new == "finished":
+                    yield frames.end_frame(event.result)
+                    return
+
+    await serve(socket, texts)
+
+
+async def _events(feed: Feed, seen: int) -> AsyncIterator[EventView | None]:
+    """A run's events behind the ``seen``-th; None where there are none just now."""
+    first = True
+    quiet = 0
+    while True:
+        wakes = feed.wakes
+        events: list[EventView] = []
+        try:
+            # What was announced is known; a run that is quiet for long is asked about.
+            events = await feed.events.after(seen, ask=first or quiet >= 15)
+            first = False
+            quiet = 0 if events or quiet >= 15 else quiet + 1
+        except ProctorError:
+            if first:
+                raise
+        for event in events:
+            seen = event.seq
+            yield event
+        if not events:
+            yield None
+            await feed.wait(wakes, QUIET)
+
+
+async def tail_all_events(socket: WebSocket) -> None:
+    """``WS /v1/events?after=``: the state changes of all runs that the caller may see, from now on or from a cursor."""
+
+    async def texts(context: ProcessContext, caller: Caller) -> AsyncIterator[str | None]:
+        after = _global_cursor(parameter(socket, "after"))
+        subscriber = context.watch.subscribe()
+        try:
+            seen: dict[str, int] = {}
+            while after is not None:
+                page = await context.controllers.view(EventPage, "run.events", caller.actor, EventList(after=after))
+                for event in page.items:
+                    after = max(after, event.cursor)
+                    seen[event.run] = event.seq
+                    yield frames.event_frame(_global_text(event.cursor), event)
+                if page.next is None or not page.items:
+                    break
+            while True:
+                got = await subscriber.next(QUIET)
+                if subscriber.late:
+                    raise TooSlow
+                if got is None:
+                    yield None
+                    continue
+                group, event = got
+                if event.seq <= seen.get(event.run, 0) or not caller.actor.sees(group):
+                    continue
+                yield frames.event_frame(_global_text(event.cursor), event)
+        finally:
+            context.watch.unsubscribe(subscriber)
+
+    await serve(socket, texts)
+
+
+def _global_text(cursor: int) -> str:
+    return base64.urlsafe_b64encode(b"E" + cursor.to_bytes(8)).rstrip(b"=").decode()
+
+
+def _global_cursor(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raise BadCursor("not a cursor") from None
+    if len(data) != 9 or data[:1] != b"E" or data[1] >= 0x80:
+        raise BadCursor("not a cursor")
+    return int.from_bytes(data[1:])
+
+
+async def _index(context: ProcessContext, caller: Caller, socket: WebSocket) -> RunLogIndex:
+    """The run's record, as far as the caller may see it. Raises 404."""
+    run = socket.path_params["run"]
+    return await context.controllers.view(RunLogIndex, "run.log_index", caller.actor, RunRef(run=run))

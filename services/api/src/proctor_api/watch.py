@@ -1,0 +1,161 @@
+"""State changes as the controllers announce them: one subscription a process, handed to tails and event sockets.
+
+Announcements may be lost. A tail heals by the run's record; the sockets for all runs heal by a hole in a run's
+numbers, and by asking the controllers once in a while.
+"""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+import structlog
+
+from proctor_api.controller_client import SELF, ControllerClient
+from proctor_api.logs.events import EventPage
+from proctor_common import subjects
+from proctor_common.bus import Bus, Message
+from proctor_common.errors import ProctorError
+from proctor_common.messages.base import BadMessage, decode
+from proctor_common.messages.calls import EventList, RunRef
+from proctor_common.messages.views import EventView, RunChanged, RunView
+
+log = structlog.get_logger(__name__)
+
+Listener = Callable[[RunChanged], None]
+WAITING = 1000
+REMEMBERED = 10_000
+HEAL_SECONDS = 10.0
+
+
+class Subscriber:
+    """Somebody who watches all runs. ``queue`` holds (group, event); ``late`` is set when it did not keep up."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[tuple[str | None, EventView]] = asyncio.Queue(WAITING)
+        self.late = False
+
+    def put(self, group: str | None, event: EventView) -> None:
+        """Hand on an event, unless too many wait already."""
+        try:
+            self.queue.put_nowait((group, event))
+        except asyncio.QueueFull:
+            self.late = True
+
+    async def next(self, timeout: float) -> tuple[str | None, EventView] | None:
+        """The next event with its run's group; None where none came within ``timeout`` seconds."""
+        if self.queue.empty():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    return await self.queue.get()
+            return None
+        return self.queue.get_nowait()
+
+
+class Watch:
+    """The subscription and those who listen."""
+
+    def __init__(self, bus: Bus, controllers: ControllerClient) -> None:
+        self._bus = bus
+        self._controllers = controllers
+        self._listeners: dict[str, list[Listener]] = {}
+        self._subscribers: set[Subscriber] = set()
+        self._changes: asyncio.Queue[RunChanged] = asyncio.Queue(WAITING)
+        self._seen: OrderedDict[str, tuple[int, str | None]] = OrderedDict()
+        self._newest = 0
+
+    async def start(self) -> None:
+        """Subscribe. Raises BusError."""
+        await self._bus.subscribe(subjects.ALL_WAKES, self._on_wake)
+
+    def add(self, run: str, listener: Listener) -> None:
+        """Call ``listener`` for each announced change of a run."""
+        self._listeners.setdefault(run, []).append(listener)
+
+    def remove(self, run: str, listener: Listener) -> None:
+        """Call it no more."""
+        left = [known for known in self._listeners.get(run, []) if known != listener]
+        if left:
+            self._listeners[run] = left
+        else:
+            self._listeners.pop(run, None)
+
+    def subscribe(self) -> Subscriber:
+        """Watch all runs from now on."""
+        subscriber = Subscriber()
+        self._subscribers.add(subscriber)
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Watch no more."""
+        self._subscribers.discard(subscriber)
+
+    def _on_wake(self, message: Message) -> None:
+        listeners = self._listeners.get(message.subject.rpartition(".")[2], [])
+        if not listeners and not self._subscribers:
+            return
+        try:
+            change = decode(RunChanged, message.data)
+        except BadMessage as fault:
+            log.warning("bad_wake", subject=message.subject, error=str(fault))
+            return
+        for listener in list(listeners):
+            listener(change)
+        if self._subscribers:
+            try:
+                self._changes.put_nowait(change)
+            except asyncio.QueueFull:
+                log.warning("wake_dropped", run=change.run)
+
+    # -- all runs -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Hand changes to those who watch all runs, in order and each once, until cancelled."""
+        while True:
+            change = await self._changes.get()
+            try:
+                await self._hand_on(change.run, change.group, change.events)
+            except ProctorError as fault:
+                log.warning("events_not_read", run=change.run, error=fault.message)
+
+    async def heal(self) -> None:
+        """Ask for events that were not announced, until cancelled."""
+        asked = 0
+        while True:
+            before = self._newest
+            await asyncio.sleep(HEAL_SECONDS)
+            if not self._subscribers or not asked:
+                asked = before
+                continue
+            try:
+                page = await self._controllers.view(EventPage, "run.events", SELF, EventList(after=asked))
+                for event in page.items:
+                    if event.seq > self._seen.get(event.run, (0, None))[0]:
+                        await self._hand_on(event.run, await self.group_of(event.run), [event])
+            except ProctorError as fault:
+                log.warning("events_not_read", error=fault.message)
+            asked = before
+
+    async def _hand_on(self, run: str, group: str | None, events: list[EventView]) -> None:
+        last = self._seen.get(run, (0, None))[0]
+        if last and events and events[0].seq > last + 1:
+            page = await self._controllers.view(EventPage, "run.events", SELF, EventList(run=run, after=last))
+            events = page.items or events
+        for event in events:
+            if event.seq <= last:
+                continue
+            last = event.seq
+            self._newest = max(self._newest, event.cursor)
+            for subscriber in self._subscribers:
+                subscriber.put(group, event)
+        self._seen[run] = (last, group)
+        self._seen.move_to_end(run)
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+
+    async def group_of(self, run: str) -> str | None:
+        """The group of a run. Raises ProctorError."""
+        known = self._seen.get(run)
+        if known is not None:
+            return known[1]
+        return (await self._controllers.view(RunView, "run.get", SELF, RunRef(run=run))).group

@@ -1,0 +1,102 @@
+"""A whole api on a free port over real NATS and PostgreSQL; in the controllers' place a responder that speaks calls.py."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from proctor_api.main import serve
+from proctor_api.settings import ApiSettings
+from proctor_common.bus import Bus, BusOptions
+from proctor_common.bus.streams import log_stream
+from proctor_common.service import Stop
+from support.nats import NatsAccount
+from support.postgres import Database, PostgresServer
+from support.processes import free_port
+from support.wait import eventually
+
+from support.api_world import FIRST_TOKEN, Api, World
+
+
+@pytest.fixture
+async def bus(nats: NatsAccount) -> AsyncIterator[Bus]:
+    """A connection of the test's own, with stream LOG in place."""
+    async with Bus(BusOptions(servers=(nats.url,), name="test", start_timeout=10)) as connected:
+        await connected.ensure_stream(log_stream(max_bytes=64 * 1024 * 1024))
+        yield connected
+
+
+@pytest.fixture
+async def world(bus: Bus) -> AsyncIterator[World]:
+    """What stands in the controllers' place."""
+    made = World(bus)
+    await made.start()
+    yield made
+
+
+@pytest.fixture
+def migrated(postgres: PostgresServer) -> Any:
+    """An empty database, made from a template that has the schema."""
+    from proctor_api.migrations import CHAIN
+    from proctor_common.pg import make_engine, migrate
+
+    async def prepare(database: Database) -> None:
+        engine = make_engine(database.dsn, application_name="template")
+        await migrate(engine, CHAIN)
+        await engine.dispose()
+
+    made = postgres.create_database(postgres.template("api", prepare))
+    yield made
+    postgres.drop_database(made)
+
+
+@asynccontextmanager
+async def running(settings: ApiSettings) -> AsyncIterator[None]:
+    """The service in this process, until the block ends."""
+    stop = Stop()
+    task = asyncio.create_task(serve(settings, stop))
+
+    async def ready() -> bool:
+        if task.done():
+            task.result()
+        async with httpx.AsyncClient() as http:
+            return (await http.get(f"http://{settings.http}/healthz")).status_code == 200
+
+    await eventually(ready, 15, "the api to answer", retry_on=(httpx.HTTPError,))
+    try:
+        yield
+    finally:
+        stop.ask("test over")
+        await asyncio.wait_for(task, 10)
+
+
+@pytest.fixture
+async def start_api(nats: NatsAccount, migrated: Database, world: World) -> AsyncIterator[Any]:
+    """Starts apis: ``api = await start_api(slow_viewer=1)``."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**changes: Any) -> Api:
+            values: dict[str, Any] = {
+                "http": f"127.0.0.1:{free_port()}",
+                "database_url": migrated.dsn,
+                "nats_urls": (nats.url,),
+                "first_token": FIRST_TOKEN,
+                "start_timeout": 10,
+                "log_tick": 0.2,
+            }
+            settings = ApiSettings(**{**values, **changes})
+            await stack.enter_async_context(running(settings))
+            http = httpx.AsyncClient(base_url=f"http://{settings.http}", timeout=20)
+            stack.push_async_callback(http.aclose)
+            return Api(settings, http, world, migrated, nats)
+
+        yield start
+
+
+@pytest.fixture
+async def api(start_api: Any) -> Api:
+    """An api with the usual settings; its client carries the first admin's token."""
+    made: Api = await start_api()
+    return made
