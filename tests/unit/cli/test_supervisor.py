@@ -132,7 +132,8 @@ async def test_groups_are_stopped_in_order(tmp_path: Path) -> None:
     trail = tmp_path / "trail"
     async with _supervisor() as (supervisor, _):
         for name, order in (("last", 2), ("first", 0), ("middle", 1)):
-            script = f"trap 'sleep 0.05; echo {name} >> {trail}; exit 0' TERM; touch {tmp_path}/{name}; while :; do sleep 0.01; done"
+            on_term = f"sleep 0.05; echo {name} >> {trail}; exit 0"
+            script = f"trap '{on_term}' TERM; touch {tmp_path}/{name}; while :; do sleep 0.01; done"
             await _new_pid(supervisor.add(_spec(tmp_path, script, name), UP, stop_after=order))
             await eventually((tmp_path / name).exists, 5, "the shell to have set its trap")
         await supervisor.stop()
