@@ -15,6 +15,15 @@ JUNK_DRAWERS = {"utils", "util", "helpers", "helper", "misc", "manager", "common
 LEFT_UNDONE = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError")
 
 
+# Where a statement may stand; elsewhere only the handle of a connection or a transaction goes from hand to hand.
+SQL_HOMES = re.compile(
+    r"proctor_common/pg/|proctor_controller/(db|migrations)/|proctor_api/(store|catalog|migrations)/"
+)
+    r"proctor_common/pg/|proctor_controller/(db|migrations)/|proctor_api/(store|catalog|migrations)/"
+)
+SQL_HANDLES = {"AsyncConnection", "AsyncEngine", "IntegrityError"}
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -53,6 +62,22 @@ def texts(tree: ast.AST) -> Iterator[str]:
 def test_subjects_are_spelled_in_one_module() -> None:
     spelled = {name_of(path) for path in SOURCES for text in texts(ast.parse(path.read_text())) if "proctor.v1" in text}
     assert {path for path in spelled if not path.endswith("proctor_common/subjects.py")} == set()
+
+
+def test_sql_stands_in_its_homes() -> None:
+    astray = []
+    for path in SOURCES:
+        if SQL_HOMES.search(name_of(path)):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(module.split(".")[0] in {"sqlalchemy", "asyncpg", "alembic"} for module in modules):
+                names = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) else set(modules)
+                astray += [f"{name_of(path)}:{node.lineno}: {name}" for name in names - SQL_HANDLES]
+    assert astray == []
 
 
 def test_no_committed_pin_names_an_index() -> None:
