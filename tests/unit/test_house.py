@@ -19,8 +19,6 @@ LEFT_UNDONE = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError")
 SQL_HOMES = re.compile(
     r"proctor_common/pg/|proctor_controller/(db|migrations)/|proctor_api/(store|catalog|migrations)/"
 )
-    r"proctor_common/pg/|proctor_controller/(db|migrations)/|proctor_api/(store|catalog|migrations)/"
-)
 SQL_HANDLES = {"AsyncConnection", "AsyncEngine", "IntegrityError"}
 
 
