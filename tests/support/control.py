@@ -1,6 +1,7 @@
 """A controller with a real, secured NATS and PostgreSQL, and agents that join it as real ones do."""
 
 import asyncio
+import base64
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -143,7 +144,7 @@ def controller_settings(nats: SecureNats, database: Database, **changes: Any) ->
         "nats_nkey": nats.controller.seed,
         "system_nkey": nats.system.seed,
         "account_key": nats.account.seed,
-        "seal_key": "00" * 32,
+        "seal_key": "test:" + base64.b64encode(bytes(32)).decode(),
     }
     return ControllerSettings(**{**given, **changes})
 

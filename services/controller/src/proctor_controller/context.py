@@ -16,6 +16,11 @@ from proctor_common.messages.events import AttemptRef, Heartbeat
 from proctor_common.metrics import make_registry, observe_bus
 from proctor_common.pg import Chain, make_engine, migrate
 from proctor_common.service import Background, ConfigurationError, StartError, Stop
+from proctor_controller.db.sealing import BadSealKey, Seal
+from proctor_controller.domain.decision import Policy
+from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.settings import EngineSettings
+from proctor_controller.engine.work import EngineWork
 from proctor_controller.identity.nkey import BadKey, Issuer
 from proctor_controller.settings import ControllerSettings
 
@@ -42,23 +47,6 @@ class Work(Protocol):
         ...
 
 
-class NoWork:
-    """An engine without runs."""
-
-    async def reconcile(self, agent: str, heartbeat: Heartbeat) -> tuple[list[AttemptRef], list[AttemptRef]]:
-        """Nothing is known of any attempt."""
-        return [], []
-
-    async def agents_lost(self, agents: Sequence[str]) -> None:
-        """Nobody had work."""
-
-    async def agents_returned(self, agents: Sequence[str]) -> None:
-        """Nobody had work."""
-
-    async def capacity_changed(self, agents: Sequence[str]) -> None:
-        """Nothing waits."""
-
-
 @dataclass(frozen=True)
 class ProcessContext:
     """``replica`` names this process among the controllers; ``system`` is a connection to the system account, None
@@ -75,6 +63,7 @@ class ProcessContext:
     issuer: Issuer | None
     ca: str | None
     registry: CollectorRegistry
+    engine: Engine
     work: Work
     background: Background
     stop: Stop
@@ -107,6 +96,8 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
         except BusUnavailable as fault:
             raise StartError(str(fault)) from fault
         observe_bus(registry, bus)
+        engine = make_engine_of_runs(settings, database, bus)
+        stack.push_async_callback(engine.close)
         background = await stack.enter_async_context(Background(stop))
         yield ProcessContext(
             settings=settings,
@@ -118,10 +109,21 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             issuer=issuer,
             ca=ca,
             registry=registry,
-            work=NoWork(),
+            engine=engine,
+            work=EngineWork(engine),
             background=background,
             stop=stop,
         )
+
+
+def make_engine_of_runs(settings: ControllerSettings, database: AsyncEngine, bus: Bus) -> Engine:
+    """The engine of this process. Raises StartError for a seal key that is none."""
+    try:
+        seal = Seal(settings.seal_key.get_secret_value() if settings.seal_key else None)
+    except BadSealKey as fault:
+        raise ConfigurationError(str(fault)) from fault
+    policy = Policy(lost_grace_s=settings.lost_grace)
+    return Engine(database, bus, seal, EngineSettings(policy=policy, attempt_log_limit=settings.attempt_log_limit))
 
 
 def bus_options(settings: ControllerSettings, replica: str) -> BusOptions:

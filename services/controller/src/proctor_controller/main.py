@@ -1,12 +1,17 @@
 """The controller's process: migrate, connect, serve, watch; end in the reverse order."""
 
+import asyncio
+
 import structlog
 
 from proctor_common import subjects
 from proctor_common.bus import BusError
 from proctor_common.bus.streams import event_consumer, event_stream, log_stream
+from proctor_common.errors import ProctorError
 from proctor_common.service import StartError, Stop
 from proctor_controller.context import ProcessContext, open_context
+from proctor_controller.engine.reports import Reports
+from proctor_controller.engine.watchdog import Watchdog
 from proctor_controller.handlers.callout import Callout
 from proctor_controller.handlers.calls import Calls
 from proctor_controller.handlers.heartbeat import Heartbeats
@@ -29,8 +34,24 @@ async def run(settings: ControllerSettings, stop: Stop) -> None:
     async with open_context(settings, stop) as context:
         await ensure_streams(context)
         await serve(context)
+        reports = Reports(context.engine)
+        context.background.start(
+            "reports", context.bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take)
+        )
+        context.background.start("watchdog", watch(context))
         log.info("controller_ready", replica=context.replica)
         await stop.wait()
+
+
+async def watch(context: ProcessContext) -> None:
+    """Let the watchdog look every ``watchdog_interval`` seconds, until cancelled."""
+    watchdog = Watchdog(context.engine)
+    while True:
+        try:
+            await watchdog.tick()
+        except ProctorError as fault:
+            log.warning("watchdog_not_done", error=fault.message)
+        await asyncio.sleep(context.settings.watchdog_interval)
 
 
 async def ensure_streams(context: ProcessContext) -> None:

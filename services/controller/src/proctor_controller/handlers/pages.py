@@ -13,10 +13,10 @@ ROOM = MAX_REPLY - 4096
 V = TypeVar("V", bound=View)
 
 
-def page(views: Sequence[V], limit: int, cursor: Callable[[V], str]) -> bytes:
+def page(views: Sequence[V], limit: int, cursor: Callable[[V], str], following: str | None = None) -> bytes:
     """A Listing as JSON of at most ``limit`` of the views; ``next`` is the last shown one's cursor where more follow.
 
-    Give one view more than ``limit``, so that the end is known.
+    Give one view more than ``limit``, so that the end is known. ``following``: ``next`` where all views are shown.
     """
     rows: list[bytes] = []
     size = 0
@@ -26,5 +26,6 @@ def page(views: Sequence[V], limit: int, cursor: Callable[[V], str]) -> bytes:
         if rows and size > ROOM:
             break
         rows.append(row)
-    following = cursor(views[len(rows) - 1]) if rows and len(rows) < len(views) else None
+    if rows and len(rows) < len(views):
+        following = cursor(views[len(rows) - 1])
     return b'{"items":[%s],"next":%s}' % (b",".join(rows), to_json(following))

@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from proctor_controller.handlers import agents, audit, groups
+from proctor_controller.handlers import agents, audit, cases, events, groups, runs
 from proctor_controller.handlers.calls import CallHandler
 
-HANDLERS: Mapping[str, CallHandler] = {**agents.HANDLERS, **groups.HANDLERS, **audit.HANDLERS}
+HANDLERS: Mapping[str, CallHandler] = {
+    **agents.HANDLERS,
+    **groups.HANDLERS,
+    **audit.HANDLERS,
+    **cases.HANDLERS,
+    **runs.HANDLERS,
+    **events.HANDLERS,
+}

@@ -1,0 +1,58 @@
+"""SQL of the watchdog: what has to be looked at."""
+
+from typing import NamedTuple
+
+from proctor_controller.db.session import Session
+
+
+class Due(NamedTuple):
+    """One thing to look at: a run, a node or a step of it. ``agent``: of a step whose agent is lost."""
+
+    run: str
+    node: str | None = None
+    step: str | None = None
+    agent: str | None = None
+
+
+async def find_due_steps(session: Session, limit: int) -> list[Due]:
+    """Steps whose time has come, the longest overdue first."""
+    rows = await session.fetch(
+        """SELECT run_id, id FROM control.steps WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1""", limit
+    )
+    return [Due(str(row["run_id"]), step=str(row["id"])) for row in rows]
+
+
+async def find_due_nodes(session: Session, limit: int) -> list[Due]:
+    """Nodes whose steps have still to be told that their edges are decided: of a moment ago, so none that is just
+    being told.
+    """
+    rows = await session.fetch(
+        """SELECT n.run_id, n.name FROM control.nodes n JOIN control.runs r ON r.id = n.run_id
+           WHERE n.due_at <= clock_timestamp() - interval '1 second' AND r.state IN ('running', 'pausing', 'paused')
+           ORDER BY n.due_at LIMIT $1""",
+        limit,
+    )
+    return [Due(str(row["run_id"]), node=row["name"]) for row in rows]
+
+
+async def find_due_runs(session: Session, limit: int) -> list[Due]:
+    """Runs whose time has come."""
+    rows = await session.fetch(
+        """SELECT id FROM control.runs WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1""", limit
+    )
+    return [Due(str(row["id"])) for row in rows]
+
+
+async def find_lost(session: Session, limit: int) -> list[Due]:
+    """Steps that are taken for running on an agent that is lost or removed."""
+    rows = await session.fetch(
+        """SELECT a.run_id, a.step_id, a.agent_id FROM control.attempts a JOIN control.agents g ON g.id = a.agent_id
+           WHERE a.state IN ('dispatched', 'running') AND g.state IN ('lost', 'removed') LIMIT $1""",
+        limit,
+    )
+    return [Due(str(row["run_id"]), step=str(row["step_id"]), agent=str(row["agent_id"])) for row in rows]
+
+
+async def is_anyone_waiting(session: Session) -> bool:
+    """Whether a step waits for a slot."""
+    return bool(await session.fetchval("SELECT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting')"))

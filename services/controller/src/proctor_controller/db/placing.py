@@ -1,0 +1,179 @@
+"""SQL that finds agents for a step, and steps for an agent."""
+
+# ruff: noqa: S608 - statements are put together from constants of this module
+
+from datetime import datetime
+from typing import NamedTuple
+
+from proctor_common.messages.events import MethodSpec
+from proctor_common.states import AgentState
+from proctor_controller.db.session import Row, Session, to_json
+from proctor_controller.domain.placement import Candidate, Place
+
+_FITS = """(CASE WHEN {host}::text IS NOT NULL THEN a.host = {host}
+  WHEN {group}::text IS NOT NULL THEN EXISTS (SELECT 1 FROM control.group_agents g
+       WHERE g.agent_id = a.id AND g.group_name = {group})
+  ELSE a.labels @> {labels}::jsonb END)
+ AND ({bound}::text IS NULL OR EXISTS (SELECT 1 FROM control.group_agents g
+      WHERE g.agent_id = a.id AND g.group_name = {bound}))"""
+_WAITER = _FITS.format(host="w.place_host", group="w.place_group", labels="w.place_labels", bound="v.group_name")
+_ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
+
+_CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered, a.draining, a.leftovers, a.slots,
+ a.plugins ? $5 AS has_plugin, coalesce({_ABLE.format(plugin="$5", method="$6")}, false) AS has_method, l.free, l.made,
+ EXISTS (SELECT 1 FROM control.steps w JOIN control.runs v ON v.id = w.run_id
+         WHERE w.state = 'waiting' AND v.state = 'running' AND {_WAITER}
+           AND {_ABLE.format(plugin="w.plugin", method="w.method")}) AS queued"""
+_SLOTS = """LEFT JOIN LATERAL (SELECT count(*) AS made,
+  count(*) FILTER (WHERE x.step_id IS NULL AND x.slot < a.slots) AS free
+  FROM control.leases x WHERE x.agent_id = a.id) l ON true"""
+_FOR_PLACE = f"""SELECT {_CANDIDATE},
+ CASE WHEN $7::bool THEN a.plugins -> $5 -> 'methods' -> $6 END AS spec,
+ (SELECT array_agg(g.group_name ORDER BY g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
+ clock_timestamp() AS now
+FROM control.agents a {_SLOTS}
+WHERE a.revoked_at IS NULL AND {_FITS.format(host="$1", group="$2", labels="$3", bound="$4")}
+ORDER BY a.host LIMIT 1000"""
+
+
+class Found(NamedTuple):
+    """A candidate, the groups it is in, and its description of the method (only where it was asked for); ``now``: the
+    database's time.
+    """
+
+    candidate: Candidate
+    groups: list[str]
+    spec: MethodSpec | None
+    slots_made: int
+    now: datetime
+
+
+async def find_candidates(
+    session: Session, place: Place, plugin: str, method: str, *, group: str | None, with_spec: bool = False
+) -> list[Found]:
+    """The agents in the right place, whether or not they may take work; of a run with a group only that group's."""
+    labels = None if place.labels is None else dict(place.labels)
+    wanted = None if labels is None else to_json(labels)
+    rows = await session.fetch(_FOR_PLACE, place.host, place.group, wanted, group, plugin, method, with_spec)
+    return [_found(row) for row in rows]
+
+
+def _found(row: Row) -> Found:
+    slots: int = row["slots"]
+    # Slots that have no row yet are free too: the row is made when they are first needed.
+    free = row["free"] + max(slots - row["made"], 0)
+    candidate = Candidate(
+        agent=str(row["id"]),
+        host=row["host"],
+        state=AgentState(row["state"]),
+        registered=row["registered"],
+        draining=row["draining"],
+        leftovers=row["leftovers"],
+        has_plugin=row["has_plugin"],
+        has_method=row["has_method"],
+        slots=slots,
+        free=free,
+        queued=row["queued"],
+    )
+    spec = MethodSpec.model_validate(row["spec"]) if row["spec"] else None
+    return Found(candidate, list(row["groups"] or []), spec, row["made"], row["now"])
+
+
+async def group_exists(session: Session, group: str) -> bool:
+    """Whether there is a group of this name."""
+    return bool(await session.fetchval("SELECT EXISTS (SELECT 1 FROM control.groups WHERE name = $1)", group))
+
+
+async def make_slots(session: Session, agent: str) -> None:
+    """Make the rows of the agent's slots that are not there yet."""
+    await session.execute(
+        """INSERT INTO control.leases (agent_id, slot)
+           SELECT a.id, x.slot FROM control.agents a, generate_series(0, a.slots - 1) AS x(slot) WHERE a.id = $1
+           ON CONFLICT DO NOTHING""",
+        agent,
+    )
+
+
+class Waiter(NamedTuple):
+    """A step that waits for a slot, or has just become ready for one."""
+
+    run: str
+    step: str
+    place: Place
+    plugin: str
+    method: str
+    group: str | None
+
+
+_WAITER_COLUMNS = """w.run_id, w.id, w.place_host, w.place_group, w.place_labels, w.plugin, w.method, v.group_name"""
+
+
+def _waiter(row: Row) -> Waiter:
+    labels = row["place_labels"]
+    place = Place(
+        host=row["place_host"],
+        group=row["place_group"],
+        labels=None if labels is None else tuple(sorted(labels.items())),
+    )
+    return Waiter(str(row["run_id"]), str(row["id"]), place, row["plugin"], row["method"], row["group_name"])
+
+
+async def load_waiter(session: Session, step: str) -> Waiter | None:
+    """Where the step may run."""
+    row = await session.fetchrow(
+        f"""SELECT {_WAITER_COLUMNS} FROM control.steps w JOIN control.runs v ON v.id = w.run_id
+            WHERE w.id = $1 AND w.state IN ('ready', 'waiting')""",
+        step,
+    )
+    return _waiter(row) if row else None
+
+
+class Turn(NamedTuple):
+    """A step that is next, and the agent that has a slot for it."""
+
+    run: str
+    step: str
+    agent: str
+    host: str
+    slots_made: bool
+
+
+async def next_turns(session: Session, agent: str | None, limit: int) -> list[Turn]:
+    """Who is next: of the steps that wait, the one that has waited longest for each agent that may take work and has
+    a free slot. ``agent`` None: of all agents.
+    """
+    rows = await session.fetch(
+        f"""SELECT a.id AS agent, a.host, n.run_id, n.id AS step, l.made >= a.slots AS slots_made
+        FROM control.agents a {_SLOTS}
+        CROSS JOIN LATERAL (
+          SELECT w.run_id, w.id FROM control.steps w JOIN control.runs v ON v.id = w.run_id
+          WHERE w.state = 'waiting' AND v.state = 'running' AND {_WAITER}
+            AND {_ABLE.format(plugin="w.plugin", method="w.method")}
+          ORDER BY w.ready_at, w.id LIMIT 1) n
+        WHERE a.state = 'online' AND NOT a.draining AND NOT a.leftovers AND a.instance IS NOT NULL
+          AND ($1::uuid IS NULL OR a.id = $1) AND l.free + greatest(a.slots - l.made, 0) > 0
+        LIMIT $2""",
+        agent,
+        limit,
+    )
+    return [Turn(str(r["run_id"]), str(r["step"]), str(r["agent"]), r["host"], r["slots_made"]) for r in rows]
+
+
+async def load_waiting(session: Session, limit: int) -> list[Waiter]:
+    """The steps that have waited longest, to say again what they wait for."""
+    rows = await session.fetch(
+        f"""SELECT {_WAITER_COLUMNS} FROM control.steps w JOIN control.runs v ON v.id = w.run_id
+            WHERE w.state = 'waiting' ORDER BY w.ready_at LIMIT $1""",
+        limit,
+    )
+    return [_waiter(row) for row in rows]
+
+
+async def free_orphans(session: Session) -> int:
+    """Free slots whose attempt is over: the remains of a defect, never of a crash. How many there were."""
+    done = await session.execute(
+        """UPDATE control.leases l SET step_id = NULL, attempt = NULL, token = NULL, taken_at = NULL
+           WHERE l.step_id IS NOT NULL AND l.taken_at < now() - interval '1 minute' AND NOT EXISTS (
+             SELECT 1 FROM control.steps s WHERE s.id = l.step_id AND s.token = l.token AND s.state <> 'finished')"""
+    )
+    return int(done.rpartition(" ")[2])

@@ -1,0 +1,288 @@
+"""SQL of what is shown of runs: runs, steps, events, the index of their logs. Takes who asks as groups (None: all)."""
+
+# ruff: noqa: S608 - statements are put together from constants of this module
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from proctor_common.ids import is_id
+from proctor_common.messages.views import AttemptLog, EventView, RunLogIndex, RunView, StepView
+from proctor_common.states import RunResult, RunState, StepResult, StepState
+from proctor_controller.db.session import Row, Session
+
+MAX_NUMBER = 2**63 - 1
+HOLE_SECONDS = 5.0
+
+_RUN = """SELECT r.id, r.number, r.name, r.kind, r.state, r.result, r.reason, r.created_at, r.started_at, r.finished_at,
+ r.plan, r.parameters, r.group_name, r.created_by, r.rerun_of, r.parent, r.outputs, r.tally,
+ (SELECT json_object_agg(c.state, c.n) FROM (SELECT s.state, count(*) AS n FROM control.steps s
+  WHERE s.run_id = r.id AND s.state <> 'finished' GROUP BY s.state) c) AS unfinished
+FROM control.runs r"""
+_SEEN = "({groups}::text[] IS NULL OR r.group_name = ANY({groups}::text[]))"
+
+
+class RunKey(NamedTuple):
+    """How a run is named: by its id or its number."""
+
+    id: str | None
+    number: int | None
+
+
+def parse_key(text: str) -> RunKey | None:
+    """The key in an id or a number as text; None where it is neither."""
+    if is_id(text):
+        return RunKey(text, None)
+    if text.isascii() and text.isdecimal() and len(text) <= 19 and 0 < int(text) <= MAX_NUMBER:
+        return RunKey(None, int(text))
+    return None
+
+
+def _view(row: Row) -> RunView:
+    steps = {**(row["unfinished"] or {}), **row["tally"]}
+    return RunView(
+        id=str(row["id"]),
+        number=row["number"],
+        name=row["name"],
+        kind=row["kind"],
+        state=RunState(row["state"]),
+        result=RunResult(row["result"]) if row["result"] else None,
+        reason=row["reason"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        plan=row["plan"],
+        parameters=row["parameters"],
+        group=row["group_name"],
+        created_by=row["created_by"],
+        rerun_of=str(row["rerun_of"]) if row["rerun_of"] else None,
+        parent=str(row["parent"]) if row["parent"] else None,
+        outputs=row["outputs"],
+        steps=steps,
+    )
+
+
+async def find_run(session: Session, key: RunKey, groups: Sequence[str] | None) -> RunView | None:
+    """The run, if it is there and may be seen."""
+    where = "r.id = $1::uuid" if key.id is not None else "r.number = $1::bigint"
+    seen = _SEEN.format(groups="$2")
+    row = await session.fetchrow(
+        f"{_RUN} WHERE {where} AND {seen}", key.id if key.id is not None else key.number, _array(groups)
+    )
+    return None if row is None else _view(row)
+
+
+def _array(groups: Sequence[str] | None) -> list[str] | None:
+    return None if groups is None else list(groups)
+
+
+class RunFilter(NamedTuple):
+    """Which runs to list; None: any. ``before``: only runs with a smaller number."""
+
+    state: str | None = None
+    result: str | None = None
+    plan: str | None = None
+    host: str | None = None
+    group: str | None = None
+    since: datetime | None = None
+    before: int | None = None
+
+
+async def list_runs(session: Session, wanted: RunFilter, groups: Sequence[str] | None, limit: int) -> list[RunView]:
+    """Runs, the newest first."""
+    rows = await session.fetch(
+        f"""{_RUN} WHERE {_SEEN.format(groups="$1")}
+          AND ($2::text IS NULL OR r.state = $2) AND ($3::text IS NULL OR r.result = $3)
+          AND ($4::text IS NULL OR r.plan = $4) AND ($5::text IS NULL OR r.group_name = $5)
+          AND ($6::text IS NULL OR EXISTS (SELECT 1 FROM control.steps s
+               WHERE s.run_id = r.id AND (s.host = $6 OR s.place_host = $6)))
+          AND ($7::timestamptz IS NULL OR r.created_at >= $7) AND ($8::bigint IS NULL OR r.number < $8)
+        ORDER BY r.number DESC LIMIT $9""",
+        _array(groups),
+        wanted.state,
+        wanted.result,
+        wanted.plan,
+        wanted.group,
+        wanted.host,
+        wanted.since,
+        wanted.before,
+        limit,
+    )
+    return [_view(row) for row in rows]
+
+
+# -- steps --------------------------------------------------------------------------------------------------------
+
+_STEP = """SELECT s.id, s.idx, s.name, s.instance, s.plugin, s.method, s.parameters, s.state, s.result, s.reason,
+ s.waiting_for, s.attempt, s.place_host, s.host, s.agent_id, s.started_at, s.finished_at,
+ a.attempt AS a_attempt, a.state AS a_state, a.result AS a_result, a.reason AS a_reason, a.agent_id AS a_agent,
+ g.host AS a_host, a.exit_code, a.output, a.error, a.lines, a.bytes, a.tree_gone,
+ a.started_at AS a_started_at, a.finished_at AS a_finished_at
+FROM control.steps s"""
+
+
+class StepAfter(NamedTuple):
+    """Where a page of steps begins: behind this step's number in the document, and this attempt of it."""
+
+    idx: int = -1
+    attempt: int = 0
+
+
+async def list_steps(
+    session: Session, run: str, *, attempts: bool, after: StepAfter, limit: int
+) -> list[tuple[StepAfter, StepView]]:
+    """The steps in document order with their last attempt, or each attempt of each."""
+    join = "LEFT JOIN control.attempts a ON a.step_id = s.id"
+    if not attempts:
+        join += " AND a.attempt = (SELECT max(b.attempt) FROM control.attempts b WHERE b.step_id = s.id)"
+    rows = await session.fetch(
+        f"""{_STEP} {join} LEFT JOIN control.agents g ON g.id = a.agent_id
+        WHERE s.run_id = $1 AND (s.idx, coalesce(a.attempt, 0)) > ($2::int, $3::int)
+        ORDER BY s.idx, a.attempt LIMIT $4""",
+        run,
+        after.idx,
+        after.attempt if attempts else 2**31 - 1,
+        limit,
+    )
+    return [(StepAfter(row["idx"], row["a_attempt"] or 0), _step_view(row, attempts)) for row in rows]
+
+
+def _step_view(row: Row, attempts: bool) -> StepView:
+    of_attempt = attempts and row["a_attempt"] is not None
+    current = row["a_attempt"] == row["attempt"]
+    agent = row["a_agent"] if of_attempt or current else row["agent_id"]
+    fields: dict[str, Any] = {
+        "state": StepState(row["a_state"] if of_attempt else row["state"]),
+        "attempt": row["a_attempt"] if of_attempt else row["attempt"],
+        "reason": row["a_reason"] if of_attempt else row["reason"],
+        "host": (row["a_host"] if of_attempt else row["host"]) or row["place_host"],
+        "started_at": row["a_started_at"] if of_attempt else row["started_at"],
+        "finished_at": row["a_finished_at"] if of_attempt else row["finished_at"],
+    }
+    result = row["a_result"] if of_attempt else row["result"]
+    return StepView(
+        id=str(row["id"]),
+        step=row["name"],
+        instance=row["instance"],
+        agent=str(agent) if agent else None,
+        plugin=row["plugin"],
+        method=row["method"],
+        parameters=row["parameters"],
+        result=StepResult(result) if result else None,
+        waiting_for=None if of_attempt and not current else row["waiting_for"],
+        output=row["output"] or {},
+        error=row["error"],
+        exit_code=row["exit_code"],
+        log_lines=row["lines"],
+        log_bytes=row["bytes"],
+        tree_gone=row["tree_gone"],
+        **fields,
+    )
+
+
+# -- events -------------------------------------------------------------------------------------------------------
+
+_EVENT = """SELECT e.id, e.run_id, e.seq, e.kind, e.step_id, e.step, e.attempt, e.host, e.old, e.new, e.result,
+ e.reason, e.at FROM control.run_events e"""
+
+
+def _event(row: Row) -> EventView:
+    return EventView(
+        seq=row["seq"],
+        cursor=row["id"],
+        run=str(row["run_id"]),
+        kind=row["kind"],
+        step=row["step"],
+        step_id=str(row["step_id"]) if row["step_id"] else None,
+        attempt=row["attempt"],
+        host=row["host"],
+        old=row["old"],
+        new=row["new"],
+        result=row["result"],
+        reason=row["reason"],
+        at=row["at"],
+    )
+
+
+async def events_of_run(session: Session, run: str, after: int, limit: int) -> list[EventView]:
+    """Events of a run behind its ``seq`` ``after``."""
+    rows = await session.fetch(
+        f"{_EVENT} WHERE e.run_id = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3", run, after, limit
+    )
+    return [_event(row) for row in rows]
+
+
+class EventPage(NamedTuple):
+    """Events of all runs that may be seen; ``next``: where the next page begins, None where there is none yet."""
+
+    events: list[EventView]
+    next: str | None
+
+
+async def events_of_all(session: Session, after: int, groups: Sequence[str] | None, limit: int) -> EventPage:
+    """Events of all runs behind the cursor.
+
+    Numbers are drawn before a commit, so a smaller one can appear after a greater one: the page ends before a hole
+    that is younger than HOLE_SECONDS. Older holes were rolled back.
+    """
+    rows = await session.fetch(
+        f"""SELECT e.*, r.group_name, extract(epoch FROM clock_timestamp() - e.at)::float8 AS age
+        FROM ({_EVENT} WHERE e.id > $1 ORDER BY e.id LIMIT $2) e JOIN control.runs r ON r.id = e.run_id
+        ORDER BY e.id""",
+        after,
+        limit,
+    )
+    found: list[EventView] = []
+    cursor = after
+    for row in rows:
+        if row["id"] != cursor + 1 and row["age"] < HOLE_SECONDS and cursor > 0:
+            return EventPage(found, None)
+        cursor = row["id"]
+        if groups is None or row["group_name"] in groups:
+            found.append(_event(row))
+    return EventPage(found, str(cursor) if len(rows) == limit else None)
+
+
+# -- logs ---------------------------------------------------------------------------------------------------------
+
+
+async def load_log_index(session: Session, key: RunKey, groups: Sequence[str] | None) -> RunLogIndex | None:
+    """What a tail works from."""
+    where = "r.id = $1::uuid" if key.id is not None else "r.number = $1::bigint"
+    rows = await session.fetch(
+        f"""SELECT r.id AS run_id, r.number, r.group_name, r.state AS run_state, r.result AS run_result, r.created_at,
+         a.idx, a.step_id, s.name, s.instance, a.attempt, a.agent_id, a.state, a.result, a.chunks, a.lines, a.bytes
+        FROM control.runs r LEFT JOIN control.attempts a ON a.run_id = r.id
+        LEFT JOIN control.steps s ON s.id = a.step_id
+        WHERE {where} AND {_SEEN.format(groups="$2")} ORDER BY a.idx""",
+        key.id if key.id is not None else key.number,
+        _array(groups),
+    )
+    if not rows:
+        return None
+    first = rows[0]
+    return RunLogIndex(
+        run=str(first["run_id"]),
+        number=first["number"],
+        group=first["group_name"],
+        state=RunState(first["run_state"]),
+        result=RunResult(first["run_result"]) if first["run_result"] else None,
+        created_at=first["created_at"],
+        attempts=[_attempt_log(row) for row in rows if row["idx"] is not None],
+    )
+
+
+def _attempt_log(row: Row) -> AttemptLog:
+    name = f"{row['name']}[{row['instance']}]" if row["instance"] else row["name"]
+    return AttemptLog(
+        index=row["idx"],
+        step_id=str(row["step_id"]),
+        step=name,
+        attempt=row["attempt"],
+        agent=str(row["agent_id"]),
+        state=StepState(row["state"]),
+        result=StepResult(row["result"]) if row["result"] else None,
+        chunks=row["chunks"],
+        lines=row["lines"],
+        bytes=row["bytes"],
+    )

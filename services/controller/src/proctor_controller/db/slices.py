@@ -1,0 +1,223 @@
+"""SQL of the engine: load the slice that an event is about, and save a decision, in one statement each."""
+
+# ruff: noqa: S608, E501 - statements are put together from constants of this package; SQL is not wrapped
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from proctor_controller.db.rows import (
+    NODE_COLUMNS,
+    RUN_COLUMNS,
+    STEP_COLUMNS,
+    attempts_json,
+    events_json,
+    nodes_json,
+    run_values,
+    steps_json,
+    to_edges,
+    to_node,
+    to_run,
+    to_step,
+)
+from proctor_controller.db.session import Session
+from proctor_controller.domain import events
+from proctor_controller.domain.decision import BATCH, Decision, Slice
+from proctor_controller.domain.step import Node
+
+_OF_STEP = f"""SELECT {RUN_COLUMNS}, {STEP_COLUMNS}, {NODE_COLUMNS},
+ (SELECT json_agg(json_build_array(e.source, e.condition, t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at))
+  FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
+  WHERE e.run_id = s.run_id AND e.source = s.node) AS edges
+FROM control.steps s JOIN control.runs r ON r.id = s.run_id
+JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node
+WHERE s.id = $1 AND r.id = $2"""
+
+_OF_RUN = f"SELECT {RUN_COLUMNS} FROM control.runs r WHERE r.id = $1"
+
+_SEVERAL = f"""SELECT {STEP_COLUMNS}, {NODE_COLUMNS}
+FROM control.steps s JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node
+WHERE s.run_id = $1 AND """
+_UNFINISHED = f"{_SEVERAL} s.state NOT IN ('finished', 'cancelling') ORDER BY s.idx LIMIT {BATCH + 1}"
+_TO_TELL = f"{_SEVERAL} s.state = 'pending' AND n.due_at IS NOT NULL ORDER BY s.idx LIMIT {BATCH + 1}"
+_OF_NODE = f"{_SEVERAL} s.state = 'pending' AND s.node = $2 ORDER BY s.idx LIMIT {BATCH + 1}"
+
+_EDGES = """SELECT e.source, e.condition, t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at
+FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
+WHERE e.run_id = $1 AND e.source = ANY($2)"""
+_NODE = f"SELECT n.name AS node, {NODE_COLUMNS} FROM control.nodes n WHERE n.run_id = $1 AND n.name = $2"
+
+
+class Loaded(NamedTuple):
+    """A slice and the database's time when it was read."""
+
+    part: Slice
+    now: datetime
+
+
+async def load_slice(session: Session, event: events.Event) -> Loaded | None:
+    """What the decision about ``event`` needs; None where there is no such run or step."""
+    match event:
+        case events.RunCreated() | events.CancelAsked() | events.RunDue() | events.NodeDecided():
+            return await _load_of_run(session, event)
+        case _:
+            return await _load_of_step(session, event)
+
+
+async def _load_of_step(session: Session, event: events.OfStep) -> Loaded | None:
+    row = await session.fetchrow(_OF_STEP, event.step, event.run)
+    if row is None:
+        return None
+    step = to_step(row)
+    edges = row["edges"] or []
+    part = Slice(
+        run=to_run(row),
+        steps=(step,),
+        nodes=(to_node(row, step.run),),
+        edges=to_edges(step.run, edges) if edges else {},
+    )
+    return Loaded(part, row["now"])
+
+
+async def _load_of_run(
+    session: Session, event: events.RunCreated | events.CancelAsked | events.RunDue | events.NodeDecided
+) -> Loaded | None:
+    row = await session.fetchrow(_OF_RUN, event.run)
+    if row is None:
+        return None
+    run = to_run(row)
+    nodes: dict[str, Node] = {}
+    if isinstance(event, events.NodeDecided):
+        rows = await session.fetch(_OF_NODE, event.run, event.node)
+        own = await session.fetchrow(_NODE, event.run, event.node)
+        if own is None:
+            return None
+        nodes[event.node] = to_node(own, run.id)
+    elif isinstance(event, events.CancelAsked) or run.cause is not None:
+        rows = await session.fetch(_UNFINISHED, event.run)
+    else:
+        rows = await session.fetch(_TO_TELL, event.run)
+    steps = tuple(to_step(found) for found in rows[:BATCH])
+    nodes.update({found["node"]: to_node(found, run.id) for found in rows[:BATCH]})
+    edges = await session.fetch(_EDGES, event.run, list(nodes)) if nodes else []
+    part = Slice(
+        run=run,
+        steps=steps,
+        nodes=tuple(nodes.values()),
+        edges=to_edges(run.id, edges),
+        more=len(rows) > BATCH,
+    )
+    return Loaded(part, row["now"])
+
+
+# -- saving -------------------------------------------------------------------------------------------------------
+
+STEP_SET = """state = x.state, result = x.result, reason = x.reason, waiting_for = x.waiting_for,
+ attempt = x.attempt, tries = x.tries, token = x.token, agent_id = x.agent_id, host = x.host, sends = x.sends,
+ refusals = x.refusals, cause = x.cause, deadline = x.deadline, due_at = x.due_at, ready_at = x.ready_at,
+ started_at = x.started_at, finished_at = x.finished_at"""
+_STEP_TYPES = """id uuid, state text, result text, reason text, waiting_for text, attempt int, tries int, token text,
+ agent_id uuid, host text, sends int, refusals int, cause text, deadline timestamptz, due_at timestamptz,
+ ready_at timestamptz, started_at timestamptz, finished_at timestamptz"""
+
+CLAIM = """claim AS (
+  UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
+  WHERE {guard} (l.agent_id, l.slot) = (
+    SELECT f.agent_id, f.slot FROM control.leases f JOIN control.agents a ON a.id = f.agent_id
+    WHERE f.agent_id = {agent}::uuid AND f.step_id IS NULL AND f.slot < a.slots AND a.state = 'online'
+      AND NOT a.draining AND NOT a.leftovers
+    ORDER BY f.slot LIMIT 1 FOR UPDATE OF f SKIP LOCKED)
+  RETURNING 1)"""
+ATTEMPTS_SAVED = """INSERT INTO control.attempts AS a (step_id, attempt, run_id, idx, agent_id, token, state, result, reason,
+   exit_code, output, error, chunks, lines, bytes, tree_gone, reported, started_at, finished_at)
+  SELECT x.step_id, x.attempt, {run}, coalesce(x.idx, -1), x.agent_id, x.token, x.state, x.result, x.reason, x.exit_code,
+   x.output, x.error, x.chunks, x.lines, x.bytes, x.tree_gone, x.reported, x.started_at, x.finished_at
+  FROM json_to_recordset({rows}::json) AS x(step_id uuid, attempt int, idx int, agent_id uuid, token text, state text,
+   result text, reason text, exit_code int, output json, error json, chunks int, lines bigint, bytes bigint,
+   tree_gone bool, reported bool, started_at timestamptz, finished_at timestamptz)
+  {where}"""
+EVENTS_SAVED = """INSERT INTO control.run_events (run_id, seq, kind, step_id, step, attempt, host, old, new, result, reason)
+  SELECT {run}, x.seq, x.kind, x.step_id, x.step, x.attempt, x.host, x.old, x.new, x.result, x.reason
+  FROM json_to_recordset({rows}::json) AS x(seq int, kind text, step_id uuid, step text, attempt int, host text, old text,
+   new text, result text, reason text)
+  {where} ORDER BY x.seq RETURNING id, seq"""
+_SAVED = "(SELECT count(*) FROM run)"
+_IF_SAVED = "WHERE EXISTS (SELECT 1 FROM run)"
+
+_SAVE = f"""WITH {{claim}} run AS (
+  UPDATE control.runs SET version = version + 1, state = $3, result = $4, reason = $5, event_seq = $6, attempt_seq = $7,
+   undecided = $8, tally = $9::jsonb, cause = $10, cancel_by = $11, deadline = $12, due_at = $13, started_at = $14,
+   finished_at = $15
+  WHERE id = $1 AND version = $2 {{claimed}} RETURNING 1),
+steps AS (
+  UPDATE control.steps s SET {STEP_SET} FROM json_to_recordset($16::json) AS x({_STEP_TYPES})
+  WHERE s.id = x.id AND EXISTS (SELECT 1 FROM run) RETURNING 1),
+ev AS ({EVENTS_SAVED.format(run="$1", rows="$17", where=_IF_SAVED)})
+{{nodes}}{{attempts}}{{released}}
+SELECT (SELECT count(*) FROM run) AS saved, (SELECT array_agg(id ORDER BY seq) FROM ev) AS ids, now() AS at,
+ 1 / (CASE WHEN (SELECT count(*) FROM run) = {{claims}}
+        AND (SELECT count(*) FROM steps) = (SELECT count(*) FROM run) * json_array_length($16::json)
+      THEN 1 ELSE 0 END) AS whole"""
+_NODES = """, nodes AS (
+  UPDATE control.nodes n SET unfinished = x.unfinished, failed = x.failed, undecided = x.undecided, dead = x.dead,
+   due_at = x.due_at
+  FROM json_to_recordset({rows}::json) AS x(name text, unfinished int, failed int, undecided int, dead bool,
+   due_at timestamptz)
+  WHERE n.run_id = $1 AND n.name = x.name AND EXISTS (SELECT 1 FROM run))"""
+_ON_CONFLICT = """ ON CONFLICT (step_id, attempt) DO UPDATE SET agent_id = excluded.agent_id,
+   token = excluded.token, state = excluded.state, result = excluded.result, reason = excluded.reason,
+   exit_code = excluded.exit_code, output = excluded.output, error = excluded.error, chunks = excluded.chunks,
+   lines = excluded.lines, bytes = excluded.bytes, tree_gone = excluded.tree_gone, reported = excluded.reported,
+   started_at = excluded.started_at, finished_at = excluded.finished_at"""
+_RELEASED = """, released AS (
+  UPDATE control.leases SET step_id = NULL, attempt = NULL, token = NULL, taken_at = NULL
+  WHERE token = ANY({tokens}::text[]) AND EXISTS (SELECT 1 FROM run))"""
+
+
+class Saved(NamedTuple):
+    """A committed decision: the ids of its events, in order, and the time they carry."""
+
+    ids: list[int]
+    at: datetime
+
+
+async def save_decision(session: Session, decision: Decision) -> Saved | None:
+    """Write the decision, in one statement, which is one transaction.
+
+    None, and nothing is written: the run has changed since the slice was loaded, or a slot it needs is gone.
+    """
+    run = decision.run
+    args: list[Any] = [
+        run.id,
+        decision.before,
+        *run_values(run),
+        steps_json(decision.steps),
+        events_json(decision.events),
+    ]
+    parts = {"claim": "", "claimed": "", "claims": _SAVED, "nodes": "", "attempts": "", "released": ""}
+    if decision.held:
+        (held,) = decision.held
+        args += [held.agent, held.token, held.step, held.attempt]
+        at = len(args)
+        fields = {"agent": f"${at - 3}", "token": f"${at - 2}", "step": f"${at - 1}", "attempt": f"${at}"}
+        guard = "EXISTS (SELECT 1 FROM control.runs WHERE id = $1 AND version = $2) AND"
+        parts["claim"] = CLAIM.format(guard=guard, **fields) + ","
+        parts["claimed"] = "AND EXISTS (SELECT 1 FROM claim)"
+        parts["claims"] = "(SELECT count(*) FROM claim)"
+    if decision.nodes:
+        args.append(nodes_json(decision.nodes))
+        parts["nodes"] = _NODES.format(rows=f"${len(args)}")
+    if decision.attempts:
+        args.append(attempts_json(decision.attempts))
+        saved = ATTEMPTS_SAVED.format(run="$1::uuid", rows=f"${len(args)}", where=_IF_SAVED)
+        parts["attempts"] = f", attempts AS ({saved}{_ON_CONFLICT})"
+    if decision.released:
+        args.append([lease.token for lease in decision.released])
+        parts["released"] = _RELEASED.format(tokens=f"${len(args)}")
+    try:
+        row = await session.fetchrow(_SAVE.format(**parts), *args)
+    except asyncpg.DivisionByZeroError:
+        # The statement's own alarm: a slot was claimed for a run that has changed meanwhile; all is rolled back.
+        return None
+    return Saved(row["ids"] or [], row["at"]) if row["saved"] else None

@@ -1,0 +1,263 @@
+"""A decision in the making: moves rows along the transition tables and keeps their counters true. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from proctor_common.states import RunResult, RunState, StepResult, StepState
+from proctor_controller.domain.decision import (
+    AttemptRow,
+    Decision,
+    Effect,
+    EventRow,
+    FollowUp,
+    Policy,
+    ServeQueue,
+    Slice,
+    SlotHeld,
+    SlotReleased,
+)
+from proctor_controller.domain.events import NodeDecided
+from proctor_controller.domain.run import RUN_TRANSITIONS, Run, result_of
+from proctor_controller.domain.step import LIVE, STEP_TRANSITIONS, SUCCESSES, AttemptEnd, Edge, Node, Step
+
+
+class IllegalTransition(Exception):
+    """A defect of the engine: it tried to move a row along no line of its table. Nothing is saved."""
+
+
+class Draft:
+    """Works on copies of the slice's rows; :meth:`decision` gives those that changed."""
+
+    def __init__(self, part: Slice, now: datetime, policy: Policy) -> None:
+        self.now = now
+        self.policy = policy
+        self.run: Run = part.run
+        self._before = part
+        self._steps = {step.id: step for step in part.steps}
+        self._nodes = {node.name: node for node in part.nodes}
+        self._edges = part.edges
+        for edges in part.edges.values():
+            for edge in edges:
+                self._nodes.setdefault(edge.target.name, edge.target)
+        self._known = dict(self._nodes)
+        self._attempts: dict[tuple[str, int], AttemptRow] = {}
+        self._events: list[EventRow] = []
+        self._held: list[SlotHeld] = []
+        self._released: list[SlotReleased] = []
+        self._effects: list[Effect] = []
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def step(self, step: str) -> Step:
+        """The step as it stands in the draft."""
+        return self._steps[step]
+
+    @property
+    def steps(self) -> Iterable[Step]:
+        """The slice's steps as they stand in the draft."""
+        return list(self._steps.values())
+
+    def node(self, name: str) -> Node:
+        """The node as it stands in the draft."""
+        return self._nodes[name]
+
+    def after(self, seconds: float) -> datetime:
+        """The time so many seconds from now."""
+        return self.now + timedelta(seconds=seconds)
+
+    # -- moving ---------------------------------------------------------------------------------------------------
+
+    def change_run(self, **changes: Any) -> None:
+        """Change columns of the run other than its state."""
+        self.run = replace(self.run, **changes)
+
+    def move_run(self, to: RunState, *, reason: str = "", result: RunResult | None = None) -> None:
+        """One transition of the run, with its event."""
+        old = self.run.state
+        if to not in RUN_TRANSITIONS[old]:
+            raise IllegalTransition(f"run {self.run.id}: {old} -> {to}")
+        self._record("run", old, to, result=result, reason=reason)
+        self.change_run(state=to, result=result, reason=reason or self.run.reason)
+
+    def change_step(self, step: str, **changes: Any) -> Step:
+        """Change columns of a step other than its state."""
+        self._steps[step] = replace(self._steps[step], **changes)
+        return self._steps[step]
+
+    def move_step(
+        self, step: str, to: StepState, *, reason: str = "", result: StepResult | None = None, **changes: Any
+    ) -> Step:
+        """One transition of a step, with its event; ``changes`` are further columns."""
+        row = self._steps[step]
+        if to not in STEP_TRANSITIONS[row.state]:
+            raise IllegalTransition(f"step {row.id} of run {row.run}: {row.state} -> {to}")
+        host = changes.get("host", row.host)
+        self._record("step", row.state, to, row=row, host=host, result=result, reason=reason)
+        changes.setdefault("waiting_for", None)
+        return self.change_step(step, state=to, result=result, reason=reason, **changes)
+
+    def _record(
+        self,
+        kind: str,
+        old: RunState | StepState,
+        new: RunState | StepState,
+        *,
+        row: Step | None = None,
+        host: str | None = None,
+        result: RunResult | StepResult | None = None,
+        reason: str = "",
+    ) -> None:
+        seq = self.run.event_seq + 1
+        self.change_run(event_seq=seq)
+        self._events.append(
+            EventRow(
+                seq=seq,
+                kind=kind,
+                old=old.value,
+                new=new.value,
+                step=row.id if row else None,
+                step_name=row.name if row else None,
+                attempt=row.attempt if row else None,
+                host=host,
+                result=result.value if result else None,
+                reason=reason,
+            )
+        )
+
+    def attempt(self, step: Step, **changes: Any) -> None:
+        """Write the row of the step's attempt: as it is in the draft, or new, with ``changes``."""
+        key = (step.id, step.attempt)
+        row = self._attempts.get(key)
+        if row is None:
+            row = AttemptRow(
+                step=step.id,
+                attempt=step.attempt,
+                agent=step.agent or "",
+                token=step.token or "",
+                state=step.state,
+                started_at=step.started_at,
+            )
+        self._attempts[key] = replace(row, **changes)
+
+    def hold(self, held: SlotHeld) -> None:
+        """The attempt needs a slot of its agent."""
+        self._held.append(held)
+
+    def release(self, step: Step) -> None:
+        """Give the step's slot back."""
+        if step.agent and step.token:
+            self._released.append(SlotReleased(step.agent, step.token))
+            self.effect(ServeQueue(step.agent))
+
+    def effect(self, effect: Effect) -> None:
+        """To be performed once the decision is committed."""
+        self._effects.append(effect)
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def end_attempt(
+        self, step: str, result: StepResult, *, reason: str = "", end: AttemptEnd | None = None, reported: bool = False
+    ) -> None:
+        """The live attempt of a step has ended: release its slot; then another attempt, or the end of the step."""
+        row = self._steps[step]
+        self.release(row)
+        self.attempt(
+            row,
+            state=StepState.FINISHED,
+            result=result,
+            reason=reason,
+            end=end,
+            reported=reported,
+            finished_at=self.now,
+        )
+        again = row.state is not StepState.CANCELLING and self.run.cause is None and row.may_retry(result)
+        if again:
+            resume = self.now + row.retry.delay(row.tries)
+            self.move_step(
+                step, StepState.RETRY_WAIT, reason=reason or result.value, token=None, deadline=resume, due_at=resume
+            )
+        else:
+            self.finish_step(step, result, reason=reason)
+
+    def finish_step(self, step: str, result: StepResult, *, reason: str = "") -> None:
+        """The end of a step: counted in its run and its node, whose dependants are told."""
+        self.move_step(
+            step,
+            StepState.FINISHED,
+            result=result,
+            reason=reason,
+            deadline=None,
+            due_at=None,
+            finished_at=self.now,
+        )
+        tally = dict(self.run.tally)
+        tally[result] = tally.get(result, 0) + 1
+        self.change_run(undecided=self.run.undecided - 1, tally=tally)
+        self._count_in_node(self._steps[step].node, result)
+
+    def _count_in_node(self, name: str, result: StepResult) -> None:
+        node = self._nodes[name]
+        node = replace(node, unfinished=node.unfinished - 1, failed=node.failed + (0 if result in SUCCESSES else 1))
+        self._nodes[name] = node
+        # A run that is being ended tells each step by itself.
+        if node.unfinished > 0 or self.run.cause is not None:
+            return
+        for edge in self._edges.get(name, ()):
+            self._decide_edge(edge, success=node.failed == 0)
+
+    def _decide_edge(self, edge: Edge, *, success: bool) -> None:
+        target = self._nodes[edge.target.name]
+        holds = edge.condition.holds(success)
+        undecided = target.undecided - 1
+        told = target.dead
+        decided = not told and (not holds or undecided == 0)
+        self._nodes[target.name] = replace(
+            target,
+            undecided=undecided,
+            dead=target.dead or not holds,
+            due_at=self.now if decided else target.due_at,
+        )
+        if decided:
+            self.effect(FollowUp(NodeDecided(self.run.id, target.name)))
+
+    def open_node(self, name: str) -> None:
+        """The node's edges are decided: its instances have to be told."""
+        self._nodes[name] = replace(self._nodes[name], due_at=self.now)
+
+    def close_node(self, name: str) -> None:
+        """All instances of the node have been told."""
+        self._nodes[name] = replace(self._nodes[name], due_at=None)
+
+    def settle_run(self) -> None:
+        """End the run if every step is decided."""
+        run = self.run
+        if run.undecided > 0 or run.state is RunState.FINISHED:
+            return
+        if run.state in {RunState.RUNNING, RunState.PAUSING, RunState.CANCELLING}:
+            self.move_run(RunState.FINALIZING)
+        elif not (run.state in {RunState.QUEUED, RunState.ALLOCATING} and run.cause is not None):
+            return
+        self.move_run(RunState.FINISHED, result=result_of(self.run))
+        self.change_run(due_at=None, deadline=None, finished_at=self.now)
+
+    def decision(self) -> Decision:
+        """The rows that differ from the slice, and all effects."""
+        before = {step.id: step for step in self._before.steps}
+        return Decision(
+            before=self._before.run.version,
+            run=replace(self.run, version=self._before.run.version + 1),
+            steps=tuple(step for step in self._steps.values() if step != before[step.id]),
+            nodes=tuple(node for node in self._nodes.values() if node != self._known[node.name]),
+            attempts=tuple(self._attempts.values()),
+            events=tuple(self._events),
+            held=tuple(self._held),
+            released=tuple(self._released),
+            effects=tuple(self._effects),
+        )
+
+
+def is_live(step: Step) -> bool:
+    """Whether an attempt of the step may be alive on an agent."""
+    return step.state in LIVE

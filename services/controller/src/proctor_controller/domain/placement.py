@@ -1,0 +1,89 @@
+"""Which agent a step goes to. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proctor_common.states import AgentState
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step may run: on one host, on the agents of a group, or on those with all the labels. Exactly one is
+    set. Of a run with a group only that group's agents count.
+    """
+
+    host: str | None = None
+    group: str | None = None
+    labels: tuple[tuple[str, str], ...] | None = None
+
+    def __str__(self) -> str:
+        if self.host is not None:
+            return f"host {self.host}"
+        if self.group is not None:
+            return f"an agent of group {self.group}"
+        return "an agent with labels " + ", ".join(f"{name}={value}" for name, value in self.labels or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An agent in the right place. ``free``: slots nobody holds · ``queued``: a step that fits here waits already."""
+
+    agent: str
+    host: str
+    state: AgentState
+    registered: bool
+    draining: bool
+    leftovers: bool
+    has_plugin: bool
+    has_method: bool
+    slots: int
+    free: int
+    queued: bool = False
+
+    def hindrance(self) -> str:
+        """Why it gets no work at all just now; empty where it may."""
+        if self.state is AgentState.LOST:
+            return "its heartbeats stopped"
+        if self.state is AgentState.ENROLLED or not self.registered:
+            return "it has not connected yet"
+        if self.draining:
+            return "it is drained"
+        if self.state is not AgentState.ONLINE:
+            return "its heartbeats stopped a moment ago"
+        if self.leftovers:
+            return "attempts of its former process may still run on its targets"
+        return ""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether work for it alone is refused instead of queued."""
+        return self.draining or self.state in {AgentState.LOST, AgentState.ENROLLED, AgentState.REMOVED}
+
+
+def choose(candidates: Iterable[Candidate], *, overtake: bool = False) -> Candidate | None:
+    """The least loaded agent that may take the step now; None where it has to wait.
+
+    ``overtake``: the step stands first in the queue, so that others who wait for the same do not hold it back.
+    """
+    able = [
+        found
+        for found in candidates
+        if found.has_method and found.free > 0 and not found.hindrance() and (overtake or not found.queued)
+    ]
+    return min(able, key=lambda found: (-found.free / max(found.slots, 1), found.host), default=None)
+
+
+def explain(place: Place, candidates: Iterable[Candidate], plugin: str, method: str) -> str:
+    """What a step that cannot be placed now waits for."""
+    found = list(candidates)
+    if not found:
+        return f"{place}: there is none"
+    able = [candidate for candidate in found if candidate.has_method]
+    if not able:
+        return f"{place}: none has {plugin}.{method}"
+    if all(candidate.hindrance() for candidate in able):
+        if len(able) == 1:
+            return f"host {able[0].host}: {able[0].hindrance()}"
+        return f"{place}: {len(able)} agents, and none may take work ({able[0].host}: {able[0].hindrance()})"
+    slots = sum(candidate.slots for candidate in able)
+    return f"a free slot on {place} (all {slots} are taken, or others wait for them)"

@@ -1,0 +1,240 @@
+"""The shell around ``decide``: load a slice, decide, save, commit, perform.
+
+No transaction is held over a wait for the network. A decision is saved only while the run's row has the version it
+was decided on; where another controller was quicker, it is made again on what that one left.
+"""
+
+import asyncio
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_common import subjects
+from proctor_common.bus import Bus, BusError
+from proctor_common.ids import new_token
+from proctor_common.messages.views import EventView, RunChanged
+from proctor_controller.db import placing
+from proctor_controller.db.sealing import Seal
+from proctor_controller.db.session import Session, session
+from proctor_controller.db.slices import Saved, load_slice, save_decision
+from proctor_controller.domain import events
+from proctor_controller.domain.decide import decide
+from proctor_controller.domain.decision import (
+    CancelAttempt,
+    Decision,
+    Effect,
+    FollowUp,
+    PlaceStep,
+    QueryAttempt,
+    ServeQueue,
+    Stale,
+    StartAttempt,
+)
+from proctor_controller.domain.placement import choose, explain
+from proctor_controller.engine.orders import Orders
+from proctor_controller.engine.settings import EngineSettings
+from proctor_controller.engine.tasks import Tasks
+
+log = structlog.get_logger(__name__)
+
+MAX_TRIES = 50
+MAX_TURNS = 200
+
+
+class Contended(Exception):
+    """A run changed under every try to write it; the watchdog will look at it again."""
+
+
+class Engine:
+    """One for a controller process. It keeps nothing in memory that it cannot lose: the locks only spare the
+    database decisions that would be made twice.
+
+    ``perform`` False (tests of a crash): decisions are saved and nothing else happens.
+    """
+
+    def __init__(
+        self,
+        database: AsyncEngine,
+        bus: Bus,
+        seal: Seal,
+        settings: EngineSettings | None = None,
+        *,
+        perform: bool = True,
+    ) -> None:
+        self.database = database
+        self.bus = bus
+        self.seal = seal
+        self.settings = settings or EngineSettings()
+        self.tasks = Tasks()
+        self.stale = 0
+        self.conflicts = 0
+        self._perform = perform
+        self._orders = Orders(self)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._performers: dict[type, Callable[[str, Effect], None]] = {
+            StartAttempt: self._orders.start,
+            CancelAttempt: self._orders.cancel,
+            QueryAttempt: self._orders.query,
+            PlaceStep: self._place_later,
+            ServeQueue: self._serve_later,
+            FollowUp: self._follow_later,
+        }
+
+    async def close(self) -> None:
+        """End the effects that are being performed; another controller, or the next start, goes on with them."""
+        await self.tasks.close()
+
+    @property
+    def orders(self) -> Orders:
+        """The orders to agents."""
+        return self._orders
+
+    def lock_of(self, run: str) -> asyncio.Lock:
+        """One decision about a run at a time, within this process."""
+        lock = self._locks.get(run)
+        if lock is None:
+            lock = self._locks[run] = asyncio.Lock()
+        return lock
+
+    async def feed(self, event: events.Event) -> Decision | Stale:
+        """Decide about an event, commit what follows, and begin to perform it.
+
+        Returns once it is committed. Raises ProctorError ``database_unavailable``, Contended.
+        """
+        async with self.lock_of(event.run):
+            async with session(self.database) as db:
+                outcome, saved = await self._decide(db, event)
+            if saved is not None and isinstance(outcome, Decision):
+                self.committed(outcome, saved)
+        return outcome
+
+    async def _decide(self, db: Session, event: events.Event) -> tuple[Decision | Stale, Saved | None]:
+        for tried in range(MAX_TRIES):
+            loaded = await load_slice(db, event)
+            if loaded is None:
+                return Stale("no such run or step"), None
+            outcome = decide(loaded.part, event, loaded.now, self.settings.policy)
+            if isinstance(outcome, Stale):
+                self.stale += 1
+                return outcome, None
+            saved = await save_decision(db, outcome)
+            if saved is not None:
+                return outcome, saved
+            self.conflicts += 1
+            if outcome.held and tried > 2:
+                return Stale("the slot is gone"), None
+            await asyncio.sleep(0.001 * tried)
+        raise Contended(f"run {event.run} changed under {MAX_TRIES} tries to write it")
+
+    def committed(self, decision: Decision, saved: Saved) -> None:
+        """What follows a commit: effects begin at once; the wake-up waits for nothing and nobody waits for it."""
+        if not self._perform:
+            return
+        self.perform(decision)
+        if decision.events:
+            self.tasks.start("wake", self._wake(decision, saved))
+
+    def perform(self, decision: Decision) -> None:
+        """Begin to perform the effects of a committed decision."""
+        for effect in decision.effects:
+            self._performers[type(effect)](decision.run.id, effect)
+
+    async def _wake(self, decision: Decision, saved: Saved) -> None:
+        run = decision.run
+        views = [
+            EventView(
+                seq=row.seq,
+                cursor=number,
+                run=run.id,
+                kind=row.kind,
+                step=row.step_name,
+                step_id=row.step,
+                attempt=row.attempt,
+                host=row.host,
+                old=row.old,
+                new=row.new,
+                result=row.result,
+                reason=row.reason,
+                at=saved.at,
+            )
+            for row, number in zip(decision.events, saved.ids, strict=True)
+        ]
+        changed = RunChanged(run=run.id, group=run.group, state=run.state, result=run.result, events=views)
+        try:
+            await self.bus.publish(subjects.wake(run.id), changed.encode())
+        except BusError as fault:
+            log.debug("wake_not_sent", run=run.id, error=str(fault))
+
+    # -- slots ----------------------------------------------------------------------------------------------------
+
+    def offer(self, agent: str, host: str) -> events.Offer:
+        """An agent for a step, under a new lease token."""
+        return events.Offer(agent=agent, host=host, token=new_token("lease"))
+
+    def _place_later(self, run: str, effect: Effect) -> None:
+        if isinstance(effect, PlaceStep):
+            self.tasks.start("place", self.place(effect.step))
+
+    def _serve_later(self, run: str, effect: Effect) -> None:
+        if isinstance(effect, ServeQueue):
+            self.tasks.start("serve queue", self._serve(effect.agent))
+
+    def _follow_later(self, run: str, effect: Effect) -> None:
+        if isinstance(effect, FollowUp):
+            self.tasks.start("follow up", self._follow(effect.event))
+
+    async def _serve(self, agent: str) -> None:
+        await self.serve_queue(agent)
+
+    async def _follow(self, event: events.Event) -> None:
+        await self.feed(event)
+
+    async def place(self, step: str) -> None:
+        """Dispatch a step that has become ready, or let it wait."""
+        for _ in range(MAX_TRIES):
+            async with session(self.database) as db:
+                waiter = await placing.load_waiter(db, step)
+                if waiter is None:
+                    return
+                found = await placing.find_candidates(
+                    db, waiter.place, waiter.plugin, waiter.method, group=waiter.group
+                )
+                chosen = choose(f.candidate for f in found)
+                if chosen is not None:
+                    await self._ensure_slots(db, found, chosen.agent)
+            if chosen is None:
+                why = explain(waiter.place, (f.candidate for f in found), waiter.plugin, waiter.method)
+                await self.feed(events.NoSlot(waiter.run, step, why))
+                # A slot that came free since then has served the queue without this step in it.
+                await self.serve_queue(None)
+                return
+            outcome = await self.feed(events.LeasesHeld(waiter.run, step, self.offer(chosen.agent, chosen.host)))
+            if isinstance(outcome, Decision) or "slot" not in outcome.why:
+                return
+
+    async def _ensure_slots(self, db: Session, found: list[placing.Found], agent: str) -> None:
+        for each in found:
+            if each.candidate.agent == agent and each.slots_made < each.candidate.slots:
+                await placing.make_slots(db, agent)
+
+    async def serve_queue(self, agent: str | None) -> int:
+        """Give free slots to the steps that have waited longest; how many were dispatched. ``agent`` None: of all."""
+        served = 0
+        for _ in range(MAX_TURNS):
+            async with session(self.database) as db:
+                turns = await placing.next_turns(db, agent, 20)
+                for turn in turns:
+                    if not turn.slots_made:
+                        await placing.make_slots(db, turn.agent)
+            if not turns:
+                break
+            done = 0
+            for turn in turns:
+                outcome = await self.feed(events.LeasesHeld(turn.run, turn.step, self.offer(turn.agent, turn.host)))
+                done += isinstance(outcome, Decision)
+            served += done
+            if not done:
+                break
+        return served

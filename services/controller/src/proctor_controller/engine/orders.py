@@ -1,0 +1,189 @@
+"""Orders to agents: sent, repeated to the same agent under the same token, and their answers fed back as events."""
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import structlog
+
+from proctor_common import subjects
+from proctor_common.bus import BusError, NoResponders
+from proctor_common.messages.base import BadMessage, Message, decode
+from proctor_common.messages.events import StepFinished
+from proctor_common.messages.orders import (
+    AttemptStanding,
+    CancelOrder,
+    QueryOrder,
+    StandingReply,
+    StartAnswer,
+    StartOrder,
+    StartReply,
+)
+from proctor_controller.db.attempts import load_order
+from proctor_controller.db.session import session
+from proctor_controller.domain import events
+from proctor_controller.domain.decision import CancelAttempt, Effect, QueryAttempt, StartAttempt
+from proctor_controller.domain.step import AttemptEnd
+
+if TYPE_CHECKING:
+    from proctor_controller.engine.engine import Engine
+
+log = structlog.get_logger(__name__)
+
+MAX_PREPARED = 1000
+AGAIN = 0.2
+
+
+class Orders:
+    """Performs the effects that go to agents.
+
+    ``prepared``: orders of steps that were stored a moment ago, so that their first one needs no query; a cache.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._prepared: OrderedDict[str, StartOrder] = OrderedDict()
+
+    def prepare(self, order: StartOrder) -> None:
+        """Keep the order of a step until it is sent for the first time."""
+        self._prepared[order.step] = order
+        while len(self._prepared) > MAX_PREPARED:
+            self._prepared.popitem(last=False)
+
+    def start(self, run: str, effect: Effect) -> None:
+        """Send a start order in the background."""
+        if isinstance(effect, StartAttempt):
+            self._engine.tasks.start("start order", self._start(run, effect))
+
+    def cancel(self, run: str, effect: Effect) -> None:
+        """Send an order to stop in the background."""
+        if isinstance(effect, CancelAttempt):
+            order = CancelOrder(
+                run=run,
+                step=effect.step,
+                attempt=effect.attempt,
+                token=effect.token,
+                cause=effect.cause,
+                grace_s=effect.grace_s,
+            )
+            self._engine.tasks.start("cancel order", self._ask_standing(run, effect, "cancel", order))
+
+    def query(self, run: str, effect: Effect) -> None:
+        """Ask what became of an attempt in the background."""
+        if isinstance(effect, QueryAttempt):
+            order = QueryOrder(run=run, step=effect.step, attempt=effect.attempt, token=effect.token)
+            self._engine.tasks.start("query order", self._ask_standing(run, effect, "query", order))
+
+    async def _start(self, run: str, effect: StartAttempt) -> None:
+        order = await self._order(run, effect)
+        if order is None:
+            return
+        subject = subjects.order(effect.agent, "start")
+        payload = order.encode()
+        settings = self._engine.settings
+        sends = effect.sends
+        for send in range(settings.order_sends):
+            if send:
+                # From now on a copy may be on its way that nobody knows of: that is stored before another one goes.
+                outcome = await self._engine.feed(events.OrderUnknown(run, effect.step, effect.attempt, effect.token))
+                if not hasattr(outcome, "run"):
+                    return
+                sends += 1
+            try:
+                reply = await self._engine.bus.request(subject, payload, timeout=settings.order_timeout)
+                answer = decode(StartReply, reply)
+            except NoResponders:
+                await self._engine.feed(events.OrderUndelivered(run, effect.step, effect.attempt, effect.token, sends))
+                return
+            except BusError as fault:
+                if fault.delivered is False:
+                    # Nothing left this process: the watchdog repeats it when the bus is back.
+                    log.warning("order_not_sent", step=effect.step, attempt=effect.attempt, error=str(fault))
+                    return
+                log.warning("order_unanswered", step=effect.step, attempt=effect.attempt, error=str(fault))
+                await asyncio.sleep(AGAIN)
+                continue
+            except BadMessage as fault:
+                log.error("order_answer_unreadable", agent=effect.agent, step=effect.step, error=str(fault))
+                return
+            await self._answered(run, effect, answer, sends)
+            return
+        await self._engine.feed(events.OrderUnknown(run, effect.step, effect.attempt, effect.token))
+
+    async def _order(self, run: str, effect: StartAttempt) -> StartOrder | None:
+        prepared = self._prepared.pop(effect.step, None)
+        if prepared is None:
+            async with session(self._engine.database) as db:
+                loaded = await load_order(db, effect.step, self._engine.seal)
+            if loaded is None or loaded.run != run:
+                return None
+            prepared = loaded
+        return prepared.model_copy(
+            update={
+                "attempt": effect.attempt,
+                "token": effect.token,
+                "not_after": effect.not_after,
+                "log_limit": self._engine.settings.attempt_log_limit,
+            }
+        )
+
+    async def _answered(self, run: str, effect: StartAttempt, answer: StartReply, sends: int) -> None:
+        if answer.answer is not StartAnswer.ACCEPTED:
+            log.info("order_not_accepted", step=effect.step, attempt=effect.attempt, answer=answer.answer.value)
+        await self._engine.feed(
+            events.OrderAnswered(
+                run=run,
+                step=effect.step,
+                attempt=effect.attempt,
+                token=effect.token,
+                answer=events.Answer(answer.answer.value),
+                sends=sends,
+                reason=answer.reason,
+            )
+        )
+
+    async def _ask_standing(self, run: str, effect: CancelAttempt | QueryAttempt, verb: str, order: Message) -> None:
+        subject = subjects.order(effect.agent, verb)
+        try:
+            reply = await self._engine.bus.request(subject, order.encode(), timeout=self._engine.settings.order_timeout)
+            standing = decode(StandingReply, reply)
+        except (BusError, BadMessage) as fault:
+            # It is sent again when the step is due.
+            log.info("order_unanswered", verb=verb, step=effect.step, attempt=effect.attempt, error=str(fault))
+            return
+        event = standing_event(run, effect, standing)
+        if event is not None:
+            await self._engine.feed(event)
+
+
+def standing_event(run: str, effect: CancelAttempt | QueryAttempt, reply: StandingReply) -> events.Event | None:
+    """What an agent's word about an attempt means for the run; None where there is nothing to decide."""
+    match reply.standing:
+        case AttemptStanding.NEVER:
+            return events.NeverStarted(run, effect.step, effect.attempt, effect.token)
+        case AttemptStanding.CONFIRMED:
+            return events.Forgotten(run, effect.step, effect.attempt, effect.token)
+        case AttemptStanding.FINISHED if reply.end is not None:
+            if (reply.end.step, reply.end.attempt, reply.end.token) != (effect.step, effect.attempt, effect.token):
+                return None
+            return events.StepEnded(run, effect.step, effect.attempt, effect.token, effect.agent, to_end(reply.end))
+        case AttemptStanding.RUNNING | AttemptStanding.STOPPING:
+            return events.StillRunning(run, effect.step, effect.attempt, effect.token)
+    return None
+
+
+def to_end(finished: StepFinished) -> AttemptEnd:
+    """An agent's report as the domain's end of an attempt."""
+    return AttemptEnd(
+        result=finished.result,
+        reason=finished.reason,
+        exit_code=finished.exit_code,
+        output=finished.output,
+        error=finished.error.model_dump() if finished.error else None,
+        chunks=finished.chunks,
+        lines=finished.lines,
+        bytes=finished.bytes,
+        tree_gone=finished.tree_gone,
+        started_at=finished.started_at,
+        finished_at=finished.finished_at,
+    )

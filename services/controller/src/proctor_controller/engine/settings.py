@@ -1,0 +1,28 @@
+"""What the engine goes by."""
+
+from dataclasses import dataclass, field
+
+from proctor_controller.domain.decision import Policy
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Seconds, bytes and counts.
+
+    ``order_timeout``: how long to wait for the answer to one order · ``order_sends``: how often to send it before
+    the watchdog takes over · ``queue_timeout``: how long a test case may wait for a slot.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    order_timeout: float = 5.0
+    order_sends: int = 2
+    queue_timeout: float = 86_400.0
+    default_timeout: float = 1800.0
+    default_grace: float = 10.0
+    attempt_log_limit: int = 2 * 1024**3
+    max_forged: int = 10
+
+    def run_timeout(self, work: float) -> float:
+        """How long a run may take whose steps may take ``work`` seconds: they may wait for a slot as well."""
+        policy = self.policy
+        return self.queue_timeout + work + policy.lost_grace_s + policy.cancel_confirm_s + policy.timeout_margin_s

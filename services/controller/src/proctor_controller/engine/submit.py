@@ -1,0 +1,132 @@
+"""A new run: stored with the decision about its first step, in one commit, and begun in the same breath."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from proctor_common.messages.orders import StartOrder
+from proctor_common.messages.views import RunView
+from proctor_controller.db import placing
+from proctor_controller.db.session import session
+from proctor_controller.db.slices import Saved
+from proctor_controller.db.submissions import Hidden, Inserted, insert_run
+from proctor_controller.domain import events
+from proctor_controller.domain.decide import apply, decide, join
+from proctor_controller.domain.decision import Decision, EventRow, PlaceStep, Stale
+from proctor_controller.domain.parameters import mask, secret_texts
+from proctor_controller.domain.placement import Candidate, choose, explain
+from proctor_controller.domain.submission import RunSpec, StepSpec
+from proctor_controller.engine.engine import Engine
+
+CREATED = "queued"
+
+
+async def submit(engine: Engine, spec: RunSpec, now: datetime, found: list[placing.Found] | None = None) -> RunView:
+    """Store and begin a run. ``now``: the database's clock, a moment ago; ``found``: the agents for its only step,
+    where they were looked up already.
+
+    Raises DuplicateRun, ProctorError ``database_unavailable``.
+    """
+    hidden = {step.id: _hide(engine, step) for step in spec.steps}
+    candidates = [each.candidate for each in found or ()]
+    chosen = choose(candidates) if len(spec.steps) == 1 else None
+    async with session(engine.database) as db:
+        if chosen is not None:
+            for each in found or ():
+                if each.candidate.agent == chosen.agent and each.slots_made < chosen.slots:
+                    await placing.make_slots(db, chosen.agent)
+        decision = _decide_first(engine, spec, candidates, chosen, now)
+        inserted = await insert_run(db, spec, hidden, decision, now)
+        if inserted is None:
+            # Somebody took the last slot in between.
+            decision = _decide_first(engine, spec, candidates, None, now)
+            inserted = await insert_run(db, spec, hidden, decision, now)
+        assert inserted is not None
+    if len(spec.steps) == 1:
+        engine.orders.prepare(_order(spec, spec.steps[0], inserted.number))
+    engine.committed(decision, Saved(inserted.ids, inserted.at))
+    return _view(spec, hidden, decision, inserted)
+
+
+def _decide_first(
+    engine: Engine, spec: RunSpec, candidates: list[Candidate], chosen: Candidate | None, now: datetime
+) -> Decision:
+    policy = engine.settings.policy
+    part = spec.first_slice()
+    created = decide(part, events.RunCreated(spec.id), now, policy)
+    if isinstance(created, Stale):
+        raise ValueError(f"a new run cannot be begun: {created.why}")
+    created = _with_birth(created)
+    if len(spec.steps) != 1 or not candidates:
+        return created
+    step = spec.steps[0]
+    if chosen is not None:
+        offer = engine.offer(chosen.agent, chosen.host)
+        event: events.Event = events.LeasesHeld(spec.id, step.id, offer)
+    else:
+        event = events.NoSlot(spec.id, step.id, explain(step.place, candidates, step.plugin, step.method))
+    second = decide(apply(part, created), event, now, policy)
+    if isinstance(second, Stale):
+        return created
+    return join(created, second, done=(PlaceStep,))
+
+
+def _with_birth(decision: Decision) -> Decision:
+    """The first event of a run says that it is there; the others move up by one."""
+    birth = EventRow(seq=1, kind="run", old=None, new=CREATED)
+    moved = tuple(replace(row, seq=row.seq + 1) for row in decision.events)
+    run = replace(decision.run, event_seq=decision.run.event_seq + 1)
+    return replace(decision, run=run, events=(birth, *moved))
+
+
+def _hide(engine: Engine, step: StepSpec) -> Hidden:
+    if not step.secrets:
+        return Hidden(step.parameters, None)
+    whole = {"parameters": step.parameters, "secrets": step.secrets}
+    return Hidden(mask(step.parameters, step.secrets), engine.seal.seal(whole, step.id))
+
+
+def _order(spec: RunSpec, step: StepSpec, number: int) -> StartOrder:
+    return StartOrder(
+        run=spec.id,
+        run_number=number,
+        step=step.id,
+        step_name=step.name,
+        attempt=1,
+        token="",
+        not_after=datetime.now(UTC),
+        plugin=step.plugin,
+        method=step.method,
+        parameters=dict(step.parameters),
+        secrets=secret_texts(step.parameters, step.secrets),
+        env=dict(step.env),
+        target=step.target,
+        timeout_s=step.timeout_s,
+        grace_s=step.grace_s,
+    )
+
+
+def _view(spec: RunSpec, hidden: dict[str, Hidden], decision: Decision, inserted: Inserted) -> RunView:
+    run = decision.run
+    steps: dict[str, int] = {name.value: count for name, count in run.tally.items()}
+    decided = {step.id: step for step in decision.steps}
+    for row in spec.rows():
+        step = decided.get(row.id, row)
+        if step.result is None:
+            steps[step.state.value] = steps.get(step.state.value, 0) + 1
+    return RunView(
+        id=spec.id,
+        number=inserted.number,
+        name=spec.name,
+        kind=spec.kind,
+        state=run.state,
+        result=run.result,
+        reason=run.reason,
+        created_at=inserted.at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        plan=spec.plan,
+        parameters=dict(spec.parameters),
+        group=spec.group,
+        created_by=spec.created_by,
+        steps=steps,
+    )

@@ -1,0 +1,95 @@
+"""The watchdog: derives from what is stored what should be going on, and does it again where a crash, a lost message or
+an agent's silence left it undone. Any number of controllers may run it at once.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from proctor_common.bus import BusError
+from proctor_common.errors import ProctorError
+from proctor_controller.db import placing
+from proctor_controller.db.due import Due, find_due_nodes, find_due_runs, find_due_steps, find_lost, is_anyone_waiting
+from proctor_controller.db.session import session
+from proctor_controller.domain import events
+from proctor_controller.domain.placement import explain
+from proctor_controller.engine.engine import Contended, Engine
+
+log = structlog.get_logger(__name__)
+
+LIMIT = 200
+AT_ONCE = 8
+ORPHANS_EVERY = 60
+EXPLAINED = 50
+
+
+class Watchdog:
+    """Call :meth:`tick` about once a second."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ticks = 0
+
+    async def tick(self) -> int:
+        """Look at everything that is due; how much that was. Raises ProctorError ``database_unavailable``."""
+        async with session(self._engine.database) as db:
+            due: list[events.Event] = [
+                *(_event(each) for each in await find_lost(db, LIMIT)),
+                *(_event(each) for each in await find_due_runs(db, LIMIT)),
+                *(_event(each) for each in await find_due_nodes(db, LIMIT)),
+                *(_event(each) for each in await find_due_steps(db, LIMIT)),
+            ]
+            waiting = await is_anyone_waiting(db)
+            if self._ticks % ORPHANS_EVERY == 0:
+                freed = await placing.free_orphans(db)
+                if freed:
+                    log.error("slots_freed", count=freed, reason="their attempts were over")
+        self._ticks += 1
+        await self._feed_all(due)
+        if waiting:
+            await self._engine.serve_queue(None)
+            await self._explain_waiting()
+        return len(due)
+
+    async def _feed_all(self, due: Iterable[events.Event]) -> None:
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def feed(event: events.Event) -> None:
+            async with room:
+                await self._feed(event)
+
+        async with asyncio.TaskGroup() as tasks:
+            for event in due:
+                tasks.create_task(feed(event))
+
+    async def _feed(self, event: events.Event) -> None:
+        # One run that cannot be decided must not keep the others from being looked at.
+        try:
+            await self._engine.feed(event)
+        except (ProctorError, BusError, Contended) as fault:
+            log.warning("watchdog_not_done", run=event.run, watched=type(event).__name__, error=str(fault))
+        except Exception:
+            log.exception("watchdog_failed", run=event.run, watched=type(event).__name__)
+
+    async def _explain_waiting(self) -> None:
+        """Say of those who still wait what they wait for now."""
+        async with session(self._engine.database) as db:
+            waiting = await placing.load_waiting(db, EXPLAINED)
+            reasons = []
+            for each in waiting:
+                found = await placing.find_candidates(db, each.place, each.plugin, each.method, group=each.group)
+                reasons.append(explain(each.place, [f.candidate for f in found], each.plugin, each.method))
+        await self._feed_all(
+            events.NoSlot(each.run, each.step, why) for each, why in zip(waiting, reasons, strict=True)
+        )
+
+
+def _event(due: Due) -> events.Event:
+    if due.agent is not None and due.step is not None:
+        return events.AgentLost(due.run, due.step, due.agent)
+    if due.step is not None:
+        return events.StepDue(due.run, due.step)
+    if due.node is not None:
+        return events.NodeDecided(due.run, due.node)
+    return events.RunDue(due.run)

@@ -1,0 +1,176 @@
+"""``case.submit``: one method on one host, checked as a whole before anything is stored. No SQL."""
+
+from collections.abc import Mapping
+
+from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.ids import GROUP_NAME, HOST_NAME, is_id, new_id
+from proctor_common.messages.calls import Actor, SubmitCase
+from proctor_common.messages.views import RunView
+from proctor_controller.context import ProcessContext
+from proctor_controller.db.placing import Found, find_candidates, group_exists
+from proctor_controller.db.run_views import RunKey, find_run
+from proctor_controller.db.session import session
+from proctor_controller.db.submissions import DuplicateRun
+from proctor_controller.domain.parameters import Checked, check_parameters
+from proctor_controller.domain.placement import Place
+from proctor_controller.domain.submission import RunSpec, StepSpec
+from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.settings import EngineSettings
+from proctor_controller.engine.submit import submit
+from proctor_controller.handlers.calls import CallHandler
+
+MAX_TIMEOUT = 30 * 86_400.0
+MAX_NAME = 200
+MAX_LABELS = 32
+
+
+async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -> RunView:
+    """A test case as a run of one step. The same run id again: the run as it stands."""
+    engine = context.engine
+    place = _place(body)
+    _check_body(body)
+    bound = _bound(actor, body)
+    async with session(engine.database) as db:
+        found = await find_candidates(db, place, body.plugin, body.method, group=bound, with_spec=True)
+        if not found and body.group is not None and not await group_exists(db, body.group):
+            raise not_found("group", body.group)
+    if bound is None and actor.groups is not None:
+        found = [each for each in found if set(each.groups) & set(actor.groups)]
+        bound = _only_group(actor, found)
+    spec = _choose_spec(place, body, found)
+    checked = check_parameters(spec, body.parameters)
+    if checked.faults:
+        raise faults(list(checked.faults))
+    _check_available(place, body, found)
+    run = _spec(engine.settings, body, place, checked, group=bound, by=actor.name)
+    now = found[0].now
+    try:
+        return await submit(engine, run, now, found)
+    except DuplicateRun:
+        return await _existing(engine, actor, body.run)
+
+
+def _place(body: SubmitCase) -> Place:
+    given = [name for name in ("host", "group", "labels") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise invalid("give exactly one of host, group and labels", path="host")
+    if body.labels is not None:
+        if not body.labels or len(body.labels) > MAX_LABELS:
+            raise invalid(f"give 1 to {MAX_LABELS} labels", path="labels")
+        if any("\0" in text for pair in body.labels.items() for text in pair):
+            raise invalid("must not hold a NUL character", path="labels")
+        return Place(labels=tuple(sorted(body.labels.items())))
+    if body.host is not None:
+        if not HOST_NAME.match(body.host):
+            raise not_found("host", body.host[:MAX_NAME])
+        return Place(host=body.host)
+    assert body.group is not None
+    if not GROUP_NAME.match(body.group):
+        raise not_found("group", body.group[:MAX_NAME])
+    return Place(group=body.group)
+
+
+def _check_body(body: SubmitCase) -> None:
+    if not is_id(body.run):
+        raise invalid("is not an id", path="run")
+    for name in ("plugin", "method", "target", "name"):
+        text = getattr(body, name)
+        if text is not None and ("\0" in text or len(text) > MAX_NAME):
+            raise invalid(f"must have at most {MAX_NAME} characters and no NUL", path=name)
+    # A comparison that is false for NaN.
+    if body.timeout_s is not None and not 0 < body.timeout_s <= MAX_TIMEOUT:
+        raise invalid("must be more than 0 and at most 30 days", path="timeout")
+
+
+def _bound(actor: Actor, body: SubmitCase) -> str | None:
+    """The run's group, where it is known before the agents are: the one asked for, or the caller's only one."""
+    if actor.groups is None:
+        return body.group
+    if body.group is not None:
+        if body.group not in actor.groups:
+            # Another group is as good as none to a bound caller.
+            raise not_found("group", body.group)
+        return body.group
+    if not actor.groups:
+        raise ProctorError(Code.FORBIDDEN, "this token is bound to no group that exists")
+    return actor.groups[0] if len(actor.groups) == 1 else None
+
+
+def _only_group(actor: Actor, found: list[Found]) -> str:
+    """The run's group for a caller of several: one that has all the agents in question."""
+    for group in sorted(actor.groups or ()):
+        if found and all(group in each.groups for each in found):
+            return group
+    if not found:
+        return sorted(actor.groups or ("",))[0]
+    raise invalid("the agents are in several of your groups: say which group", path="group")
+
+
+def _choose_spec(place: Place, body: SubmitCase, found: list[Found]) -> Mapping[str, object]:
+    """The method's schema. Raises 404 that names what is missing."""
+    if not found:
+        raise not_found("host", place.host) if place.host is not None else not_found("agent", str(place))
+    for each in found:
+        if each.spec is not None:
+            return each.spec.parameters
+    if not any(each.candidate.registered for each in found):
+        raise _unavailable(place, found)
+    if not any(each.candidate.has_plugin for each in found):
+        raise not_found("plugin", body.plugin)
+    raise not_found("method", f"{body.plugin}.{body.method}")
+
+
+def _check_available(place: Place, body: SubmitCase, found: list[Found]) -> None:
+    able = [each for each in found if each.candidate.has_method]
+    if all(each.candidate.is_away for each in able):
+        raise _unavailable(place, able)
+
+
+def _unavailable(place: Place, found: list[Found]) -> ProctorError:
+    first = found[0].candidate
+    reason = first.hindrance() or "it takes no work"
+    if place.host is not None or len(found) == 1:
+        message = f"the agent of host {first.host} is not available: {reason}"
+    else:
+        message = f"no agent is available for {place}: {len(found)} of them, e.g. {first.host}: {reason}"
+    return ProctorError(Code.AGENT_UNAVAILABLE, message, host=first.host, reason=reason)
+
+
+def _spec(
+    settings: EngineSettings, body: SubmitCase, place: Place, checked: Checked, *, group: str | None, by: str
+) -> RunSpec:
+    method = f"{body.plugin}.{body.method}"
+    timeout = body.timeout_s or settings.default_timeout
+    step = StepSpec(
+        id=new_id(),
+        node=body.method,
+        name=body.method,
+        plugin=body.plugin,
+        method=body.method,
+        place=place,
+        parameters=checked.parameters,
+        secrets=checked.secrets,
+        target=body.target,
+        timeout_s=timeout,
+        grace_s=settings.default_grace,
+    )
+    return RunSpec(
+        id=body.run,
+        name=body.name or f"{method} on {place}",
+        kind="case",
+        steps=(step,),
+        group=group,
+        created_by=by,
+        timeout_s=settings.run_timeout(timeout),
+    )
+
+
+async def _existing(engine: Engine, actor: Actor, run: str) -> RunView:
+    async with session(engine.database) as db:
+        view = await find_run(db, RunKey(run, None), actor.groups)
+    if view is None:
+        raise ProctorError(Code.CONFLICT, "there is a run with this id already")
+    return view
+
+
+HANDLERS: Mapping[str, CallHandler] = {"case.submit": submit_case}

@@ -1,0 +1,52 @@
+"""An engine of runs on a fresh database and a fresh account of the bus."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_common import subjects
+from proctor_common.bus import Bus
+from proctor_common.bus.streams import event_consumer, event_stream
+from proctor_common.pg import make_engine
+from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.reports import Reports
+from support.engine import FakeAgent, bus_to, make_runs_engine
+from support.nats import NatsAccount
+from support.postgres import Database
+
+
+@pytest.fixture
+async def bus(nats: NatsAccount) -> AsyncIterator[Bus]:
+    async with bus_to(nats) as connected:
+        await connected.ensure_stream(event_stream())
+        await connected.ensure_consumer(event_consumer())
+        yield connected
+
+
+@pytest.fixture
+async def rows(control_database: Database) -> AsyncIterator[AsyncEngine]:
+    engine = make_engine(control_database.dsn, application_name="test")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def engine(rows: AsyncEngine, bus: Bus) -> AsyncIterator[Engine]:
+    """An engine that hears what agents report."""
+    made = make_runs_engine(rows, bus)
+    hearing = asyncio.create_task(hear(made, Reports(made)))
+    yield made
+    hearing.cancel()
+    await asyncio.wait({hearing})
+    await made.close()
+
+
+async def hear(engine: Engine, reports: Reports) -> None:
+    await engine.bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take, retry_delay=0.05)
+
+
+@pytest.fixture
+async def agent(bus: Bus, control_database: Database) -> FakeAgent:
+    return await FakeAgent(bus, control_database).join()
