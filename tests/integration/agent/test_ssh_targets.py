@@ -304,3 +304,29 @@ async def test_a_cancelled_wait_closes_the_channel_and_keeps_the_connection(open
         assert (await targets.run(None, Command(["true"]), Printed().write)).code == 0
         assert openssh_server.log.count("Accepted publickey") == 1
         os.kill(int(printed.out), signal.SIGKILL)
+
+
+async def test_what_was_read_before_the_cut_still_arrives(openssh_server: OpenSshServer) -> None:
+    async with reaching(as_target(openssh_server.target)) as targets:
+        printed = Printed()
+        held, go_on = asyncio.Event(), asyncio.Event()
+
+        async def sink(source: Source, data: bytes) -> None:
+            await printed.write(source, data)
+            if source is Source.STDOUT:
+                held.set()
+                await go_on.wait()
+
+        run = asyncio.create_task(
+            targets.run(None, Command(["head", "-c", "5000000", "/dev/zero"]), sink, printed.group_started)
+        )
+        await asyncio.wait_for(held.wait(), 10)
+        head = psutil.Process(printed.groups[0].pgid)
+        await eventually(lambda: head.io_counters().write_chars > 1_500_000, 10, "the program to fill the window")
+        os.kill(head.ppid(), signal.SIGKILL)
+        await asyncio.wait_for(targets._pools["lab"].links[0].connection.wait_closed(), 10)
+        go_on.set()
+        with pytest.raises(SshFault) as caught:
+            await asyncio.wait_for(run, 10)
+        assert caught.value.kind == "connection_lost"
+        assert len(printed.out) > 1_200_000
