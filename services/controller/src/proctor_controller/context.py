@@ -1,9 +1,8 @@
 """What a controller process is made of: built once, frozen, handed to everything that needs it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,7 +11,6 @@ from proctor_common import subjects
 from proctor_common.bus import Bus, BusOptions, BusUnavailable
 from proctor_common.clock import Clock, SystemClock
 from proctor_common.ids import new_id
-from proctor_common.messages.events import AttemptRef, Heartbeat
 from proctor_common.metrics import make_registry, observe_bus
 from proctor_common.pg import Chain, make_engine, migrate
 from proctor_common.service import Background, ConfigurationError, StartError, Stop
@@ -27,31 +25,12 @@ from proctor_controller.settings import ControllerSettings
 CHAIN = Chain(package="proctor_controller.migrations", schemas=("control",))
 
 
-class Work(Protocol):
-    """What the control side of agents tells the engine."""
-
-    async def reconcile(self, agent: str, heartbeat: Heartbeat) -> tuple[list[AttemptRef], list[AttemptRef]]:
-        """Compare an agent's attempts with the rows: the ends that are committed, and what it should not have."""
-        ...
-
-    async def agents_lost(self, agents: Sequence[str]) -> None:
-        """These agents beat no more: their steps are lost until they come back or the grace is over."""
-        ...
-
-    async def agents_returned(self, agents: Sequence[str]) -> None:
-        """These agents were lost and beat again."""
-        ...
-
-    async def capacity_changed(self, agents: Sequence[str]) -> None:
-        """These agents may take work that waits: they registered, came back, were undrained or got a group."""
-        ...
-
-
 @dataclass(frozen=True)
 class ProcessContext:
     """``replica`` names this process among the controllers; ``system`` is a connection to the system account, None
     where no key for it is set; ``issuer`` signs the users of agents, None where this controller lets no agent in;
-    ``ca``: PEM text of the CA that agents trust, None where the bus is spoken to in the clear.
+    ``ca``: PEM text of the CA that agents trust, None where the bus is spoken to in the clear; ``work`` is the
+    engine as the agents' side sees it.
     """
 
     settings: ControllerSettings
@@ -64,7 +43,7 @@ class ProcessContext:
     ca: str | None
     registry: CollectorRegistry
     engine: Engine
-    work: Work
+    work: EngineWork
     background: Background
     stop: Stop
 

@@ -1,19 +1,23 @@
 """The controller's process: migrate, connect, serve, watch; end in the reverse order."""
 
-import asyncio
+from contextlib import AsyncExitStack
 
 import structlog
 
 from proctor_common import subjects
 from proctor_common.bus import BusError
 from proctor_common.bus.streams import event_consumer, event_stream, log_stream
-from proctor_common.errors import ProctorError
+from proctor_common.probe import serve_probe
 from proctor_common.service import StartError, Stop
 from proctor_controller.context import ProcessContext, open_context
+from proctor_controller.duties.duty import Duty, Work
+from proctor_controller.duties.silence import SilenceSweep
+from proctor_controller.duties.strangers import StrangerSweep
 from proctor_controller.engine.reports import Reports
 from proctor_controller.engine.watchdog import Watchdog
 from proctor_controller.handlers.callout import Callout
 from proctor_controller.handlers.calls import Calls
+from proctor_controller.handlers.forgery import Forgeries
 from proctor_controller.handlers.heartbeat import Heartbeats
 from proctor_controller.handlers.registration import Registrations
 from proctor_controller.handlers.table import HANDLERS
@@ -25,33 +29,28 @@ CALLS_AT_ONCE = 64
 BEATS_AT_ONCE = 1024
 REGISTRATIONS_AT_ONCE = 8
 KNOCKS_AT_ONCE = 64
+STUCK_AFTER = 60.0
 
 
 async def run(settings: ControllerSettings, stop: Stop) -> None:
     """Run a controller until it is asked to stop. Raises StartError."""
     if settings.plain_urls():
         log.warning("plaintext_allowed", urls=settings.plain_urls(), risk="whoever listens on the way reads the bus")
-    async with open_context(settings, stop) as context:
+    async with AsyncExitStack() as stack:
+        context = await stack.enter_async_context(open_context(settings, stop))
+        if settings.metrics_http is not None:
+            stack.enter_context(serve_probe(settings.metrics_http, context.registry, lambda: health(context)))
         await ensure_streams(context)
         await serve(context)
-        reports = Reports(context.engine)
-        context.background.start(
-            "reports", context.bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take)
-        )
-        context.background.start("watchdog", watch(context))
+        start_duties(context)
         log.info("controller_ready", replica=context.replica)
         await stop.wait()
 
 
-async def watch(context: ProcessContext) -> None:
-    """Let the watchdog look every ``watchdog_interval`` seconds, until cancelled."""
-    watchdog = Watchdog(context.engine)
-    while True:
-        try:
-            await watchdog.tick()
-        except ProctorError as fault:
-            log.warning("watchdog_not_done", error=fault.message)
-        await asyncio.sleep(context.settings.watchdog_interval)
+def health(context: ProcessContext) -> str:
+    """Why the process is not well; empty while it is."""
+    age = context.bus.watchdog_age
+    return f"the bus has not been looked after for {age:.0f} s" if age > STUCK_AFTER else ""
 
 
 async def ensure_streams(context: ProcessContext) -> None:
@@ -70,20 +69,58 @@ async def ensure_streams(context: ProcessContext) -> None:
 
 
 async def serve(context: ProcessContext) -> None:
-    """Answer calls, heartbeats, registrations and, with an account's key, the servers' questions about clients.
-
-    Each request is answered by one of the controllers. Raises StartError.
+    """Take events; answer calls, heartbeats, registrations and, with an account's key, the servers' questions about
+    clients. Each is answered by one of the controllers. Raises StartError.
     """
     bus, queue = context.bus, subjects.CONTROLLERS
-    beats, registrations = Heartbeats(context), Registrations(context)
+    beats, registrations, calls = Heartbeats(context), Registrations(context), Calls(context, HANDLERS)
+    reports = Reports(context.engine, Forgeries(context).note)
+    context.background.start("events", bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take))
     try:
-        if context.issuer is not None:
-            callout = Callout(context, context.issuer)
-            await bus.serve(subjects.AUTH_CALLOUT, callout.answer, queue=queue, concurrency=KNOCKS_AT_ONCE)
         await bus.serve(subjects.ALL_HEARTBEATS, beats.answer, queue=queue, concurrency=BEATS_AT_ONCE)
         await bus.serve(
             subjects.ALL_REGISTRATIONS, registrations.answer, queue=queue, concurrency=REGISTRATIONS_AT_ONCE
         )
-        await bus.serve(subjects.ALL_CALLS, Calls(context, HANDLERS).answer, queue=queue, concurrency=CALLS_AT_ONCE)
+        if context.issuer is not None:
+            callout = Callout(context, context.issuer)
+            await bus.serve(subjects.AUTH_CALLOUT, callout.answer, queue=queue, concurrency=KNOCKS_AT_ONCE)
+        await bus.serve(subjects.ALL_CALLS, calls.answer, queue=queue, concurrency=CALLS_AT_ONCE)
     except BusError as fault:
         raise StartError(f"cannot serve on the bus: {fault}") from fault
+
+
+def start_duties(context: ProcessContext) -> None:
+    """The periodic jobs: each is done by one of the controllers."""
+    settings = context.settings
+    silence = SilenceSweep(
+        context.database,
+        context.bus,
+        context.system,
+        context.work,
+        suspect_after=settings.suspect_after,
+        lost_after=settings.lost_after,
+        interval=settings.sweep_interval,
+    )
+    strangers = StrangerSweep(context.database, context.bus, context.clock, age=settings.stranger_age)
+    watchdog = Watchdog(context.engine)
+
+    async def watch(_: object) -> None:
+        # Its writes are guarded by each run's own version: a turn that comes late changes nothing.
+        await watchdog.tick()
+
+    jobs: tuple[tuple[str, Work, float], ...] = (
+        ("agents", silence.turn, settings.sweep_interval),
+        ("watchdog", watch, settings.watchdog_interval),
+        ("log-sweep", strangers.turn, settings.log_sweep_interval),
+    )
+    for name, work, interval in jobs:
+        duty = Duty(
+            name,
+            work,
+            database=context.database,
+            owner=context.replica,
+            clock=context.clock,
+            interval=interval,
+            lease=settings.duty_lease,
+        )
+        context.background.start(f"duty {name}", duty.run())

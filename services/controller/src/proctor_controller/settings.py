@@ -42,7 +42,9 @@ class ControllerSettings(ServiceSettings):
     allow_plaintext: bool = False
 
     seal_key: SecretStr | None = None
-    """Key that seals stored secrets."""
+    """Keys that seal stored secrets, ``<id>:<base64 of 32 bytes>`` a line; the first one seals."""
+    metrics_http: str | None = None
+    """``address:port`` of ``/healthz`` and ``/metrics``."""
 
     pool_file: Path | None = None
     """Settings of the volume pool, in the seed's INI form."""

@@ -65,3 +65,38 @@ async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict
         )
         for row in rows
     }
+
+
+async def mark_silent(
+    connection: AsyncConnection, *, watched: float, suspect_after: float, lost_after: float
+) -> tuple[float, list[tuple[str, str, str]]]:
+    """Mark agents whose last beat is so many seconds ago; ``watched``: for how long anybody has listened to them.
+
+    Gives the database's time (seconds since the epoch) and, of each agent that was marked, its id, its host and
+    its new state.
+    """
+    now = await connection.scalar(text("SELECT extract(epoch FROM now())"))
+    marked: list[tuple[str, str, str]] = []
+    for state, before, limit in (
+        ("lost", ["online", "suspect"], lost_after),
+        ("suspect", ["online"], suspect_after),
+    ):
+        if watched < limit:
+            continue
+        rows = await connection.execute(
+            text("""UPDATE control.agents SET state = :state
+                 WHERE state = ANY(:before) AND last_heartbeat < now() - make_interval(secs => :limit)
+                 RETURNING id, host"""),
+            {"state": state, "before": before, "limit": limit},
+        )
+        marked.extend((str(row.id), row.host, state) for row in rows)
+    return float(now or 0.0), marked
+
+
+async def find_removed(connection: AsyncConnection, within: float) -> list[str]:
+    """Agents that were removed in the last ``within`` seconds."""
+    rows = await connection.scalars(
+        text("SELECT id FROM control.agents WHERE revoked_at > now() - make_interval(secs => :within)"),
+        {"within": within},
+    )
+    return [str(row) for row in rows]

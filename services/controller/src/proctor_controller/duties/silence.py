@@ -1,0 +1,87 @@
+"""The duty ``agents``: who has not beaten for too long becomes suspect, then lost; who was removed is cut off."""
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_common.bus import Bus
+from proctor_common.pg import transaction
+from proctor_controller.db.beats import find_removed, mark_silent
+from proctor_controller.db.duties import Held, holds_duty
+from proctor_controller.engine.work import EngineWork
+from proctor_controller.identity.connections import close_clients
+
+log = structlog.get_logger(__name__)
+
+REMOVED_WITHIN = 60.0
+"""For so many seconds after its removal an agent's connections are looked for: it may have come in at that moment, or
+the controller that removed it died before it closed them."""
+CUT_EVERY = 5
+
+
+class SilenceSweep:
+    """One for each controller; a turn a second or so.
+
+    Silence counts only from when this controller began to watch without a break: while no controller listened, or
+    the bus or the database was away, no agent could beat.
+    """
+
+    def __init__(
+        self,
+        database: AsyncEngine,
+        bus: Bus,
+        system: Bus | None,
+        work: EngineWork,
+        *,
+        suspect_after: float,
+        lost_after: float,
+        interval: float,
+    ) -> None:
+        self._database = database
+        self._bus = bus
+        self._system = system
+        self._work = work
+        self._suspect_after = suspect_after
+        self._lost_after = lost_after
+        self._interval = interval
+        self._watch: tuple[int, int] | None = None
+        self._watched = 0.0
+        self._last: float | None = None
+        self._turns = 0
+
+    async def turn(self, held: Held) -> None:
+        """Look once. Raises ProctorError ``database_unavailable``."""
+        async with transaction(self._database) as connection:
+            if not await holds_duty(connection, held):
+                return
+            now, silent = await mark_silent(
+                connection,
+                watched=self._watched,
+                suspect_after=self._suspect_after,
+                lost_after=self._lost_after,
+            )
+        self._note(now, held)
+        for agent, host, state in silent:
+            log.warning("agent_silent", agent=agent, host=host, state=state)
+        lost = [agent for agent, _, state in silent if state == "lost"]
+        if lost:
+            await self._work.agents_lost(lost)
+        self._turns += 1
+        if self._system is not None and self._turns % CUT_EVERY == 1:
+            await self._cut_off(self._system)
+
+    def _note(self, now: float, held: Held) -> None:
+        """For how long the silence of agents has been watched, by the database's clock."""
+        watch = (held.epoch, self._bus.restarts)
+        broken = self._last is None or now - self._last > self._interval + self._suspect_after / 3
+        if watch != self._watch or broken or not self._bus.connected:
+            self._watch, self._watched = watch, 0.0
+        else:
+            assert self._last is not None
+            self._watched += max(0.0, now - self._last)
+        self._last = now
+
+    async def _cut_off(self, system: Bus) -> None:
+        async with transaction(self._database) as connection:
+            removed = await find_removed(connection, REMOVED_WITHIN)
+        for agent in removed:
+            await close_clients(system, agent)
