@@ -20,16 +20,28 @@ class Endpoint:
 
 
 def default_data_dir() -> Path:
-    """Where ``proctor up`` keeps its state when nothing else is said: root's is /var/lib/proctor."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/proctor")
+    """Where ``proctor up`` keeps its state when nothing else is said: what XDG_DATA_HOME says, root's
+    /var/lib/proctor, ~/.local/share/proctor; where that cannot be written, a folder of our own in /tmp.
+    """
     base = os.environ.get("XDG_DATA_HOME") or ""
     home = os.environ.get("HOME") or ""
     if base.startswith("/"):
-        return Path(base) / "proctor"
-    if home.startswith("/"):
-        return Path(home) / ".local" / "share" / "proctor"
-    return Path("/tmp") / f"proctor-{os.geteuid()}"  # noqa: S108 - the launcher makes it 0700 and checks the owner
+        found = Path(base) / "proctor"
+    elif os.geteuid() == 0:
+        found = Path("/var/lib/proctor")
+    else:
+        found = Path(home if home.startswith("/") else "/nonexistent") / ".local" / "share" / "proctor"
+    if _can_be_made(found):
+        return found
+    return Path("/tmp") / f"proctor-{os.geteuid()}"  # noqa: S108 - the launcher checks whose it is
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether the nearest folder that is there may be written."""
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place):
+            return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    return False
 
 
 def read_endpoint_file(folder: Path) -> Endpoint | None:

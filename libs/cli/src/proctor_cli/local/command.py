@@ -14,6 +14,7 @@ MAX_AGENTS = 64
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(epilog="Example: proctor up --data ./state --http 127.0.0.1:8774 --agents 2")(up)
+    app.command(epilog="Example: ./justw demo")(demo)
 
 
 def up(
@@ -47,3 +48,15 @@ def up(
         no_auth=no_auth,
     )
     raise typer.Exit(run_up(options))
+
+
+def demo() -> None:
+    """Start everything in a temporary directory, run examples/smoke.yaml, show its log live, and stop everything.
+
+    Exit code 0: passed.
+    """
+    try:
+        from proctor_cli.local.demo import run_demo
+    except ModuleNotFoundError as missing:
+        raise Usage(f"proctor demo needs {missing.name}: pip install 'proctor[local]'") from None
+    raise typer.Exit(run_demo())

@@ -39,7 +39,7 @@ class ChildSpec:
     death_signal: signal.Signals = signal.SIGKILL
     """Sent by the kernel when this process dies."""
     stop_signal: signal.Signals = signal.SIGTERM
-    grace: float = 1.5
+    grace: float = 2.0
     """Seconds between the stop signal and SIGKILL."""
 
 
@@ -60,7 +60,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_prepare(spec.account, spec.death_signal),  # noqa: PLW1509 - nothing else can set it
+                preexec_fn=prepare_child(spec.account, spec.death_signal),  # noqa: PLW1509 - nothing else can set it
             )
         self._descriptor = os.pidfd_open(self.pid)
         self._loop.add_reader(self._descriptor, self._on_end)
@@ -110,7 +110,7 @@ def run_to_end(spec: ChildSpec, *, text: str = "", timeout: float = 60.0) -> tup
         timeout=timeout,
         check=False,
         start_new_session=True,
-        preexec_fn=_prepare(spec.account, spec.death_signal),
+        preexec_fn=prepare_child(spec.account, spec.death_signal),
     )
     return done.returncode, done.stdout
 
@@ -136,7 +136,7 @@ def proctor_command(words: Sequence[str]) -> tuple[str, ...]:
     return (script, *words) if script else (sys.executable, "-m", "proctor_cli", *words)
 
 
-def _prepare(account: Account, death_signal: int) -> Callable[[], None]:
+def prepare_child(account: Account, death_signal: int) -> Callable[[], None]:
     """What the child does between fork and exec: as little as can be, no imports, no locks."""
     libc = ctypes.CDLL(None, use_errno=True)
     parent, uid, gid = os.getpid(), os.geteuid(), os.getegid()

@@ -14,6 +14,8 @@ START_PATIENCE = 30.0
 WINDOW = 60.0
 MAX_DEATHS = 3
 RETRY_PAUSE = 0.25
+STOP_SECONDS = 4.2
+SURE_SECONDS = 0.4
 SETTLED = 2.0
 """Seconds after which a child counts as started where nothing better tells."""
 CONFIGURATION_FAULT = 2
@@ -191,12 +193,19 @@ class Supervisor:
         """All of them, in the order in which they are stopped."""
         return [keeper for _, group in sorted(self._groups.items()) for keeper in group]
 
-    async def stop(self) -> None:
-        """Stop everything in order; what does not end in its grace is killed."""
-        for _, group in sorted(self._groups.items()):
+    async def stop(self, budget: float = STOP_SECONDS) -> None:
+        """Stop everything in order, within about ``budget`` seconds; what does not end in its grace is killed.
+
+        A group may use what the former ones have left, but for a share that each later one is sure of.
+        """
+        now = asyncio.get_running_loop().time
+        deadline = now() + budget
+        groups = [group for _, group in sorted(self._groups.items())]
+        for later, group in zip(range(len(groups) - 1, -1, -1), groups, strict=True):
             for keeper in group:
                 keeper.ask_to_stop()
-            await asyncio.gather(*(keeper.stopped(keeper.spec.grace) for keeper in group))
+            left = max(deadline - now() - later * SURE_SECONDS, SURE_SECONDS)
+            await asyncio.gather(*(keeper.stopped(min(keeper.spec.grace, left)) for keeper in group))
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -151,9 +151,7 @@ class LocalSystem:
 
     def _service(self, name: str, service: str, config: Path, log: Path, **environment: str) -> ChildSpec:
         env = {key: value for key, value in os.environ.items() if key != JOIN_TOKEN}
-        return ChildSpec(
-            name, proctor_command((service, "--config", str(config))), log, env={**env, **environment}, grace=1.0
-        )
+        return ChildSpec(name, proctor_command((service, "--config", str(config))), log, env={**env, **environment})
 
     async def _start_sshd(self) -> None:
         # Loaded when the children are starting already: it takes a good part of a second.

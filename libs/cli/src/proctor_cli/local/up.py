@@ -8,27 +8,35 @@ from collections.abc import Awaitable, Callable
 
 from proctor_cli.faults import CommandFault
 from proctor_cli.local.folders import DataDir, hold, open_data_dir
+from proctor_cli.local.supervisor import Say
 from proctor_cli.local.system import LocalSystem, Options
 
 OnReady = Callable[[LocalSystem], Awaitable[int]]
 
 
-def run_up(options: Options, on_ready: OnReady | None = None) -> int:
+def tell(line: str) -> None:
+    """One line on standard error."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"proctor up: {line}\n")
+        sys.stderr.flush()
+
+
+def run_up(options: Options, on_ready: OnReady | None = None, say: Say = tell) -> int:
     """Run the local system until SIGINT, SIGTERM or SIGHUP (exit code 0), or until ``on_ready`` has ended (its
     value). 1 when a child cannot be kept. Raises CommandFault where it cannot start at all.
     """
     data = open_data_dir(options.data)
     with hold(data.root):
-        return asyncio.run(_run(options, data, on_ready))
+        return asyncio.run(_run(options, data, on_ready, say))
 
 
-async def _run(options: Options, data: DataDir, on_ready: OnReady | None) -> int:
+async def _run(options: Options, data: DataDir, on_ready: OnReady | None, say: Say) -> int:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked.set)
     system = LocalSystem(options, data, say)
-    work = loop.create_task(_bring_up(system, on_ready), name="bring up")
+    work = loop.create_task(_bring_up(system, on_ready, say), name="bring up")
     watch = loop.create_task(system.failed(), name="watch")
     stop = loop.create_task(asked.wait(), name="stop")
     try:
@@ -47,7 +55,7 @@ async def _run(options: Options, data: DataDir, on_ready: OnReady | None) -> int
         await system.bring_down()
 
 
-async def _bring_up(system: LocalSystem, on_ready: OnReady | None) -> int:
+async def _bring_up(system: LocalSystem, on_ready: OnReady | None, say: Say) -> int:
     await system.bring_up()
     if on_ready is not None:
         return await on_ready(system)
@@ -58,10 +66,3 @@ async def _bring_up(system: LocalSystem, on_ready: OnReady | None) -> int:
         print(*words, flush=True)
     await asyncio.Event().wait()
     return 0
-
-
-def say(line: str) -> None:
-    """One line on standard error."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"proctor up: {line}\n")
-        sys.stderr.flush()
