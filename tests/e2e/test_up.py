@@ -1,0 +1,222 @@
+"""`proctor up` as its user sees it: one line when it is ready, restarts, refusals, an end that leaves nothing."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from support.processes import VENV_BIN, Child, Processes, command_line, is_alive, remove_tree, short_dir
+from support.wait import eventually_sync
+
+READY = re.compile(r"^ready (http://127\.0\.0\.1:\d+) token (\S+)$", re.MULTILINE)
+START_SECONDS = 90.0
+
+
+def _running(folder: Path) -> dict[int, str]:
+    """Whatever runs with this folder in its command line or environment, other than this test."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if os.fsencode(folder) in (entry / "cmdline").read_bytes() and is_alive(int(entry.name)):
+                    found[int(entry.name)] = command_line(int(entry.name))
+    return found
+
+
+class Up:
+    """A launcher under test with its data directory."""
+
+    def __init__(self, processes: Processes, data: Path) -> None:
+        self.data = data
+        self._processes = processes
+        self.env = {"XDG_DATA_HOME": str(data.parent / "xdg")}
+        self.child: Child | None = None
+
+    def start(self, *options: str, http: str = "127.0.0.1:0") -> Child:
+        self.child = self._processes.proctor("up", "--data", self.data, "--http", http, *options, env=self.env)
+        return self.child
+
+    def ready(self) -> tuple[str, str]:
+        child = self.child
+        assert child is not None
+        eventually_sync(
+            lambda: "ready " in child.stdout or not child.alive, START_SECONDS, "the line ready", retry_on=()
+        )
+        found = READY.search(child.stdout)
+        assert found, self.told()
+        assert child.stdout.count("\n") == 1
+        return found[1], found[2]
+
+    def told(self) -> str:
+        assert self.child is not None
+        logs = "".join(f"\n== {log.name}\n{log.read_text()[-1500:]}" for log in (self.data / "logs").glob("*.log"))
+        return f"{self.child.output}{logs}"
+
+    def ask(self, *words: str) -> object:
+        done = subprocess.run(
+            [VENV_BIN / "proctor", *words, "-o", "json"],
+            env={**os.environ, **self.env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}{self.told()}"
+        return json.loads(done.stdout)
+
+    def pid(self, name: str) -> int:
+        children = json.loads((self.data / "run" / "children.json").read_text())
+        return int(children[name][0])
+
+    def assert_nothing_is_left(self) -> None:
+        eventually_sync(lambda: not _running(self.data), 5, f"the end of {_running(self.data)}")
+
+
+@pytest.fixture
+def up(processes: Processes) -> Iterator[Up]:
+    folder = short_dir("up")
+    yield Up(processes, folder / "data")
+    processes.end_all()
+    eventually_sync(lambda: not _running(folder), 10, f"the end of {_running(folder)}")
+    remove_tree(folder)
+
+
+def _ends(child: Child, within: float) -> int:
+    started = time.monotonic()
+    code = child.wait(within + 5)
+    assert time.monotonic() - started <= within, child.output
+    return code
+
+
+def test_ready_then_refusals_then_the_end(up: Up, processes: Processes) -> None:
+    child = up.start("--agents", "2")
+    url, token = up.ready()
+    assert token == (up.data / "secrets" / "admin.token").read_text().strip()
+
+    agents = up.ask("agents")
+    assert isinstance(agents, list)
+    assert {a["host"]: bool(a["plugins"]) for a in agents} == {"local-1": True, "local-2": True}
+    for word in ("api", "controller", "agent"):
+        assert any(f"proctor {word} --config {up.data}" in line for line in _running(up.data).values())
+
+    again = Up(processes, up.data)
+    assert again.start().wait(20) == 1
+    assert again.child is not None
+    assert f"in use by another `proctor up` (pid {child.pid})" in again.child.stderr
+    assert again.child.stdout == ""
+
+    taken = Up(processes, up.data.parent / "other")
+    assert taken.start(http=url.removeprefix("http://")).wait(20) == 1
+    assert taken.child is not None
+    assert taken.child.stderr.count("\n") == 1
+    assert "is taken by another program" in taken.child.stderr
+    taken.assert_nothing_is_left()
+
+    for path in (up.data / name for name in ("secrets", "ssh", "run", "logs", "nats", "agents")):
+        assert path.stat().st_mode & 0o777 == 0o700, path
+    assert not [line for line in _running(up.data).values() if token in line]
+
+    child.signal(signal.SIGINT)
+    assert _ends(child, 5) == 0
+    up.assert_nothing_is_left()
+    assert not (up.data / "client.json").exists()
+
+
+def test_each_child_is_started_again(up: Up) -> None:
+    child = up.start()
+    up.ready()
+    for name in ("nats-server", "postgres", "controller", "api", "local-1"):
+        former = up.pid(name)
+        os.kill(former, signal.SIGKILL)
+        line = f"proctor up: {name} died (SIGKILL) and is started again"
+        eventually_sync(lambda line=line: line in child.stderr, 40, line)  # type: ignore[misc]
+
+    def works_again() -> bool:
+        assert child.alive, up.told()
+        found = subprocess.run(
+            [VENV_BIN / "proctor", "agents", "-o", "json"],
+            env={**os.environ, **up.env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return found.returncode == 0 and all(a["ready"] for a in json.loads(found.stdout))
+
+    eventually_sync(works_again, 60, "the system to be whole again", retry_on=())
+    child.signal(signal.SIGTERM)
+    assert _ends(child, 5) == 0
+    up.assert_nothing_is_left()
+
+
+def test_after_sigkill_of_the_launcher_the_next_up_goes_on_and_three_deaths_end_it(up: Up) -> None:
+    first = up.start()
+    _, token = up.ready()
+    first.kill()
+    up.assert_nothing_is_left()
+
+    second = up.start()
+    assert up.ready()[1] == token
+    former = 0
+    for _ in range(3):
+        eventually_sync(lambda former=former: up.pid("controller") != former, 30, "a new controller")  # type: ignore[misc]
+        former = up.pid("controller")
+        os.kill(former, signal.SIGKILL)
+    assert second.wait(30) == 1
+    assert "controller died three times within a minute" in second.stderr
+    up.assert_nothing_is_left()
+
+
+def test_ctrl_c_while_it_starts(up: Up) -> None:
+    child = up.start()
+    eventually_sync((up.data / "run" / "children.json").exists, 30, "the first child")
+    child.signal(signal.SIGINT)
+    assert _ends(child, 5) == 0
+    assert child.stdout == ""
+    up.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--http", "nowhere"], "not ADDR:PORT"),
+        (["--http", "127.0.0.1:99999"], "not ADDR:PORT"),
+        (["--http", "0.0.0.0:0", "--no-auth"], "only with a loopback address"),
+        (["--agents", "-1"], "agents"),
+        (["--pool", "/no/such/file.ini"], "no such file"),
+        (["--no-such-option"], "no-such-option"),
+    ],
+)
+def test_usage(processes: Processes, tmp_path: Path, options: list[str], said: str) -> None:
+    child = processes.proctor("up", "--data", tmp_path / "data", *options)
+    assert child.wait(20) == 2
+    assert said in child.stderr
+    assert child.stdout == ""
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_directory_that_is_none(processes: Processes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    child = processes.proctor("up", "--data", tmp_path / "file", "--http", "127.0.0.1:0")
+    assert child.wait(20) == 1
+    assert child.stderr.count("\n") == 1
+    assert "not a folder" in child.stderr
+
+
+def test_a_taken_port_starts_nothing(processes: Processes, tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        child = processes.proctor("up", "--data", tmp_path / "data", "--http", address)
+        assert child.wait(20) == 1
+    assert child.stderr == f"proctor: {address} is taken by another program; give another one: --http 127.0.0.1:PORT\n"
+    assert not list((tmp_path / "data" / "run").iterdir())
