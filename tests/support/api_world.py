@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+
 from proctor_api.settings import ApiSettings
 from proctor_common import subjects
 from proctor_common.bus import Bus, Message

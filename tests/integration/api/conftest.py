@@ -1,4 +1,4 @@
-"""A whole api on a free port over real NATS and PostgreSQL; in the controllers' place a responder that speaks calls.py."""
+"""A whole api on a free port over real NATS and PostgreSQL; a responder stands in the controllers' place."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,17 +7,17 @@ from typing import Any
 
 import httpx
 import pytest
+
 from proctor_api.main import serve
 from proctor_api.settings import ApiSettings
 from proctor_common.bus import Bus, BusOptions
 from proctor_common.bus.streams import log_stream
 from proctor_common.service import Stop
+from support.api_world import FIRST_TOKEN, Api, World
 from support.nats import NatsAccount
 from support.postgres import Database, PostgresServer
 from support.processes import free_port
 from support.wait import eventually
-
-from support.api_world import FIRST_TOKEN, Api, World
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ async def bus(nats: NatsAccount) -> AsyncIterator[Bus]:
 
 
 @pytest.fixture
-async def world(bus: Bus) -> AsyncIterator[World]:
+async def world(bus: Bus) -> World:
     """What stands in the controllers' place."""
     made = World(bus)
     await made.start()
-    yield made
+    return made
 
 
 @pytest.fixture

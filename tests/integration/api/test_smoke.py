@@ -2,8 +2,9 @@
 
 import json
 
-from support.api_world import Api
 from websockets.asyncio.client import connect
+
+from support.api_world import Api
 
 
 async def test_case_is_taken_and_its_log_is_tailed(api: Api) -> None:

@@ -22,7 +22,7 @@ from proctor_common.states import Role
 log = structlog.get_logger(__name__)
 
 COOKIE = "proctor_session"
-TOKEN_PREFIX = "prt"
+TOKEN_PREFIX = "prt"  # noqa: S105 - what a token begins with
 SESSION_PREFIX = "prs"
 MAX_SECRET = 200
 CACHE_SIZE = 10_000

@@ -1,4 +1,4 @@
-"""Faults as users see them: ``application/problem+json`` (RFC 9457) with a stable code; ``/v2.1`` keeps its own shape."""
+"""Faults as users see them: ``application/problem+json`` (RFC 9457) with a stable code; ``/v2.1`` keeps its shape."""
 
 import math
 from collections.abc import Awaitable, Callable

@@ -6,7 +6,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
-from proctor_api import errors, openapi, server
+from proctor_api import errors, server
 from proctor_api.auth import Authenticator
 from proctor_api.context import ProcessContext
 from proctor_api.controller_client import ControllerClient
@@ -16,7 +16,7 @@ from proctor_api.limits import RateLimit, Sockets
 from proctor_api.logs.feeds import Feeds
 from proctor_api.middleware import Frame
 from proctor_api.migrations import CHAIN
-from proctor_api.routes import ALL_ROUTERS, SOCKETS
+from proctor_api.routes import ALL_ROUTERS, SOCKETS, openapi
 from proctor_api.settings import ApiSettings
 from proctor_api.store.keys import KeyStore
 from proctor_api.store.tokens import TokenStore

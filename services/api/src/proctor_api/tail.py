@@ -7,9 +7,9 @@ from starlette.websockets import WebSocket
 
 from proctor_api.auth import Caller
 from proctor_api.context import ProcessContext
+from proctor_api.events import EventPage
 from proctor_api.logs import frames
 from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
-from proctor_api.logs.events import EventPage
 from proctor_api.logs.feeds import Feed
 from proctor_api.logs.viewer import Kind, Viewer
 from proctor_api.sockets import TooSlow, parameter, serve

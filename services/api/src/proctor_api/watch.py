@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from proctor_api.controller_client import SELF, ControllerClient
-from proctor_api.logs.events import EventPage
+from proctor_api.events import EventPage
 from proctor_common import subjects
 from proctor_common.bus import Bus, Message
 from proctor_common.errors import ProctorError

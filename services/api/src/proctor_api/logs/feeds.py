@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from proctor_api.controller_client import SELF, ControllerClient
-from proctor_api.logs.events import EventPage, EventRing
+from proctor_api.events import EventPage, EventRing
 from proctor_api.logs.order import Piece
 from proctor_api.logs.record import Record
 from proctor_api.watch import Watch

@@ -168,9 +168,10 @@ class Order:
         yield from (number for number in self._open if self.record.is_over(number))
         for number in range(self._mark + 1, self.record.last + 1):
             entry = self.record.attempts.get(number)
-            if entry is not None and entry.chunks != 0 and matches_step(entry, self._step):
-                if self.record.is_over(number):
-                    yield number
+            if entry is None or entry.chunks == 0 or not matches_step(entry, self._step):
+                continue
+            if self.record.is_over(number):
+                yield number
 
     def is_shown(self, step: str, attempt: int) -> bool:
         """Whether this attempt's log is shown to its end, or not part of the view."""

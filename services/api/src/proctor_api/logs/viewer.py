@@ -63,6 +63,8 @@ class Viewer:
         self._queue: list[EventView] = []
         self._missing_since: float | None = None
         self._hole_since: float | None = None
+        self._at_end = False
+        self._over = False
         self._loop = asyncio.get_running_loop()
 
     async def open(self, after: str | None, cursor: Cursor | None = None) -> None:
@@ -84,48 +86,59 @@ class Viewer:
         """What there is to show, in order, up to the end. IDLE stands where there is nothing just now: the caller
         may do something else, and goes on when the feed wakes.
         """
-        order = self._order
         while True:
             seen = self._feed.wakes
-            at_end = False
             try:
-                await self._load()
-                for frame in self._due_events(read_to_end=False):
+                async for frame in self._read():
                     yield frame
-                batch = await self._feed.read(order.pos)
-                for piece in batch.pieces:
-                    for shown in order.take(piece):
-                        yield self._frame(shown)
-                        if self._queue and isinstance(shown, Piece):
-                            for frame in self._due_events(read_to_end=False):
-                                yield frame
-                    if order.pos != piece.at + 1:
-                        break
-                else:
-                    order.pos = max(order.pos, batch.upto)
-                    at_end = batch.at_end
             except (BusError, ProctorError) as fault:
                 # The log stays where it is; the next tick looks again.
                 log.debug("tail_interrupted", run=self._feed.run, error=str(fault))
                 if not self._follow:
                     raise
-                yield IDLE
-                await self._feed.wait(seen, 1.0)
-                continue
-            if not at_end:
-                continue
-            for frame in self._due_events(read_to_end=True):
-                yield frame
-            async for frame in self._settle():
-                yield frame
-            if order.complete and await self._is_over():
-                for frame in self._due_events(read_to_end=True):
+                self._at_end = False
+            else:
+                if not self._at_end:
+                    continue
+                async for frame in self._look_around():
                     yield frame
-                if order.record.finished:
-                    yield Frame(Kind.END, frames.end_frame(order.record.result))
-                return
+                if self._over:
+                    return
             yield IDLE
             await self._feed.wait(seen, 1.0)
+
+    async def _read(self) -> AsyncIterator[Frame]:
+        """What is new in the stream, with the state changes between. Raises BusError, ProctorError."""
+        order = self._order
+        self._at_end = False
+        await self._load()
+        for frame in self._due_events(read_to_end=False):
+            yield frame
+        batch = await self._feed.read(order.pos)
+        for piece in batch.pieces:
+            for shown in order.take(piece):
+                yield self._frame(shown)
+                if self._queue:
+                    for frame in self._due_events(read_to_end=False):
+                        yield frame
+            if order.pos != piece.at + 1:
+                # An attempt ended and made room: what waited for it stands further back.
+                return
+        order.pos = max(order.pos, batch.upto)
+        self._at_end = batch.at_end
+
+    async def _look_around(self) -> AsyncIterator[Frame]:
+        """At the end of what is stored: ends of attempts, what is missing, the end of it all."""
+        for frame in self._due_events(read_to_end=True):
+            yield frame
+        async for frame in self._settle():
+            yield frame
+        if self._order.complete and await self._is_over():
+            for frame in self._due_events(read_to_end=True):
+                yield frame
+            if self._order.record.finished:
+                yield Frame(Kind.END, frames.end_frame(self._order.record.result))
+            self._over = True
 
     def without_lines(self, frame: Frame, skip: int) -> tuple[Frame | None, int]:
         """The frame just given, without its first ``skip`` lines; and how many are to be skipped still."""

@@ -55,6 +55,7 @@ class PatientResponse(StreamingResponse):
 async def get_logs(
     request: Request,
     run: RunRef,
+    *,
     step: Annotated[str | None, Query(max_length=300, description="Only this step's")] = None,
     tail: Annotated[int | None, Query(ge=1, le=MAX_TAIL, description="Only the last so many lines")] = None,
     after: Annotated[str | None, Query(max_length=4096, description="A cursor, from a frame")] = None,

@@ -38,6 +38,7 @@ async def submit_run(request: Request, run: RunRequest) -> Response:
 @routes.get("/v1/runs", response_model=RunPage, tags=["runs"], summary="Runs", openapi_extra=needs(Role.VIEWER))
 async def list_runs(
     request: Request,
+    *,
     state: RunState | None = None,
     result: RunResult | None = None,
     plan: Annotated[str | None, Query(max_length=200)] = None,

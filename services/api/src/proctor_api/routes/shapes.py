@@ -1,4 +1,4 @@
-"""What native routes take and give: strict request bodies, typed pages for the OpenAPI document, path and query types."""
+"""What native routes take and give: strict bodies, typed pages for the OpenAPI document, path and query types."""
 
 import re
 from datetime import datetime

@@ -4,7 +4,7 @@ import asyncio
 
 from fastapi import Request, Response
 
-from proctor_api import openapi
+from proctor_api.routes import openapi
 from proctor_api.routes.guard import anyone, context_of, json_view, needs, router
 from proctor_api.routes.shapes import Standing, VersionView
 from proctor_common import metrics

@@ -7,8 +7,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.pg import transaction
 
-HOLD = "60 seconds"
-KEEP = "24 hours"
+_DROP_OLD = text(
+    "DELETE FROM access.idempotency_keys"
+    " WHERE owner = :owner AND key = :key AND created_at < now() - interval '24 hours'"
+)
+# Another's row is taken over only for the same request, without an answer, when nobody holds it any more.
+_TAKE = text(
+    "INSERT INTO access.idempotency_keys AS k (owner, key, request_hash, run, held_until)"
+    " VALUES (:owner, :key, :hash, CAST(:run AS uuid), now() + interval '60 seconds')"
+    " ON CONFLICT (owner, key) DO UPDATE SET held_until = now() + interval '60 seconds'"
+    " WHERE k.answer IS NULL AND k.request_hash = :hash AND coalesce(k.held_until <= now(), true)"
+    " RETURNING request_hash, run"
+)
+_READ = text(
+    "SELECT request_hash, run, status, location, answer FROM access.idempotency_keys"
+    " WHERE owner = :owner AND key = :key"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +46,12 @@ class KeyStore:
     async def hold(self, owner: str, key: str, request_hash: str, run: str) -> Kept:
         """Make the row, or take over one that is free; else only read it."""
         async with transaction(self._engine) as connection:
-            # A row that is over its time counts as none; one without an answer whose hold has passed is free.
-            taken = (
-                await connection.execute(
-                    text(
-                        "INSERT INTO access.idempotency_keys AS k (owner, key, request_hash, run, held_until)"
-                        f" VALUES (:owner, :key, :hash, CAST(:run AS uuid), now() + interval '{HOLD}')"
-                        " ON CONFLICT (owner, key) DO UPDATE SET"
-                        f" held_until = now() + interval '{HOLD}',"
-                        f" created_at = CASE WHEN k.created_at < now() - interval '{KEEP}' THEN now() ELSE k.created_at END,"
-                        f" request_hash = CASE WHEN k.created_at < now() - interval '{KEEP}' THEN :hash ELSE k.request_hash END,"
-                        f" run = CASE WHEN k.created_at < now() - interval '{KEEP}' THEN CAST(:run AS uuid) ELSE k.run END,"
-                        " status = NULL, location = NULL, answer = NULL"
-                        f" WHERE k.created_at < now() - interval '{KEEP}'"
-                        " OR (k.answer IS NULL AND k.request_hash = :hash AND coalesce(k.held_until <= now(), true))"
-                        " RETURNING request_hash, run"
-                    ),
-                    {"owner": owner, "key": key, "hash": request_hash, "run": run},
-                )
-            ).one_or_none()
+            mine = {"owner": owner, "key": key, "hash": request_hash, "run": run}
+            await connection.execute(_DROP_OLD, mine)
+            taken = (await connection.execute(_TAKE, mine)).one_or_none()
             if taken is not None:
                 return Kept(taken.request_hash, str(taken.run), True, None, None, None)
-            row = (
-                await connection.execute(
-                    text(
-                        "SELECT request_hash, run, status, location, answer FROM access.idempotency_keys"
-                        " WHERE owner = :owner AND key = :key"
-                    ),
-                    {"owner": owner, "key": key},
-                )
-            ).one()
+            row = (await connection.execute(_READ, mine)).one()
             answer = None if row.answer is None else bytes(row.answer)
             return Kept(row.request_hash, str(row.run), False, row.status, row.location, answer)
 
@@ -80,7 +70,8 @@ class KeyStore:
     async def let_go(self, owner: str, key: str) -> None:
         """End the hold, so that a repetition may go on with the same run id."""
         await self._do(
-            "UPDATE access.idempotency_keys SET held_until = NULL WHERE owner = :owner AND key = :key AND answer IS NULL",
+            "UPDATE access.idempotency_keys SET held_until = NULL"
+            " WHERE owner = :owner AND key = :key AND answer IS NULL",
             owner=owner,
             key=key,
         )
@@ -95,7 +86,7 @@ class KeyStore:
 
     async def sweep(self) -> None:
         """Drop what is over its time."""
-        await self._do(f"DELETE FROM access.idempotency_keys WHERE created_at < now() - interval '{KEEP}'")
+        await self._do("DELETE FROM access.idempotency_keys WHERE created_at < now() - interval '24 hours'")
 
     async def _do(self, sql: str, **values: object) -> None:
         async with transaction(self._engine) as connection:

@@ -12,9 +12,6 @@ from proctor_common.ids import is_id, new_id, token_hash
 from proctor_common.pg import transaction
 from proctor_common.states import Role
 
-_COLUMNS = "id, name, role, groups, created_at, created_by, expires_at, last_use"
-_ALIVE = "(expires_at IS NULL OR expires_at > now())"
-
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -51,12 +48,14 @@ class TokenStore:
 
     async def find(self, hash_: str) -> Token | None:
         """The token with this hash, unless it is expired."""
-        return await self._one(f"SELECT {_COLUMNS} FROM access.tokens WHERE hash = :hash AND {_ALIVE}", hash=hash_)
+        return await self._one(
+            "SELECT * FROM access.tokens WHERE hash = :hash AND (expires_at IS NULL OR expires_at > now())", hash=hash_
+        )
 
     async def find_by_session(self, hash_: str) -> Token | None:
         """The token behind a session's cookie, unless one of both is expired."""
         return await self._one(
-            f"SELECT {_COLUMNS} FROM access.tokens WHERE {_ALIVE} AND id = "
+            "SELECT * FROM access.tokens WHERE (expires_at IS NULL OR expires_at > now()) AND id = "
             "(SELECT token_id FROM access.sessions WHERE hash = :hash AND expires_at > now())",
             hash=hash_,
         )
@@ -65,14 +64,15 @@ class TokenStore:
         """A token by its id, expired or not."""
         if not is_id(token):
             return None
-        return await self._one(f"SELECT {_COLUMNS} FROM access.tokens WHERE id = CAST(:id AS uuid)", id=token)
+        return await self._one("SELECT * FROM access.tokens WHERE id = CAST(:id AS uuid)", id=token)
 
     async def list(self, limit: int, after: str | None) -> list[Token]:
         """Tokens in the order of their creation, from behind the id ``after``."""
         async with transaction(self._engine) as connection:
             rows = await connection.execute(
                 text(
-                    f"SELECT {_COLUMNS} FROM access.tokens WHERE CAST(:after AS uuid) IS NULL OR id > CAST(:after AS uuid)"
+                    "SELECT * FROM access.tokens"
+                    " WHERE CAST(:after AS uuid) IS NULL OR id > CAST(:after AS uuid)"
                     " ORDER BY id LIMIT :limit"
                 ),
                 {"after": after, "limit": limit},
@@ -92,7 +92,7 @@ class TokenStore:
         """Store a new token's hash."""
         made = await self._one(
             "INSERT INTO access.tokens (id, name, role, groups, hash, created_by, expires_at)"
-            f" VALUES (CAST(:id AS uuid), :name, :role, :groups, :hash, :by, :expires) RETURNING {_COLUMNS}",
+            " VALUES (CAST(:id AS uuid), :name, :role, :groups, :hash, :by, :expires) RETURNING *",
             id=new_id(),
             name=name,
             role=role.value,
@@ -113,7 +113,8 @@ class TokenStore:
                 text(
                     "INSERT INTO access.tokens (id, name, role, hash, created_by)"
                     " SELECT CAST(:id AS uuid), 'first', 'admin', :hash, 'init'"
-                    f" WHERE NOT EXISTS (SELECT 1 FROM access.tokens WHERE role = 'admin' AND {_ALIVE})"
+                    " WHERE NOT EXISTS (SELECT 1 FROM access.tokens"
+                    " WHERE role = 'admin' AND (expires_at IS NULL OR expires_at > now()))"
                     " ON CONFLICT (hash) DO NOTHING"
                 ),
                 {"id": new_id(), "hash": token_hash(secret)},
@@ -124,7 +125,7 @@ class TokenStore:
         """Revoke a token, its sessions with it; the token as it was."""
         if not is_id(token):
             return None
-        return await self._one(f"DELETE FROM access.tokens WHERE id = CAST(:id AS uuid) RETURNING {_COLUMNS}", id=token)
+        return await self._one("DELETE FROM access.tokens WHERE id = CAST(:id AS uuid) RETURNING *", id=token)
 
     async def note_use(self, uses: Mapping[str, datetime]) -> None:
         """Write down when tokens were last used; never moves the time back."""
@@ -144,7 +145,8 @@ class TokenStore:
             await connection.execute(text("DELETE FROM access.sessions WHERE expires_at < now()"))
             await connection.execute(
                 text(
-                    "INSERT INTO access.sessions (hash, token_id, expires_at) VALUES (:hash, CAST(:id AS uuid), :expires)"
+                    "INSERT INTO access.sessions (hash, token_id, expires_at)"
+                    " VALUES (:hash, CAST(:id AS uuid), :expires)"
                 ),
                 {"hash": token_hash(secret), "id": token, "expires": expires_at},
             )
