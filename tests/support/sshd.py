@@ -31,8 +31,9 @@ MaxStartups 1000
 MaxSessions 1000
 LogLevel VERBOSE
 Subsystem sftp internal-sftp
-SetEnv {mark_name}={mark}
+SetEnv {mark_name}={mark} SHLVL=1
 """
+# SHLVL: bash takes the session for a nested shell and reads no ~/.bashrc, which can cost 100 ms a command.
 
 
 @dataclass(frozen=True)
