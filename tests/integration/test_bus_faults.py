@@ -79,7 +79,7 @@ async def test_everything_heals_when_the_server_is_killed(nats_server: NatsServe
             again = await peer.append("s.a", b"0", msg_id="m0")
             assert (again.seq, again.duplicate) == (stored[0].seq, True)
             await peer.append("s.b", b"new")
-            await eventually(lambda: handled.count(b"new") > news, 15, "the consumer to go on")
+            await eventually(lambda: handled.count(b"new") > news, 4, "the consumer to go on")
 
         await survive()
         await survive()
@@ -105,6 +105,9 @@ async def test_what_is_in_flight_when_the_server_dies_is_unknown_at_once(nats_se
             results = await asyncio.gather(*requests, return_exceptions=True)
         assert [type(result) for result in results] == [BusTimeout] * 3
         never.set()
+        ending = asyncio.get_running_loop().time()
+    # The client swallows a cancellation while it connects: ending must not wait for it.
+    assert asyncio.get_running_loop().time() - ending < 4
 
 
 async def test_every_acknowledged_append_is_there_after_kills(nats_server: NatsServer) -> None:
@@ -143,10 +146,18 @@ async def test_every_acknowledged_append_is_there_after_kills(nats_server: NatsS
 async def test_a_server_that_does_not_answer_is_noticed(nats_server: NatsServer) -> None:
     async with Bus(options(nats_server.url, ping_timeout=0.3)) as bus, Bus(options(nats_server.url)) as peer:
         await bus.serve("a", echo)
+
+        async def no_answer() -> bool:
+            try:
+                await peer.request("a", b"", timeout=0.1)
+            except BusTimeout:
+                return True
+            return False
+
         nats_server.pause()
         try:
-            with pytest.raises(BusTimeout):
-                await bus.request("a", b"", timeout=0.1)
+            # The signal takes a moment: what is asked before may still be answered.
+            await eventually(no_answer, what="the server to stop")
             await eventually(lambda: not bus.connected, what="the silence to be noticed")
         finally:
             nats_server.go_on()
