@@ -4,18 +4,19 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nkeys
 
 from proctor_cli.init.nats_conf import NatsIdentities, nats_server_conf
 from proctor_common import subjects
-from proctor_common.bus import Bus, BusOptions
+from proctor_common.bus import Bus, BusError, BusOptions
+from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import new_id
 from proctor_common.messages.base import decode
 from proctor_common.messages.calls import Actor, Call, answer_of
@@ -34,6 +35,7 @@ from proctor_controller.main import run
 from proctor_controller.settings import ControllerSettings
 from support.nats import NatsServer
 from support.postgres import Database
+from support.wait import eventually
 
 ADMIN = Actor(name="root", role=Role.ADMIN)
 
@@ -58,6 +60,10 @@ class SecureNats(NatsServer):
         super().__init__()
         self.account = new_key(nkeys.PREFIX_BYTE_ACCOUNT)
         self.controller, self.api, self.system = new_key(), new_key(), new_key()
+
+    def start(self) -> Self:
+        super().start()
+        return self
 
     def write_config(self) -> Path:
         path = self.folder / "nats.conf"
@@ -129,10 +135,13 @@ class Control:
         payload = Call(actor=actor, body=dict(body or {})).encode()
         return json.loads(answer_of(await self.bus.request(subjects.call(op), payload, timeout=10)))
 
-    async def join(self, host: str, *, groups: tuple[str, ...] = (), key: Key | None = None) -> Agent:
+    async def join(self, host: str, *, groups: Sequence[str] = (), key: Key | None = None) -> Agent:
         """Enrol a host and join as its agent."""
-        token = (await self.call("agent.enrol", {"host": host, "groups": groups}))["token"]
-        key = key or new_key()
+        token = (await self.call("agent.enrol", {"host": host, "groups": list(groups)}))["token"]
+        return await self.use(token, host, key or new_key())
+
+    async def use(self, token: str, host: str, key: Key) -> Agent:
+        """Use a join token."""
         joined = await self.call("agent.join", {"token": token, "public_key": key.public})
         return Agent(id=joined["agent"], host=host, key=key, url=joined["nats"]["urls"][0])
 
@@ -179,11 +188,22 @@ async def control(nats: SecureNats, database: Database, **changes: Any) -> Async
 
 async def until_ready(made: Control) -> None:
     """Return when a controller answers."""
-    from proctor_common.bus import BusError
-    from support.wait import eventually
 
     async def answers() -> bool:
         await made.call("ping")
         return True
 
     await eventually(answers, 15, "a controller that answers", retry_on=(BusError,))
+
+
+@asynccontextmanager
+async def refused(code: Code) -> AsyncIterator[list[ProctorError]]:
+    """Fails unless the body is refused with this code; the error is in the list then."""
+    seen: list[ProctorError] = []
+    try:
+        yield seen
+    except ProctorError as error:
+        assert error.code is code, f"{error.code}: {error.message}"
+        seen.append(error)
+    else:
+        raise AssertionError(f"was not refused with {code}")

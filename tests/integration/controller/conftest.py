@@ -1,7 +1,7 @@
 """An engine of runs on a fresh database and a fresh account of the bus."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,6 +12,7 @@ from proctor_common.bus.streams import event_consumer, event_stream
 from proctor_common.pg import make_engine
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.reports import Reports
+from support.control import Control, SecureNats, control
 from support.engine import FakeAgent, bus_to, make_runs_engine
 from support.nats import NatsAccount
 from support.postgres import Database
@@ -50,3 +51,20 @@ async def hear(engine: Engine, reports: Reports) -> None:
 @pytest.fixture
 async def agent(bus: Bus, control_database: Database) -> FakeAgent:
     return await FakeAgent(bus, control_database).join()
+
+
+@pytest.fixture(scope="session")
+def secure_nats() -> Iterator[SecureNats]:
+    """A server with the configuration of `proctor init`, shared by the session. Not to be killed."""
+    server = SecureNats()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def here(secure_nats: SecureNats, control_database: Database) -> AsyncIterator[Control]:
+    """A whole controller in this process, and the api's connection to it."""
+    async with control(secure_nats, control_database) as made:
+        yield made

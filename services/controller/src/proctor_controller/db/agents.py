@@ -15,7 +15,8 @@ from proctor_common.states import AgentState
 from proctor_controller.domain.agent import Agent
 
 _SELECT = """
-SELECT a.*, coalesce(g.names, '{}') AS groups
+SELECT a.*, coalesce(g.names, '{}') AS groups,
+    (SELECT count(*) FROM control.leases l WHERE l.agent_id = a.id AND l.token IS NOT NULL) AS used_slots
 FROM control.agents a
 LEFT JOIN LATERAL (
     SELECT array_agg(group_name ORDER BY group_name) AS names FROM control.group_agents WHERE agent_id = a.id
