@@ -1,13 +1,16 @@
 """Each distribution installs alone, and an agent host gets nothing that it does not need.
 
 Wheels are built from this checkout and installed with the versions of requirements.lock, from uv's cache if it
-has them all, else from the package index.
+has them all, else from the package index. Our own names are always bound to these wheels: the public index has a
+`proctor-agent` that is somebody else's.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from support.processes import VENV_BIN
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = sorted(path.parent for part in ("libs", "services") for path in (ROOT / part).glob("*/pyproject.toml"))
+VERSION = tomllib.loads((MEMBERS[0] / "pyproject.toml").read_text())["project"]["version"]
 NEVER_ON_AGENT_HOSTS = ("fastapi", "uvicorn", "sqlalchemy", "asyncpg", "alembic", "proctor_controller", "proctor_api")
 
 
@@ -59,6 +63,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
             check=False,
         )
         assert built.returncode == 0, built.stderr
+    (folder / "own.txt").write_text(
+        "".join(f"{path.name.split('-')[0].replace('_', '-')} @ {path.as_uri()}\n" for path in folder.glob("*.whl"))
+    )
     return folder
 
 
@@ -67,7 +74,7 @@ def install(uv: Path, wheels: Path, environment: Path, requirement: str) -> Path
     made = run(uv, "venv", "-q", "--python", sys.executable, environment)
     assert made.returncode == 0, made.stderr
     python = environment / "bin/python"
-    command: list[str | Path] = [uv, "pip", "install", "-q", "--python", python, "--find-links", wheels]
+    command: list[str | Path] = [uv, "pip", "install", "-q", "--python", python, "-c", wheels / "own.txt"]
     command += ["-c", ROOT / "requirements.lock", requirement]
     attempts: tuple[tuple[list[str], dict[str, str]], ...] = (
         (["--offline"], {}),
@@ -77,6 +84,9 @@ def install(uv: Path, wheels: Path, environment: Path, requirement: str) -> Path
     for options, variables in attempts:
         done = run(*command, *options, **variables)
         if done.returncode == 0:
+            listed = run(uv, "pip", "list", "--python", python, "--format", "json").stdout
+            ours = {item["name"]: item["version"] for item in json.loads(listed) if item["name"].startswith("proctor")}
+            assert set(ours.values()) == {VERSION}, f"somebody else's package: {ours}"
             return python
     if any(sign in done.stderr for sign in ("Failed to fetch", "Failed to download", "error sending request")):
         pytest.skip("neither uv's cache nor the package index has the packages")
@@ -101,7 +111,6 @@ def test_an_agent_host_gets_the_agent_and_nothing_of_the_control_plane(uv: Path,
     ("requirement", "module"),
     [
         ("proctor-common", "proctor_common.bus"),
-        ("proctor-common[pg]", "proctor_common.pg"),
         ("proctor-api", "proctor_api.main"),
         ("proctor-controller", "proctor_controller.main"),
         ("proctor", "proctor_cli.__main__"),
