@@ -1,6 +1,5 @@
 """The api's HTTP, as the commands use it: JSON in, JSON out, faults as exceptions with the api's own sentence."""
 
-import ssl
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -20,8 +19,7 @@ class Client:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
-        # A default context reads the system's CAs (30 ms): only for https.
-        verify: ssl.SSLContext | bool = ssl.create_default_context() if endpoint.url.startswith("https") else False
+        verify = endpoint.tls() or False
         self._http = httpx.Client(base_url=endpoint.url, headers=headers, timeout=TIMEOUT, verify=verify)
 
     def __enter__(self) -> Self:
@@ -37,7 +35,9 @@ class Client:
         return self._call("GET", path, params={k: v for k, v in params.items() if v is not None})
 
     def post(self, path: str, body: Any = None, *, starts: bool = False) -> Any:
-        """POST a JSON body; ``starts``: with an Idempotency-Key, so that a repeat after a broken connection starts once."""
+        """POST a JSON body; ``starts``: with an Idempotency-Key, so that a repeat after a broken connection starts
+        once.
+        """
         headers = {"Idempotency-Key": new_id()} if starts else {}
         for attempt in range(3):
             try:

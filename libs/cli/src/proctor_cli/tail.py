@@ -62,5 +62,12 @@ def _open(endpoint: Endpoint, run: str, step: str | None, cursor: str | None) ->
     url = f"ws{endpoint.url.removeprefix('http')}/v1/runs/{quote(run, safe='')}/logs/tail?{query}"
     headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
     return connect(
-        url, additional_headers=headers, compression=None, max_size=None, open_timeout=10, proxy=None, close_timeout=1
+        url,
+        additional_headers=headers,
+        compression=None,
+        max_size=None,
+        open_timeout=10,
+        proxy=None,
+        close_timeout=1,
+        ssl=endpoint.tls(),
     )

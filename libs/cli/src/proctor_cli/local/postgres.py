@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ from proctor_cli.init.roles import DATABASE, roles_sql
 from proctor_cli.local.faults import CannotStart
 from proctor_cli.local.folders import DataDir, may_others_enter
 from proctor_cli.local.leftovers import end_postmaster
-from proctor_cli.local.processes import NOBODY, Account, ChildSpec, has_namespaces, run_to_end
+from proctor_cli.local.processes import NOBODY, Account, ChildSpec, Helpers, has_namespaces
 
 MAX_SOCKET_FOLDER = 85
 """Bytes; a socket's whole path may have 107."""
@@ -45,6 +45,7 @@ class Postgres:
     sockets: Path
     log: Path
     account: Account
+    helpers: Helpers = field(default_factory=Helpers)
 
     def url(self, role: str) -> str:
         """How a service finds it; the password goes another way."""
@@ -218,7 +219,7 @@ def _run(postgres: Postgres, argv: tuple[str, ...], text: str = "") -> str:
         account=postgres.account,
     )
     try:
-        code, said = run_to_end(spec, text=text, timeout=MAX_INIT_SECONDS)
+        code, said = postgres.helpers.run(spec, text=text, timeout=MAX_INIT_SECONDS)
     except (OSError, subprocess.SubprocessError) as fault:
         raise CannotStart(f"cannot run PostgreSQL's {argv[0]}: {fault}") from None
     if code != 0:

@@ -1,6 +1,7 @@
 """Child processes that end with this one: how they are started, which account they get, when they ended."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -94,32 +95,55 @@ class Child:
         self.ended.set()
 
 
-def run_to_end(spec: ChildSpec, *, text: str = "", timeout: float = 60.0) -> tuple[int, str]:
-    """Run a helper program to its end, with ``text`` as its input: exit code and what it said. Raises OSError,
-    subprocess.TimeoutExpired. For use in a thread: the child is ended by the timeout.
-    """
-    done = subprocess.run(
-        spec.argv,
-        cwd=spec.cwd,
-        env=dict(spec.env),
-        input=text,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-        start_new_session=True,
-        preexec_fn=prepare_child(spec.account, spec.death_signal),
-    )
-    return done.returncode, done.stdout
+class Helpers:
+    """Programs that are run to their end in threads, and can be ended from outside."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def run(self, spec: ChildSpec, *, text: str = "", timeout: float = 60.0) -> tuple[int, str]:
+        """Exit code and what it said to ``text`` as its input. Raises OSError, subprocess.TimeoutExpired."""
+        with subprocess.Popen(
+            spec.argv,
+            cwd=spec.cwd,
+            env=dict(spec.env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=prepare_child(spec.account, spec.death_signal),  # noqa: PLW1509 - nothing else can set it
+        ) as process:
+            self._running.add(process)
+            try:
+                if self._ended:
+                    _kill_group(process)
+                said, _ = process.communicate(text, timeout)
+            finally:
+                _kill_group(process)
+                self._running.discard(process)
+        return process.returncode, said
+
+    def end(self) -> None:
+        """End all, and those that are still to come."""
+        self._ended = True
+        for process in list(self._running):
+            _kill_group(process)
+
+
+def _kill_group(process: "subprocess.Popen[str]") -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def has_namespaces() -> bool:
     """Whether a child may be started as Account.NAMESPACE on this machine."""
     try:
         spec = ChildSpec("probe", ("/bin/sh", "-c", "exit 0"), Path(os.devnull), account=Account.NAMESPACE)
-        return run_to_end(spec, timeout=10)[0] == 0
+        return Helpers().run(spec, timeout=10)[0] == 0
     except (OSError, subprocess.SubprocessError):
         return False
 

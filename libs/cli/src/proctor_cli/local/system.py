@@ -108,6 +108,7 @@ class LocalSystem:
     async def bring_down(self) -> None:
         """Stop everything in order; nothing of it is left."""
         self.pointer.remove()
+        self._postgres.helpers.end()
         await self._supervisor.stop()
         if self._sshd is not None:
             await self._sshd.close()
