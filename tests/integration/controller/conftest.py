@@ -66,5 +66,5 @@ def secure_nats() -> Iterator[SecureNats]:
 @pytest.fixture
 async def here(secure_nats: SecureNats, control_database: Database) -> AsyncIterator[Control]:
     """A whole controller in this process, and the api's connection to it."""
-    async with control(secure_nats, control_database) as made:
+    async with control(secure_nats, control_database, sweep_interval=0.2) as made:
         yield made

@@ -123,7 +123,9 @@ class AttemptLog(View):
     state: StepState
     result: StepResult | None = None
     chunks: int | None = None
-    """Set once the attempt has ended and its log is closed; None while more may come."""
+    """Set once the attempt has ended and its log is closed; None while more may come. It stays None where the attempt
+    ended without a report (state finished; lost, or a kill that was not confirmed): the rest of the log is lost.
+    """
     lines: int | None = None
     bytes: int | None = None
 
