@@ -36,13 +36,14 @@ def default_data_dir() -> Path:
     """
     base = os.environ.get("XDG_DATA_HOME") or ""
     home = os.environ.get("HOME") or ""
+    found = None
     if base.startswith("/"):
         found = Path(base) / "proctor"
     elif os.geteuid() == 0:
         found = Path("/var/lib/proctor")
-    else:
-        found = Path(home if home.startswith("/") else "/nonexistent") / ".local" / "share" / "proctor"
-    if _can_be_made(found):
+    elif home.startswith("/"):
+        found = Path(home) / ".local" / "share" / "proctor"
+    if found is not None and _can_be_made(found):
         return found
     return Path("/tmp") / f"proctor-{os.geteuid()}"  # noqa: S108 - the launcher checks whose it is
 
