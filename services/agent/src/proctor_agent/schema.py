@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 MAX_SCHEMA = 64 * 1024
 """Most bytes of a method's schema as JSON."""
 MAX_DEPTH = 50
+MARKERS = ("x-secret", "x-argv")
+"""Members of the schema that Proctor knows (messages.events.MethodSpec)."""
 
 
 class BadSchema(Exception):
@@ -54,7 +56,27 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     if size > MAX_SCHEMA:
         raise BadSchema(f"its schema has {size} bytes, more than {MAX_SCHEMA}")
     _check(schema, 0)
+    _lift_markers(schema)
     return schema
+
+
+def _lift_markers(schema: dict[str, Any]) -> None:
+    """Put the markers where the controller looks for them: at the parameter itself, not inside ``X | None``."""
+    for name, part in schema.get("properties", {}).items():
+        for marker in MARKERS:
+            if _has(part, marker):
+                part[marker] = True
+                if "default" in part and marker == "x-secret" and part["default"]:
+                    raise BadSchema(f"parameter {name} is secret, so its default cannot be published")
+    for name, part in schema.get("$defs", {}).items():
+        if _has(part, "x-secret"):
+            raise BadSchema(f"a secret inside {name} would not be sealed: make it a parameter of its own")
+
+
+def _has(part: object, marker: str) -> bool:
+    if isinstance(part, dict):
+        return part.get(marker) is True or any(_has(inner, marker) for inner in part.values())
+    return isinstance(part, list) and any(_has(inner, marker) for inner in part)
 
 
 def _check(part: object, depth: int) -> None:
