@@ -1,6 +1,13 @@
 """The database: engine, transactions, migrations (extra ``[pg]``)."""
 
-from proctor_common.pg.engine import check_database, database_unavailable, is_database_down, make_engine, transaction
+from proctor_common.pg.engine import (
+    check_database,
+    database_unavailable,
+    is_database_down,
+    make_engine,
+    reading,
+    transaction,
+)
 from proctor_common.pg.migrate import Chain, migrate
 
 __all__ = [
@@ -10,5 +17,6 @@ __all__ = [
     "is_database_down",
     "make_engine",
     "migrate",
+    "reading",
     "transaction",
 ]

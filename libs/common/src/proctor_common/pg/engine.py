@@ -1,7 +1,7 @@
 """The database engine: asyncpg behind SQLAlchemy. Every wait has a limit; a restart of PostgreSQL heals by itself."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -105,9 +105,26 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     Raises ProctorError ``database_unavailable`` when PostgreSQL cannot be reached; where the connection broke during
     the commit it may have been committed all the same.
     """
-    try:
+    with _faults_named():
         async with engine.begin() as connection:
             yield connection
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Statements that each stand alone, without a transaction around them: a third of the cost, for single reads.
+
+    Raises as :func:`transaction` does.
+    """
+    with _faults_named():
+        async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            yield connection
+
+
+@contextmanager
+def _faults_named() -> Iterator[None]:
+    try:
+        yield
     except ProctorError:
         raise
     except Exception as fault:
@@ -123,5 +140,5 @@ def database_unavailable() -> ProctorError:
 
 async def check_database(engine: AsyncEngine) -> None:
     """One query, for readiness. Raises ProctorError ``database_unavailable``."""
-    async with transaction(engine) as connection:
+    async with reading(engine) as connection:
         await connection.exec_driver_sql("SELECT 1")
