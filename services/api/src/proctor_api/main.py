@@ -13,7 +13,7 @@ from proctor_api.controller_client import ControllerClient
 from proctor_api.figures import Figures
 from proctor_api.idempotency import Idempotency
 from proctor_api.limits import RateLimit, Sockets
-from proctor_api.logs.feeds import Feeds
+from proctor_api.logs.feeds import Feeds, Pace
 from proctor_api.middleware import Frame
 from proctor_api.migrations import CHAIN
 from proctor_api.routes import ALL_ROUTERS, SOCKETS, openapi
@@ -103,7 +103,7 @@ async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ProcessC
         auth=Authenticator(settings, tokens, clock),
         controllers=controllers,
         idempotency=Idempotency(KeyStore(engine)),
-        feeds=Feeds(bus, controllers, watch, settings.log_tick),
+        feeds=Feeds(bus, controllers, watch, Pace(settings.log_tick, settings.record_check)),
         watch=watch,
         sockets=Sockets(settings.sockets_per_token),
         tries=RateLimit(settings.login_tries, 60.0, clock.monotonic),

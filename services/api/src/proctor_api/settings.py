@@ -64,6 +64,8 @@ class ApiSettings(ServiceSettings):
     heartbeat: float = Field(default=15.0, gt=0)
     slow_viewer: float = Field(default=60.0, gt=0)
     """A websocket whose client took nothing for so long is closed with 4408."""
+    record_check: float = Field(default=15.0, gt=0)
+    """How often a tail asks for a run's record again without having been told that it changed."""
     log_tick: float = Field(default=1.0, gt=0, le=60)
     """How often a tail looks into the stream without having been woken."""
 

@@ -130,11 +130,12 @@ class _Conversation:
             code, reason = fault.code, fault.reason
         elif isinstance(fault, TooSlow):
             code, reason = TOO_SLOW, "the client does not keep up"
-            self._context.figures.slow_viewers.inc()
         elif isinstance(fault, Exception):
             code, reason = close_code(fault)
             if code == 1011:
                 log.error("websocket_failed", path=self._socket.url.path, exc_info=fault)
+        if code == TOO_SLOW:
+            self._context.figures.slow_viewers.inc()
         await _close(self._socket, code, reason)
 
     async def _send_all(self) -> None:

@@ -34,8 +34,15 @@ BATCH = 64
 BATCH_BYTES = 2 * 1024 * 1024
 STRANGER_PAUSE = 0.2
 """Least time between two looks at the record because of chunks that no attempt of it accounts for."""
-IDLE_CHECK = 15.0
 ENDS = frozenset({"finished", "retry_wait", "lost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds: how often to look into the stream, and to ask for the record, without having been woken."""
+
+    tick: float
+    record: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Batch:
 class Feed:
     """The shared reader of one run."""
 
-    def __init__(self, run: str, bus: Bus, controllers: ControllerClient, tick: float) -> None:
+    def __init__(self, run: str, bus: Bus, controllers: ControllerClient, pace: Pace) -> None:
         self.run = run
         self.viewers = 0
         self.wakes = 0
@@ -58,7 +65,7 @@ class Feed:
         self.events = EventRing(self._fetch_events)
         self._bus = bus
         self._controllers = controllers
-        self._tick_seconds = tick
+        self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
         self._record: Record | None = None
@@ -98,7 +105,7 @@ class Feed:
     async def tick(self) -> None:
         """Wake the viewers once in a while, for notifications that were lost."""
         while True:
-            await asyncio.sleep(self._tick_seconds)
+            await asyncio.sleep(self._pace.tick)
             self.wake()
 
     # -- the record -----------------------------------------------------------------------------------------------
@@ -108,7 +115,7 @@ class Feed:
         known = self._record
         if known is None:
             return await self.record_since(0.0)
-        if known.finished or not (self._record_stale or self._loop.time() - known.asked >= IDLE_CHECK):
+        if known.finished or not (self._record_stale or self._loop.time() - known.asked >= self._pace.record):
             return known
         return await self.record_since(math.nextafter(known.asked, math.inf))
 
@@ -264,11 +271,11 @@ def _cost(piece: Piece) -> int:
 class Feeds:
     """The readers of the runs that somebody watches."""
 
-    def __init__(self, bus: Bus, controllers: ControllerClient, watch: Watch, tick: float) -> None:
+    def __init__(self, bus: Bus, controllers: ControllerClient, watch: Watch, pace: Pace) -> None:
         self._bus = bus
         self._controllers = controllers
         self._watch = watch
-        self._tick = tick
+        self._pace = pace
         self._open: dict[str, tuple[Feed, Callable[[], Awaitable[None]]]] = {}
         self._opening = asyncio.Lock()
 
@@ -294,7 +301,7 @@ class Feeds:
                 await close()
 
     async def _start(self, run: str) -> tuple[Feed, Callable[[], Awaitable[None]]]:
-        feed = Feed(run, self._bus, self._controllers, self._tick)
+        feed = Feed(run, self._bus, self._controllers, self._pace)
         # Interest first, questions after: what changes in between is not missed.
         self._watch.add(run, feed.on_change)
         try:

@@ -90,7 +90,7 @@ class Order:
             if len(attempt.held) > WINDOW:
                 yield from self._skip(piece.number, attempt, GapReason.EXPIRED)
             return
-        yield self._show(attempt, piece)
+        yield self._show(piece.number, attempt, piece)
         yield from self._release(piece.number, attempt)
 
     def _find(self, number: int, at: int) -> _Open | None:
@@ -111,14 +111,16 @@ class Order:
                     self._close_if_over(self._mark)
         return self._open.get(number)
 
-    def _show(self, attempt: _Open, piece: Piece) -> Shown:
+    def _show(self, number: int, attempt: _Open, piece: Piece) -> Shown:
+        """The place moves behind the piece before it is shown."""
         chunk = piece.chunk
         attempt.seq = chunk.seq + 1
         if chunk.gap is not None:
             attempt.line = max(attempt.line, chunk.first_line)
-            return Gap(piece.number, chunk.first_line, None, chunk.dropped, chunk.gap)
-        attempt.line = min(chunk.first_line + chunk.data.count(b"\n"), MAX_LINE)
-        return piece
+        else:
+            attempt.line = min(chunk.first_line + chunk.data.count(b"\n"), MAX_LINE)
+        self._close_if_over(number)
+        return piece if chunk.gap is None else Gap(number, chunk.first_line, None, chunk.dropped, chunk.gap)
 
     def _release(self, number: int, attempt: _Open) -> Iterator[Shown]:
         """Show what was held for its turn."""
@@ -128,8 +130,7 @@ class Order:
                 break
             if not attempt.held:
                 self._holding.discard(number)
-            yield self._show(attempt, piece)
-        self._close_if_over(number)
+            yield self._show(number, attempt, piece)
 
     def _skip(self, number: int, attempt: _Open, reason: GapReason) -> Iterator[Shown]:
         """Announce that what is due is gone, and go on with what is held."""
