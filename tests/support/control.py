@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import nkeys
+import pytest
 
 from proctor_cli.init.nats_conf import NatsIdentities, nats_server_conf
 from proctor_common import subjects
@@ -200,10 +201,7 @@ async def until_ready(made: Control) -> None:
 async def refused(code: Code) -> AsyncIterator[list[ProctorError]]:
     """Fails unless the body is refused with this code; the error is in the list then."""
     seen: list[ProctorError] = []
-    try:
+    with pytest.raises(ProctorError) as caught:
         yield seen
-    except ProctorError as error:
-        assert error.code is code, f"{error.code}: {error.message}"
-        seen.append(error)
-    else:
-        raise AssertionError(f"was not refused with {code}")
+    seen.append(caught.value)
+    assert caught.value.code is code, caught.value.message

@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from proctor_controller.db.session import clean
+
 
 async def write_audit(
     connection: AsyncConnection,
@@ -24,12 +26,12 @@ async def write_audit(
             text("""INSERT INTO control.audit (actor, role, token, action, object, detail)
                  VALUES (:actor, :role, :token, :action, :object, :detail) RETURNING id, at"""),
             {
-                "actor": actor,
+                "actor": clean(actor),
                 "role": role,
                 "token": token,
-                "action": action,
-                "object": object,
-                "detail": json.dumps(detail or {}),
+                "action": clean(action),
+                "object": clean(object),
+                "detail": json.dumps(detail or {}).replace(r"\u0000", r"\ufffd"),
             },
         )
     ).one()

@@ -19,7 +19,7 @@ def view_of(group: rows.Group) -> GroupView:
 
 
 def _require_seen(actor: Actor, name: str) -> None:
-    if not actor.sees(name):
+    if not GROUP_NAME.match(name) or not actor.sees(name):
         raise not_found("group", name[:100])
 
 
@@ -37,9 +37,9 @@ async def get_group(context: ProcessContext, actor: Actor, body: GroupRef) -> Gr
     """``group.get``"""
     _require_seen(actor, body.name)
     async with transaction(context.database) as connection:
-        group = await rows.load_group(connection, body.name[:100])
+        group = await rows.load_group(connection, body.name)
     if group is None:
-        raise not_found("group", body.name[:100])
+        raise not_found("group", body.name)
     return view_of(group)
 
 
@@ -63,9 +63,9 @@ async def delete_group(context: ProcessContext, actor: Actor, body: GroupRef) ->
     """``group.delete``: the group as it was; its agents stay, without it."""
     _require_seen(actor, body.name)
     async with transaction(context.database) as connection:
-        group = await rows.load_group(connection, body.name[:100])
+        group = await rows.load_group(connection, body.name)
         if group is None or not await rows.delete_group(connection, group.name):
-            raise not_found("group", body.name[:100])
+            raise not_found("group", body.name)
         await note(connection, actor, "group.delete", group.name, {"agents": group.hosts[:1000]})
     return view_of(group)
 
@@ -85,8 +85,8 @@ async def unbind_agent(context: ProcessContext, actor: Actor, body: GroupBinding
 async def _bind(context: ProcessContext, actor: Actor, body: GroupBinding, *, bound: bool) -> tuple[str, GroupView]:
     _require_seen(actor, body.name)
     async with transaction(context.database) as connection:
-        if await rows.load_group(connection, body.name[:100]) is None:
-            raise not_found("group", body.name[:100])
+        if await rows.load_group(connection, body.name) is None:
+            raise not_found("group", body.name)
         agent = await find_visible(connection, actor, body.agent)
         if agent.state is AgentState.REMOVED:
             raise not_found("agent", body.agent[:100])

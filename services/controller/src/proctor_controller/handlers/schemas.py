@@ -21,6 +21,8 @@ MAX_NAME = 63
 
 def find_fault(brought: Registration) -> str:
     """Why the registration is not taken, in one sentence; empty where it is."""
+    if r"\u0000" in brought.model_dump_json():
+        return "a text in it has a NUL character"
     if len(brought.plugins) > MAX_PLUGINS:
         return f"{len(brought.plugins)} plugins are more than {MAX_PLUGINS}"
     if len(brought.targets) > MAX_TARGETS:
