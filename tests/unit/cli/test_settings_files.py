@@ -27,7 +27,7 @@ def test_what_is_written_is_what_is_read(table: dict[str, Any]) -> None:
 def test_an_agent_has_one_target_by_default() -> None:
     target = SshTarget(2222, "me", Path("/d/ssh/client_key"), Path("/d/ssh/known_hosts"))
     text = as_toml(
-        agent_settings(host="local-1", data=Path("/d/a"), join_url="http://h", nats="nats://n", target=target, slots=8)
+        agent_settings(host="local-1", data=Path("/d/a"), join_url="http://h", nats="nats://n", target=target)
     )
     settings = tomllib.loads(text)
     assert settings["targets"][settings["default_target"]] == {

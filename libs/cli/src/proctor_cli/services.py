@@ -20,7 +20,7 @@ def run_service_command(service: str, arguments: Sequence[str]) -> int:
         if missing.name not in {package, f"{package}.__main__"}:
             raise
         sys.stderr.write(
-            f"proctor {service}: not installed here: pip install proctor-{service} (or proctor[local] for everything)\n"
+            f"proctor {service}: not installed here: install services/{service}, or all of them: libs/cli[local]\n"
         )
         return 2
     # A console script's own name stands in usage texts.

@@ -48,7 +48,7 @@ def init(
 
         identities = make_identities(folder, name or [])
     except ModuleNotFoundError as missing:
-        raise NotInstalled(f"proctor init needs {missing.name}: pip install 'proctor[local]'") from None
+        raise NotInstalled(f"proctor init needs {missing.name}: install libs/cli with its extra [local]") from None
     certificates = PurePosixPath(nats_files) if nats_files else None
     write_derived(identities, listen=nats_listen, store=nats_store, certificates=certificates)
     print(folder)

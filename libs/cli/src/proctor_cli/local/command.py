@@ -39,7 +39,7 @@ def up(
         from proctor_cli.local.system import Options
         from proctor_cli.local.up import run_up
     except ModuleNotFoundError as missing:
-        raise Usage(f"proctor up needs {missing.name}: pip install 'proctor[local]'") from None
+        raise Usage(f"proctor up needs {missing.name}: install libs/cli with its extra [local]") from None
     options = Options(
         data=data or default_data_dir(),
         http=address,
@@ -58,5 +58,5 @@ def demo() -> None:
     try:
         from proctor_cli.local.demo import run_demo
     except ModuleNotFoundError as missing:
-        raise Usage(f"proctor demo needs {missing.name}: pip install 'proctor[local]'") from None
+        raise Usage(f"proctor demo needs {missing.name}: install libs/cli with its extra [local]") from None
     raise typer.Exit(run_demo())

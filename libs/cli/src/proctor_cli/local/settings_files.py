@@ -60,7 +60,7 @@ def api_settings(
 
 
 def agent_settings(
-    *, host: str, data: Path, join_url: str, nats: str, target: SshTarget, slots: int, ca: Path | None = None
+    *, host: str, data: Path, join_url: str, nats: str, target: SshTarget, ca: Path | None = None
 ) -> dict[str, Any]:
     """What an agent's ``agent.toml`` says; its one target is the loopback SSH server."""
     found: dict[str, Any] = {
@@ -68,7 +68,6 @@ def agent_settings(
         "data_dir": str(data),
         "join_url": join_url,
         "nats_urls": [nats],
-        "slots": slots,
         "default_target": "local",
         "targets": {
             "local": {

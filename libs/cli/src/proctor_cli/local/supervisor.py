@@ -180,6 +180,14 @@ class Supervisor:
         task.add_done_callback(self._on_done)
         return keeper
 
+    async def remove(self, keeper: Keeper) -> None:
+        """Stop one child for good."""
+        keeper.ask_to_stop()
+        await keeper.stopped(keeper.spec.grace)
+        for group in self._groups.values():
+            if keeper in group:
+                group.remove(keeper)
+
     def _on_done(self, task: "asyncio.Task[None]") -> None:
         fault = None if task.cancelled() else task.exception()
         if fault is not None and not self._fault.done():

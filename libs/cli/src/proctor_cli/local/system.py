@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from proctor_cli.local.processes import ChildSpec, proctor_command
 from proctor_cli.local.supervisor import Care, Keeper, Say, Supervisor
 from proctor_cli.local.target import target_in
 
-SLOTS = 8
 READY_SECONDS = 120.0
 JOIN_TOKEN = "PROCTOR_AGENT_JOIN_TOKEN"  # noqa: S105 - a variable's name
 # Who is stopped first.
@@ -81,9 +81,7 @@ class LocalSystem:
             spec = self._service(name, name, data.config(name), data.log(name))
             supervisor.add(spec, self._care(spec), stop_after=order)
         hosts = [f"local-{number}" for number in range(1, self.options.agents + 1)]
-        known = [host for host in hosts if self._has_joined(host)]
-        for host in known:
-            self._start_agent(host)
+        joined = {host: self._start_agent(host) for host in hosts if self._identity(host).exists()}
         await asyncio.to_thread(make_cluster, self._postgres, self.identities.passwords())
         postgres = self._postgres
         supervisor.add(
@@ -93,12 +91,8 @@ class LocalSystem:
         )
         await self._start_sshd()
         await self._until("the api to answer", self._is_api_ready)
-        for host in hosts:
-            if host not in known:
-                await self._enrol(host)
+        await self._enrol_new(hosts, joined)
         await self._until("the agents to register", lambda: self._are_agents_ready(hosts))
-        for host in hosts:
-            self._joined_file(host).touch(mode=0o600)
         self.pointer.write(announce=self.options.announce)
 
     async def failed(self) -> None:
@@ -173,7 +167,6 @@ class LocalSystem:
                 join_url=self.url,
                 nats=nats.url(self._nats_port),
                 target=self._target,
-                slots=SLOTS,
                 ca=self._ca,
             ),
         )
@@ -181,18 +174,34 @@ class LocalSystem:
         spec = self._service(host, "agent", config, self._data.log(host), **environment)
         return self._supervisor.add(spec, self._care(spec), stop_after=AGENTS)
 
-    def _joined_file(self, host: str) -> Path:
-        return self._data.agent(host) / "joined"
+    def _identity(self, host: str) -> Path:
+        """What an agent has when it has joined."""
+        return self._data.agent(host) / "data" / "identity.json"
 
-    def _has_joined(self, host: str) -> bool:
-        return self._joined_file(host).exists()
+    async def _enrol_new(self, hosts: list[str], joined: dict[str, Keeper]) -> None:
+        """Enrol and start those that have not joined yet, or whose agent an admin has removed since."""
+        agents: dict[str, dict[str, Any]] = {}
 
-    async def _enrol(self, host: str) -> None:
-        try:
-            token = await asyncio.to_thread(self.api.enrol, host)
-        except NoAnswer as fault:
-            raise GivenUp(f"cannot enrol {host}: {fault}") from None
-        self._start_agent(host, token)
+        async def can_tell() -> bool:
+            nonlocal agents
+            try:
+                agents = await asyncio.to_thread(self.api.agents)
+            except NoAnswer:
+                return False
+            return True
+
+        await self._until("a controller to answer", can_tell)
+        for host in hosts:
+            if host in agents and host in joined:
+                continue
+            if host in joined:
+                await self._supervisor.remove(joined[host])
+                await asyncio.to_thread(shutil.rmtree, self._identity(host).parent, ignore_errors=True)
+            try:
+                token = await asyncio.to_thread(self.api.enrol, host)
+            except NoAnswer as fault:
+                raise GivenUp(f"cannot enrol {host}: {fault}") from None
+            self._start_agent(host, token)
 
     async def _is_api_ready(self) -> bool:
         return await asyncio.to_thread(self.api.is_ready)
