@@ -20,6 +20,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from proctor_api.routes import ALL_ROUTERS, SOCKETS
 from proctor_cli.app import CLIENT, LOCAL, build_app
 from proctor_cli.services import SERVICES
 
@@ -160,6 +161,40 @@ def test_links_and_paths_of_a_page_lead_somewhere(page: Path) -> None:
     ]
     dead += [path for path in REPOSITORY_PATH.findall(text) if not any(ROOT.glob(path.rstrip("/")))]
     assert not dead, f"dead: {dead}"
+
+
+@cache
+def routes() -> list[list[str]]:
+    """Path templates of the api, HTTP and websocket, in segments."""
+    paths = [route.path for router in ALL_ROUTERS for route in router.routes if hasattr(route, "path")]
+    return [path.strip("/").split("/") for path in (*paths, *(path for path, _ in SOCKETS))]
+
+
+def is_served(path: str) -> bool:
+    asked = path.split("?", maxsplit=1)[0].strip("/").split("/")
+    return any(
+        len(route) == len(asked)
+        and all(known.startswith("{") or known == word for known, word in zip(route, asked, strict=True))
+        for route in routes()
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_api_serves_the_paths_that_a_page_names(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"`(?:GET|POST|PUT|DELETE|WS) (/v[12][^`\s]*)`", text)
+    named += re.findall(r"https?://[\w.:-]+(/v[12][^\s\"'`]*)", text)
+    assert [path for path in named if "…" not in path and not is_served(path)] == []
+
+
+def test_nothing_says_to_install_us_by_name() -> None:
+    """On the public package index some of our names are somebody else's."""
+    kinds = {".md", ".py", ".sh", ".toml", ".yaml"}
+    sources = [path for part in ("libs", "services", "deploy") for path in (ROOT / part).rglob("*")]
+    texts = {path: path.read_text() for path in (*PAGES, *sources) if path.suffix in kinds}
+    by_name = re.compile(r"(pip|pipx|uvx?) (tool )?(install|run)[^\n]*[\s'\"]proctor(-\w+)?(?![\w/@-])")
+    assert by_name.search("pip install 'proctor[local]'") and by_name.search("uv tool install proctor-agent")
+    assert [str(path.relative_to(ROOT)) for path, text in texts.items() if by_name.search(text)] == []
 
 
 def test_every_recipe_is_explained() -> None:
