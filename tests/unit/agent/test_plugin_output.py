@@ -67,7 +67,7 @@ def test_the_ping_of_busybox_is_understood() -> None:
     "error", ["ping: nowhere: Name or service not known", "ping: permission denied (are you root?)"]
 )
 def test_a_ping_that_cannot_send_is_an_error(error: str) -> None:
-    with pytest.raises(MethodFault, match="^ping nowhere: ping: ") as caught:
+    with pytest.raises(MethodFault, match=r"^ping nowhere: ping: ") as caught:
         ping_result("nowhere", completed("", error + "\n", 2))
     assert caught.value.kind == "ping_failed"
 
