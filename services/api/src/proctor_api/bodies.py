@@ -9,26 +9,33 @@ from proctor_common.errors import Code, ProctorError, faults
 
 MAX_DEPTH = 100
 URL_LIMIT = 8 * 1024
+PATIENCE = 8 * 1024 * 1024
+"""How much beyond the limit is read and dropped, so that a client gets to read why its body is refused."""
 
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, at most ``limit`` bytes. Raises 413 as soon as more is announced or has come."""
     announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdecimal() and int(announced) > limit:
-        raise too_large("the body", limit)
+    if announced.isascii() and announced.isdecimal() and int(announced[:20]) > limit:
+        # The server drops what still comes; of very much it does not wait for the end.
+        raise too_large("the body", limit, hang_up=int(announced[:20]) > limit + PATIENCE)
     parts = []
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > limit:
-            raise too_large("the body", limit)
-        parts.append(part)
+        if size <= limit:
+            parts.append(part)
+        elif size > limit + PATIENCE:
+            raise too_large("the body", limit, hang_up=True)
+    if size > limit:
+        raise too_large("the body", limit)
     return b"".join(parts)
 
 
-def too_large(what: str, limit: int) -> ProctorError:
-    """413 with the limit in bytes."""
-    return ProctorError(Code.TOO_LARGE, f"{what} is over the limit of {limit} bytes", limit=limit)
+def too_large(what: str, limit: int, *, hang_up: bool = False) -> ProctorError:
+    """413 with the limit in bytes; ``hang_up``: the connection ends with the answer."""
+    more = {"hang_up": True} if hang_up else {}
+    return ProctorError(Code.TOO_LARGE, f"{what} is over the limit of {limit} bytes", limit=limit, **more)
 
 
 def parse_json(body: bytes) -> Any:

@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from proctor_common.errors import HTTP_STATUS, Code, ProctorError
@@ -54,6 +55,8 @@ def problem(fault: ProctorError, path: str) -> Response:
     details = dict(fault.details)
     if fault.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = 'Bearer realm="proctor"'
+    if details.pop("hang_up", False):
+        headers["Connection"] = "close"
     retry = details.pop("retry_after", None)
     if retry is None and HTTP_STATUS[fault.code] == 503:
         retry = 2
@@ -122,8 +125,16 @@ def http_fault(error: HTTPException, request: Request) -> ProctorError:
     if error.status_code == 404:
         return ProctorError(Code.NOT_FOUND, f"no such path: {request.url.path}", what="path", name=request.url.path)
     if error.status_code == 405:
+        error.headers = {"Allow": ", ".join(sorted(_methods_of(request)))}
         return ProctorError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}")
     return ProctorError(_FROM_STATUS.get(error.status_code, Code.INTERNAL), str(error.detail))
+
+
+def _methods_of(request: Request) -> set[str]:
+    """What a path is served with."""
+    routes: list[APIRoute] = request.app.state.routes
+    path = request.url.path
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
 def install(app: FastAPI) -> None:

@@ -50,6 +50,7 @@ def make_app(context: ProcessContext) -> FastAPI:
     errors.install(app)
     for router in ALL_ROUTERS:
         app.include_router(router)
+    app.state.routes = [route for router in ALL_ROUTERS for route in router.routes]
     for path, endpoint in SOCKETS:
         app.router.routes.append(WebSocketRoute(path, endpoint))
     openapi.install(app)
