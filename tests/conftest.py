@@ -8,16 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from proctor_common.pg.migrate import Chain
 from support.deadline import set_deadline
 from support.loopback import LoopbackServer
 from support.nats import NatsAccount, NatsAccounts, NatsServer
 from support.postgres import Database, PostgresServer, migrated_by
 from support.processes import Processes
 from support.sshd import OpenSshServer, SshTarget, find_sshd
-
-CONTROL = Chain("proctor_controller.migrations", ("control",))
-CATALOG = Chain("proctor_api.migrations", ("catalog", "access"))
 
 # `test` runs a fixed sample of what hypothesis can find, the same every time; `soak` looks further.
 settings.register_profile(
@@ -113,7 +109,9 @@ def database(postgres: PostgresServer) -> Iterator[Database]:
 @pytest.fixture
 def control_database(postgres: PostgresServer) -> Iterator[Database]:
     """A database of the test's own, as the controller's migrations leave it."""
-    made = postgres.create_database(postgres.template("control", migrated_by(CONTROL)))
+    from proctor_controller import context as control
+
+    made = postgres.create_database(postgres.template("control", migrated_by(control.CHAIN)))
     yield made
     postgres.drop_database(made)
 
@@ -121,7 +119,9 @@ def control_database(postgres: PostgresServer) -> Iterator[Database]:
 @pytest.fixture
 def api_database(postgres: PostgresServer) -> Iterator[Database]:
     """A database of the test's own, as the api's migrations leave it."""
-    made = postgres.create_database(postgres.template("api", migrated_by(CATALOG)))
+    from proctor_api import migrations as access
+
+    made = postgres.create_database(postgres.template("api", migrated_by(access.CHAIN)))
     yield made
     postgres.drop_database(made)
 
