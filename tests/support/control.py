@@ -126,7 +126,8 @@ class Agent:
 class Control:
     """The api's side of the controllers, and agents that join through it."""
 
-    def __init__(self, nats: SecureNats, database: Database, bus: Bus) -> None:
+    def __init__(self, nats: SecureNats, database: Database, bus: Bus, *, patience: float = 10.0) -> None:
+        self.patience = patience
         self.nats = nats
         self.database = database
         self.bus = bus
@@ -134,7 +135,7 @@ class Control:
     async def call(self, op: str, body: Mapping[str, Any] | None = None, actor: Actor = ADMIN) -> Any:
         """The answer to an operation, parsed. Raises the ProctorError that it was refused with."""
         payload = Call(actor=actor, body=dict(body or {})).encode()
-        return json.loads(answer_of(await self.bus.request(subjects.call(op), payload, timeout=10)))
+        return json.loads(answer_of(await self.bus.request(subjects.call(op), payload, timeout=self.patience)))
 
     async def join(self, host: str, *, groups: Sequence[str] = (), key: Key | None = None) -> Agent:
         """Enrol a host and join as its agent."""

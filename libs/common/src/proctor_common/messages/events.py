@@ -78,7 +78,7 @@ class Heartbeat(Message):
 
 class HeartbeatReply(Message):
     """``time``: the controller's clock. ``confirmed``: ends that are committed: the agent may forget them.
-    ``unwanted``: attempts the agent should not have: it kills them. ``register``: send the registration again.
+    ``unwanted``: attempts the agent should not have: it kills them. ``register_again``: register once more.
     ``refused``: another instance speaks as this agent.
     """
 
@@ -86,7 +86,7 @@ class HeartbeatReply(Message):
     time: datetime
     confirmed: list[AttemptRef] = []
     unwanted: list[AttemptRef] = []
-    register: bool = False
+    register_again: bool = False
     refused: str = ""
     draining: bool = False
 
