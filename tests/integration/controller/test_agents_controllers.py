@@ -1,11 +1,11 @@
 """Several controllers as processes: killed, paused, let go again; and how one starts and ends."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from proctor_common.bus import Bus
+from proctor_common.bus import Bus, BusError
 from support.control import Control, SecureNats, api_options, until_ready
 from support.nats import NatsServer
 from support.postgres import Database, PostgresServer
@@ -66,38 +66,32 @@ async def test_duties_go_to_another_controller_when_one_is_killed_or_hangs(
     second = start(processes, "second", env)
     other = replica(second)
 
-    first.pause()
-    await eventually(lambda: holder(control_database) == (other, 2), 10, "the second to take it over")
     async with calls(secure_nats, control_database) as here:
-        # The one that hangs is still in the queue group, so some requests are lost to it: the caller asks again.
-        agent = await eventually(lambda: here.join("node-1"), 30, "a join", retry_on=(Exception,))
-        async with agent.connect(start_timeout=20.0) as bus:
+        agent = await here.join("node-1")
+        async with agent.connect() as bus:
+            await agent.register(bus)
 
             async def beats() -> bool:
-                reply = await agent.beat(bus, timeout=0.3)
-                if reply.register_again:
-                    await agent.register(bus, timeout=0.3)
-                return not reply.register_again
+                return not (await agent.beat(bus, timeout=0.3)).refused
 
-            await eventually(beats, 20, "a beat", retry_on=(Exception,))
+            async def while_it_beats(condition: Callable[[], bool], what: str) -> None:
+                """A controller that hangs is still in the queue group: a beat that is lost to it is sent again."""
+
+                async def holds() -> bool:
+                    await eventually(beats, 5, "a beat", retry_on=(BusError,))
+                    return condition()
+
+                await eventually(holds, 15, what)
+
+            first.pause()
+            await while_it_beats(lambda: holder(control_database) == (other, 2), "the second to take it over")
             first.go_on()
-
-            async def noticed() -> bool:
-                await eventually(beats, 5, "a beat", retry_on=(Exception,))
-                return "duty_lost" in first.stderr
-
-            await eventually(noticed, 10, "the first to notice that it holds the duty no more")
+            await while_it_beats(lambda: "duty_lost" in first.stderr, "the first to notice that it lost it")
             assert holder(control_database) == (other, 2)
             state = control_database.psql("SELECT state FROM control.agents")
             assert state == "online", "what slept does not take those for lost who beat meanwhile"
-
             second.kill()
-
-            async def taken_back() -> bool:
-                await eventually(beats, 5, "a beat", retry_on=(Exception,))
-                return holder(control_database) == (mine, 3)
-
-            await eventually(taken_back, 10, "the first to take it back")
+            await while_it_beats(lambda: holder(control_database) == (mine, 3), "the first to take it back")
     assert first.terminate() == 0
     assert holder(control_database) is None, "one that ends lets go"
 
@@ -122,7 +116,7 @@ async def test_a_controller_waits_for_what_is_not_there_yet_and_outlives_its_res
                 async def beats() -> bool:
                     return not (await agent.beat(bus, timeout=1)).register_again
 
-                await eventually(beats, 20, "a beat", retry_on=(Exception,))
+                await eventually(beats, 20, "a beat", retry_on=(BusError,))
                 assert database.psql("SELECT state FROM control.agents") == "online"
         assert child.terminate() == 0
     finally:

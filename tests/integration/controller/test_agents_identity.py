@@ -121,9 +121,9 @@ async def test_agents_come_back_after_nats_was_killed(own_nats: SecureNats, cont
             own_nats.restart()
 
             async def beat(agent: Agent, bus: Bus) -> bool:
-                if (await agent.beat(bus, timeout=1)).register:
+                if (await agent.beat(bus, timeout=1)).register_again:
                     await agent.register(bus)
-                return not (await agent.beat(bus, timeout=1)).register
+                return not (await agent.beat(bus, timeout=1)).register_again
 
             for agent, bus in zip(agents, buses, strict=True):
                 await eventually(lambda a=agent, b=bus: beat(a, b), 20, "a beat", retry_on=(BusError,))  # type: ignore[misc]

@@ -14,7 +14,7 @@ async def test_an_agent_joins_registers_and_beats(here: Control) -> None:
         reply = await agent.register(bus)
         assert (reply.refused, reply.agent, reply.host, reply.number) == ("", agent.id, "node-1", 1)
         beat = await agent.beat(bus)
-        assert (beat.refused, beat.register, beat.draining) == ("", False, False)
+        assert (beat.refused, beat.register_again, beat.draining) == ("", False, False)
     for name in ("node-1", agent.id, "1"):
         view = await here.call("agent.get", {"agent": name})
         assert (view["id"], view["state"], view["ready"], view["slots"]) == (agent.id, "online", True, 2)

@@ -55,12 +55,12 @@ async def test_who_is_silent_becomes_suspect_then_lost_and_returns(quick: Contro
 async def test_what_is_no_heartbeat_changes_nothing(here: Control) -> None:
     agent = await here.join("node-1")
     async with agent.connect() as bus:
-        assert (await agent.beat(bus)).register, "it has not registered yet"
+        assert (await agent.beat(bus)).register_again, "it has not registered yet"
         await agent.register(bus)
         for payload in (b"", b"{}", b"\xff", b"[" * 100_000):
             with pytest.raises(BusTimeout):
                 await bus.request(subjects.heartbeat(agent.id), payload, timeout=0.1)
-        assert not (await agent.beat(bus)).register
+        assert not (await agent.beat(bus)).register_again
 
 
 async def test_a_restarted_agent_replaces_itself_at_once(here: Control) -> None:
@@ -70,9 +70,9 @@ async def test_a_restarted_agent_replaces_itself_at_once(here: Control) -> None:
         first = agent.instance
     agent.instance = new_id()
     async with agent.connect() as bus:
-        assert (await agent.beat(bus)).register
+        assert (await agent.beat(bus)).register_again
         assert not (await agent.register(bus)).refused
-        assert not (await agent.beat(bus)).register
+        assert not (await agent.beat(bus)).register_again
         late = Agent(agent.id, agent.host, agent.key, agent.url, instance=first)
         reply = await late.beat(bus)
         assert agent.instance in reply.refused

@@ -45,8 +45,8 @@ class Loaded:
     errors: Mapping[str, str]
 
 
-class _Unusable(Exception):
-    pass
+class UnusablePlugin(Exception):
+    """Why a plugin is not loaded."""
 
 
 def load(
@@ -64,44 +64,49 @@ def load(
     for name in sorted(by_name) if chosen is None else dict.fromkeys(chosen):
         try:
             plugins[name] = _load(name, by_name, (settings or {}).get(name, {}))
-        except _Unusable as fault:
+        except UnusablePlugin as fault:
             errors[name] = _one_line(str(fault))
     return Loaded(plugins, errors)
 
 
 def _load(name: str, by_name: Mapping[str, list[EntryPoint]], settings: Mapping[str, Any]) -> LoadedPlugin:
     if not PLUGIN_NAME.match(name):
-        raise _Unusable("a plugin's name is made of letters, digits and underscores, 63 at most")
+        raise UnusablePlugin("a plugin's name is made of letters, digits and underscores, 63 at most")
     entries = by_name.get(name, [])
     if not entries:
         known = ", ".join(sorted(by_name)) or "none"
-        raise _Unusable(f"no such plugin is installed (entry point group {GROUP} has: {known})")
+        raise UnusablePlugin(f"no such plugin is installed (entry point group {GROUP} has: {known})")
     if len({entry.value for entry in entries}) > 1:
-        raise _Unusable(f"two installed packages claim the name: {', '.join(entry.value for entry in entries)}")
+        raise UnusablePlugin(f"two installed packages claim the name: {', '.join(entry.value for entry in entries)}")
     entry = entries[0]
     try:
         # A plugin is foreign code: whatever its import raises must not end the agent.
         loaded = entry.load()
     except (Exception, SystemExit) as fault:
-        raise _Unusable(f"cannot import {entry.value}: {type(fault).__name__}: {fault}") from fault
+        raise UnusablePlugin(f"cannot import {entry.value}: {type(fault).__name__}: {fault}") from fault
     if not (inspect.isclass(loaded) and issubclass(loaded, Plugin)):
-        raise _Unusable(f"{entry.value} is not a class derived from proctor_agent.plugin.Plugin")
-    return _make_ready(_create(loaded, entry.value, settings))
+        raise UnusablePlugin(f"{entry.value} is not a class derived from proctor_agent.plugin.Plugin")
+    return prepare(loaded, settings)
 
 
-def _create(plugin: type[Plugin], where: str, settings: Mapping[str, Any]) -> Plugin:
+def prepare(plugin: type[Plugin], settings: Mapping[str, Any]) -> LoadedPlugin:
+    """A plugin's class made ready, with its own settings. Raises UnusablePlugin."""
+    return _make_ready(_create(plugin, settings))
+
+
+def _create(plugin: type[Plugin], settings: Mapping[str, Any]) -> Plugin:
     values: BaseModel | None = None
     if plugin.Settings is not None:
         try:
             values = plugin.Settings.model_validate(dict(settings))
         except ValidationError as fault:
-            raise _Unusable(f"its settings: {faults_of(fault)}") from None
+            raise UnusablePlugin(f"its settings: {faults_of(fault)}") from None
     elif settings:
-        raise _Unusable(f"it has no settings of its own, but some are given: {', '.join(sorted(settings))}")
+        raise UnusablePlugin(f"it has no settings of its own, but some are given: {', '.join(sorted(settings))}")
     try:
         return plugin(values)
     except (Exception, SystemExit) as fault:
-        raise _Unusable(f"cannot create {where}: {type(fault).__name__}: {fault}") from fault
+        raise UnusablePlugin(f"cannot create {plugin.__name__}: {type(fault).__name__}: {fault}") from fault
 
 
 def _make_ready(plugin: Plugin) -> LoadedPlugin:
@@ -112,12 +117,12 @@ def _make_ready(plugin: Plugin) -> LoadedPlugin:
             continue
         name, description = mark
         if name in methods:
-            raise _Unusable(f"two methods are called {name}")
+            raise UnusablePlugin(f"two methods are called {name}")
         methods[name] = _method(plugin, attribute, name, description)
     if not methods:
-        raise _Unusable("it has no method (an async function marked with @method)")
+        raise UnusablePlugin("it has no method (an async function marked with @method)")
     if len(methods) > MAX_METHODS:
-        raise _Unusable(f"it has {len(methods)} methods, more than {MAX_METHODS}")
+        raise UnusablePlugin(f"it has {len(methods)} methods, more than {MAX_METHODS}")
     spec = PluginSpec(
         description=_text(plugin.description, "its description"),
         version=_text(plugin.version, "its version"),
@@ -129,26 +134,26 @@ def _make_ready(plugin: Plugin) -> LoadedPlugin:
 def _method(plugin: Plugin, attribute: str, name: str, description: str) -> LoadedMethod:
     function = getattr(type(plugin), attribute)
     if not PLUGIN_NAME.match(name):
-        raise _Unusable(f"method {name[:80]!r}: a name is made of letters, digits and underscores, 63 at most")
+        raise UnusablePlugin(f"method {name[:80]!r}: a name is made of letters, digits and underscores, 63 at most")
     if not inspect.iscoroutinefunction(function):
-        raise _Unusable(f"method {name}: must be an async function")
+        raise UnusablePlugin(f"method {name}: must be an async function")
     if len(inspect.signature(function).parameters) < 2:
-        raise _Unusable(f"method {name}: must take self and the context")
+        raise UnusablePlugin(f"method {name}: must take self and the context")
     try:
         model, takes_model = parameters_of(function, name)
         schema = schema_of(model)
     except BadSchema as fault:
-        raise _Unusable(f"method {name}: {fault}") from fault
+        raise UnusablePlugin(f"method {name}: {fault}") from fault
     except Exception as fault:
         # pydantic has many ways to refuse a type; all of them are the plugin's fault.
-        raise _Unusable(f"method {name}: its parameters have no JSON Schema: {fault}") from fault
+        raise UnusablePlugin(f"method {name}: its parameters have no JSON Schema: {fault}") from fault
     spec = MethodSpec(description=_text(description, f"method {name}: its description"), parameters=schema)
     return LoadedMethod(getattr(plugin, attribute), model, takes_model, spec)
 
 
 def _text(value: object, what: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_DESCRIPTION:
-        raise _Unusable(f"{what} must be a text of at most {MAX_DESCRIPTION} characters")
+        raise UnusablePlugin(f"{what} must be a text of at most {MAX_DESCRIPTION} characters")
     return value
 
 

@@ -92,7 +92,7 @@ class Heartbeats:
         if standing is None or standing.state is AgentState.REMOVED:
             return HeartbeatReply(time=time, refused="this agent was removed; it has to join again")
         if standing.instance != instance:
-            return HeartbeatReply(time=time, register=True, refused=self._rivalry(standing))
+            return HeartbeatReply(time=time, register_again=True, refused=self._rivalry(standing))
         if standing.state is AgentState.LOST:
             log.info("agent_returned", agent=agent)
             await context.work.agents_returned([agent])

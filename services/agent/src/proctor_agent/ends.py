@@ -1,0 +1,72 @@
+"""The ends of attempts that no controller has confirmed yet: published, and again, until one has."""
+
+import asyncio
+import random
+
+import structlog
+
+from proctor_agent.journal import Journal
+from proctor_agent.spool import Spool
+from proctor_common import subjects
+from proctor_common.bus import Bus, BusError
+from proctor_common.messages.events import AttemptRef, StepFinished
+
+log = structlog.get_logger(__name__)
+
+PUBLISH_TIMEOUT = 5.0
+
+
+class Ends:
+    """What has ended here and is not committed there. Use from the agent's main loop."""
+
+    def __init__(self, bus: Bus, agent: str, journal: Journal, spool: Spool, *, republish: float) -> None:
+        self._bus = bus
+        self._agent = agent
+        self._journal = journal
+        self._spool = spool
+        self._republish = republish
+        self._open: dict[tuple[str, int], StepFinished] = {}
+
+    @property
+    def unconfirmed(self) -> tuple[AttemptRef, ...]:
+        """The ends that wait for their confirmation."""
+        return tuple(AttemptRef(step=e.step, attempt=e.attempt, token=e.token) for e in self._open.values())
+
+    def get(self, step: str, attempt: int) -> StepFinished | None:
+        """The unconfirmed end of an attempt."""
+        return self._open.get((step, attempt))
+
+    async def publish(self, end: StepFinished) -> None:
+        """Publish an end that stands in the journal; tried until the stream has it or it is confirmed otherwise."""
+        self._open[(end.step, end.attempt)] = end
+        pause = 0.05
+        while (end.step, end.attempt) in self._open:
+            if await self._append(end, f"{end.step}.{end.attempt}:end"):
+                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            pause = min(pause * 2, 5.0)
+
+    async def repeat(self) -> None:
+        """Publish unconfirmed ends again and again. Without a message id: the stream's memory of ids must not
+        swallow a repeat whose first copy was taken and came to nothing.
+        """
+        while True:
+            await asyncio.sleep(self._republish)
+            for end in list(self._open.values()):
+                await self._append(end, None)
+
+    async def confirm(self, ends: list[tuple[str, int]]) -> None:
+        """A controller has committed these ends (step, attempt): forget them and what is left of their logs."""
+        await self._journal.confirm(ends)
+        for step, attempt in ends:
+            self._open.pop((step, attempt), None)
+            self._spool.forget(step, attempt)
+
+    async def _append(self, end: StepFinished, msg_id: str | None) -> bool:
+        subject = subjects.event(self._agent, end.step, end.attempt)
+        try:
+            await self._bus.append(subject, end.encode(), msg_id=msg_id, timeout=PUBLISH_TIMEOUT)
+        except BusError as fault:
+            log.warning("end_not_published", step=end.step, attempt=end.attempt, error=str(fault))
+            return False
+        return True

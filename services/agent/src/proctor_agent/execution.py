@@ -1,0 +1,250 @@
+"""One attempt from its start to its journaled end: call the method, watch the clock, stop the tree, close the log."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from proctor_agent.attempt import Outcome, ProcessGroup, Workbench
+from proctor_agent.context import AgentContext
+from proctor_agent.logship import LogShip
+from proctor_agent.redact import Redactor
+from proctor_common.messages.base import JsonObject
+from proctor_common.messages.events import AttemptRef, MethodError, StepFinished
+from proctor_common.messages.orders import StartOrder
+from proctor_common.states import Source, StepResult
+
+log = structlog.get_logger(__name__)
+
+MAX_OUTPUT = 64 * 1024
+"""Bytes of JSON of a method's output."""
+MAX_REASON = 2000
+CUT = "… (cut)"
+LAST_WORDS = 5.0
+"""Seconds that a method gets to return after its commands are gone, before its task is cancelled."""
+STUCK = 5.0
+"""Seconds that a cancelled method gets to end, before it is left behind."""
+
+
+@dataclass(slots=True)
+class _StopAsked:
+    result: StepResult
+    reason: str
+    grace_s: float
+
+
+class Execution:
+    """A running attempt; what a method's Context stands on (the protocol ``Attempt``)."""
+
+    def __init__(self, order: StartOrder, ship: LogShip, redactor: Redactor, context: AgentContext) -> None:
+        loop = asyncio.get_running_loop()
+        self.order = order
+        self.ref = AttemptRef(step=order.step, attempt=order.attempt, token=order.token)
+        self.stopping = asyncio.Event()
+        self.deadline = loop.time() + order.timeout_s
+        self._ship = ship
+        self._redactor = redactor
+        self._journal = context.journal
+        self._workbench = context.workbench
+        self._default_target = context.default_target
+        self._folder = context.folder
+        self._asked: _StopAsked | None = None
+        self._targets: set[str] = set()
+
+    # -- the protocol Attempt -------------------------------------------------------------------------------------
+
+    @property
+    def marker(self) -> str:
+        return f"{self.order.step}.{self.order.attempt}"
+
+    @property
+    def target(self) -> str | None:
+        return self.order.target
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return self.order.env
+
+    @property
+    def scratch(self) -> Path:
+        folder = self._folder / self.marker
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    async def write(self, source: Source, data: bytes) -> None:
+        await self._ship.write(source, data)
+
+    async def group_started(self, group: ProcessGroup) -> None:
+        self._targets.add(group.target)
+        await self._journal.group_started(self.order.step, self.order.attempt, group)
+
+    async def group_ended(self, group: ProcessGroup) -> None:
+        await self._journal.group_ended(self.order.step, self.order.attempt, group)
+
+    # -- its life -------------------------------------------------------------------------------------------------
+
+    def stop(self, result: StepResult, reason: str, grace_s: float) -> None:
+        """Ask for the end; the first to ask decides what it is called."""
+        if self._asked is None:
+            self._asked = _StopAsked(result, reason, grace_s)
+            self.stopping.set()
+
+    async def run(self, started_at: datetime) -> StepFinished:
+        """Run the method to its end, or to the end it is brought to; the end, without its time."""
+        loop = asyncio.get_running_loop()
+        order = self.order
+        timer = loop.call_at(
+            self.deadline,
+            lambda: self.stop(StepResult.TIMED_OUT, f"timed out after {order.timeout_s:g} s", order.grace_s),
+        )
+        method = asyncio.create_task(self._call(), name=f"method {self.marker}")
+        stopping = asyncio.create_task(self.stopping.wait())
+        tree_gone = None
+        try:
+            await asyncio.wait({method, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self._asked is not None and not method.done():
+                await self._ship.say(f"proctor: stopping: {self._asked.reason}")
+                tree_gone = await self._bring_down(method, self._asked.grace_s)
+                outcome = Outcome(self._asked.result, reason=self._asked.reason)
+            else:
+                outcome = method.result()
+        finally:
+            timer.cancel()
+            stopping.cancel()
+            method.cancel()
+            if (self._folder / self.marker).exists():
+                await asyncio.to_thread(shutil.rmtree, self._folder / self.marker, ignore_errors=True)
+        totals = await self._ship.finish()
+        return StepFinished(
+            run=order.run,
+            step=order.step,
+            attempt=order.attempt,
+            token=order.token,
+            result=outcome.result,
+            reason=_cut(self._redactor.text(outcome.reason), MAX_REASON),
+            exit_code=outcome.exit_code,
+            output=fit(self._redactor.document(outcome.output)),
+            error=self._masked(outcome.error),
+            started_at=started_at,
+            chunks=totals.chunks,
+            lines=totals.lines,
+            bytes=totals.bytes,
+            tree_gone=tree_gone,
+        )
+
+    async def _call(self) -> Outcome:
+        """The method's outcome; whatever it raises is an error of its own, never of the agent's."""
+        order = self.order
+        try:
+            return await self._workbench.call(self, order.plugin, order.method, order.parameters)
+        except asyncio.CancelledError:
+            if self.stopping.is_set():
+                raise
+            return _error("cancelled", f"{order.plugin}.{order.method} was cancelled from inside")
+        except Exception as fault:
+            # A plugin is foreign code: what it raises is shown in the step's own log and ends this attempt only.
+            await self._ship.write(Source.SYSTEM, "".join(traceback.format_exception(fault)).encode(errors="replace"))
+            text = str(fault) or type(fault).__name__
+            return _error(type(fault).__name__, text)
+
+    def _masked(self, error: MethodError | None) -> MethodError | None:
+        if error is None:
+            return None
+        return MethodError(
+            kind=self._redactor.text(error.kind)[:200],
+            message=_cut(self._redactor.text(error.message), MAX_REASON),
+            data=fit(self._redactor.document(error.data)),
+        )
+
+    async def _bring_down(self, method: "asyncio.Task[Outcome]", grace_s: float) -> bool | None:
+        """Stop what runs on the targets, then the method; whether the tree is gone, None where that is unknown."""
+        gone = await self._stop_trees(grace_s)
+        await asyncio.wait({method}, timeout=LAST_WORDS)
+        if not method.done():
+            method.cancel()
+            await asyncio.wait({method}, timeout=STUCK)
+            # It may have started one more command while it was being stopped.
+            gone = await self._stop_trees(0.0)
+        if not method.done():
+            log.error("method_does_not_end", plugin=self.order.plugin, method=self.order.method)
+        elif not method.cancelled() and method.exception() is not None:
+            log.warning("method_failed_while_stopping", error=str(method.exception()))
+        return gone
+
+    async def _stop_trees(self, grace_s: float) -> bool | None:
+        order = self.order
+        target = order.target or self._default_target
+        if target is not None:
+            self._targets.add(target)
+        groups = await self._journal.groups(order.step, order.attempt)
+        return await stop_trees(self._workbench, self._targets, groups, self.marker, grace_s)
+
+
+async def stop_trees(
+    workbench: Workbench, targets: set[str], groups: list[ProcessGroup], marker: str, grace_s: float
+) -> bool | None:
+    """Stop an attempt's processes on several targets at once: False if any is left, None if any cannot be told."""
+    targets = targets | {group.target for group in groups}
+
+    async def stop(target: str) -> bool | None:
+        mine = [group for group in groups if group.target == target]
+        try:
+            async with asyncio.timeout(grace_s + 30):
+                return await workbench.stop_tree(target, mine, marker, grace_s)
+        except Exception as fault:
+            log.warning("tree_not_stopped", target=target, attempt=marker, error=str(fault) or type(fault).__name__)
+            return None
+
+    answers = await asyncio.gather(*(stop(target) for target in targets))
+    if False in answers:
+        return False
+    return None if None in answers or not answers else True
+
+
+def _error(kind: str, message: str) -> Outcome:
+    return Outcome(StepResult.ERROR, reason=message, error=MethodError(kind=kind, message=message))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - len(CUT)] + CUT
+
+
+def fit(output: JsonObject) -> JsonObject:
+    """The output in at most MAX_OUTPUT bytes of JSON: its longest texts lose their middle first; what still does not
+    fit is left out and named in ``truncated``. What is no JSON becomes its text.
+    """
+    clean: dict[str, Any] = json.loads(json.dumps(output, default=str, allow_nan=True).replace("NaN", "null"))
+    size = _size(clean)
+    while size > MAX_OUTPUT:
+        texts = [(len(value), key) for key, value in clean.items() if isinstance(value, str) and len(value) > 512]
+        if not texts:
+            break
+        length, key = max(texts)
+        keep = max(256, length - (size - MAX_OUTPUT) - 256)
+        keep = min(keep, length // 2) if _size({key: clean[key]}) > 2 * length else keep
+        clean[key] = CUT + clean[key][-keep:] if keep < length else clean[key][-(length // 2) :]
+        size = _size(clean)
+    if size <= MAX_OUTPUT:
+        return clean
+    kept: dict[str, Any] = {"truncated": []}
+    for key, value in sorted(clean.items(), key=lambda item: _size({item[0]: item[1]})):
+        with contextlib.suppress(ValueError):
+            if _size(kept) + _size({key: value}) > MAX_OUTPUT - 1024:
+                raise ValueError
+            kept[key] = value
+            continue
+        if len(kept["truncated"]) < 8:
+            kept["truncated"].append(key[:100])
+    return kept
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))

@@ -1,0 +1,112 @@
+"""The agent's sign of life: a request every few seconds, from a thread and a connection of its own.
+
+A plugin that blocks the main loop does not lose its host.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from proctor_agent.supervisor import Snapshot
+from proctor_common import subjects
+from proctor_common.bus import Bus, BusError, BusOptions, NoResponders
+from proctor_common.messages.base import BadMessage, decode
+from proctor_common.messages.events import Heartbeat, HeartbeatReply
+
+log = structlog.get_logger(__name__)
+
+Beaten = Callable[[HeartbeatReply, datetime], None]
+"""Takes an answer and the agent's own time in the middle of the exchange; called in the heartbeat's thread."""
+
+
+class Heart:
+    """Beats from ``start`` to ``stop``. The snapshot is read, and ``beaten`` called, in its own thread."""
+
+    def __init__(
+        self,
+        options: BusOptions,
+        agent: str,
+        *,
+        boot_id: str,
+        instance: str,
+        slots: int,
+        interval: float,
+        snapshot: Callable[[], Snapshot],
+        beaten: Beaten,
+    ) -> None:
+        self._options = options
+        self._subject = subjects.heartbeat(agent)
+        self._boot_id = boot_id
+        self._instance = instance
+        self._slots = slots
+        self._interval = interval
+        self._snapshot = snapshot
+        self._beaten = beaten
+        self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def stop(self, patience: float = 3.0) -> None:
+        """Beat no more; waits ``patience`` seconds for the thread."""
+        self._stopping.set()
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(task.cancel)
+        self._thread.join(patience)
+
+    def _work(self) -> None:
+        with asyncio.Runner() as runner:
+            self._loop = runner.get_loop()
+            runner.run(self._keep_on())
+
+    async def _keep_on(self) -> None:
+        self._task = asyncio.create_task(self._beat_for_ever())
+        if self._stopping.is_set():
+            self._task.cancel()
+        await asyncio.wait({self._task})
+        if not self._task.cancelled() and self._task.exception() is not None:
+            log.error("heartbeat_failed", exc_info=self._task.exception())
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            try:
+                async with Bus(self._options) as bus:
+                    while True:
+                        begun = asyncio.get_running_loop().time()
+                        await self._beat(bus)
+                        passed = asyncio.get_running_loop().time() - begun
+                        await asyncio.sleep(max(0.05, self._interval - passed))
+            except BusError as fault:
+                # The connection could not be made at all; once made, the bus heals it by itself.
+                log.warning("heartbeat_has_no_bus", error=str(fault))
+                await asyncio.sleep(self._interval)
+
+    async def _beat(self, bus: Bus) -> None:
+        seen = self._snapshot()
+        sent = datetime.now(UTC)
+        beat = Heartbeat(
+            boot_id=self._boot_id,
+            instance=self._instance,
+            slots=self._slots,
+            attempts=list(seen.attempts),
+            ended=list(seen.ended),
+            spool_bytes=seen.spool_bytes,
+            time=sent,
+        )
+        try:
+            answer = await bus.request(self._subject, beat.encode(), timeout=max(1.0, self._interval))
+            reply = decode(HeartbeatReply, answer)
+        except NoResponders:
+            log.debug("no_controller")
+        except (BusError, BadMessage) as fault:
+            log.warning("heartbeat_unanswered", error=str(fault))
+        else:
+            self._beaten(reply, sent + (datetime.now(UTC) - sent) / 2)

@@ -1,0 +1,356 @@
+"""The agent's memory of attempts: SQLite on disk, in one thread of its own.
+
+What an answer or a start depends on is committed with an fsync (WAL, synchronous=FULL) before it is given; what
+only helps to clean up (process groups) goes over a second connection without one (synchronous=NORMAL: it outlives
+the process, not the machine's power). Calls that wait at the same time share a commit. Parameters and secrets never
+come here, only a hash of the parameters.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from proctor_agent.attempt import ProcessGroup
+from proctor_common.messages.events import StepFinished
+from proctor_common.messages.orders import StartAnswer, StartOrder, StartReply
+
+log = structlog.get_logger(__name__)
+
+RESERVE_BYTES = 64 * 1024 * 1024
+KEEP_S = 24 * 3600.0
+"""How long confirmed ends and tombstones are remembered: longer than any order can be on its way."""
+T = TypeVar("T")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS attempts (
+    step TEXT NOT NULL, attempt INTEGER NOT NULL, token TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('accepted', 'ended', 'confirmed', 'tombstone')),
+    run TEXT NOT NULL, answer TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    target TEXT, plugin TEXT NOT NULL DEFAULT '', method TEXT NOT NULL DEFAULT '', parameters TEXT NOT NULL DEFAULT '',
+    started REAL, finish BLOB, changed REAL NOT NULL,
+    PRIMARY KEY (step, attempt)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS attempts_changed ON attempts (state, changed);
+CREATE TABLE IF NOT EXISTS process_groups (
+    step TEXT NOT NULL, attempt INTEGER NOT NULL, target TEXT NOT NULL, pgid INTEGER NOT NULL, started INTEGER NOT NULL,
+    PRIMARY KEY (step, attempt, target, pgid, started)
+) WITHOUT ROWID;
+"""
+
+
+class JournalFullError(Exception):
+    """The disk has no room for the journal: nothing was written, no new work may be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the journal knows of one attempt. ``state``: accepted, ended, confirmed or tombstone."""
+
+    run: str
+    step: str
+    attempt: int
+    token: str
+    state: str
+    reply: StartReply
+    target: str | None
+    started: float | None
+    finish: StepFinished | None
+
+
+def parameters_hash(order: StartOrder) -> str:
+    """SHA-256 of the order's parameters as canonical JSON."""
+    text = json.dumps(order.parameters, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(slots=True)
+class _Call:
+    work: Callable[[sqlite3.Connection], Any]
+    durable: bool
+    done: "asyncio.Future[Any]"
+
+
+class Journal:
+    """One database file; open it before use, close it at the end. Methods belong to one event loop."""
+
+    def __init__(self, path: Path, *, reserve: int = RESERVE_BYTES, wall: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._reserve = path.with_suffix(".reserve")
+        self._reserve_bytes = reserve
+        self._wall = wall
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="journal", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._last_prune = 0.0
+
+    async def open(self) -> None:
+        """Open or create the file (0600). Raises OSError or sqlite3.Error where that cannot be."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        await self._ask(lambda _: None)
+
+    async def close(self) -> None:
+        """Write what waits and end the thread."""
+        self._calls.put(None)
+        await asyncio.to_thread(self._thread.join, 10)
+
+    # -- attempts -------------------------------------------------------------------------------------------------
+
+    async def accept(self, order: StartOrder, verdict: StartReply) -> tuple[StartReply, bool]:
+        """Answer a start order: a known attempt gets its stored answer, another one the ``verdict``, stored first
+        (``busy`` is not stored). True: the attempt is accepted now and here, and shall be run. Raises
+        JournalFullError.
+        """
+        accepted = verdict.answer is StartAnswer.ACCEPTED
+
+        def work(db: sqlite3.Connection) -> tuple[StartReply, bool]:
+            known = _find(db, order.step, order.attempt)
+            if known is not None:
+                same = known.token == order.token
+                return (known.reply if same else StartReply(answer=StartAnswer.STALE)), False
+            if verdict.answer is StartAnswer.BUSY:
+                return verdict, False
+            now = self._wall()
+            db.execute(
+                "INSERT INTO attempts (step, attempt, token, state, run, answer, reason, target, plugin, method,"
+                " parameters, started, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (order.step, order.attempt, order.token, "accepted" if accepted else "tombstone", order.run,
+                 verdict.answer.value, verdict.reason, order.target, order.plugin, order.method,
+                 parameters_hash(order), now, now),
+            )  # fmt: skip
+            return verdict, accepted
+
+        return await self._ask(work, new_work=accepted)
+
+    async def standing(self, run: str, step: str, attempt: int, token: str) -> Entry:
+        """What is known of an attempt; of an unknown one a tombstone is written first: it never will start."""
+
+        def work(db: sqlite3.Connection) -> Entry:
+            known = _find(db, step, attempt)
+            if known is not None:
+                return known
+            db.execute(
+                "INSERT INTO attempts (step, attempt, token, state, run, answer, changed) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (step, attempt, token, "tombstone", run, StartAnswer.TOMBSTONED.value, self._wall()),
+            )
+            written = _find(db, step, attempt)
+            assert written is not None
+            return written
+
+        return await self._ask(work)
+
+    async def end(self, finish: StepFinished) -> None:
+        """Keep the end of an attempt until it is confirmed; its process groups are forgotten."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "UPDATE attempts SET state = 'ended', finish = ?, changed = ?"
+                " WHERE step = ? AND attempt = ? AND token = ? AND state = 'accepted'",
+                (finish.encode(), self._wall(), finish.step, finish.attempt, finish.token),
+            )
+            db.execute("DELETE FROM process_groups WHERE step = ? AND attempt = ?", (finish.step, finish.attempt))
+
+        await self._ask(work)
+
+    async def confirm(self, ends: list[tuple[str, int]]) -> None:
+        """The controller has committed these ends (step, attempt): their bodies are dropped. Not fsynced: a lost
+        confirmation only means that the end is sent once more.
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            now = self._wall()
+            db.executemany(
+                "UPDATE attempts SET state = 'confirmed', finish = NULL, changed = ?"
+                " WHERE step = ? AND attempt = ? AND state = 'ended'",
+                [(now, step, attempt) for step, attempt in ends],
+            )
+            if now - self._last_prune > KEEP_S / 24:
+                self._last_prune = now
+                db.execute(
+                    "DELETE FROM attempts WHERE state IN ('confirmed', 'tombstone') AND changed < ?", (now - KEEP_S,)
+                )
+
+        await self._ask(work, durable=False)
+
+    async def unfinished(self) -> list[Entry]:
+        """The attempts that were accepted or have ended and are not confirmed: what a former instance left."""
+
+        def work(db: sqlite3.Connection) -> list[Entry]:
+            rows = db.execute(f"{_SELECT} WHERE state IN ('accepted', 'ended') ORDER BY changed").fetchall()
+            return [_entry(row) for row in rows]
+
+        return await self._ask(work, durable=False)
+
+    # -- process groups -------------------------------------------------------------------------------------------
+
+    async def group_started(self, step: str, attempt: int, group: ProcessGroup) -> None:
+        """Record a process group on a target."""
+        row = (step, attempt, group.target, group.pgid, group.started)
+        await self._ask(
+            lambda db: db.execute("INSERT OR IGNORE INTO process_groups VALUES (?, ?, ?, ?, ?)", row), durable=False
+        )
+
+    async def group_ended(self, step: str, attempt: int, group: ProcessGroup) -> None:
+        """Forget a process group."""
+        row = (step, attempt, group.target, group.pgid, group.started)
+        await self._ask(
+            lambda db: db.execute(
+                "DELETE FROM process_groups WHERE step = ? AND attempt = ? AND target = ? AND pgid = ? AND started = ?",
+                row,
+            ),
+            durable=False,
+        )
+
+    async def groups(self, step: str, attempt: int) -> list[ProcessGroup]:
+        """The recorded process groups of an attempt."""
+
+        def work(db: sqlite3.Connection) -> list[ProcessGroup]:
+            sql = "SELECT target, pgid, started FROM process_groups WHERE step = ? AND attempt = ?"
+            return [ProcessGroup(*row) for row in db.execute(sql, (step, attempt))]
+
+        return await self._ask(work, durable=False)
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    async def _ask(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = True, new_work: bool = False) -> T:
+        assert self._loop is not None, "the journal is not open"
+        done: asyncio.Future[T] = self._loop.create_future()
+
+        def guarded(db: sqlite3.Connection) -> T:
+            if new_work and not self._has_reserve():
+                raise JournalFullError("no room for the journal")
+            return work(db)
+
+        self._calls.put(_Call(guarded if new_work else work, durable, done))
+        # The work is done even if nobody waits for it any more.
+        return await asyncio.shield(done)
+
+    def _serve(self) -> None:
+        """The thread: open, then take the calls that wait, commit them together, answer them."""
+        first = self._calls.get()
+        if first is None:
+            return
+        try:
+            durable, quick = self._connect("FULL"), self._connect("NORMAL")
+            self._has_reserve()
+        except (OSError, sqlite3.Error) as fault:
+            self._answer([(first, None, fault)])
+            return
+        self._answer([(first, None, None)])
+        ending = False
+        while not ending:
+            calls = [self._calls.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(calls) < 64:
+                    calls.append(self._calls.get_nowait())
+            ending = None in calls
+            batch = [call for call in calls if call is not None]
+            answers = []
+            for db, wanted in ((quick, False), (durable, True)):
+                mine = [call for call in batch if call.durable is wanted]
+                if mine:
+                    answers.extend(self._commit(db, mine))
+            self._answer(answers)
+        durable.close()
+        quick.close()
+
+    def _connect(self, synchronous: str) -> sqlite3.Connection:
+        if not self._path.exists():
+            self._path.touch(mode=0o600)
+        db = sqlite3.connect(self._path, isolation_level=None, timeout=10)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {synchronous}")
+        db.execute("PRAGMA journal_size_limit = 4194304")
+        db.executescript(_SCHEMA)
+        return db
+
+    def _commit(self, db: sqlite3.Connection, calls: list[_Call]) -> list[tuple[_Call, Any, BaseException | None]]:
+        """All in one transaction; where that fails, one by one."""
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            results: list[tuple[_Call, Any, BaseException | None]] = [(call, call.work(db), None) for call in calls]
+            db.execute("COMMIT")
+        except Exception as fault:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            if len(calls) > 1:
+                return [answer for call in calls for answer in self._commit(db, [call])]
+            if _is_full(fault) and self._reserve.exists():
+                # The reserve is there for this: running attempts can still be ended.
+                log.error("journal_uses_its_reserve")
+                self._reserve.unlink(missing_ok=True)
+                return self._commit(db, calls)
+            return [(calls[0], None, JournalFullError(str(fault)) if _is_full(fault) else fault)]
+        return results
+
+    def _has_reserve(self) -> bool:
+        """Whether the reserve stands, made again if it can be."""
+        if self._reserve.exists():
+            return True
+        try:
+            file = os.open(self._reserve, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(file, 0, self._reserve_bytes)
+            finally:
+                os.close(file)
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
+            return False
+        return True
+
+    def _answer(self, answers: list[tuple[_Call, Any, BaseException | None]]) -> None:
+        assert self._loop is not None
+
+        def deliver() -> None:
+            for call, value, fault in answers:
+                if call.done.done():
+                    continue
+                if fault is not None:
+                    call.done.set_exception(fault)
+                else:
+                    call.done.set_result(value)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(deliver)
+
+
+_SELECT = "SELECT run, step, attempt, token, state, answer, reason, target, started, finish FROM attempts"
+
+
+def _is_full(fault: BaseException) -> bool:
+    return isinstance(fault, sqlite3.OperationalError) and (
+        getattr(fault, "sqlite_errorname", "").startswith(("SQLITE_FULL", "SQLITE_IOERR_WRITE"))
+        or "disk is full" in str(fault)
+    )
+
+
+def _find(db: sqlite3.Connection, step: str, attempt: int) -> Entry | None:
+    row = db.execute(f"{_SELECT} WHERE step = ? AND attempt = ?", (step, attempt)).fetchone()
+    return None if row is None else _entry(row)
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    run, step, attempt, token, state, answer, reason, target, started, finish = row
+    return Entry(
+        run=run,
+        step=step,
+        attempt=attempt,
+        token=token,
+        state=state,
+        reply=StartReply(answer=StartAnswer(answer), reason=reason),
+        target=target,
+        started=started,
+        finish=None if finish is None else StepFinished.model_validate_json(finish),
+    )

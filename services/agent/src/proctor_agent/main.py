@@ -1,0 +1,234 @@
+"""The agent's process: identity, journal, bus, plugins; clean up what a former instance left; then take orders."""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from proctor_agent import loader
+from proctor_agent.context import AgentContext
+from proctor_agent.ends import Ends
+from proctor_agent.heartbeat import Heart
+from proctor_agent.identity import Identity, ca_path, join, load_identity, make_folder, own_seed
+from proctor_agent.journal import Journal
+from proctor_agent.leftovers import Leftovers
+from proctor_agent.registrar import Registrar
+from proctor_agent.settings import AgentSettings
+from proctor_agent.spool import Spool
+from proctor_agent.ssh import Targets
+from proctor_agent.supervisor import Supervisor
+from proctor_agent.workbench import PluginWorkbench
+from proctor_common import subjects
+from proctor_common.bus import Bus, BusError, BusOptions
+from proctor_common.ids import new_id
+from proctor_common.messages.events import HeartbeatReply, Registration, TargetSpec
+from proctor_common.metrics import make_registry, observe_bus
+from proctor_common.probe import serve_probe
+from proctor_common.service import Background, StartError, Stop
+
+log = structlog.get_logger(__name__)
+
+STOP_PATIENCE = 3.0
+STUCK_AFTER = 60.0
+
+
+async def run(settings: AgentSettings, stop: Stop) -> None:
+    """Run an agent until it is asked to stop. Raises StartError."""
+    folder = make_folder(settings.data_dir)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(only_one(folder))
+        identity = await who_am_i(settings, folder)
+        journal = await open_journal(settings, folder, stack)
+        spool = Spool(folder / "spool", limit=settings.spool_limit, attempt_limit=settings.attempt_spool_limit)
+        stack.callback(spool.close)
+        instance = new_id()
+        options = bus_options(settings, folder, identity, instance)
+        try:
+            bus = await stack.enter_async_context(Bus(options))
+        except BusError as fault:
+            raise StartError(f"no connection to the bus at {', '.join(options.servers)}: {fault}") from None
+        if settings.metrics_http is not None:
+            registry = make_registry()
+            observe_bus(registry, bus)
+            stack.enter_context(serve_probe(settings.metrics_http, registry, lambda: health(bus)))
+        targets = Targets(settings.ssh_targets(), settings.default_target)
+        workbench = PluginWorkbench(loader.load(settings.plugins, settings.plugin_settings), targets)
+        stack.push_async_callback(workbench.close)
+        for name, reason in workbench.load_errors.items():
+            log.error("plugin_not_loaded", plugin=name, reason=reason)
+        ends = Ends(bus, identity.agent, journal, spool, republish=settings.republish)
+        context = AgentContext(identity.agent, bus, journal, spool, workbench, ends, targets.default, folder / "work")
+        leftovers = Leftovers(context)
+        await leftovers.find()
+        process = _Process(settings, context, instance, leftovers)
+        await process.live(stack, options, identity, stop)
+
+
+class _Process:
+    """What beats, registers, answers and cleans up in this process."""
+
+    def __init__(self, settings: AgentSettings, context: AgentContext, instance: str, leftovers: Leftovers) -> None:
+        self._settings = settings
+        self._context = context
+        self._instance = instance
+        self._supervisor = Supervisor(context, slots=settings.slots)
+        self._leftovers = leftovers
+        self._boot_id = boot_id()
+        self._loop = asyncio.get_running_loop()
+        self._registrar: Registrar | None = None
+        self._background: Background | None = None
+
+    async def live(self, stack: AsyncExitStack, options: BusOptions, identity: Identity, stop: Stop) -> None:
+        """Take orders until the end is asked for."""
+        self._background = await stack.enter_async_context(Background(stop))
+        self._registrar = Registrar(self._context.bus, identity.agent, self.describe, self._supervisor.set_clock)
+        if self._leftovers.cut_off:
+            self._supervisor.closed = "cleaning up what the former instance left"
+        try:
+            await self._supervisor.serve()
+        except BusError as fault:
+            raise StartError(f"cannot take orders: {fault}") from None
+        self._supervisor.refresh()
+        heart = Heart(
+            options,
+            identity.agent,
+            boot_id=self._boot_id,
+            instance=self._instance,
+            slots=self._settings.slots,
+            interval=self._settings.heartbeat,
+            snapshot=lambda: self._supervisor.snapshot,
+            beaten=lambda reply, here: _post(self._loop, self.on_beat, reply, here),
+        )
+        heart.start()
+        stack.push_async_callback(asyncio.to_thread, heart.stop)
+        self._background.start("registrar", self._registrar.run())
+        self._background.start("ends", self._context.ends.repeat())
+        self._background.start("leftovers", self._clean_up())
+        log.info("agent_ready", agent=identity.agent, host=identity.host, instance=self._instance)
+        await stop.wait()
+        await self._supervisor.stop_all(STOP_PATIENCE)
+
+    async def _clean_up(self) -> None:
+        if self._leftovers.cut_off:
+            await self._leftovers.kill()
+            self._supervisor.closed = ""
+            assert self._registrar is not None
+            self._registrar.ask()
+        await self._leftovers.deliver()
+        self._supervisor.refresh()
+
+    def describe(self) -> Registration:
+        """What this agent brings now."""
+        settings = self._settings
+        targets = {name: TargetSpec(host=t.host, port=t.port, user=t.user) for name, t in settings.targets.items()}
+        return Registration(
+            boot_id=self._boot_id,
+            instance=self._instance,
+            version=version("proctor-agent"),
+            slots=settings.slots,
+            plugins=dict(self._context.workbench.plugins),
+            load_errors=dict(self._context.workbench.load_errors),
+            targets=targets,
+            default_target=settings.default_target or next(iter(targets), None),
+            leftovers=self._leftovers.cut_off,
+        )
+
+    def on_beat(self, reply: HeartbeatReply, here: datetime) -> None:
+        """Do what a heartbeat's answer asks for; in the main loop."""
+        if reply.refused:
+            log.error("heartbeat_refused", reason=reply.refused)
+            return
+        self._supervisor.set_clock(reply.time, here)
+        self._supervisor.draining = reply.draining
+        if reply.register_again:
+            assert self._registrar is not None
+            self._registrar.ask()
+        if reply.confirmed or reply.unwanted:
+            assert self._background is not None
+            self._background.start("beat", self._settle(reply))
+
+    async def _settle(self, reply: HeartbeatReply) -> None:
+        if reply.confirmed:
+            await self._context.ends.confirm([(ref.step, ref.attempt) for ref in reply.confirmed])
+        await self._supervisor.kill_unwanted(list(reply.unwanted))
+        self._supervisor.refresh()
+
+
+async def who_am_i(settings: AgentSettings, folder: Path) -> Identity:
+    """The identity of an earlier join, or join now. Raises StartError."""
+    identity = load_identity(folder)
+    if identity is None:
+        if settings.join_url is None or settings.join_token is None:
+            raise StartError(
+                "this agent has not joined: `proctor agents enroll HOST` gives a token, "
+                "`proctor-agent join URL` takes it on standard input"
+            )
+        token = settings.join_token.get_secret_value()
+        identity = await join(folder, settings.join_url, token, settings.join_ca_file)
+        log.info("joined", agent=identity.agent, host=identity.host)
+    if settings.host is not None and settings.host != identity.host:
+        raise StartError(f"host: the settings say {settings.host}, but this agent joined as {identity.host}")
+    return identity
+
+
+async def open_journal(settings: AgentSettings, folder: Path, stack: AsyncExitStack) -> Journal:
+    """Open the journal; it is closed with the stack. Raises StartError."""
+    journal = Journal(folder / "journal.db", reserve=settings.journal_reserve)
+    try:
+        await journal.open()
+    except Exception as fault:
+        raise StartError(f"cannot open the journal {folder / 'journal.db'}: {fault}") from None
+    stack.push_async_callback(journal.close)
+    return journal
+
+
+def bus_options(settings: AgentSettings, folder: Path, identity: Identity, instance: str) -> BusOptions:
+    """How this agent reaches the bus; its connections carry the instance in their name."""
+    return BusOptions(
+        servers=tuple(settings.nats_urls or identity.nats_urls),
+        name=f"agent/{identity.agent}/{instance}",
+        inbox_prefix=subjects.inbox_prefix(identity.agent),
+        nkey_seed=own_seed(folder),
+        ca_file=ca_path(folder, identity, settings.nats_ca_file),
+        start_timeout=settings.start_timeout,
+        allow_plaintext=settings.allow_plaintext,
+    )
+
+
+def health(bus: Bus) -> str:
+    """Why the process is not well; empty while it is."""
+    age = bus.watchdog_age
+    return f"the bus has not been looked after for {age:.0f} s" if age > STUCK_AFTER else ""
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot; another text that is new at each start where there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return new_id()
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the data directory for this process alone. Raises StartError where another one has it."""
+    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartError(f"data_dir: another agent uses {folder}") from None
+        yield
+    finally:
+        os.close(file)
+
+
+def _post(loop: asyncio.AbstractEventLoop, call: object, *arguments: object) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, *arguments)  # type: ignore[arg-type]

@@ -1,0 +1,135 @@
+"""Masks secrets in everything an attempt sends: log bytes, however they are cut, and documents. Pure.
+
+Every byte that belongs to an occurrence of a secret is masked, overlapping ones too; one run of such bytes becomes
+one ``***``. Linear in the text for each secret; without secrets nothing is looked at.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+MASK = "***"
+_MASK = MASK.encode()
+LEAST_LINE = 8
+"""Lines of a secret of several lines are secrets of their own from this length on."""
+
+
+def needles(secrets: Iterable[str]) -> tuple[bytes, ...]:
+    """The byte strings to look for: each secret as it is, as JSON shows it, and its longer lines. Longest first."""
+    found: set[bytes] = set()
+    for secret in secrets:
+        forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+        if "\n" in secret:
+            forms.update(line.strip() for line in secret.splitlines() if len(line.strip()) >= LEAST_LINE)
+        found.update(form.encode("utf-8", "surrogatepass") for form in forms if form)
+    return tuple(sorted(found, key=lambda needle: (-len(needle), needle)))
+
+
+class Redactor:
+    """The secrets of one attempt."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self.needles = needles(secrets)
+
+    def stream(self) -> "RedactedStream":
+        """A new stream of bytes (one a log source)."""
+        return RedactedStream(self.needles)
+
+    def text(self, value: str) -> str:
+        """The text with its secrets masked."""
+        if not self.needles:
+            return value
+        return self.data(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
+
+    def data(self, value: bytes) -> bytes:
+        """The bytes with their secrets masked."""
+        stream = self.stream()
+        return stream.feed(value) + stream.flush()
+
+    def document(self, value: Any) -> Any:
+        """A copy of a JSON value with the secrets masked in every text, keys included. A number or a word that is a
+        secret as a whole is masked too.
+        """
+        if not self.needles:
+            return value
+        match value:
+            case str():
+                return self.text(value)
+            case dict():
+                return {self.text(str(key)): self.document(member) for key, member in value.items()}
+            case list() | tuple():
+                return [self.document(member) for member in value]
+            case bool() | None:
+                return value
+            case _:
+                return MASK if str(value).encode() in self.needles else value
+
+
+class RedactedStream:
+    """One stream of bytes. What might be the beginning of a secret is held until the next bytes decide."""
+
+    def __init__(self, needles: tuple[bytes, ...]) -> None:
+        self._needles = needles
+        self._held = b""
+        self._masked = 0
+        """How many of the held bytes belong to a run that has been masked already."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes; those that are sure, masked."""
+        if not self._needles:
+            return data
+        data = self._held + data
+        runs = self._runs(data)
+        keep = min(_begun(data, needle) for needle in self._needles)
+        out = self._mask(data, keep, runs)
+        self._held = data[keep:]
+        self._masked = max((end - keep for start, end in runs if start < keep < end), default=0)
+        return out
+
+    def flush(self) -> bytes:
+        """What was held, masked: the stream has ended."""
+        data = self._held
+        out = self._mask(data, len(data), self._runs(data))
+        self._held, self._masked = b"", 0
+        return out
+
+    def _runs(self, data: bytes) -> list[tuple[int, int]]:
+        """The runs of bytes that belong to secrets, in order, none overlapping the next."""
+        hits = [(0, self._masked)] if self._masked else []
+        for needle in self._needles:
+            at = data.find(needle)
+            while at >= 0:
+                hits.append((at, at + len(needle)))
+                at = data.find(needle, at + 1)
+        hits.sort()
+        runs: list[tuple[int, int]] = []
+        for start, end in hits:
+            if runs and start < runs[-1][1]:
+                runs[-1] = (runs[-1][0], max(runs[-1][1], end))
+            else:
+                runs.append((start, end))
+        return runs
+
+    def _mask(self, data: bytes, keep: int, runs: list[tuple[int, int]]) -> bytes:
+        """``data[:keep]`` with the runs masked; the mask of the run that was begun before is out already."""
+        out = []
+        done = 0
+        for start, end in runs:
+            if start >= keep:
+                break
+            out.append(data[done:start])
+            if start > 0 or not self._masked:
+                out.append(_MASK)
+            done = end
+        out.append(data[done:keep])
+        return b"".join(out)
+
+
+def _begun(data: bytes, needle: bytes) -> int:
+    """Where in ``data`` the longest proper beginning of ``needle`` stands that reaches the end."""
+    at = data.find(needle[:1], max(0, len(data) - len(needle) + 1))
+    while at >= 0:
+        if needle.startswith(data[at:]):
+            return at
+        at = data.find(needle[:1], at + 1)
+    return len(data)

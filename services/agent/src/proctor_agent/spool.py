@@ -1,0 +1,270 @@
+"""The agent's log bytes on disk: what is read from a command stands here before it is sent.
+
+An attempt's spool is a row of segment files ``<step>.<attempt>.<n>.spool``: a head of three numbers (offset up to
+which the segment is acknowledged, ``seq`` of its first chunk, log bytes before it), then frames of a length and a
+chunk's payload. Appended without fsync: the spool outlives the process, not the machine's power.
+"""
+
+import os
+import re
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from proctor_common.messages.base import BadMessage
+from proctor_common.messages.log import Chunk, decode_chunk
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+_HEAD = struct.Struct(">QQQ")
+_ACKED = struct.Struct(">Q")
+_LENGTH = struct.Struct(">I")
+_NAME = re.compile(r"^(?P<step>[A-Za-z0-9-]{1,64})\.(?P<attempt>\d{1,9})\.(?P<number>\d{1,9})\.spool\Z")
+
+
+class SpoolFullError(Exception):
+    """There is no room: the limit of the attempt or the agent is reached, or the disk is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a frame begins."""
+
+    segment: int
+    offset: int
+
+
+@dataclass(slots=True)
+class _Segment:
+    number: int
+    path: Path
+    file: int
+    size: int
+    acked: int
+    """Offset up to which all frames are acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a former instance left of an attempt: its last ``seq``, the line in which the next byte would stand, log
+    bytes, and where the first frame stands that was not acknowledged (``seq`` of it), if any.
+    """
+
+    last_seq: int
+    line: int
+    bytes: int
+    unsent: Place | None
+    unsent_seq: int
+
+
+class Spool:
+    """All attempts' spools in one folder (made with mode 0700). Limits in bytes."""
+
+    def __init__(self, folder: Path, *, limit: int, attempt_limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+        self.attempt_limit = attempt_limit
+        self.used = 0
+        self._open: dict[tuple[str, int], AttemptSpool] = {}
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def attempt(self, step: str, attempt: int) -> "AttemptSpool":
+        """The spool of one attempt; nothing is on disk before the first append."""
+        key = (step, attempt)
+        if key not in self._open:
+            self._open[key] = AttemptSpool(self, step, attempt)
+        return self._open[key]
+
+    def left(self) -> set[tuple[str, int]]:
+        """The attempts (step, attempt) that have files."""
+        names = (_NAME.match(entry.name) for entry in self.folder.iterdir())
+        return {(name["step"], int(name["attempt"])) for name in names if name}
+
+    def forget(self, step: str, attempt: int) -> None:
+        """Remove an attempt's files."""
+        self.attempt(step, attempt).remove()
+        self._open.pop((step, attempt), None)
+
+    def reserve(self, spool: "AttemptSpool", size: int) -> None:
+        """Make room for ``size`` bytes: acknowledged segments go, the attempt's own first, then the oldest of all.
+        Raises SpoolFullError.
+        """
+        while spool.used + size > self.attempt_limit:
+            if not spool.drop_acknowledged():
+                raise SpoolFullError("the attempt's spool is full")
+        while self.used + size > self.limit:
+            if not any(other.drop_acknowledged() for other in self._open.values()):
+                raise SpoolFullError("the agent's spool is full")
+
+    def close(self) -> None:
+        """Close the files; what is in them stays."""
+        for spool in self._open.values():
+            spool.close()
+        self._open.clear()
+
+
+class AttemptSpool:
+    """The spool of one attempt."""
+
+    def __init__(self, owner: Spool, step: str, attempt: int) -> None:
+        self.used = 0
+        self._owner = owner
+        self._stem = f"{step}.{attempt}"
+        self._segments: deque[_Segment] = deque()
+
+    def append(self, seq: int, payload: bytes, log_bytes: int) -> Place:
+        """Write the payload of chunk ``seq``; ``log_bytes``: bytes of log in the chunks before it. Raises
+        SpoolFullError; then nothing was written.
+        """
+        size = _LENGTH.size + len(payload)
+        self._owner.reserve(self, size)
+        try:
+            if not self._segments or self._segments[-1].size >= SEGMENT_BYTES:
+                self._begin_segment(seq, log_bytes)
+            segment = self._segments[-1]
+            self._write(segment, payload)
+        except OSError as fault:
+            raise SpoolFullError(f"cannot write the spool: {fault.strerror}") from fault
+        place = Place(segment.number, segment.size)
+        segment.size += size
+        self._count(size)
+        return place
+
+    def _begin_segment(self, seq: int, log_bytes: int) -> None:
+        number = self._segments[-1].number + 1 if self._segments else 1
+        path = self._owner.folder / f"{self._stem}.{number}.spool"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            if os.write(file, _HEAD.pack(_HEAD.size, seq, log_bytes)) != _HEAD.size:
+                raise OSError(28, "no space left")
+        except OSError:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            raise
+        self._segments.append(_Segment(number, path, file, _HEAD.size, _HEAD.size))
+        self._count(_HEAD.size)
+
+    @staticmethod
+    def _write(segment: _Segment, payload: bytes) -> None:
+        size = _LENGTH.size + len(payload)
+        written = os.pwritev(segment.file, [_LENGTH.pack(len(payload)), payload], segment.size)
+        if written != size:
+            # A frame is whole or it is not there.
+            os.ftruncate(segment.file, segment.size)
+            raise OSError(28, "no space left")
+
+    def _count(self, size: int) -> None:
+        self.used += size
+        self._owner.used += size
+
+    def read(self, place: Place) -> tuple[bytes, Place]:
+        """The payload at a place, and where the next frame is (or will be). Raises LookupError where none stands."""
+        for segment in self._segments:
+            if segment.number == place.segment and place.offset < segment.size:
+                (length,) = _LENGTH.unpack(os.pread(segment.file, _LENGTH.size, place.offset))
+                payload = os.pread(segment.file, length, place.offset + _LENGTH.size)
+                return payload, Place(segment.number, place.offset + _LENGTH.size + length)
+            if segment.number == place.segment + 1 and segment.size > _HEAD.size:
+                # The place is the end of the segment before.
+                return self.read(Place(segment.number, _HEAD.size))
+        raise LookupError("no frame there")
+
+    def acknowledge(self, place: Place, length: int) -> None:
+        """All frames up to and with this one (of a payload of ``length`` bytes) are stored in the stream."""
+        for segment in self._segments:
+            if segment.number < place.segment:
+                segment.acked = segment.size
+            elif segment.number == place.segment:
+                segment.acked = max(segment.acked, place.offset + _LENGTH.size + length)
+                os.pwrite(segment.file, _ACKED.pack(segment.acked), 0)
+                return
+
+    def drop_acknowledged(self) -> bool:
+        """Remove the oldest segment, if all of it is acknowledged and it is not the one being written."""
+        if len(self._segments) < 2 or self._segments[0].acked < self._segments[0].size:
+            return False
+        self._remove(self._segments.popleft())
+        return True
+
+    def recover(self) -> Found | None:
+        """Open what a former instance left; None where there is nothing. A torn last frame is cut off."""
+        paths = {
+            int(name["number"]): path
+            for path in self._owner.folder.glob(f"{self._stem}.*.spool")
+            if (name := _NAME.match(path.name))
+        }
+        last: Chunk | None = None
+        unsent: tuple[Place, int] | None = None
+        log_bytes = seq = 0
+        for number in sorted(paths):
+            file = os.open(paths[number], os.O_RDWR)
+            head = os.pread(file, _HEAD.size, 0)
+            if len(head) < _HEAD.size:
+                os.close(file)
+                paths[number].unlink()
+                break
+            acked, seq, log_bytes = _HEAD.unpack(head)
+            segment = _Segment(number, paths[number], file, _HEAD.size, acked)
+            self._segments.append(segment)
+            for chunk, offset in _frames(file):
+                last = chunk
+                log_bytes += len(chunk.data)
+                if unsent is None and offset >= acked:
+                    unsent = (Place(number, offset), chunk.seq)
+                segment.size = offset
+                segment.size += _frame_size(file, offset)
+            os.ftruncate(file, segment.size)
+            self._count(segment.size)
+        if not self._segments:
+            return None
+        return Found(
+            last_seq=last.seq if last else seq - 1,
+            line=last.first_line + last.data.count(b"\n") if last else 1,
+            bytes=log_bytes,
+            unsent=unsent[0] if unsent else None,
+            unsent_seq=unsent[1] if unsent else 0,
+        )
+
+    def remove(self) -> None:
+        """Remove the files."""
+        while self._segments:
+            self._remove(self._segments.popleft())
+        for path in self._owner.folder.glob(f"{self._stem}.*.spool"):
+            path.unlink(missing_ok=True)
+
+    def _remove(self, segment: _Segment) -> None:
+        os.close(segment.file)
+        segment.path.unlink(missing_ok=True)
+        self._count(-segment.size)
+
+    def close(self) -> None:
+        """Close the files; what is in them stays."""
+        while self._segments:
+            segment = self._segments.popleft()
+            os.close(segment.file)
+            self._count(-segment.size)
+
+
+def _frame_size(file: int, offset: int) -> int:
+    (length,) = _LENGTH.unpack(os.pread(file, _LENGTH.size, offset))
+    return _LENGTH.size + int(length)
+
+
+def _frames(file: int) -> Iterator[tuple[Chunk, int]]:
+    """The whole frames of a segment and their offsets, up to the first that is torn or no chunk."""
+    offset = _HEAD.size
+    while True:
+        head = os.pread(file, _LENGTH.size, offset)
+        if len(head) < _LENGTH.size:
+            return
+        (length,) = _LENGTH.unpack(head)
+        payload = os.pread(file, length, offset + _LENGTH.size)
+        if len(payload) < length:
+            return
+        try:
+            chunk = decode_chunk(payload)
+        except BadMessage:
+            return
+        yield chunk, offset
+        offset += _LENGTH.size + length

@@ -1,0 +1,237 @@
+"""Takes the orders of controllers: start, cancel, query, drain. One owned task an attempt."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from proctor_agent.context import AgentContext
+from proctor_agent.execution import Execution
+from proctor_agent.journal import JournalFullError
+from proctor_agent.logship import LogOf, LogShip
+from proctor_agent.redact import Redactor
+from proctor_common import subjects
+from proctor_common.bus import Message
+from proctor_common.messages.base import BadMessage, decode
+from proctor_common.messages.events import AttemptRef, StepFinished
+from proctor_common.messages.orders import (
+    AttemptStanding,
+    CancelOrder,
+    DrainOrder,
+    DrainReply,
+    QueryOrder,
+    StandingReply,
+    StartAnswer,
+    StartOrder,
+    StartReply,
+)
+from proctor_common.states import StepResult
+
+log = structlog.get_logger(__name__)
+
+Key = tuple[str, int]
+_STANDINGS = {
+    "accepted": AttemptStanding.RUNNING,
+    "ended": AttemptStanding.FINISHED,
+    "confirmed": AttemptStanding.CONFIRMED,
+    "tombstone": AttemptStanding.NEVER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a heartbeat says; replaced as a whole, so that another thread may read it at any time."""
+
+    attempts: tuple[AttemptRef, ...] = ()
+    ended: tuple[AttemptRef, ...] = ()
+    spool_bytes: int = 0
+
+
+class Supervisor:
+    """All attempts of this agent. Use from its main loop."""
+
+    def __init__(self, context: AgentContext, *, slots: int) -> None:
+        self.snapshot = Snapshot()
+        self.draining = False
+        self.closed = ""
+        """Why no work is taken at all (cleaning up, stopping); empty while it is."""
+        self._context = context
+        self._bus = context.bus
+        self._journal = context.journal
+        self._ends = context.ends
+        self._slots = slots
+        self._offset = timedelta(0)
+        self._live: dict[Key, Execution] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._taking: set[Key] = set()
+        self._early_stops: dict[Key, CancelOrder] = {}
+
+    async def serve(self) -> None:
+        """Subscribe to the orders. Raises BusError."""
+        handlers = {
+            "start": self._on_start,
+            "cancel": self._on_cancel,
+            "query": self._on_query,
+            "drain": self._on_drain,
+        }
+        for verb, handler in handlers.items():
+            await self._bus.serve(subjects.order(self._context.agent, verb), handler)
+
+    def set_clock(self, controller: datetime, here: datetime) -> None:
+        """Learn the controller's clock: what it said, and what it was here in the middle of the exchange."""
+        self._offset = controller - here
+
+    def now(self) -> datetime:
+        """The time by the controller's clock, as far as it is known."""
+        return datetime.now(UTC) + self._offset
+
+    def refresh(self) -> None:
+        """Renew what the heartbeat says."""
+        self.snapshot = Snapshot(
+            attempts=tuple(execution.ref for execution in self._live.values()),
+            ended=self._ends.unconfirmed,
+            spool_bytes=self._context.spool.used,
+        )
+
+    # -- orders ---------------------------------------------------------------------------------------------------
+
+    async def _on_start(self, message: Message) -> bytes:
+        try:
+            order = decode(StartOrder, message.data)
+        except BadMessage as fault:
+            log.error("bad_order", subject=message.subject, error=str(fault))
+            return StartReply(answer=StartAnswer.REFUSED, reason=str(fault)).encode()
+        return (await self._start(order)).encode()
+
+    async def _start(self, order: StartOrder) -> StartReply:
+        key = (order.step, order.attempt)
+        verdict = self._judge(order)
+        self._taking.add(key)
+        try:
+            reply, fresh = await self._journal.accept(order, verdict)
+            if fresh:
+                self._begin(order)
+        except JournalFullError as fault:
+            reply = StartReply(answer=StartAnswer.BUSY, reason=str(fault))
+        finally:
+            self._taking.discard(key)
+            self._early_stops.pop(key, None)
+        return reply
+
+    def _judge(self, order: StartOrder) -> StartReply:
+        """What a new order gets; a known one gets its stored answer whatever this says."""
+        if self.now() > order.not_after:
+            return StartReply(answer=StartAnswer.EXPIRED, reason="the order came too late")
+        if self.closed or self.draining:
+            return StartReply(answer=StartAnswer.BUSY, reason=self.closed or "draining")
+        if len(self._live.keys() | self._taking) >= self._slots:
+            return StartReply(answer=StartAnswer.BUSY, reason=f"all {self._slots} slots are taken")
+        reason = self._context.workbench.check(order.plugin, order.method, order.target, order.parameters)
+        if reason:
+            return StartReply(answer=StartAnswer.REFUSED, reason=Redactor(order.secrets).text(reason))
+        return StartReply(answer=StartAnswer.ACCEPTED)
+
+    def _begin(self, order: StartOrder) -> None:
+        key = (order.step, order.attempt)
+        redactor = Redactor(order.secrets)
+        context = self._context
+        of = LogOf(context.agent, order.run, order.step, order.attempt)
+        ship = LogShip(self._bus, of, context.spool.attempt(*key), redactor, limit=order.log_limit)
+        execution = Execution(order, ship, redactor, context)
+        self._live[key] = execution
+        early = self._early_stops.get(key)
+        if early is not None:
+            _stop(execution, early)
+        task = asyncio.create_task(self._run(execution, ship), name=f"attempt {execution.marker}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._forget(key))
+        self.refresh()
+
+    async def _run(self, execution: Execution, ship: LogShip) -> None:
+        """One attempt: run, journal the end, and publish it when the last chunk is stored."""
+        async with ship:
+            end = await execution.run(self.now())
+            end = end.model_copy(update={"finished_at": self.now()})
+            await asyncio.gather(self._keep(end), ship.stored())
+        await self._ends.publish(end)
+
+    async def _keep(self, end: StepFinished) -> None:
+        """Journal an end; a full disk is waited out: an end must never be lost."""
+        while True:
+            try:
+                await self._journal.end(end)
+                return
+            except JournalFullError as fault:
+                log.error("end_not_journaled", error=str(fault))
+                await asyncio.sleep(1)
+
+    def _forget(self, key: Key) -> None:
+        self._live.pop(key, None)
+        task = self._tasks.pop(key)
+        self.refresh()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("attempt_failed", step=key[0], attempt=key[1], exc_info=task.exception())
+
+    async def _on_cancel(self, message: Message) -> bytes:
+        order = decode(CancelOrder, message.data)
+        key = (order.step, order.attempt)
+        execution = self._live.get(key)
+        if execution is None:
+            if key in self._taking:
+                self._early_stops[key] = order
+            reply = await self._standing(order)
+            execution = self._live.get(key)
+        if execution is not None:
+            _stop(execution, order)
+            reply = StandingReply(standing=AttemptStanding.STOPPING)
+        return reply.encode()
+
+    async def _on_query(self, message: Message) -> bytes:
+        return (await self._standing(decode(QueryOrder, message.data))).encode()
+
+    async def _standing(self, order: CancelOrder | QueryOrder) -> StandingReply:
+        execution = self._live.get((order.step, order.attempt))
+        if execution is not None:
+            stopping = execution.stopping.is_set()
+            return StandingReply(standing=AttemptStanding.STOPPING if stopping else AttemptStanding.RUNNING)
+        entry = await self._journal.standing(order.run, order.step, order.attempt, order.token)
+        return StandingReply(standing=_STANDINGS[entry.state], end=entry.finish)
+
+    async def _on_drain(self, message: Message) -> bytes:
+        self.draining = decode(DrainOrder, message.data).draining
+        return DrainReply(draining=self.draining).encode()
+
+    # -- what a heartbeat's answer asks for -----------------------------------------------------------------------
+
+    async def kill_unwanted(self, unwanted: list[AttemptRef]) -> None:
+        """The controller says that these are not to be here: stop those that live, forget those that ended."""
+        for ref in unwanted:
+            execution = self._live.get((ref.step, ref.attempt))
+            if execution is not None:
+                log.warning("attempt_unwanted", step=ref.step, attempt=ref.attempt)
+                execution.stop(StepResult.CANCELLED, "the controller does not know this attempt", 0.0)
+            elif self._ends.get(ref.step, ref.attempt) is not None:
+                await self._ends.confirm([(ref.step, ref.attempt)])
+
+    async def stop_all(self, patience: float) -> None:
+        """The agent stops: bring every attempt down as lost, and wait ``patience`` seconds for their ends. What does
+        not end in that time stands in the journal, and the next start looks after it.
+        """
+        self.closed = "the agent is stopping"
+        for execution in self._live.values():
+            execution.stop(StepResult.LOST, "agent_stopped", min(1.0, patience / 3))
+        tasks = list(self._tasks.values())
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=patience)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1)
+
+
+def _stop(execution: Execution, order: CancelOrder) -> None:
+    timed_out = order.cause == "timed_out"
+    result = StepResult.TIMED_OUT if timed_out else StepResult.CANCELLED
+    execution.stop(result, "timed out" if timed_out else "cancelled", order.grace_s)
