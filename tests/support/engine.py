@@ -127,6 +127,7 @@ class FakeAgent:
     ends: StepResult | None = None
     answer: Answerer = accept
     silent_cancel: bool = False
+    most_at_once: int = 0
     started: list[StartOrder] = field(default_factory=list)
     seen: list[StartOrder] = field(default_factory=list)
     cancels: list[CancelOrder] = field(default_factory=list)
@@ -183,6 +184,7 @@ class FakeAgent:
             self.tombstones.add(key)
         if reply is None or reply.answer is StartAnswer.ACCEPTED:
             self.started.append(order)
+            self.most_at_once = max(self.most_at_once, len(self.alive_orders()))
             if self.ends is not None:
                 self._later(self.finish(order, self.ends))
         return None if reply is None else reply.encode()
@@ -236,9 +238,8 @@ class FakeAgent:
         subject = subjects.event(self.id, finished.step, finished.attempt)
         await self.bus.append(subject, finished.encode(), msg_id=msg_id)
 
+    def alive_orders(self) -> list[StartOrder]:
+        return [order for order in self.started if (order.step, order.attempt) not in self.ended]
+
     def alive(self) -> list[AttemptRef]:
-        return [
-            AttemptRef(step=o.step, attempt=o.attempt, token=o.token)
-            for o in self.started
-            if (o.step, o.attempt) not in self.ended
-        ]
+        return [AttemptRef(step=o.step, attempt=o.attempt, token=o.token) for o in self.alive_orders()]

@@ -79,6 +79,12 @@ def _found(row: Row) -> Found:
     return Found(candidate, list(row["groups"] or []), spec, row["made"], row["now"])
 
 
+async def read_clock(session: Session) -> datetime:
+    """The database's time."""
+    now: datetime = await session.fetchval("SELECT clock_timestamp()")
+    return now
+
+
 async def group_exists(session: Session, group: str) -> bool:
     """Whether there is a group of this name."""
     return bool(await session.fetchval("SELECT EXISTS (SELECT 1 FROM control.groups WHERE name = $1)", group))

@@ -199,8 +199,9 @@ def attempts_json(attempts: Iterable[AttemptRow]) -> str:
                 "result": row.result,
                 "reason": clean(row.reason),
                 "exit_code": end.exit_code if end else None,
-                "output": dict(end.output) if end else None,
-                "error": dict(end.error) if end and end.error is not None else None,
+                # JSON as text within the JSON: PostgreSQL would refuse a NUL in it otherwise.
+                "output": to_json(dict(end.output)) if end else None,
+                "error": to_json(dict(end.error)) if end and end.error is not None else None,
                 "chunks": end.chunks if end else (0 if row.state is StepState.FINISHED else None),
                 "lines": end.lines if end else None,
                 "bytes": end.bytes if end else None,

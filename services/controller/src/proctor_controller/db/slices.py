@@ -132,9 +132,9 @@ CLAIM = """claim AS (
 ATTEMPTS_SAVED = """INSERT INTO control.attempts AS a (step_id, attempt, run_id, idx, agent_id, token, state, result, reason,
    exit_code, output, error, chunks, lines, bytes, tree_gone, reported, started_at, finished_at)
   SELECT x.step_id, x.attempt, {run}, coalesce(x.idx, -1), x.agent_id, x.token, x.state, x.result, x.reason, x.exit_code,
-   x.output, x.error, x.chunks, x.lines, x.bytes, x.tree_gone, x.reported, x.started_at, x.finished_at
+   x.output::json, x.error::json, x.chunks, x.lines, x.bytes, x.tree_gone, x.reported, x.started_at, x.finished_at
   FROM json_to_recordset({rows}::json) AS x(step_id uuid, attempt int, idx int, agent_id uuid, token text, state text,
-   result text, reason text, exit_code int, output json, error json, chunks int, lines bigint, bytes bigint,
+   result text, reason text, exit_code int, output text, error text, chunks int, lines bigint, bytes bigint,
    tree_gone bool, reported bool, started_at timestamptz, finished_at timestamptz)
   {where}"""
 EVENTS_SAVED = """INSERT INTO control.run_events (run_id, seq, kind, step_id, step, attempt, host, old, new, result, reason)

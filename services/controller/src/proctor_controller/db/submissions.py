@@ -20,21 +20,21 @@ _EDGES = """, edges AS (
   FROM json_to_recordset({rows}::json) AS x(source text, target text, condition text) WHERE EXISTS (SELECT 1 FROM run))"""
 _INSERT = """WITH {claim} run AS (
   INSERT INTO control.runs (id, version, state, result, reason, event_seq, attempt_seq, undecided, tally, cause, cancel_by,
-   deadline, due_at, started_at, finished_at, name, kind, group_name, timeout_s, plan, parameters, created_by)
+   deadline, due_at, started_at, finished_at, name, kind, group_name, timeout_s, plan, parameters, created_by, created_at)
   SELECT $1::uuid, $2::int, $3::text, $4::text, $5::text, $6::int, $7::int, $8::int, $9::jsonb, $10::text, $11::text,
    $12::timestamptz, $13::timestamptz, $14::timestamptz, $15::timestamptz, $16::text, $17::text, $18::text,
-   $19::double precision, $20::text, $21::json, $22::text
+   $19::double precision, $20::text, $21::json, $22::text, $23::timestamptz
   WHERE {claimed} RETURNING number, created_at),
 steps AS (
   INSERT INTO control.steps (id, run_id, idx, node, name, instance, plugin, method, parameters, sealed, env, target,
    place_host, place_group, place_labels, timeout_s, grace_s, retry, idempotent, state, result, reason, waiting_for,
    attempt, tries, token, agent_id, host, sends, refusals, cause, deadline, due_at, ready_at, started_at, finished_at)
-  SELECT x.id, $1::uuid, x.idx, x.node, x.name, x.instance, x.plugin, x.method, x.parameters, x.sealed, x.env, x.target,
+  SELECT x.id, $1::uuid, x.idx, x.node, x.name, x.instance, x.plugin, x.method, x.parameters::json, x.sealed, x.env::json, x.target,
    x.place_host, x.place_group, x.place_labels, x.timeout_s, x.grace_s, x.retry, x.idempotent, x.state, x.result,
    x.reason, x.waiting_for, x.attempt, x.tries, x.token, x.agent_id, x.host, x.sends, x.refusals, x.cause, x.deadline,
    x.due_at, x.ready_at, x.started_at, x.finished_at
-  FROM json_to_recordset($23::json) AS x(id uuid, idx int, node text, name text, instance text, plugin text, method text,
-   parameters json, sealed text, env json, target text, place_host text, place_group text, place_labels jsonb,
+  FROM json_to_recordset($24::json) AS x(id uuid, idx int, node text, name text, instance text, plugin text, method text,
+   parameters text, sealed text, env text, target text, place_host text, place_group text, place_labels jsonb,
    timeout_s double precision, grace_s double precision, retry jsonb, idempotent bool, state text, result text,
    reason text, waiting_for text, attempt int, tries int, token text, agent_id uuid, host text, sends int, refusals int,
    cause text, deadline timestamptz, due_at timestamptz, ready_at timestamptz, started_at timestamptz,
@@ -43,7 +43,7 @@ steps AS (
 nodes AS (
   INSERT INTO control.nodes (run_id, name, unfinished, failed, undecided, dead, due_at)
   SELECT $1::uuid, x.name, x.unfinished, x.failed, x.undecided, x.dead, x.due_at
-  FROM json_to_recordset($24::json) AS x(name text, unfinished int, failed int, undecided int, dead bool,
+  FROM json_to_recordset($25::json) AS x(name text, unfinished int, failed int, undecided int, dead bool,
    due_at timestamptz) WHERE EXISTS (SELECT 1 FROM run)),
 ev AS ({events})
 {edges}{attempts}
@@ -89,16 +89,17 @@ async def insert_run(
         spec.plan,
         to_json(spec.parameters),
         clean(spec.created_by),
+        now,
         _steps(spec, hidden, decision),
         _nodes(spec, decision, now),
         events_json(decision.events),
     ]
     parts = {"claim": "", "claimed": "true", "edges": "", "attempts": ""}
-    parts["events"] = EVENTS_SAVED.format(run="$1::uuid", rows="$25", where=_IF_SAVED)
+    parts["events"] = EVENTS_SAVED.format(run="$1::uuid", rows="$26", where=_IF_SAVED)
     if decision.held:
         (held,) = decision.held
         args += [held.agent, held.token, held.step, held.attempt]
-        parts["claim"] = CLAIM.format(guard="", agent="$26", token="$27", step="$28", attempt="$29") + ","  # noqa: S106
+        parts["claim"] = CLAIM.format(guard="", agent="$27", token="$28", step="$29", attempt="$30") + ","  # noqa: S106
         parts["claimed"] = "EXISTS (SELECT 1 FROM claim)"
     if spec.edges:
         args.append(rows_json([{"source": e.source, "target": e.target, "condition": e.condition} for e in spec.edges]))
@@ -132,9 +133,9 @@ def _spec_fields(step: StepSpec, hidden: Hidden, index: int) -> dict[str, Any]:
         "instance": step.instance,
         "plugin": step.plugin,
         "method": step.method,
-        "parameters": hidden.parameters,
+        "parameters": to_json(hidden.parameters),
         "sealed": hidden.sealed,
-        "env": dict(step.env),
+        "env": to_json(dict(step.env)),
         "target": step.target,
         "place_host": step.place.host,
         "place_group": step.place.group,

@@ -44,7 +44,7 @@ async def submit(engine: Engine, spec: RunSpec, now: datetime, found: list[placi
     if len(spec.steps) == 1:
         engine.orders.prepare(_order(spec, spec.steps[0], inserted.number))
     engine.committed(decision, Saved(inserted.ids, inserted.at))
-    return _view(spec, hidden, decision, inserted)
+    return _view(spec, decision, inserted, now)
 
 
 def _decide_first(
@@ -105,7 +105,7 @@ def _order(spec: RunSpec, step: StepSpec, number: int) -> StartOrder:
     )
 
 
-def _view(spec: RunSpec, hidden: dict[str, Hidden], decision: Decision, inserted: Inserted) -> RunView:
+def _view(spec: RunSpec, decision: Decision, inserted: Inserted, now: datetime) -> RunView:
     run = decision.run
     steps: dict[str, int] = {name.value: count for name, count in run.tally.items()}
     decided = {step.id: step for step in decision.steps}
@@ -121,7 +121,7 @@ def _view(spec: RunSpec, hidden: dict[str, Hidden], decision: Decision, inserted
         state=run.state,
         result=run.result,
         reason=run.reason,
-        created_at=inserted.at,
+        created_at=now,
         started_at=run.started_at,
         finished_at=run.finished_at,
         plan=spec.plan,

@@ -11,7 +11,7 @@ from proctor_controller.db.placing import Found, find_candidates, group_exists
 from proctor_controller.db.run_views import RunKey, find_run
 from proctor_controller.db.session import session
 from proctor_controller.db.submissions import DuplicateRun
-from proctor_controller.domain.parameters import Checked, check_parameters
+from proctor_controller.domain.parameters import Checked, check_parameters, mask
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.submission import RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
@@ -47,7 +47,7 @@ async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -
     try:
         return await submit(engine, run, now, found)
     except DuplicateRun:
-        return await _existing(engine, actor, body.run)
+        return await existing_run(engine, actor, body.run)
 
 
 def _place(body: SubmitCase) -> Place:
@@ -160,12 +160,14 @@ def _spec(
         kind="case",
         steps=(step,),
         group=group,
+        parameters=mask(checked.parameters, checked.secrets),
         created_by=by,
         timeout_s=settings.run_timeout(timeout),
     )
 
 
-async def _existing(engine: Engine, actor: Actor, run: str) -> RunView:
+async def existing_run(engine: Engine, actor: Actor, run: str) -> RunView:
+    """The run that a repeated request had begun. Raises 409 where it is somebody else's."""
     async with session(engine.database) as db:
         view = await find_run(db, RunKey(run, None), actor.groups)
     if view is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proctor_controller.handlers import agents, audit, cases, events, groups, runs
+from proctor_controller.handlers import agents, audit, cases, events, groups, plans, runs
 from proctor_controller.handlers.calls import CallHandler
 
 HANDLERS: Mapping[str, CallHandler] = {
@@ -10,6 +10,7 @@ HANDLERS: Mapping[str, CallHandler] = {
     **groups.HANDLERS,
     **audit.HANDLERS,
     **cases.HANDLERS,
+    **plans.HANDLERS,
     **runs.HANDLERS,
     **events.HANDLERS,
 }
