@@ -19,7 +19,7 @@ __all__ = ["Target", "Tried", "try_method"]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What a method did. ``outcome``: result, output, reason, error · ``stdout``, ``stderr``, ``system``: what stands in
+    """What a method did. ``outcome``: result, output, reason, error · ``stdout``, ``stderr``, ``system``: what is in
     the step's log, by source.
     """
 
