@@ -92,13 +92,16 @@ async def tail_all_events(socket: WebSocket) -> None:
         try:
             seen: dict[str, int] = {}
             while after is not None:
+                began = after
                 page = await context.controllers.view(EventPage, "run.events", caller.actor, EventList(after=after))
                 for event in page.items:
                     after = max(after, event.cursor)
                     seen[event.run] = event.seq
                     yield frames.event_frame(_global_text(event.cursor), event)
-                if page.next is None or not page.items:
+                if page.next is None or not page.next.isdecimal() or int(page.next) <= began:
                     break
+                # All of a page may belong to groups that the caller does not see.
+                after = int(page.next)
             while True:
                 got = await subscriber.next(QUIET)
                 if subscriber.late:

@@ -1,0 +1,95 @@
+"""``GET …/logs``: what is there now, by the same reader as the tail."""
+
+import json
+
+import pytest
+
+from support.api_world import Api, Attempt, FakeRun
+
+
+async def written(api: Api, lines: int, *, finished: bool = True) -> tuple[FakeRun, Attempt]:
+    world = api.world
+    run = world.add_run()
+    attempt = world.begin(run)
+    for at in range(1, lines + 1, 3):
+        await world.write(run, attempt, "".join(f"line {n}\n" for n in range(at, min(at + 3, lines + 1))))
+    if finished:
+        await world.finish_attempt(run, attempt)
+        await world.finish(run)
+    return run, attempt
+
+
+async def text(api: Api, run: FakeRun, query: str = "") -> str:
+    answer = await api.call("GET", f"/v1/runs/{run.id}/logs?{query}")
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+async def test_the_whole_log_and_a_running_run_s_so_far(api: Api) -> None:
+    run, attempt = await written(api, 10, finished=False)
+    expected = "".join(f"line {n}\n" for n in range(1, 11))
+    assert await text(api, run) == expected
+    await api.world.write(run, attempt, "more\n")
+    await api.world.finish_attempt(run, attempt)
+    await api.world.finish(run)
+    assert await text(api, run) == expected + "more\n"
+
+
+async def test_ndjson_gives_the_tail_s_frames_and_cursors(api: Api) -> None:
+    run, _ = await written(api, 9)
+    answer = await api.call("GET", f"/v1/runs/{run.id}/logs?format=ndjson")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    frames = [json.loads(line) for line in answer.text.splitlines()]
+    assert [f["type"] for f in frames] == ["chunk", "chunk", "chunk", "end"]
+    rest = await text(api, run, f"after={frames[0]['cursor']}")
+    assert rest == "".join(f"line {n}\n" for n in range(4, 10))
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3, 4, 7, 299, 300, 301, 5000])
+async def test_the_last_lines(api: Api, lines: int) -> None:
+    run, _ = await written(api, 300)
+    first = max(1, 301 - lines)
+    assert await text(api, run, f"tail={lines}") == "".join(f"line {n}\n" for n in range(first, 301))
+    answer = await api.call("GET", f"/v1/runs/{run.id}/logs?format=ndjson&tail={lines}")
+    assert json.loads(answer.text.splitlines()[0])["first_line"] == first
+
+
+async def test_the_last_lines_where_the_last_has_no_end(api: Api) -> None:
+    run, attempt = await written(api, 6, finished=False)
+    await api.world.write(run, attempt, "open")
+    assert await text(api, run, "tail=2") == "line 6\nopen"
+
+
+async def test_one_step_s_log(api: Api) -> None:
+    world = api.world
+    run = world.add_run()
+    one, two = world.begin(run, "one"), world.begin(run, "two[x]")
+    await world.write(run, one, "1\n")
+    await world.write(run, two, "2\n")
+    assert [await text(api, run, f"step={s}") for s in ("one", "two", "two[x]", "none")] == ["1\n", "2\n", "2\n", ""]
+    assert await text(api, run, "step=two&tail=1") == "2\n"
+
+
+async def test_a_log_is_never_taken_for_a_page(api: Api) -> None:
+    run, attempt = await written(api, 1, finished=False)
+    await api.world.write(run, attempt, "<script>alert(1)</script>\n")
+    answer = await api.call("GET", f"/v1/runs/{run.id}/logs")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("after=nonsense", 400), ("tail=0", 422), ("tail=x", 422), ("format=html", 422), ("tail=1&after=x", 400)],
+)
+async def test_wrong_queries(api: Api, query: str, status: int) -> None:
+    run, _ = await written(api, 1)
+    assert (await api.call("GET", f"/v1/runs/{run.id}/logs?{query}")).status_code == status
+
+
+async def test_a_run_without_a_log(api: Api) -> None:
+    run = api.world.add_run()
+    assert await text(api, run) == ""
+    assert await text(api, run, "tail=5") == ""
+    assert (await api.call("GET", "/v1/runs/4711/logs")).status_code == 404
