@@ -20,13 +20,16 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The agent as it was before the beat. ``now`` is the database's clock."""
+    """The agent as it was before the beat. ``busy``: it was given attempts that have not ended; ``now`` is the
+    database's clock.
+    """
 
     state: AgentState
     instance: str | None
     draining: bool
     leftovers: bool
     last_heartbeat: datetime | None
+    busy: bool
     now: datetime
 
 
@@ -44,7 +47,9 @@ WITH b AS (
     WHERE a.id = old.id AND a.instance = b.instance AND a.revoked_at IS NULL
     RETURNING a.id
 )
-SELECT old.*, now() AS now, set_config('synchronous_commit', 'off', true) FROM old
+SELECT old.*, now() AS now,
+    EXISTS (SELECT 1 FROM control.attempts t WHERE t.agent_id = old.id AND t.state <> 'finished') AS busy,
+    set_config('synchronous_commit', 'off', true) FROM old
 """
 
 
@@ -61,6 +66,7 @@ async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict
             draining=row.draining,
             leftovers=row.leftovers,
             last_heartbeat=row.last_heartbeat,
+            busy=row.busy,
             now=row.now,
         )
         for row in rows

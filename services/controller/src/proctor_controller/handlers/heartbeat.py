@@ -14,7 +14,7 @@ from proctor_common.bus import Message
 from proctor_common.errors import ProctorError
 from proctor_common.ids import is_id
 from proctor_common.messages.base import BadMessage, decode
-from proctor_common.messages.events import Heartbeat, HeartbeatReply
+from proctor_common.messages.events import AttemptRef, Heartbeat, HeartbeatReply
 from proctor_common.pg import transaction
 from proctor_common.states import AgentState
 from proctor_controller.context import ProcessContext
@@ -98,7 +98,10 @@ class Heartbeats:
             await context.work.agents_returned([agent])
         if standing.state is not AgentState.ONLINE and not (standing.draining or standing.leftovers):
             await context.work.capacity_changed([agent])
-        confirmed, unwanted = await context.work.reconcile(agent, heartbeat)
+        confirmed: list[AttemptRef] = []
+        unwanted: list[AttemptRef] = []
+        if standing.busy or heartbeat.attempts or heartbeat.ended:
+            confirmed, unwanted = await context.work.reconcile(agent, heartbeat)
         return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.draining)
 
     def _rivalry(self, standing: Standing) -> str:
