@@ -113,6 +113,7 @@ def bus_options(settings: ControllerSettings, replica: str) -> BusOptions:
         inbox_prefix=subjects.inbox_prefix("ctl"),
         nkey_seed=settings.nats_nkey.get_secret_value() if settings.nats_nkey else None,
         ca_file=str(settings.nats_ca_file) if settings.nats_ca_file else None,
+        allow_plaintext=settings.allow_plaintext,
     )
 
 
@@ -123,6 +124,7 @@ def system_options(settings: ControllerSettings, replica: str) -> BusOptions:
         name=f"controller-system/{replica}",
         nkey_seed=settings.system_nkey.get_secret_value() if settings.system_nkey else None,
         ca_file=str(settings.nats_ca_file) if settings.nats_ca_file else None,
+        allow_plaintext=settings.allow_plaintext,
     )
 
 

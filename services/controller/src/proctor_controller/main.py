@@ -34,8 +34,6 @@ STUCK_AFTER = 60.0
 
 async def run(settings: ControllerSettings, stop: Stop) -> None:
     """Run a controller until it is asked to stop. Raises StartError."""
-    if settings.plain_urls():
-        log.warning("plaintext_allowed", urls=settings.plain_urls(), risk="whoever listens on the way reads the bus")
     async with AsyncExitStack() as stack:
         context = await stack.enter_async_context(open_context(settings, stop))
         if settings.metrics_http is not None:
