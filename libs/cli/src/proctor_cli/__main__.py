@@ -3,14 +3,17 @@
 import sys
 from collections.abc import Sequence
 
-from proctor_cli.services import SERVICES, run_service_command
+from proctor_cli.services import SERVICES, leave, run_service_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. A service is started without loading the other commands."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in SERVICES:
-        return run_service_command(words[0], words[1:])
+        code = run_service_command(words[0], words[1:])
+        if arguments is None:
+            leave(code)
+        return code
     from proctor_cli.app import run_app
 
     return run_app(words)

@@ -1,8 +1,12 @@
 """``proctor api``, ``proctor controller``, ``proctor agent``: a service's own entry point, where it is installed."""
 
+import contextlib
 import importlib
+import logging
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 SERVICES = {
     "api": "one api process: HTTP, websockets, Swagger UI",
@@ -27,3 +31,14 @@ def run_service_command(service: str, arguments: Sequence[str]) -> int:
     sys.argv = [f"proctor {service}", *arguments]
     code = module.main(list(arguments))
     return int(code or 0)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once. The service has ended everything it owns; taking its modules apart one by one, as
+    the interpreter does at its end, takes up to a second that nobody needs.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

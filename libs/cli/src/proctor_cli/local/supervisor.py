@@ -16,7 +16,7 @@ MAX_DEATHS = 3
 RETRY_PAUSE = 0.25
 STOP_SECONDS = 4.2
 SURE_SECONDS = 0.4
-SETTLED = 2.0
+SETTLED = 5.0
 """Seconds after which a child counts as started where nothing better tells."""
 CONFIGURATION_FAULT = 2
 LAST_LINES = 5
