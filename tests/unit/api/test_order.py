@@ -11,7 +11,7 @@ from proctor_api.logs.order import WINDOW, Gap, Order, Piece, Shown
 from proctor_api.logs.record import Record
 from proctor_common.messages.log import Chunk
 from proctor_common.messages.views import AttemptLog, RunLogIndex
-from proctor_common.states import GapReason, RunState, Source, StepState
+from proctor_common.states import GapReason, RunState, Source, StepResult, StepState
 
 BOUND = binding("r", None)
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -120,6 +120,22 @@ def test_the_end_of_a_lost_attempt_is_a_gap_because_nobody_knows_it() -> None:
     order = Order(record({1: None}), Cursor())
     assert names(show(order, [piece(1, 1, 1)])) == [(1, 1)]
     assert list(order.settle()) == [Gap(1, 2, None, None, GapReason.LOST)]
+    assert order.complete
+
+
+def test_an_attempt_that_nobody_reported_on_is_shown_as_far_as_it_was_stored() -> None:
+    known = record({1: 0})
+    known.attempts[1] = known.attempts[1].model_copy(update={"lines": None, "result": StepResult.LOST})
+    order = Order(known, Cursor())
+    assert names(show(order, [piece(1, 1, 1), piece(2, 1, 2)])) == [(1, 1), (1, 2)]
+    assert list(order.settle()) == [Gap(1, 3, None, None, GapReason.LOST)]
+
+
+def test_an_attempt_that_never_ran_leaves_no_gap() -> None:
+    known = record({1: 0})
+    known.attempts[1] = known.attempts[1].model_copy(update={"lines": None, "result": StepResult.ERROR})
+    order = Order(known, Cursor())
+    assert list(order.settle()) == []
     assert order.complete
 
 

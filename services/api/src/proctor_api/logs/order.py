@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from proctor_api.logs.cursor import MAX_LINE, MAX_SEQ, OPEN_LIMIT, Cursor
 from proctor_api.logs.record import Record, matches_step
 from proctor_common.messages.log import Chunk
-from proctor_common.states import GapReason
+from proctor_common.states import GapReason, StepResult
 
 WINDOW = 128
 """Chunks that may stand before the one that is due. An agent has fewer in flight, so one that is still missing then
@@ -169,7 +169,7 @@ class Order:
         yield from (number for number in self._open if self.record.is_over(number))
         for number in range(self._mark + 1, self.record.last + 1):
             entry = self.record.attempts.get(number)
-            if entry is None or entry.chunks == 0 or not matches_step(entry, self._step):
+            if entry is None or self.record.chunks(number) == 0 or not matches_step(entry, self._step):
                 continue
             if self.record.is_over(number):
                 yield number
@@ -180,7 +180,7 @@ class Order:
         if number is None or number <= self._mark:
             return number not in self._open
         entry = self.record.attempts[number]
-        return entry.chunks == 0 or not matches_step(entry, self._step)
+        return self.record.chunks(number) == 0 or not matches_step(entry, self._step)
 
     @property
     def has_holes(self) -> bool:
@@ -203,10 +203,11 @@ class Order:
             reason = GapReason.LOST if chunks is None else GapReason.EXPIRED
             while attempt.held:
                 yield from self._skip(number, attempt, reason)
-            if number in self._open:
-                yield self._last_gap(number, attempt, chunks, reason)
+            if number in self._open and (gap := self._last_gap(number, attempt, chunks, reason)) is not None:
+                yield gap
 
-    def _last_gap(self, number: int, attempt: _Open, chunks: int | None, reason: GapReason) -> Gap:
+    def _last_gap(self, number: int, attempt: _Open, chunks: int | None, reason: GapReason) -> Gap | None:
+        """What is missing at an attempt's end. None for one that left no trace and was not lost: it never ran."""
         entry = self.record.attempts[number]
         last = entry.lines if entry.lines is not None and entry.lines >= attempt.line else None
         size = entry.bytes if attempt.seq == 1 else None
@@ -217,7 +218,8 @@ class Order:
         else:
             attempt.seq = chunks + 1
             self._close_if_over(number)
-        return gap
+        never_ran = chunks is None and gap.first == 1 and attempt.seq == 1 and entry.result is not StepResult.LOST
+        return None if never_ran else gap
 
     def settle_holes(self) -> Iterator[Shown]:
         """Announce holes of attempts that go on. Call it when the front of the stream is known to be gone."""

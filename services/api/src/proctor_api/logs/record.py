@@ -35,14 +35,21 @@ class Record:
         return self._by_attempt.get((step, attempt))
 
     def chunks(self, number: int) -> int | None:
-        """How many chunks the attempt's log has, once that is known."""
+        """How many chunks the attempt's log has, once that is known.
+
+        An attempt that ended without a report of its agent may have logged all the same: nobody counted.
+        """
         entry = self.attempts.get(number)
-        return None if entry is None else entry.chunks
+        if entry is None or (entry.chunks == 0 and entry.lines is None):
+            return None
+        return entry.chunks
 
     def is_over(self, number: int) -> bool:
         """Whether the attempt adds nothing to its log any more, as far as the record says."""
         entry = self.attempts.get(number)
-        return entry is None or entry.chunks is not None or (self.finished and entry.state is StepState.FINISHED)
+        if entry is None or self.chunks(number) is not None:
+            return True
+        return self.finished and entry.state is StepState.FINISHED
 
 
 def matches_step(entry: AttemptLog, step: str | None) -> bool:

@@ -1,5 +1,6 @@
 """Runs: starting them from a plan, what became of them and of their steps, cancelling them."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import Query, Request, Response
@@ -44,13 +45,20 @@ async def list_runs(
     plan: Annotated[str | None, Query(max_length=200)] = None,
     host: Annotated[str | None, Query(max_length=200)] = None,
     group: GroupName | None = None,
-    since: Annotated[str | None, Query(max_length=64, description="Created at or after, RFC 3339")] = None,
+    since: Annotated[datetime | None, Query(description="Created at or after")] = None,
     limit: Limit = 100,
     cursor: After = None,
 ) -> Response:
     """Runs that the token may see, newest first."""
     body = calls.RunList(
-        state=state, result=result, plan=plan, host=host, group=group, since=since, limit=limit, cursor=cursor
+        state=state,
+        result=result,
+        plan=plan,
+        host=host,
+        group=group,
+        since=since.isoformat() if since is not None else None,
+        limit=limit,
+        cursor=cursor,
     )
     return json_view(await context_of(request).controllers.ask("run.list", caller_of(request).actor, body))
 
