@@ -45,8 +45,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(openssh: SshTarget, tmp_path: Path) -> AsyncIterator[Bench]:
-    made = Bench(targets_for(openssh), tmp_path)
+async def bench(loopback: SshTarget, tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(targets_for(loopback), tmp_path)
     yield made
     await made.workbench.close()
 

@@ -52,10 +52,10 @@ def test_the_example_has_no_more_lines_than_the_page_promises() -> None:
     assert len([line for line in block("python", "class Disk(Plugin)").splitlines() if line.strip()]) <= 30
 
 
-async def test_the_example_is_found_and_runs(installed: Path, openssh: SshTarget, tmp_path: Path) -> None:
+async def test_the_example_is_found_and_runs(installed: Path, loopback: SshTarget, tmp_path: Path) -> None:
     loaded = load(["linux_system", "disk"])
     assert loaded.errors == {}
-    workbench = PluginWorkbench(loaded, targets_for(openssh))
+    workbench = PluginWorkbench(loaded, targets_for(loopback))
     schema = workbench.plugins["disk"].methods["free"].parameters
     assert schema["properties"]["at_least_mb"]["minimum"] == 0
 
@@ -77,26 +77,26 @@ async def test_the_example_is_found_and_runs(installed: Path, openssh: SshTarget
     await workbench.close()
 
 
-async def test_the_pages_own_test_passes(installed: Path, openssh: SshTarget) -> None:
+async def test_the_pages_own_test_passes(installed: Path, loopback: SshTarget) -> None:
     names: dict[str, object] = {}
     exec(compile(block("python", "async def test_"), str(PAGE), "exec"), names)
-    names["LAB"] = as_target(openssh)
+    names["LAB"] = as_target(loopback)
     await names["test_a_full_disk_fails"]()  # type: ignore[operator]
 
 
-async def test_a_method_under_test_that_hangs_is_stopped(installed: Path, openssh: SshTarget) -> None:
+async def test_a_method_under_test_that_hangs_is_stopped(installed: Path, loopback: SshTarget) -> None:
     from proctor_agent.plugins.linux_system import LinuxSystem
     from proctor_agent.testing import try_method
 
     with pytest.raises(TimeoutError, match="did not end within"):
         await try_method(
-            LinuxSystem, "run_shell", {"command": "sleep", "args": ["397"]}, target=as_target(openssh), timeout_s=1
+            LinuxSystem, "run_shell", {"command": "sleep", "args": ["397"]}, target=as_target(loopback), timeout_s=1
         )
     done = await try_method(
         LinuxSystem,
         "run_shell",
         {"command": "ps axww -o args | grep -c '^sleep 397'", "shell": True},
-        target=as_target(openssh),
+        target=as_target(loopback),
     )
     assert done.stdout == b"0\n"
 
@@ -109,7 +109,7 @@ def test_the_page_names_the_settings_that_there_are() -> None:
     assert load(["build_server"], shown["plugin_settings"]).errors == {}
 
 
-async def test_every_kind_of_fault_on_the_page_is_one(openssh: SshTarget) -> None:
+async def test_every_kind_of_fault_on_the_page_is_one(loopback: SshTarget) -> None:
     from proctor_agent.ssh import faults
 
     kinds = {value for name, value in vars(faults).items() if name.isupper()}

@@ -22,8 +22,8 @@ from support.wait import eventually
 
 
 @pytest.fixture
-async def lab(openssh: SshTarget) -> AsyncIterator[Targets]:
-    targets = targets_for(openssh)
+async def lab(ssh_target: SshTarget) -> AsyncIterator[Targets]:
+    targets = targets_for(ssh_target)
     yield targets
     await targets.close()
 
@@ -47,8 +47,10 @@ async def fault_of(target: Target) -> SshFault:
 # -- host keys and accounts ------------------------------------------------------------------------------------------
 
 
-async def test_an_unknown_host_key_is_refused_with_its_fingerprint(openssh: SshTarget, tmp_path: Path) -> None:
-    fault = await fault_of(Target("lab", openssh.host, openssh.port, openssh.user, openssh.key, tmp_path / "none"))
+async def test_an_unknown_host_key_is_refused_with_its_fingerprint(ssh_target: SshTarget, tmp_path: Path) -> None:
+    fault = await fault_of(
+        Target("lab", ssh_target.host, ssh_target.port, ssh_target.user, ssh_target.key, tmp_path / "none")
+    )
     assert fault.kind == "host_key_unknown"
     assert "offered ssh-ed25519 SHA256:" in fault.message
     assert str(tmp_path / "none") in fault.message
@@ -71,19 +73,23 @@ async def test_a_changed_host_key_is_refused_with_both_fingerprints(openssh_serv
     assert fault.data["offered"] in fault.message
 
 
-async def test_a_host_that_has_only_a_key_of_another_kind_is_a_changed_host(openssh: SshTarget, tmp_path: Path) -> None:
+async def test_a_host_that_has_only_a_key_of_another_kind_is_a_changed_host(
+    ssh_target: SshTarget, tmp_path: Path
+) -> None:
     known = tmp_path / "known"
     other = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_public_key().decode().strip()
-    known.write_text(f"[{openssh.host}]:{openssh.port} {other}\n")
-    fault = await fault_of(Target("lab", openssh.host, openssh.port, openssh.user, openssh.key, known))
+    known.write_text(f"[{ssh_target.host}]:{ssh_target.port} {other}\n")
+    fault = await fault_of(Target("lab", ssh_target.host, ssh_target.port, ssh_target.user, ssh_target.key, known))
     assert fault.kind == "host_key_changed"
     assert fault.data["offered"].startswith("ssh-ed25519 ")
     assert fault.data["expected"][0].startswith("ecdsa-sha2-nistp256 SHA256:")
 
 
-async def test_a_key_that_the_account_does_not_know_is_denied(openssh: SshTarget, tmp_path: Path) -> None:
+async def test_a_key_that_the_account_does_not_know_is_denied(ssh_target: SshTarget, tmp_path: Path) -> None:
     write_key(tmp_path / "other")
-    target = Target("lab", openssh.host, openssh.port, openssh.user, tmp_path / "other", openssh.known_hosts)
+    target = Target(
+        "lab", ssh_target.host, ssh_target.port, ssh_target.user, tmp_path / "other", ssh_target.known_hosts
+    )
     fault = await fault_of(target)
     assert fault.kind == "ssh_denied"
     assert "authorized_keys" in fault.message
@@ -91,27 +97,28 @@ async def test_a_key_that_the_account_does_not_know_is_denied(openssh: SshTarget
 
 @pytest.mark.parametrize("content", [None, b"not a key", b""])
 async def test_a_key_file_that_cannot_be_used_is_named(
-    openssh: SshTarget, tmp_path: Path, content: bytes | None
+    ssh_target: SshTarget, tmp_path: Path, content: bytes | None
 ) -> None:
     if content is not None:
         (tmp_path / "key").write_bytes(content)
-    target = Target("lab", openssh.host, openssh.port, openssh.user, tmp_path / "key", openssh.known_hosts)
+    target = Target("lab", ssh_target.host, ssh_target.port, ssh_target.user, tmp_path / "key", ssh_target.known_hosts)
     fault = await fault_of(target)
     assert fault.kind == "ssh_key_unusable"
     assert str(tmp_path / "key") in fault.message
 
 
-async def test_a_target_where_nobody_listens_is_named(openssh: SshTarget) -> None:
-    fault = await fault_of(Target("lab", "127.0.0.1", 1, openssh.user, openssh.key, openssh.known_hosts))
+async def test_a_target_where_nobody_listens_is_named(ssh_target: SshTarget) -> None:
+    fault = await fault_of(Target("lab", "127.0.0.1", 1, ssh_target.user, ssh_target.key, ssh_target.known_hosts))
     assert fault.kind == "target_unreachable"
     assert "127.0.0.1:1" in fault.message
 
 
-async def test_a_target_that_says_nothing_is_given_up(openssh: SshTarget) -> None:
+async def test_a_target_that_says_nothing_is_given_up(ssh_target: SshTarget) -> None:
     silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     targets = Targets(
-        {"lab": Target("lab", "127.0.0.1", port, openssh.user, openssh.key, openssh.known_hosts)}, connect_timeout_s=0.3
+        {"lab": Target("lab", "127.0.0.1", port, ssh_target.user, ssh_target.key, ssh_target.known_hosts)},
+        connect_timeout_s=0.3,
     )
     with pytest.raises(SshFault, match="within") as caught:
         await targets.run(None, Command(["true"]), Printed().write)
@@ -211,6 +218,7 @@ async def test_a_flood_waits_for_its_reader_and_arrives_whole(lab: Targets) -> N
     lines = 0
     go_on = asyncio.Event()
     held = asyncio.Event()
+    printed = Printed()
 
     async def sink(source: Source, data: bytes) -> None:
         nonlocal lines
@@ -222,16 +230,15 @@ async def test_a_flood_waits_for_its_reader_and_arrives_whole(lab: Targets) -> N
 
     me = psutil.Process()
     before = me.memory_info().rss
-    run = asyncio.create_task(lab.run(None, Command(["sh", "-c", script]), sink))
+    run = asyncio.create_task(lab.run(None, Command(["sh", "-c", script]), sink, printed.group_started))
     await asyncio.wait_for(held.wait(), 20)
     # The program must come to a stand: what it has written is what the reader took and what the channel may hold.
     last = -1
 
     async def stands() -> bool:
         nonlocal last
-        written = sum(
-            process.io_counters().write_chars for process in psutil.process_iter() if _name(process) == "fold"
-        )
+        children = psutil.Process(printed.groups[0].pgid).children()
+        written = sum(child.io_counters().write_chars for child in children if child.name() == "fold")
         stood, last = written == last, written
         await asyncio.sleep(0.1)
         return stood and written > 0
@@ -244,12 +251,6 @@ async def test_a_flood_waits_for_its_reader_and_arrives_whole(lab: Targets) -> N
     assert lines == -(-size // 99) - 1
     assert seen[Source.STDOUT] == size + lines
     assert me.memory_info().rss - before < 64 * 1024 * 1024
-
-
-def _name(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return process.name()
-    return ""
 
 
 async def test_more_commands_than_a_connection_takes_open_another(

@@ -21,8 +21,8 @@ MARK = "0190-step.1"
 
 
 @pytest.fixture
-async def lab(openssh: SshTarget) -> AsyncIterator[Targets]:
-    targets = targets_for(openssh)
+async def lab(ssh_target: SshTarget) -> AsyncIterator[Targets]:
+    targets = targets_for(ssh_target)
     yield targets
     await targets.close()
 
@@ -136,9 +136,9 @@ async def test_nothing_left_is_gone_at_once(lab: Targets, tmp_path: Path) -> Non
     assert await end_tree(lab, "lab", running.groups, MARK, 5) is True
 
 
-async def test_an_unreachable_target_is_not_known(openssh: SshTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_target_is_not_known(ssh_target: SshTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proctor_agent.ssh.tree.EXTRA_S", 1.0)
-    targets = Targets({"lab": Target("lab", "127.0.0.1", 1, openssh.user, openssh.key, openssh.known_hosts)})
+    targets = Targets({"lab": Target("lab", "127.0.0.1", 1, ssh_target.user, ssh_target.key, ssh_target.known_hosts)})
     assert await end_tree(targets, "lab", [ProcessGroup("lab", 4_000_000, 1)], MARK, 0.1) is None
 
 
