@@ -85,6 +85,32 @@ async def test_a_host_that_has_only_a_key_of_another_kind_is_a_changed_host(
     assert fault.data["expected"][0].startswith("ecdsa-sha2-nistp256 SHA256:")
 
 
+@pytest.mark.parametrize(
+    ("written", "kind", "says"),
+    [
+        ("\0\n", "host_key_unknown", "cannot be understood"),
+        ("@revoked * {key}\n", "host_key_changed", "revoked"),
+        ("[other.example]:22 {key}\n", "host_key_unknown", "offered ssh-ed25519 SHA256:"),
+    ],
+)
+async def test_known_hosts_that_do_not_vouch_for_the_host_refuse_it(
+    ssh_target: SshTarget, tmp_path: Path, written: str, kind: str, says: str
+) -> None:
+    known = tmp_path / "known"
+    known.write_text(written.format(key=ssh_target.known_hosts.read_text().split(maxsplit=1)[1].strip()))
+    fault = await fault_of(Target("lab", ssh_target.host, ssh_target.port, ssh_target.user, ssh_target.key, known))
+    assert fault.kind == kind
+    assert says in fault.message
+    assert str(known) in fault.message
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70, "\u2603" * 70])
+async def test_a_host_that_cannot_be_looked_up_is_named(ssh_target: SshTarget, host: str) -> None:
+    fault = await fault_of(Target("lab", host, 22, ssh_target.user, ssh_target.key, ssh_target.known_hosts))
+    assert fault.kind == "target_unreachable"
+    assert host in fault.message
+
+
 async def test_a_key_that_the_account_does_not_know_is_denied(ssh_target: SshTarget, tmp_path: Path) -> None:
     write_key(tmp_path / "other")
     target = Target(

@@ -87,8 +87,9 @@ async def connect(target: Target, timeout_s: float) -> asyncssh.SSHClientConnect
         raise SshFault(
             faults.UNREACHABLE, f"{_where(target)}: no SSH connection within {timeout_s:g} s", target=target.name
         ) from None
-    except (OSError, asyncssh.Error) as fault:
-        why = fault.reason if isinstance(fault, asyncssh.Error) else (fault.strerror or str(fault))
+    except (OSError, asyncssh.Error, ValueError) as fault:
+        # ValueError: a host name that no resolver can be asked for.
+        why = fault.reason if isinstance(fault, asyncssh.Error) else (getattr(fault, "strerror", "") or str(fault))
         raise SshFault(faults.UNREACHABLE, f"{_where(target)}: {why}", target=target.name) from None
 
 
@@ -103,7 +104,11 @@ def _read_files(target: Target) -> tuple[Path, bytes, list[asyncssh.SSHKeyPair] 
     except FileNotFoundError:
         known = b""
     except OSError as fault:
-        raise SshFault(faults.UNREACHABLE, f"cannot read the known hosts {path}: {fault.strerror}") from None
+        raise SshFault(faults.HOST_KEY_UNKNOWN, f"cannot read the known hosts {path}: {fault.strerror}") from None
+    try:
+        asyncssh.import_known_hosts(known.decode())
+    except ValueError as fault:
+        raise SshFault(faults.HOST_KEY_UNKNOWN, f"the known hosts {path} cannot be understood: {fault}") from None
     return path, known, _read_key(target)
 
 
@@ -147,6 +152,8 @@ def _host_key_fault(
     expected = [_fingerprint(key) for key in _match(known, target)[0]]
     shown = _fingerprint(offered) if offered is not None else why
     data = {"target": target.name, "offered": shown, "expected": expected, "known_hosts": str(known_file)}
+    if offered is None:
+        return SshFault(faults.HOST_KEY_CHANGED, f"{_where(target)}: refused: {why} (by {known_file})", **data)
     if not expected:
         return SshFault(
             faults.HOST_KEY_UNKNOWN,
