@@ -125,10 +125,10 @@ def _waiter(row: Row) -> Waiter:
 
 
 async def load_waiter(session: Session, step: str) -> Waiter | None:
-    """Where the step may run."""
+    """Where a step may run that is ready for a slot; None for any other."""
     row = await session.fetchrow(
         f"""SELECT {_WAITER_COLUMNS} FROM control.steps w JOIN control.runs v ON v.id = w.run_id
-            WHERE w.id = $1 AND w.state IN ('ready', 'waiting')""",
+            WHERE w.id = $1 AND w.state = 'ready'""",
         step,
     )
     return _waiter(row) if row else None
@@ -152,13 +152,14 @@ async def next_turns(session: Session, agent: str | None, limit: int) -> list[Tu
         f"""SELECT a.id AS agent, a.host, n.run_id, n.id AS step, l.made >= a.slots AS slots_made
         FROM control.agents a {_SLOTS}
         CROSS JOIN LATERAL (
-          SELECT w.run_id, w.id FROM control.steps w JOIN control.runs v ON v.id = w.run_id
+          SELECT w.run_id, w.id, w.host FROM control.steps w JOIN control.runs v ON v.id = w.run_id
           WHERE w.state = 'waiting' AND v.state = 'running' AND {_WAITER}
             AND {_ABLE.format(plugin="w.plugin", method="w.method")}
           ORDER BY w.ready_at, w.id LIMIT 1) n
         WHERE a.state = 'online' AND NOT a.draining AND NOT a.leftovers AND a.instance IS NOT NULL
           AND ($1::uuid IS NULL OR a.id = $1) AND l.free + greatest(a.slots - l.made, 0) > 0
-        LIMIT $2""",
+        -- A step that an agent would not take, or that did not reach it, tries another one first.
+        ORDER BY n.host IS NOT DISTINCT FROM a.host, l.free DESC LIMIT $2""",
         agent,
         limit,
     )

@@ -40,8 +40,8 @@ def _tell_pending(draft: Draft) -> None:
             make_ready(draft, step)
 
 
-def make_ready(draft: Draft, step: Step, **changes: Any) -> None:
-    """The step may go to an agent as soon as one has room."""
+def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Any) -> None:
+    """The step may go to an agent as soon as one has room; ``place``: look for one at once."""
     draft.move_step(
         step.id,
         StepState.READY,
@@ -53,7 +53,7 @@ def make_ready(draft: Draft, step: Step, **changes: Any) -> None:
         due_at=draft.after(draft.policy.ready_due_s),
         **changes,
     )
-    if draft.run.state in DISPATCHING:
+    if place and draft.run.state in DISPATCHING:
         draft.effect(PlaceStep(step.id))
 
 

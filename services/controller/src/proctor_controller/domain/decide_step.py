@@ -122,8 +122,9 @@ def _accepted(draft: Draft, step: Step) -> Stale | None:
 
 def _wait_again(draft: Draft, step: Step, why: str) -> None:
     """The order was surely not taken: the same attempt may go to an agent anew, under another token."""
-    draft.release(step)
-    make_ready(draft, step)
+    # An agent that takes no order now would be asked again at once, and again.
+    draft.release(step, serve=False)
+    make_ready(draft, step, place=False)
     draft.move_step(step.id, StepState.WAITING, reason=why, waiting_for=why, due_at=None)
 
 

@@ -145,11 +145,12 @@ class Draft:
         """The attempt needs a slot of its agent."""
         self._held.append(held)
 
-    def release(self, step: Step) -> None:
-        """Give the step's slot back."""
+    def release(self, step: Step, *, serve: bool = True) -> None:
+        """Give the step's slot back, and ask who is next for it; without ``serve`` that is left to the watchdog."""
         if step.agent and step.token:
             self._released.append(SlotReleased(step.agent, step.token))
-            self.effect(ServeQueue(step.agent))
+            if serve:
+                self.effect(ServeQueue(step.agent))
 
     def effect(self, effect: Effect) -> None:
         """To be performed once the decision is committed."""

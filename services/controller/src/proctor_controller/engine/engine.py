@@ -173,6 +173,11 @@ class Engine:
         """An agent for a step, under a new lease token."""
         return events.Offer(agent=agent, host=host, token=new_token("lease"))
 
+    def recheck_queue(self) -> None:
+        """A step has joined the queue: a slot that came free a moment before served the queue without it."""
+        if self._perform:
+            self.tasks.start("serve queue", self._serve(None))
+
     def _place_later(self, run: str, effect: Effect) -> None:
         if isinstance(effect, PlaceStep):
             self.tasks.start("place", self.place(effect.step))
@@ -185,7 +190,7 @@ class Engine:
         if isinstance(effect, FollowUp):
             self.tasks.start("follow up", self._follow(effect.event))
 
-    async def _serve(self, agent: str) -> None:
+    async def _serve(self, agent: str | None) -> None:
         await self.serve_queue(agent)
 
     async def _follow(self, event: events.Event) -> None:
@@ -207,8 +212,7 @@ class Engine:
             if chosen is None:
                 why = explain(waiter.place, (f.candidate for f in found), waiter.plugin, waiter.method)
                 await self.feed(events.NoSlot(waiter.run, step, why))
-                # A slot that came free since then has served the queue without this step in it.
-                await self.serve_queue(None)
+                self.recheck_queue()
                 return
             outcome = await self.feed(events.LeasesHeld(waiter.run, step, self.offer(chosen.agent, chosen.host)))
             if isinstance(outcome, Decision) or "slot" not in outcome.why:

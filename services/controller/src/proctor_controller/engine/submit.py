@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from proctor_common.messages.orders import StartOrder
 from proctor_common.messages.views import RunView
+from proctor_common.states import StepState
 from proctor_controller.db import placing
 from proctor_controller.db.session import session
 from proctor_controller.db.slices import Saved
@@ -44,6 +45,8 @@ async def submit(engine: Engine, spec: RunSpec, now: datetime, found: list[placi
     if len(spec.steps) == 1:
         engine.orders.prepare(_order(spec, spec.steps[0], inserted.number))
     engine.committed(decision, Saved(inserted.ids, inserted.at))
+    if any(step.state is StepState.WAITING for step in decision.steps):
+        engine.recheck_queue()
     return _view(spec, decision, inserted, now)
 
 
