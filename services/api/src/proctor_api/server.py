@@ -52,7 +52,8 @@ def bind(address: tuple[str, int]) -> socket.socket:
     """A socket that holds the address; it listens later. Raises StartError that names the fault."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named because asyncio sets TCP_NODELAY only where it is: without it an answer takes 40 ms more.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if not _resolves(host, family):
