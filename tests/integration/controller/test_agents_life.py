@@ -156,9 +156,28 @@ async def test_leftovers_keep_work_away_until_they_are_gone(here: Control) -> No
     async with agent.connect() as bus:
         await agent.register(bus, leftovers=[AttemptRef(step=new_id(), attempt=1)])
         view = await here.call("agent.get", {"agent": "node-1"})
-        assert (view["ready"], "former process" in view["reason"]) == (False, True)
+        assert (view["ready"], "given up" in view["reason"]) == (False, True)
         await agent.register(bus)
         assert (await here.call("agent.get", {"agent": "node-1"}))["ready"]
+
+
+async def test_a_lost_agent_that_returns_gets_work_when_what_was_given_up_is_gone(quick: Control) -> None:
+    agent = await quick.join("node-1")
+    given_up = AttemptRef(step=new_id(), attempt=1, token="t")
+    async with agent.connect() as bus:
+        await agent.register(bus)
+        await eventually(lambda: _is_state(quick, "node-1", "lost"), 15, "the agent to be lost")
+        for _ in range(3):
+            reply = await agent.beat(bus, attempts=(given_up,))
+            assert reply.unwanted == [given_up]
+            view = await quick.call("agent.get", {"agent": "node-1"})
+            assert (view["state"], view["ready"]) == ("online", False)
+        assert (await agent.beat(bus)).unwanted == []
+        assert (await quick.call("agent.get", {"agent": "node-1"}))["ready"]
+
+
+async def _is_state(here: Control, name: str, state: str) -> bool:
+    return await state_of(here, name) == state
 
 
 async def test_an_agent_is_drained_and_undrained(here: Control) -> None:

@@ -53,8 +53,9 @@ def configure_logging(service: str, level: str = "info", *, stream: TextIO | Non
     root.setLevel(level.upper())
     # The client's own error log repeats what the bus reports; the SQL and SSH libraries say too much below a
     # warning.
-    for name, least in (("nats", logging.CRITICAL), ("asyncssh", logging.WARNING), ("sqlalchemy", logging.WARNING)):
-        logging.getLogger(name).setLevel(least)
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    for name in ("asyncssh", "sqlalchemy", "alembic", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _add_service(service: str) -> Any:

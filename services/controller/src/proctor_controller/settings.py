@@ -54,7 +54,7 @@ class ControllerSettings(ServiceSettings):
     lost_after: float = Field(default=60.0, gt=0)
     lost_grace: float = Field(default=600.0, ge=0)
     """How long the steps of a lost agent may come back."""
-    duty_lease: float = Field(default=15.0, gt=0)
+    duty_lease: float = Field(default=6.0, gt=0)
     """For how long a controller holds a periodic job; it renews at a third."""
     sweep_interval: float = Field(default=1.0, gt=0)
     watchdog_interval: float = Field(default=1.0, gt=0)

@@ -103,7 +103,7 @@ async def rekey_agent(connection: AsyncConnection, agent: str, *, public_key: st
     """Give an agent another key: what its former process brought is forgotten, and it leaves its groups."""
     await connection.execute(
         text("""UPDATE control.agents SET public_key = :key, labels = :labels, state = 'enrolled', instance = NULL,
-            last_heartbeat = NULL, rival = NULL, rival_at = NULL, forged = 0, leftovers = false, draining = false
+            last_heartbeat = NULL, rival = NULL, rival_at = NULL, forged = 0, leftovers = false, settling = false, draining = false
             WHERE id = :id AND revoked_at IS NULL"""),
         {"id": agent, "key": public_key, "labels": json.dumps(labels)},
     )
@@ -116,7 +116,9 @@ async def save_registration(connection: AsyncConnection, agent: str, brought: Re
     await connection.execute(
         text("""UPDATE control.agents SET boot_id = :boot_id, instance = :instance, slots = :slots, version = :version,
             plugins = :plugins, load_errors = :load_errors, targets = :targets, default_target = :default_target,
-            leftovers = :leftovers, registered_at = now(), last_heartbeat = now(), state = 'online',
+            leftovers = :leftovers OR (instance = :instance AND (settling OR state = 'lost')) IS TRUE,
+            settling = NOT :leftovers AND (instance = :instance AND (settling OR state = 'lost')) IS TRUE,
+            registered_at = now(), last_heartbeat = now(), state = 'online',
             rival = NULL, rival_at = NULL
             WHERE id = :id AND revoked_at IS NULL"""),
         {

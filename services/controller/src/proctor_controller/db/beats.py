@@ -20,7 +20,8 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The agent as it was before the beat. ``busy``: it was given attempts that have not ended; ``now`` is the
+    """The agent as it was before the beat. ``settling``: it was lost, returned, and may run what was given up
+    meanwhile; ``busy``: it was given attempts that have not ended; ``now`` is the
     database's clock.
     """
 
@@ -28,6 +29,7 @@ class Standing:
     instance: str | None
     draining: bool
     leftovers: bool
+    settling: bool
     last_heartbeat: datetime | None
     busy: bool
     now: datetime
@@ -39,10 +41,12 @@ _SAVE = """
 WITH b AS (
     SELECT * FROM unnest(CAST(:agents AS uuid[]), CAST(:instances AS text[])) AS b(id, instance)
 ), old AS (
-    SELECT a.id, a.state, a.instance, a.draining, a.leftovers, a.last_heartbeat
+    SELECT a.id, a.state, a.instance, a.draining, a.leftovers, a.settling, a.last_heartbeat
     FROM control.agents a WHERE a.id IN (SELECT id FROM b) ORDER BY a.id FOR UPDATE
 ), new AS (
-    UPDATE control.agents a SET last_heartbeat = now(), state = 'online'
+    UPDATE control.agents a SET last_heartbeat = now(), state = 'online',
+        leftovers = old.leftovers OR old.state = 'lost',
+        settling = old.settling OR (old.state = 'lost' AND NOT old.leftovers)
     FROM old JOIN b ON b.id = old.id
     WHERE a.id = old.id AND a.instance = b.instance AND a.revoked_at IS NULL
     RETURNING a.id
@@ -65,12 +69,22 @@ async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict
             instance=row.instance,
             draining=row.draining,
             leftovers=row.leftovers,
+            settling=row.settling,
             last_heartbeat=row.last_heartbeat,
             busy=row.busy,
             now=row.now,
         )
         for row in rows
     }
+
+
+async def mark_settled(connection: AsyncConnection, agent: str, instance: str) -> None:
+    """A lost agent that returned has nothing any more that it should not have: it may get work."""
+    await connection.execute(
+        text("""UPDATE control.agents SET leftovers = false, settling = false
+             WHERE id = :id AND instance = :instance AND settling AND state = 'online'"""),
+        {"id": agent, "instance": instance},
+    )
 
 
 async def mark_silent(

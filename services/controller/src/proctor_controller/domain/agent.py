@@ -68,7 +68,7 @@ class Agent:
         if self.draining:
             return "it is drained"
         if self.leftovers:
-            return "attempts of its former process may still run on its targets"
+            return "attempts that were given up may still run on its targets"
         return ""
 
     def warning(self) -> str:

@@ -19,6 +19,10 @@ Work = Callable[[Held], Awaitable[None]]
 """One turn. It writes only in transactions that begin with ``holds_duty``."""
 
 
+CLAIM_SECONDS = 1.0
+"""How often a duty that another controller holds is asked for: so soon after its lease has ended it goes on."""
+
+
 class Duty:
     """A periodic job that one controller at a time does. ``interval`` and ``lease`` in seconds."""
 
@@ -47,7 +51,7 @@ class Duty:
                 finally:
                     self.held = None
                     await self._release(held)
-            await asyncio.sleep(self._lease / 3)
+            await asyncio.sleep(min(self._lease / 3, CLAIM_SECONDS))
 
     async def _claim(self) -> Held | None:
         try:

@@ -18,7 +18,7 @@ from proctor_common.messages.events import AttemptRef, Heartbeat, HeartbeatReply
 from proctor_common.pg import transaction
 from proctor_common.states import AgentState
 from proctor_controller.context import ProcessContext
-from proctor_controller.db.beats import Beat, Standing, save_beats
+from proctor_controller.db.beats import Beat, Standing, mark_settled, save_beats
 from proctor_controller.domain.agent import MISSED_BEATS
 
 log = structlog.get_logger(__name__)
@@ -96,12 +96,16 @@ class Heartbeats:
         if standing.state is AgentState.LOST:
             log.info("agent_returned", agent=agent)
             await context.work.agents_returned([agent])
-        if standing.state is not AgentState.ONLINE and not (standing.draining or standing.leftovers):
-            await context.work.capacity_changed([agent])
         confirmed: list[AttemptRef] = []
         unwanted: list[AttemptRef] = []
         if standing.busy or heartbeat.attempts or heartbeat.ended:
             confirmed, unwanted = await context.work.reconcile(agent, heartbeat)
+        settled = not unwanted and (standing.settling or standing.state is AgentState.LOST)
+        if settled:
+            async with transaction(context.database) as connection:
+                await mark_settled(connection, agent, instance)
+        if settled or standing.state is not AgentState.ONLINE:
+            await context.work.capacity_changed([agent])
         return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.draining)
 
     def _rivalry(self, standing: Standing) -> str:

@@ -25,6 +25,7 @@ CREATE TABLE control.agents (
     version text NOT NULL DEFAULT '',
     registered_at timestamptz,
     leftovers boolean NOT NULL DEFAULT false,
+    settling boolean NOT NULL DEFAULT false,
     last_heartbeat timestamptz,
     rival text,
     rival_at timestamptz,
