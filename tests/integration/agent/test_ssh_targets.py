@@ -357,3 +357,19 @@ async def test_what_was_read_before_the_cut_still_arrives(openssh_server: OpenSs
             await asyncio.wait_for(run, 10)
         assert caught.value.kind == "connection_lost"
         assert len(printed.out) > 1_200_000
+
+
+async def test_connections_are_made_before_they_are_needed_and_again_when_lost(
+    openssh_server: OpenSshServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctor_agent.ssh.targets.WARM_LOOK_S", 0.1)
+    async with reaching(as_target(openssh_server.target)) as targets:
+        targets.start()
+        await eventually(lambda: openssh_server.log.count("Accepted publickey") == 1)
+        printed = Printed()
+        await targets.run(None, Command(["sh", "-c", "echo $PPID"]), printed.write)
+        assert openssh_server.log.count("Accepted publickey") == 1
+        os.kill(int(printed.out), signal.SIGKILL)
+        await eventually(lambda: openssh_server.log.count("Accepted publickey") == 2)
+        assert (await targets.run(None, Command(["true"]), Printed().write)).code == 0
+        assert openssh_server.log.count("Accepted publickey") == 2

@@ -60,6 +60,7 @@ async def run(settings: AgentSettings, stop: Stop) -> None:
         targets = Targets(settings.ssh_targets(), settings.default_target)
         workbench = PluginWorkbench(loader.load(settings.plugins, settings.plugin_settings), targets)
         stack.push_async_callback(workbench.close)
+        targets.start()
         for name, reason in workbench.load_errors.items():
             log.error("plugin_not_loaded", plugin=name, reason=reason)
         ends = Ends(bus, identity.agent, journal, spool, republish=settings.republish)

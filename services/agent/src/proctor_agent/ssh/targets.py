@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import asyncssh
+import structlog
 
 from proctor_agent.attempt import ProcessGroup, Target
 from proctor_agent.ssh import faults
@@ -20,8 +21,13 @@ IDLE_S = 60.0
 """A further connection, opened because the first would take no more channels, is closed after so long without use."""
 MAX_CONNECTIONS = 16
 """Most connections to one target."""
+WARM_LOOK_S = 5.0
+"""How often idle targets are looked at for a lost connection."""
+LONGEST_WARM_PAUSE_S = 300.0
 MAX_DEATHS = 3
 """How often a connection may die while a channel is being opened on it."""
+
+log = structlog.get_logger(__name__)
 
 Sink = Callable[[Source, bytes], Awaitable[None]]
 OnStart = Callable[[ProcessGroup], Awaitable[None]]
@@ -45,6 +51,8 @@ class _Pool:
     target: Target
     links: list[_Link] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    failures: int = 0
+    retry_at: float = 0.0
 
 
 class Targets:
@@ -59,6 +67,36 @@ class Targets:
         self._default = default if default is not None else next(iter(targets), None)
         self._pools: dict[str, _Pool] = {}
         self._connect_timeout_s = connect_timeout_s
+        self._warming: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Connect to the default target in the background, and again to any target whose connection was lost."""
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._keep_warm(), name="warm connections")
+
+    async def _keep_warm(self) -> None:
+        if self._default in self._targets:
+            self._pool(self._targets[self._default])
+        loop = asyncio.get_running_loop()
+        while True:
+            for pool in list(self._pools.values()):
+                if pool.retry_at <= loop.time() and not any(link.usable for link in pool.links):
+                    await self._warm(pool)
+            await asyncio.sleep(WARM_LOOK_S)
+
+    async def _warm(self, pool: _Pool) -> None:
+        try:
+            await self._link(pool, set())
+            pool.failures = 0
+        except SshFault as fault:
+            # A command that needs the target gets this fault as its own; here it only spaces out the tries.
+            pool.failures += 1
+            pause = min(LONGEST_WARM_PAUSE_S, WARM_LOOK_S * 2.0 ** min(pool.failures, 10))
+            pool.retry_at = asyncio.get_running_loop().time() + pause
+            log.warning("target_not_reached", target=pool.target.name, reason=fault.message)
+
+    def _pool(self, target: Target) -> _Pool:
+        return self._pools.setdefault(target.name, _Pool(target))
 
     @property
     def default(self) -> str | None:
@@ -85,7 +123,7 @@ class Targets:
         """
         target = self.find(name)
         wire = build(command)
-        pool = self._pools.setdefault(target.name, _Pool(target))
+        pool = self._pool(target)
         began = time.monotonic()
         link, session = await self._open(pool, wire)
         try:
@@ -163,6 +201,9 @@ class Targets:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait({self._warming})
         links = [link for pool in self._pools.values() for link in pool.links]
         self._pools.clear()
         for link in links:
