@@ -11,6 +11,8 @@ from proctor_cli.faults import Refused, Unreachable
 from proctor_common.ids import new_id
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+PATIENCE = (0.5, 1.0, 2.0, 2.0)
+"""Seconds before each repeat of a request that was answered 503 and may be repeated."""
 
 
 class Client:
@@ -80,13 +82,23 @@ class Client:
             raise _unreachable(self.endpoint, fault) from None
 
     def _call(self, verb: str, path: str, **how: Any) -> Any:
-        try:
-            answer = self._http.request(verb, path, **how)
-        except httpx.HTTPError as fault:
-            raise _unreachable(self.endpoint, fault) from None
+        repeatable = verb == "GET" or "Idempotency-Key" in (how.get("headers") or {})
+        for patience in PATIENCE if repeatable else ():
+            answer = self._send(verb, path, **how)
+            if answer.status_code != 503:
+                break
+            time.sleep(patience)  # a part of the system is being started again
+        else:
+            answer = self._send(verb, path, **how)
         if answer.status_code >= 400:
             raise _refusal(answer)
         return answer.json() if answer.content else None
+
+    def _send(self, verb: str, path: str, **how: Any) -> httpx.Response:
+        try:
+            return self._http.request(verb, path, **how)
+        except httpx.HTTPError as fault:
+            raise _unreachable(self.endpoint, fault) from None
 
 
 def _unreachable(endpoint: Endpoint, fault: Exception) -> Unreachable:

@@ -38,10 +38,13 @@ def nats_server_conf(
     max_store: str = "24GB",
     tls: NatsTls | None = None,
     monitoring: str | None = None,
+    callout_seconds: float = 5,
 ) -> str:
     """The text of ``nats-server.conf``.
 
     ``listen`` and ``monitoring`` are ``address:port``; ``max_store`` must hold what the streams may take together.
+    ``callout_seconds``: how long a client waits for a controller to answer for it. The server waits as long where
+    no controller listens at all.
     """
     return (
         "\n".join(
@@ -60,7 +63,7 @@ def nats_server_conf(
                 "feature_flags { js_ack_fc_v2: false }",
                 f"jetstream {{ store_dir: {_text(str(store))}, max_file_store: {max_store}, max_memory_store: 256MB }}",
                 _tls(tls),
-                _accounts(identities),
+                _accounts(identities, callout_seconds),
             )
             if part
         )
@@ -68,7 +71,7 @@ def nats_server_conf(
     )
 
 
-def _accounts(identities: NatsIdentities) -> str:
+def _accounts(identities: NatsIdentities, callout_seconds: float) -> str:
     publish = [subjects.ALL_CALLS, subjects.DIRECT_GET_LOG]
     subscribe = [subjects.ALL_WAKES, subjects.LIVE_SUBJECTS, f"{subjects.inbox_prefix('api')}.>"]
     return f"""\
@@ -87,7 +90,7 @@ accounts {{
 }}
 system_account: SYS
 authorization {{
-  timeout: 5
+  timeout: {callout_seconds:g}
   auth_callout {{
     issuer: {identities.issuer}
     account: PROCTOR

@@ -16,6 +16,8 @@ from proctor_cli.local.processes import ChildSpec, program
 LOG_MAX_BYTES = 4 * 1024**3
 EVENT_MAX_BYTES = 256 * 1024**2
 MAX_STORE = "6GB"
+CALLOUT_SECONDS = 1.0
+"""Short: at the start an agent often comes before the controller listens, and then waits that long for nothing."""
 
 
 def nats_spec(data: DataDir, identities: Identities, port: int) -> ChildSpec:
@@ -27,7 +29,13 @@ def nats_spec(data: DataDir, identities: Identities, port: int) -> ChildSpec:
     conf = data.nats / "nats-server.conf"
     replace(
         conf,
-        nats_server_conf(identities.nats(), listen=f"127.0.0.1:{port}", store=store, max_store=MAX_STORE),
+        nats_server_conf(
+            identities.nats(),
+            listen=f"127.0.0.1:{port}",
+            store=store,
+            max_store=MAX_STORE,
+            callout_seconds=CALLOUT_SECONDS,
+        ),
     )
     return ChildSpec(
         "nats-server",
