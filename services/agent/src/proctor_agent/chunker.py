@@ -40,6 +40,8 @@ class Chunker:
 
     def add(self, source: Source, data: bytes) -> list[Piece]:
         """Take bytes; the pieces of MAX_DATA (or up to the last line end below it) that are full now."""
+        if not data:
+            return []
         held = self._held.setdefault(source, [])
         held.append(data)
         size = self._size.get(source, 0) + len(data)

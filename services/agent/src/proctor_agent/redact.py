@@ -83,7 +83,8 @@ class RedactedStream:
         keep = min(_begun(data, needle) for needle in self._needles)
         out = self._mask(data, keep, runs)
         self._held = data[keep:]
-        self._masked = max((end - keep for start, end in runs if start < keep < end), default=0)
+        shown = [end for start, end in runs if start < keep or (start == 0 and self._masked)]
+        self._masked = max(0, shown[-1] - keep) if shown else 0
         return out
 
     def flush(self) -> bytes:

@@ -173,12 +173,13 @@ class AttemptSpool:
     def acknowledge(self, place: Place, length: int) -> None:
         """All frames up to and with this one (of a payload of ``length`` bytes) are stored in the stream."""
         for segment in self._segments:
-            if segment.number < place.segment:
-                segment.acked = segment.size
-            elif segment.number == place.segment:
-                segment.acked = max(segment.acked, place.offset + _LENGTH.size + length)
-                os.pwrite(segment.file, _ACKED.pack(segment.acked), 0)
+            if segment.number > place.segment:
                 return
+            end = place.offset + _LENGTH.size + length if segment.number == place.segment else segment.size
+            if end > segment.acked:
+                segment.acked = end
+                # In place: a full disk does not hinder it.
+                os.pwrite(segment.file, _ACKED.pack(end), 0)
 
     def drop_acknowledged(self) -> bool:
         """Remove the oldest segment, if all of it is acknowledged and it is not the one being written."""
