@@ -103,7 +103,8 @@ async def rekey_agent(connection: AsyncConnection, agent: str, *, public_key: st
     """Give an agent another key: what its former process brought is forgotten, and it leaves its groups."""
     await connection.execute(
         text("""UPDATE control.agents SET public_key = :key, labels = :labels, state = 'enrolled', instance = NULL,
-            last_heartbeat = NULL, rival = NULL, rival_at = NULL, forged = 0, leftovers = false, settling = false, draining = false
+            last_heartbeat = NULL, rival = NULL, rival_at = NULL, forged = 0, leftovers = false, settling = false,
+            draining = false
             WHERE id = :id AND revoked_at IS NULL"""),
         {"id": agent, "key": public_key, "labels": json.dumps(labels)},
     )

@@ -88,9 +88,10 @@ class Heartbeats:
         context = self._context
         instance = heartbeat.instance[:MAX_INSTANCE]
         standing = await self._beats.save(Beat(agent, instance)) if is_id(agent) else None
-        time = context.clock.now()
         if standing is None or standing.state is AgentState.REMOVED:
-            return HeartbeatReply(time=time, refused="this agent was removed; it has to join again")
+            return HeartbeatReply(time=context.clock.now(), refused="this agent was removed; it has to join again")
+        # The database's clock is the one that orders go by.
+        time = standing.now
         if standing.instance != instance:
             return HeartbeatReply(time=time, register_again=True, refused=self._rivalry(standing))
         if standing.state is AgentState.LOST:

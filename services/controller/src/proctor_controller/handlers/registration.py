@@ -78,7 +78,7 @@ class Registrations:
             await context.work.agents_returned([agent])
         if not brought.leftovers:
             await context.work.capacity_changed([agent])
-        return RegistrationReply(agent=agent, host=present.host, number=present.number, time=context.clock.now())
+        return RegistrationReply(agent=agent, host=present.host, number=present.number, time=now)
 
     async def _is_connected(self, known: Agent, instance: str) -> bool | None:
         """Whether the present instance has a connection, where that matters."""

@@ -34,9 +34,13 @@ def public_bytes(text: str, kind: str) -> bytes:
         raw = base64.b32decode(text)
     except binascii.Error:
         raise BadKey("a public key is base32") from None
-    if binascii.crc_hqx(raw[:-2], 0).to_bytes(2, "little") != raw[-2:]:
+    if not _is_whole(raw):
         raise BadKey("the key's checksum is wrong: a character was lost or changed")
     return raw[1:-2]
+
+
+def _is_whole(raw: bytes) -> bool:
+    return binascii.crc_hqx(raw[:-2], 0).to_bytes(2, "little") == raw[-2:]
 
 
 def is_signed(public_key: str, kind: str, message: bytes, signature: bytes) -> bool:
@@ -52,11 +56,15 @@ class Issuer:
     """The account's key: it signs what servers believe. Raises BadKey for a seed that is none of an account."""
 
     def __init__(self, seed: str) -> None:
+        text = seed.strip()
         try:
-            self._key: Any = nkeys.from_seed(bytearray(seed.strip().encode()))
+            raw = base64.b32decode(text + "=" * (-len(text) % 8))
+            self._key: Any = nkeys.from_seed(bytearray(text.encode()))
             self.public_key: str = self._key.public_key.decode()
         except (nkeys.NkeysError, CryptoError, ValueError, TypeError, IndexError):
             raise BadKey("not a seed") from None
+        if not _is_whole(raw):
+            raise BadKey("the seed's checksum is wrong: a character was lost or changed")
         if not self.public_key.startswith("A"):
             raise BadKey("not the seed of an account (it starts with SA)")
 

@@ -46,7 +46,7 @@ agents = Table(
     Column("registered_at", Moment),
     # Attempts of a former process may still run on its targets: no work until a registration says they are gone.
     Column("leftovers", Boolean, nullable=False, server_default=text("false")),
-    # Set beside leftovers when a lost agent returns: it may still run what was given up. A beat without such clears both.
+    # Set beside leftovers when a lost agent returns: it may still run what was given up; a beat without it clears both.
     Column("settling", Boolean, nullable=False, server_default=text("false")),
     Column("last_heartbeat", Moment),
     # A second process that speaks with this agent's key while the first one beats.
