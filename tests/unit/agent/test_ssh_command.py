@@ -102,14 +102,14 @@ def test_neither_values_nor_their_names_stand_in_the_line() -> None:
 
 
 def test_the_program_gets_only_its_own_standard_input() -> None:
-    own, _, _ = through("dash", Command(["cat"], env={"A": "b\nc"}, stdin=b"\0mine\xff"))
+    own, _, _ = through("sh", Command(["cat"], env={"A": "b\nc"}, stdin=b"\0mine\xff"))
     assert own == b"\0mine\xff"
-    own, _, _ = through("dash", Command(["cat"], env={"A": "b\nc"}))
+    own, _, _ = through("sh", Command(["cat"], env={"A": "b\nc"}))
     assert own == b""
 
 
 def test_the_command_is_the_process_that_the_marker_names_with_a_group_of_its_own() -> None:
-    own, marker, done = through("dash", Command(["sh", "-c", "read -r s </proc/$$/stat; echo $$ $s"]))
+    own, marker, done = through("sh", Command(["sh", "-c", "read -r s </proc/$$/stat; echo $$ $s"]))
     assert marker.started is not None
     fields = own.split()
     assert int(fields[0]) == marker.started.pid == marker.started.pgid == int(fields[5])
@@ -121,7 +121,7 @@ def test_without_a_group_of_its_own_it_gets_a_session() -> None:
     wire = build(Command(["sh", "-c", "read -r s </proc/$$/stat; echo $s"], env={"X": "y"}, stdin=b""))
     # The outer shell keeps the group; its child, as with a server that starts commands in its own group, has none.
     done = subprocess.run(
-        ["dash", "-c", f"dash -c {quote(wire.line)}; true"],
+        ["sh", "-c", f"sh -c {quote(wire.line)}; true"],
         input=wire.stdin,
         capture_output=True,
         timeout=20,
@@ -136,7 +136,7 @@ def test_without_a_group_of_its_own_it_gets_a_session() -> None:
 
 def test_a_missing_folder_is_told_apart_from_a_failing_program() -> None:
     wire = build(Command(["true"], cwd="/no/such"))
-    done = subprocess.run(["dash", "-c", wire.line], capture_output=True, timeout=20, check=False)
+    done = subprocess.run(["sh", "-c", wire.line], capture_output=True, timeout=20, check=False)
     marker = MarkerFilter(wire.tag)
     marker.feed(done.stdout)
     assert marker.found and marker.no_directory and marker.started is None
@@ -147,7 +147,7 @@ def test_a_folder_is_a_folder_whatever_its_name(cwd: str, tmp_path: object) -> N
     root = str(tmp_path)
     os.makedirs(os.path.join(root, cwd.lstrip("/")), exist_ok=True)
     inner = f"cd {quote(root)} && " + build(Command(["pwd", "-P"], cwd=cwd)).line
-    done = subprocess.run(["dash", "-c", inner], capture_output=True, timeout=20, check=True)
+    done = subprocess.run(["sh", "-c", inner], capture_output=True, timeout=20, check=True)
     expected = cwd if cwd.startswith("/") else os.path.join(root, cwd)
     assert done.stdout.splitlines()[-1].decode() == os.path.realpath(expected)
 
