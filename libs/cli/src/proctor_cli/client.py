@@ -1,5 +1,6 @@
 """The api's HTTP, as the commands use it: JSON in, JSON out, faults as exceptions with the api's own sentence."""
 
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self

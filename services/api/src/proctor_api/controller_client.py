@@ -21,6 +21,9 @@ RETRY_AFTER = 2
 ONCE = frozenset({"audit.add", "agent.enrol"})
 """Operations that must not be sent twice; all others read, or name what they make."""
 
+TRIES = 4
+"""Each try is given to some controller: one that hangs among several costs one try, not the request."""
+
 SELF = Actor(name="api", role=Role.ADMIN)
 """The api itself, where no caller stands behind a question."""
 
@@ -44,11 +47,12 @@ class ControllerClient:
 
     async def _send(self, op: str, payload: bytes) -> bytes:
         subject = subjects.call(op)
-        tries = 1 if op in ONCE else 2
+        tries = 1 if op in ONCE else TRIES
+        timeout = self._timeout / tries
         while True:
             tries -= 1
             try:
-                return await self._bus.request(subject, payload, timeout=self._timeout / 2)
+                return await self._bus.request(subject, payload, timeout=timeout)
             except BusTimeout as fault:
                 if tries <= 0:
                     raise bus_unavailable(op, fault) from fault

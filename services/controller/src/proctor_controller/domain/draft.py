@@ -196,7 +196,15 @@ class Draft:
         tally = dict(self.run.tally)
         tally[result] = tally.get(result, 0) + 1
         self.change_run(undecided=self.run.undecided - 1, tally=tally)
+        self._note_first_failure(step, result, reason)
         self._count_in_node(self._steps[step].node, result)
+
+    def _note_first_failure(self, step: str, result: StepResult, reason: str) -> None:
+        """The run's reason: what went wrong first, in the step's own words."""
+        if result in SUCCESSES or result is StepResult.UPSTREAM_FAILED or self.run.reason or self.run.cause is not None:
+            return
+        why = f": {reason}" if reason and reason != result.value else ""
+        self.change_run(reason=f"{self._steps[step].node} {result.value}{why}")
 
     def _count_in_node(self, name: str, result: StepResult) -> None:
         node = self._nodes[name]
