@@ -60,6 +60,9 @@ async def test_what_is_no_heartbeat_changes_nothing(here: Control) -> None:
         for payload in (b"", b"{}", b"\xff", b"[" * 100_000):
             with pytest.raises(BusTimeout):
                 await bus.request(subjects.heartbeat(agent.id), payload, timeout=0.1)
+        for instance in ("", "a\0b", "x" * 1000, "ä"):
+            stranger = Agent(agent.id, agent.host, agent.key, agent.url, instance=instance)
+            assert (await stranger.beat(bus)).refused
         assert not (await agent.beat(bus)).register_again
 
 
@@ -376,7 +379,11 @@ async def test_a_call_that_is_none_gets_an_answer(here: Control) -> None:
     async with refused(Code.INVALID) as errors:
         await here.call("agent.list", {"limit": 0})
     assert errors[0].details["errors"][0]["path"] == "limit"
-    for payload in (b"", b"{}", b"[]", b"\xff"):
+    for number in (b"1e400", b"NaN", b"-Infinity"):
+        asked = b'{"actor": {"name": "r", "role": "admin"}, "body": {"action": "x", "detail": {"a": [%s]}}}' % number
+        reply = await here.bus.request(subjects.call("audit.add"), asked, timeout=5)
+        assert json.loads(reply[1:])["code"] == "invalid"
+    for payload in (b"", b"{}", b"[]", b"\xff", b'{"actor": {"name": "\\ud800", "role": "admin"}}'):
         reply = await here.bus.request(subjects.call("agent.list"), payload, timeout=5)
         assert reply.startswith(b"-")
         assert json.loads(reply[1:])["code"] == "bad_request"

@@ -4,6 +4,7 @@
 that was cloned.
 """
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -76,6 +77,14 @@ class Agent:
         if self.rival is not None:
             return f"a second process speaks with its key (a cloned machine?): instance {self.rival} was refused"
         return ""
+
+
+_INSTANCE = re.compile(r"^[A-Za-z0-9-]{1,64}\Z")
+
+
+def is_instance(text: str) -> bool:
+    """Whether a text can name an instance."""
+    return _INSTANCE.match(text) is not None
 
 
 class Claim(StrEnum):

@@ -1,5 +1,6 @@
 """Requests of the api: decode, find the handler, answer with a view or with why not. No SQL, no rules."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from proctor_common import subjects
 from proctor_common.bus import BusError, Message
-from proctor_common.errors import Code, ProctorError, faults
+from proctor_common.errors import Code, ProctorError, faults, invalid
 from proctor_common.messages.base import BadMessage, decode
 from proctor_common.messages.base import Message as Body
 from proctor_common.messages.calls import OPERATIONS, Actor, Call, accept, refuse
@@ -57,8 +58,25 @@ class Calls:
         return view if isinstance(view, bytes) else view.encode()
 
 
+def is_finite(value: Any) -> bool:
+    """Whether all numbers in parsed JSON are finite: ``1e400`` and ``NaN`` are read, but cannot be stored as JSON."""
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, float):
+            if not math.isfinite(part):
+                return False
+        elif isinstance(part, dict):
+            stack.extend(part.values())
+        elif isinstance(part, list):
+            stack.extend(part)
+    return True
+
+
 def read_body(model: type[Body], call: Call) -> Body:
     """The operation's body. Raises ProctorError ``invalid`` with all faults; none of them quotes the input."""
+    if not is_finite(call.body):
+        raise invalid("a number in it is infinite or none at all")
     try:
         return model.model_validate(call.body)
     except ValidationError as fault:

@@ -19,13 +19,12 @@ from proctor_common.pg import transaction
 from proctor_common.states import AgentState
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.beats import Beat, Standing, mark_settled, save_beats
-from proctor_controller.domain.agent import MISSED_BEATS
+from proctor_controller.domain.agent import MISSED_BEATS, is_instance
 
 log = structlog.get_logger(__name__)
 
 MAX_BATCH = 500
 MAX_HEARTBEAT = 512 * 1024
-MAX_INSTANCE = 200
 
 
 class Beats:
@@ -86,7 +85,8 @@ class Heartbeats:
 
     async def _beat(self, agent: str, heartbeat: Heartbeat) -> HeartbeatReply:
         context = self._context
-        instance = heartbeat.instance[:MAX_INSTANCE]
+        # What is no instance's name is none's: it must not reach a statement that others' beats share.
+        instance = heartbeat.instance if is_instance(heartbeat.instance) else ""
         standing = await self._beats.save(Beat(agent, instance)) if is_id(agent) else None
         if standing is None or standing.state is AgentState.REMOVED:
             return HeartbeatReply(time=context.clock.now(), refused="this agent was removed; it has to join again")

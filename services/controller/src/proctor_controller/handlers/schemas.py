@@ -6,7 +6,9 @@ from typing import Any
 
 from proctor_common.ids import PLUGIN_NAME
 from proctor_common.messages.events import Registration
+from proctor_controller.domain.agent import is_instance
 from proctor_controller.domain.schemas import BadSchema, check_schema, compile_pattern
+from proctor_controller.handlers.calls import is_finite
 
 MAX_REGISTRATION = 768 * 1024
 """All of it as JSON: what an agent brings must fit into one answer of a list."""
@@ -23,13 +25,17 @@ def find_fault(brought: Registration) -> str:
     """Why the registration is not taken, in one sentence; empty where it is."""
     if r"\u0000" in brought.model_dump_json():
         return "a text in it has a NUL character"
+    if not all(is_finite(spec.parameters) for plugin in brought.plugins.values() for spec in plugin.methods.values()):
+        return "a number in a schema is infinite or none at all"
+    if not is_instance(brought.instance):
+        return "instance: 1 to 64 of A-Z, a-z, 0-9 and hyphen"
     if len(brought.plugins) > MAX_PLUGINS:
         return f"{len(brought.plugins)} plugins are more than {MAX_PLUGINS}"
     if len(brought.targets) > MAX_TARGETS:
         return f"{len(brought.targets)} targets are more than {MAX_TARGETS}"
     if brought.default_target is not None and brought.default_target not in brought.targets:
         return f"the default target is none of the targets: {brought.default_target[:MAX_NAME]!r}"
-    for text in (brought.boot_id, brought.instance, brought.version, *brought.targets):
+    for text in (brought.boot_id, brought.version, *brought.targets):
         if len(text) > 200:
             return f"a name is longer than 200 characters: {text[:MAX_NAME]!r}"
     for name, reason in brought.load_errors.items():
