@@ -115,6 +115,8 @@ class Viewer:
         for frame in self._due_events(read_to_end=False):
             yield frame
         batch = await self._feed.read(order.pos)
+        # Chunks are told apart by a record that may be newer than this viewer's: one that it does not know is skipped.
+        order.update(await self._feed.record_since(0.0))
         for piece in batch.pieces:
             for shown in order.take(piece):
                 yield self._frame(shown)
