@@ -22,6 +22,8 @@ from proctor_controller.engine.work import EngineWork
 from proctor_controller.identity.nkey import BadKey, Issuer
 from proctor_controller.settings import ControllerSettings
 
+SERVER_SETTINGS = {"plan_cache_mode": "force_generic_plan"}
+"""The engine's statements are wide: planning one anew costs as much as running it, and brings nothing."""
 CHAIN = Chain(package="proctor_controller.migrations", schemas=("control",))
 
 
@@ -63,6 +65,7 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             password=settings.database_password.get_secret_value() if settings.database_password else None,
             pool_size=settings.database_pool_size,
             max_overflow=settings.database_pool_size,
+            server_settings=SERVER_SETTINGS,
         )
         stack.push_async_callback(database.dispose)
         await migrate(database, CHAIN)

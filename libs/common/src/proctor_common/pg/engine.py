@@ -1,6 +1,6 @@
 """The database engine: asyncpg behind SQLAlchemy. Every wait has a limit; a restart of PostgreSQL heals by itself."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -39,6 +39,7 @@ def make_engine(
     pool_size: int = 8,
     max_overflow: int = 8,
     pool_timeout: float = 5.0,
+    server_settings: Mapping[str, str] | None = None,
 ) -> AsyncEngine:
     """An engine for ``postgresql://user@host:port/name`` or, by socket, ``postgresql://user@/name?host=/folder``.
 
@@ -53,6 +54,7 @@ def make_engine(
         "statement_timeout": str(round(STATEMENT_TIMEOUT * 1000)),
         "lock_timeout": str(round(LOCK_TIMEOUT * 1000)),
         "idle_in_transaction_session_timeout": "60000",
+        **(server_settings or {}),
     }
 
     async def connect() -> Any:

@@ -142,6 +142,7 @@ EVENTS_SAVED = """INSERT INTO control.run_events (run_id, seq, kind, step_id, st
   FROM json_to_recordset({rows}::json) AS x(seq int, kind text, step_id uuid, step text, attempt int, host text, old text,
    new text, result text, reason text)
   {where} ORDER BY x.seq RETURNING id, seq"""
+_QUEUE = "EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AS queue"
 _SAVED = "(SELECT count(*) FROM run)"
 _IF_SAVED = "WHERE EXISTS (SELECT 1 FROM run)"
 
@@ -155,7 +156,7 @@ steps AS (
   WHERE s.id = x.id AND EXISTS (SELECT 1 FROM run) RETURNING 1),
 ev AS ({EVENTS_SAVED.format(run="$1", rows="$17", where=_IF_SAVED)})
 {{nodes}}{{attempts}}{{released}}
-SELECT (SELECT count(*) FROM run) AS saved, (SELECT array_agg(id ORDER BY seq) FROM ev) AS ids, now() AS at,
+SELECT (SELECT count(*) FROM run) AS saved, (SELECT array_agg(id ORDER BY seq) FROM ev) AS ids, now() AS at, {{queue}},
  1 / (CASE WHEN (SELECT count(*) FROM run) = {{claims}}
         AND (SELECT count(*) FROM steps) = (SELECT count(*) FROM run) * json_array_length($16::json)
       THEN 1 ELSE 0 END) AS whole"""
@@ -176,10 +177,13 @@ _RELEASED = """, released AS (
 
 
 class Saved(NamedTuple):
-    """A committed decision: the ids of its events, in order, and the time they carry."""
+    """A committed decision: the ids of its events, in order, and the time they carry. ``queue``: a slot was given
+    back while some step waited for one.
+    """
 
     ids: list[int]
     at: datetime
+    queue: bool = False
 
 
 async def save_decision(session: Session, decision: Decision) -> Saved | None:
@@ -196,6 +200,7 @@ async def save_decision(session: Session, decision: Decision) -> Saved | None:
         events_json(decision.events),
     ]
     parts = {"claim": "", "claimed": "", "claims": _SAVED, "nodes": "", "attempts": "", "released": ""}
+    parts["queue"] = _QUEUE if decision.released else "false AS queue"
     if decision.held:
         (held,) = decision.held
         args += [held.agent, held.token, held.step, held.attempt]
@@ -220,4 +225,4 @@ async def save_decision(session: Session, decision: Decision) -> Saved | None:
     except asyncpg.DivisionByZeroError:
         # The statement's own alarm: a slot was claimed for a run that has changed meanwhile; all is rolled back.
         return None
-    return Saved(row["ids"] or [], row["at"]) if row["saved"] else None
+    return Saved(row["ids"] or [], row["at"], row["queue"]) if row["saved"] else None

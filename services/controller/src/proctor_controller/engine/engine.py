@@ -20,7 +20,7 @@ from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import Session, session
 from proctor_controller.db.slices import Saved, load_slice, save_decision
 from proctor_controller.domain import events
-from proctor_controller.domain.decide import decide
+from proctor_controller.domain.decide import apply, decide
 from proctor_controller.domain.decision import (
     CancelAttempt,
     Decision,
@@ -29,11 +29,13 @@ from proctor_controller.domain.decision import (
     PlaceStep,
     QueryAttempt,
     ServeQueue,
+    Slice,
     Stale,
     StartAttempt,
 )
 from proctor_controller.domain.placement import choose, explain
 from proctor_controller.engine.orders import Orders
+from proctor_controller.engine.recent import Recent
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.tasks import Tasks
 
@@ -41,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 MAX_TRIES = 50
 MAX_TURNS = 200
+_REMEMBERED = (events.OrderAnswered, events.StepEnded)
+"""Events that mostly come right after the former decision about their step."""
 
 
 class Contended(Exception):
@@ -70,6 +74,7 @@ class Engine:
         self.tasks = Tasks()
         self.stale = 0
         self.conflicts = 0
+        self.recent = Recent()
         self._perform = perform
         self._orders = Orders(self)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -111,35 +116,49 @@ class Engine:
         return outcome
 
     async def _decide(self, db: Session, event: events.Event) -> tuple[Decision | Stale, Saved | None]:
+        remembered = self.recent.take(event.step) if isinstance(event, _REMEMBERED) else None
+        if remembered is not None:
+            part, now = remembered
+            outcome = decide(part, event, now, self.settings.policy)
+            if isinstance(outcome, Decision):
+                saved = await self._save(db, part, outcome)
+                if saved is not None:
+                    return outcome, saved
         for tried in range(MAX_TRIES):
             loaded = await load_slice(db, event)
             if loaded is None:
                 return Stale("no such run or step"), None
+            self.recent.set_clock(loaded.now)
             outcome = decide(loaded.part, event, loaded.now, self.settings.policy)
             if isinstance(outcome, Stale):
                 self.stale += 1
                 return outcome, None
-            saved = await save_decision(db, outcome)
+            saved = await self._save(db, loaded.part, outcome)
             if saved is not None:
                 return outcome, saved
-            self.conflicts += 1
             if outcome.held and tried > 2:
                 return Stale("the slot is gone"), None
             await asyncio.sleep(0.001 * tried)
         raise Contended(f"run {event.run} changed under {MAX_TRIES} tries to write it")
 
+    async def _save(self, db: Session, part: Slice, decision: Decision) -> Saved | None:
+        saved = await save_decision(db, decision)
+        if saved is None:
+            self.conflicts += 1
+            return None
+        self.recent.set_clock(saved.at)
+        self.recent.keep(apply(part, decision))
+        return saved
+
     def committed(self, decision: Decision, saved: Saved) -> None:
         """What follows a commit: effects begin at once; the wake-up waits for nothing and nobody waits for it."""
         if not self._perform:
             return
-        self.perform(decision)
+        for effect in decision.effects:
+            if saved.queue or not isinstance(effect, ServeQueue):
+                self._performers[type(effect)](decision.run.id, effect)
         if decision.events:
             self.tasks.start("wake", self._wake(decision, saved))
-
-    def perform(self, decision: Decision) -> None:
-        """Begin to perform the effects of a committed decision."""
-        for effect in decision.effects:
-            self._performers[type(effect)](decision.run.id, effect)
 
     async def _wake(self, decision: Decision, saved: Saved) -> None:
         run = decision.run

@@ -7,7 +7,7 @@ from proctor_common.messages.orders import StartOrder
 from proctor_common.messages.views import RunView
 from proctor_common.states import StepState
 from proctor_controller.db import placing
-from proctor_controller.db.session import session
+from proctor_controller.db.session import Session
 from proctor_controller.db.slices import Saved
 from proctor_controller.db.submissions import Hidden, Inserted, insert_run
 from proctor_controller.domain import events
@@ -21,7 +21,9 @@ from proctor_controller.engine.engine import Engine
 CREATED = "queued"
 
 
-async def submit(engine: Engine, spec: RunSpec, now: datetime, found: list[placing.Found] | None = None) -> RunView:
+async def submit(
+    engine: Engine, db: Session, spec: RunSpec, now: datetime, found: list[placing.Found] | None = None
+) -> RunView:
     """Store and begin a run. ``now``: the database's clock, a moment ago; ``found``: the agents for its only step,
     where they were looked up already.
 
@@ -30,18 +32,19 @@ async def submit(engine: Engine, spec: RunSpec, now: datetime, found: list[placi
     hidden = {step.id: _hide(engine, step) for step in spec.steps}
     candidates = [each.candidate for each in found or ()]
     chosen = choose(candidates) if len(spec.steps) == 1 else None
-    async with session(engine.database) as db:
-        if chosen is not None:
-            for each in found or ():
-                if each.candidate.agent == chosen.agent and each.slots_made < chosen.slots:
-                    await placing.make_slots(db, chosen.agent)
-        decision = _decide_first(engine, spec, candidates, chosen, now)
+    if chosen is not None:
+        for each in found or ():
+            if each.candidate.agent == chosen.agent and each.slots_made < chosen.slots:
+                await placing.make_slots(db, chosen.agent)
+    decision = _decide_first(engine, spec, candidates, chosen, now)
+    inserted = await insert_run(db, spec, hidden, decision, now)
+    if inserted is None:
+        # Somebody took the last slot in between.
+        decision = _decide_first(engine, spec, candidates, None, now)
         inserted = await insert_run(db, spec, hidden, decision, now)
-        if inserted is None:
-            # Somebody took the last slot in between.
-            decision = _decide_first(engine, spec, candidates, None, now)
-            inserted = await insert_run(db, spec, hidden, decision, now)
-        assert inserted is not None
+    assert inserted is not None
+    engine.recent.set_clock(inserted.at)
+    engine.recent.keep(apply(spec.first_slice(), decision))
     if len(spec.steps) == 1:
         engine.orders.prepare(_order(spec, spec.steps[0], inserted.number))
     engine.committed(decision, Saved(inserted.ids, inserted.at))

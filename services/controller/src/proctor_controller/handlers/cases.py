@@ -9,12 +9,11 @@ from proctor_common.messages.views import RunView
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.placing import Found, find_candidates, group_exists
 from proctor_controller.db.run_views import RunKey, find_run
-from proctor_controller.db.session import session
+from proctor_controller.db.session import Session, session
 from proctor_controller.db.submissions import DuplicateRun
 from proctor_controller.domain.parameters import Checked, check_parameters, mask
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.submission import RunSpec, StepSpec
-from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.submit import submit
 from proctor_controller.handlers.calls import CallHandler
@@ -34,20 +33,24 @@ async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -
         found = await find_candidates(db, place, body.plugin, body.method, group=bound, with_spec=True)
         if not found and body.group is not None and not await group_exists(db, body.group):
             raise not_found("group", body.group)
-    if bound is None and actor.groups is not None:
-        found = [each for each in found if set(each.groups) & set(actor.groups)]
-        bound = _only_group(actor, found)
-    spec = _choose_spec(place, body, found)
-    checked = check_parameters(spec, body.parameters)
+        if bound is None and actor.groups is not None:
+            found = [each for each in found if set(each.groups) & set(actor.groups)]
+            bound = _only_group(actor, found)
+        checked = _check_case(place, body, found)
+        run = _spec(engine.settings, body, place, checked, group=bound, by=actor.name)
+        try:
+            return await submit(engine, db, run, found[0].now, found)
+        except DuplicateRun:
+            return await existing_run(db, actor, body.run)
+
+
+def _check_case(place: Place, body: SubmitCase, found: list[Found]) -> Checked:
+    """What is wrong with the case, in the order of the answers: 404, 422, 409."""
+    checked = check_parameters(_choose_spec(place, body, found), body.parameters)
     if checked.faults:
         raise faults(list(checked.faults))
-    _check_available(place, body, found)
-    run = _spec(engine.settings, body, place, checked, group=bound, by=actor.name)
-    now = found[0].now
-    try:
-        return await submit(engine, run, now, found)
-    except DuplicateRun:
-        return await existing_run(engine, actor, body.run)
+    _check_available(place, found)
+    return checked
 
 
 def _place(body: SubmitCase) -> Place:
@@ -120,7 +123,7 @@ def _choose_spec(place: Place, body: SubmitCase, found: list[Found]) -> Mapping[
     raise not_found("method", f"{body.plugin}.{body.method}")
 
 
-def _check_available(place: Place, body: SubmitCase, found: list[Found]) -> None:
+def _check_available(place: Place, found: list[Found]) -> None:
     able = [each for each in found if each.candidate.has_method]
     if all(each.candidate.is_away for each in able):
         raise _unavailable(place, able)
@@ -166,10 +169,9 @@ def _spec(
     )
 
 
-async def existing_run(engine: Engine, actor: Actor, run: str) -> RunView:
+async def existing_run(db: Session, actor: Actor, run: str) -> RunView:
     """The run that a repeated request had begun. Raises 409 where it is somebody else's."""
-    async with session(engine.database) as db:
-        view = await find_run(db, RunKey(run, None), actor.groups)
+    view = await find_run(db, RunKey(run, None), actor.groups)
     if view is None:
         raise ProctorError(Code.CONFLICT, "there is a run with this id already")
     return view

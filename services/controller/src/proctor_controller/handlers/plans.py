@@ -46,11 +46,11 @@ async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> 
     async with session(engine.database) as db:
         checked = await _check_steps(db, document, plan, group)
         now = await read_clock(db)
-    spec = _spec(engine.settings, body, plan, checked, group=group, by=actor.name)
-    try:
-        return await submit(engine, spec, now)
-    except DuplicateRun:
-        return await existing_run(engine, actor, body.run)
+        spec = _spec(engine.settings, body, plan, checked, group=group, by=actor.name)
+        try:
+            return await submit(engine, db, spec, now)
+        except DuplicateRun:
+            return await existing_run(db, actor, body.run)
 
 
 def _group(actor: Actor, group: str | None) -> str | None:

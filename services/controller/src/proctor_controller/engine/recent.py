@@ -1,0 +1,49 @@
+"""Slices of steps that were decided about a moment ago, and the database's clock as it was then: a cache.
+
+A decision on a remembered slice is saved under the run's version like any other; where another controller was quicker,
+or nothing follows from it, the slice is read again.
+"""
+
+import time
+from collections import OrderedDict
+from datetime import datetime, timedelta
+
+from proctor_common.states import RunState, StepState
+from proctor_controller.domain.decision import Slice
+
+MAX_SLICES = 2000
+MAX_AGE = 30.0
+
+
+class Recent:
+    """Remembers the slices of live steps, each until it is used."""
+
+    def __init__(self) -> None:
+        self._slices: OrderedDict[str, Slice] = OrderedDict()
+        self._clock: tuple[datetime, float] | None = None
+
+    def keep(self, part: Slice) -> None:
+        """Remember the slice of one step while more is to come of it."""
+        if len(part.steps) != 1 or part.run.state is RunState.FINISHED or part.steps[0].state is StepState.FINISHED:
+            return
+        self._slices[part.steps[0].id] = part
+        while len(self._slices) > MAX_SLICES:
+            self._slices.popitem(last=False)
+
+    def take(self, step: str) -> tuple[Slice, datetime] | None:
+        """The step's slice with the database's time now; None where either is not known."""
+        part = self._slices.pop(step, None)
+        now = self.now()
+        return None if part is None or now is None else (part, now)
+
+    def set_clock(self, now: datetime) -> None:
+        """The database has just said what time it is."""
+        self._clock = (now, time.monotonic())
+
+    def now(self) -> datetime | None:
+        """The database's time, as far as it was heard of lately."""
+        if self._clock is None:
+            return None
+        told, at = self._clock
+        age = time.monotonic() - at
+        return told + timedelta(seconds=age) if age < MAX_AGE else None
