@@ -40,6 +40,8 @@ class ControllerSettings(ServiceSettings):
     agent_nats_urls: list[str] = []
     """Where agents find the bus, when that is not ``nats_urls``."""
     allow_plaintext: bool = False
+    start_timeout: float = Field(default=30.0, ge=0, le=600)
+    """How long to wait at the start for NATS and PostgreSQL."""
 
     seal_key: SecretStr | None = None
     """Keys that seal stored secrets, ``<id>:<base64 of 32 bytes>`` a line; the first one seals."""
