@@ -113,6 +113,15 @@ async def mark_silent(
     return float(now or 0.0), marked
 
 
+async def forget_rivals(connection: AsyncConnection, after: float) -> None:
+    """Second processes that have not tried for ``after`` seconds are gone."""
+    await connection.execute(
+        text("""UPDATE control.agents SET rival = NULL, rival_at = NULL
+             WHERE rival_at < now() - make_interval(secs => :after)"""),
+        {"after": after},
+    )
+
+
 async def find_removed(connection: AsyncConnection, within: float) -> list[str]:
     """Agents that were removed in the last ``within`` seconds."""
     rows = await connection.scalars(

@@ -18,6 +18,10 @@ class Held:
 
 async def claim_duty(connection: AsyncConnection, name: str, owner: str, lease: float) -> Held | None:
     """Take a duty that nobody holds, for ``lease`` seconds; None where another controller holds it."""
+    # Asked first: an upsert that changes nothing would lock and rewrite the row each time.
+    taken = "SELECT expires_at > now() FROM control.duties WHERE name = :name"
+    if await connection.scalar(text(taken), {"name": name}):
+        return None
     epoch = await connection.scalar(
         text("""INSERT INTO control.duties AS d (name, owner, epoch, expires_at)
              VALUES (:name, :owner, 1, now() + make_interval(secs => :lease))

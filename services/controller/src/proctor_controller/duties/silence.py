@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.bus import Bus
 from proctor_common.pg import transaction
-from proctor_controller.db.beats import find_removed, mark_silent
+from proctor_controller.db.beats import find_removed, forget_rivals, mark_silent
 from proctor_controller.db.duties import Held, holds_duty
 from proctor_controller.engine.work import EngineWork
 from proctor_controller.identity.connections import close_clients
@@ -15,7 +15,8 @@ log = structlog.get_logger(__name__)
 REMOVED_WITHIN = 60.0
 """For so many seconds after its removal an agent's connections are looked for: it may have come in at that moment, or
 the controller that removed it died before it closed them."""
-CUT_EVERY = 5
+TIDY_EVERY = 5
+RIVAL_SECONDS = 60.0
 
 
 class SilenceSweep:
@@ -66,8 +67,8 @@ class SilenceSweep:
         if lost:
             await self._work.agents_lost(lost)
         self._turns += 1
-        if self._system is not None and self._turns % CUT_EVERY == 1:
-            await self._cut_off(self._system)
+        if self._turns % TIDY_EVERY == 1:
+            await self._tidy(held)
 
     def _note(self, now: float, held: Held) -> None:
         """For how long the silence of agents has been watched, by the database's clock."""
@@ -80,8 +81,11 @@ class SilenceSweep:
             self._watched += max(0.0, now - self._last)
         self._last = now
 
-    async def _cut_off(self, system: Bus) -> None:
+    async def _tidy(self, held: Held) -> None:
         async with transaction(self._database) as connection:
+            if not await holds_duty(connection, held):
+                return
+            await forget_rivals(connection, RIVAL_SECONDS)
             removed = await find_removed(connection, REMOVED_WITHIN)
-        for agent in removed:
-            await close_clients(system, agent)
+        for agent in removed if self._system is not None else ():
+            await close_clients(self._system, agent)
