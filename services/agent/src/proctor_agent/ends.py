@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+import sqlite3
+from collections.abc import Callable
 
 import structlog
 
-from proctor_agent.journal import Journal
+from proctor_agent.journal import Journal, JournalFullError
 from proctor_agent.spool import Spool
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError
@@ -14,6 +16,7 @@ from proctor_common.messages.events import AttemptRef, StepFinished
 log = structlog.get_logger(__name__)
 
 PUBLISH_TIMEOUT = 5.0
+RETRY_S = 1.0
 
 
 class Ends:
@@ -26,6 +29,8 @@ class Ends:
         self._spool = spool
         self._republish = republish
         self._open: dict[tuple[str, int], StepFinished] = {}
+        self.changed: Callable[[], None] = lambda: None
+        """Called whenever ``unconfirmed`` has changed."""
 
     @property
     def unconfirmed(self) -> tuple[AttemptRef, ...]:
@@ -36,9 +41,20 @@ class Ends:
         """The unconfirmed end of an attempt."""
         return self._open.get((step, attempt))
 
+    async def keep(self, end: StepFinished) -> None:
+        """Journal an end; a full disk is waited out: an end must never be lost."""
+        while True:
+            try:
+                await self._journal.end(end)
+                return
+            except (JournalFullError, sqlite3.Error) as fault:
+                log.error("end_not_journaled", step=end.step, attempt=end.attempt, error=str(fault))
+                await asyncio.sleep(RETRY_S)
+
     async def publish(self, end: StepFinished) -> None:
         """Publish an end that stands in the journal; tried until the stream has it or it is confirmed otherwise."""
         self._open[(end.step, end.attempt)] = end
+        self.changed()
         pause = 0.05
         while (end.step, end.attempt) in self._open:
             if await self._append(end, f"{end.step}.{end.attempt}:end"):
@@ -57,10 +73,16 @@ class Ends:
 
     async def confirm(self, ends: list[tuple[str, int]]) -> None:
         """A controller has committed these ends (step, attempt): forget them and what is left of their logs."""
-        await self._journal.confirm(ends)
+        try:
+            await self._journal.confirm(ends)
+        except (JournalFullError, sqlite3.Error) as fault:
+            # The next heartbeat asks, and is answered, again.
+            log.error("confirmation_not_journaled", error=str(fault))
+            return
         for step, attempt in ends:
             self._open.pop((step, attempt), None)
             self._spool.forget(step, attempt)
+        self.changed()
 
     async def _append(self, end: StepFinished, msg_id: str | None) -> bool:
         subject = subjects.event(self._agent, end.step, end.attempt)

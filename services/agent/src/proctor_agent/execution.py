@@ -1,36 +1,31 @@
 """One attempt from its start to its journaled end: call the method, watch the clock, stop the tree, close the log."""
 
 import asyncio
-import contextlib
-import json
 import shutil
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from proctor_agent.attempt import Outcome, ProcessGroup, Workbench
 from proctor_agent.context import AgentContext
 from proctor_agent.logship import LogShip
+from proctor_agent.output import fit, shorten
 from proctor_agent.redact import Redactor
-from proctor_common.messages.base import JsonObject
 from proctor_common.messages.events import AttemptRef, MethodError, StepFinished
 from proctor_common.messages.orders import StartOrder
 from proctor_common.states import Source, StepResult
 
 log = structlog.get_logger(__name__)
 
-MAX_OUTPUT = 64 * 1024
-"""Bytes of JSON of a method's output."""
 MAX_REASON = 2000
-CUT = "… (cut)"
-LAST_WORDS = 5.0
+MAX_ERROR_DATA = 16 * 1024
+LAST_WORDS = 2.0
 """Seconds that a method gets to return after its commands are gone, before its task is cancelled."""
-STUCK = 5.0
+STUCK = 3.0
 """Seconds that a cancelled method gets to end, before it is left behind."""
 
 
@@ -111,7 +106,7 @@ class Execution:
         try:
             await asyncio.wait({method, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if self._asked is not None and not method.done():
-                await self._ship.say(f"proctor: stopping: {self._asked.reason}")
+                self._ship.say(f"proctor: stopping: {self._asked.reason}")
                 tree_gone = await self._bring_down(method, self._asked.grace_s)
                 outcome = Outcome(self._asked.result, reason=self._asked.reason)
             else:
@@ -129,7 +124,7 @@ class Execution:
             attempt=order.attempt,
             token=order.token,
             result=outcome.result,
-            reason=_cut(self._redactor.text(outcome.reason), MAX_REASON),
+            reason=shorten(self._redactor.text(outcome.reason), MAX_REASON),
             exit_code=outcome.exit_code,
             output=fit(self._redactor.document(outcome.output)),
             error=self._masked(outcome.error),
@@ -159,9 +154,9 @@ class Execution:
         if error is None:
             return None
         return MethodError(
-            kind=self._redactor.text(error.kind)[:200],
-            message=_cut(self._redactor.text(error.message), MAX_REASON),
-            data=fit(self._redactor.document(error.data)),
+            kind=shorten(self._redactor.text(error.kind), 200),
+            message=shorten(self._redactor.text(error.message), MAX_REASON),
+            data=fit(self._redactor.document(error.data), MAX_ERROR_DATA),
         )
 
     async def _bring_down(self, method: "asyncio.Task[Outcome]", grace_s: float) -> bool | None:
@@ -211,40 +206,3 @@ async def stop_trees(
 
 def _error(kind: str, message: str) -> Outcome:
     return Outcome(StepResult.ERROR, reason=message, error=MethodError(kind=kind, message=message))
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - len(CUT)] + CUT
-
-
-def fit(output: JsonObject) -> JsonObject:
-    """The output in at most MAX_OUTPUT bytes of JSON: its longest texts lose their middle first; what still does not
-    fit is left out and named in ``truncated``. What is no JSON becomes its text.
-    """
-    clean: dict[str, Any] = json.loads(json.dumps(output, default=str, allow_nan=True).replace("NaN", "null"))
-    size = _size(clean)
-    while size > MAX_OUTPUT:
-        texts = [(len(value), key) for key, value in clean.items() if isinstance(value, str) and len(value) > 512]
-        if not texts:
-            break
-        length, key = max(texts)
-        keep = max(256, length - (size - MAX_OUTPUT) - 256)
-        keep = min(keep, length // 2) if _size({key: clean[key]}) > 2 * length else keep
-        clean[key] = CUT + clean[key][-keep:] if keep < length else clean[key][-(length // 2) :]
-        size = _size(clean)
-    if size <= MAX_OUTPUT:
-        return clean
-    kept: dict[str, Any] = {"truncated": []}
-    for key, value in sorted(clean.items(), key=lambda item: _size({item[0]: item[1]})):
-        with contextlib.suppress(ValueError):
-            if _size(kept) + _size({key: value}) > MAX_OUTPUT - 1024:
-                raise ValueError
-            kept[key] = value
-            continue
-        if len(kept["truncated"]) < 8:
-            kept["truncated"].append(key[:100])
-    return kept
-
-
-def _size(value: Any) -> int:
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))

@@ -5,6 +5,7 @@ A plugin that blocks the main loop does not lose its host.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -18,8 +19,8 @@ from proctor_common.messages.events import Heartbeat, HeartbeatReply
 
 log = structlog.get_logger(__name__)
 
-Beaten = Callable[[HeartbeatReply, datetime], None]
-"""Takes an answer and the agent's own time in the middle of the exchange; called in the heartbeat's thread."""
+Beaten = Callable[[HeartbeatReply, float], None]
+"""Takes an answer and the agent's ``time.monotonic`` in the middle of the exchange; called in its thread."""
 
 
 class Heart:
@@ -91,7 +92,7 @@ class Heart:
 
     async def _beat(self, bus: Bus) -> None:
         seen = self._snapshot()
-        sent = datetime.now(UTC)
+        sent = time.monotonic()
         beat = Heartbeat(
             boot_id=self._boot_id,
             instance=self._instance,
@@ -99,7 +100,7 @@ class Heart:
             attempts=list(seen.attempts),
             ended=list(seen.ended),
             spool_bytes=seen.spool_bytes,
-            time=sent,
+            time=datetime.now(UTC),
         )
         try:
             answer = await bus.request(self._subject, beat.encode(), timeout=max(1.0, self._interval))
@@ -109,4 +110,4 @@ class Heart:
         except (BusError, BadMessage) as fault:
             log.warning("heartbeat_unanswered", error=str(fault))
         else:
-            self._beaten(reply, sent + (datetime.now(UTC) - sent) / 2)
+            self._beaten(reply, (sent + time.monotonic()) / 2)

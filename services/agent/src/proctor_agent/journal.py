@@ -122,6 +122,8 @@ class Journal:
                 return (known.reply if same else StartReply(answer=StartAnswer.STALE)), False
             if verdict.answer is StartAnswer.BUSY:
                 return verdict, False
+            if accepted and not self._has_reserve():
+                raise JournalFullError("no room for the journal")
             now = self._wall()
             db.execute(
                 "INSERT INTO attempts (step, attempt, token, state, run, answer, reason, target, plugin, method,"
@@ -132,7 +134,7 @@ class Journal:
             )  # fmt: skip
             return verdict, accepted
 
-        return await self._ask(work, new_work=accepted)
+        return await self._ask(work)
 
     async def standing(self, run: str, step: str, attempt: int, token: str) -> Entry:
         """What is known of an attempt; of an unknown one a tombstone is written first: it never will start."""
@@ -224,16 +226,10 @@ class Journal:
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
-    async def _ask(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = True, new_work: bool = False) -> T:
+    async def _ask(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
         assert self._loop is not None, "the journal is not open"
         done: asyncio.Future[T] = self._loop.create_future()
-
-        def guarded(db: sqlite3.Connection) -> T:
-            if new_work and not self._has_reserve():
-                raise JournalFullError("no room for the journal")
-            return work(db)
-
-        self._calls.put(_Call(guarded if new_work else work, durable, done))
+        self._calls.put(_Call(work, durable, done))
         # The work is done even if nobody waits for it any more.
         return await asyncio.shield(done)
 

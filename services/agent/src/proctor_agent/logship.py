@@ -18,7 +18,7 @@ import structlog
 
 from proctor_agent.chunker import Chunker, Piece
 from proctor_agent.redact import RedactedStream, Redactor
-from proctor_agent.spool import AttemptSpool, SpoolFullError
+from proctor_agent.spool import AttemptSpool, Found, SpoolFullError
 from proctor_agent.window import Window
 from proctor_common import subjects
 from proctor_common.bus import Bus
@@ -62,7 +62,10 @@ class _Gap:
 class LogShip:
     """The log of one attempt. Used from one event loop."""
 
-    def __init__(self, bus: Bus, of: LogOf, spool: AttemptSpool, redactor: Redactor, *, limit: int) -> None:
+    def __init__(
+        self, bus: Bus, of: LogOf, spool: AttemptSpool, redactor: Redactor, *, limit: int, found: Found | None = None
+    ) -> None:
+        """``limit``: bytes of log that are kept · ``found``: what a former instance left, to go on behind it."""
         subject = subjects.log(of.agent, of.run, of.step, of.attempt)
         self._of = of
         self._spool = spool
@@ -78,16 +81,16 @@ class LogShip:
         self._last_cut = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
+        self._finished = False
         self._chunker = Chunker()
-        self._resume()
+        if found is not None:
+            self._resume(found)
 
-    def _resume(self) -> None:
+    def _resume(self, found: Found) -> None:
         """Go on where a former instance of the agent was killed."""
-        found = self._spool.recover()
-        if found is None:
-            return
         self._seq, self._kept = found.last_seq, found.bytes
         self._chunker = Chunker(found.line)
+        self._ends_with_line = found.ends_with_line
         if found.unsent is not None:
             self._window.resume(found.unsent, found.unsent_seq, found.last_seq)
 
@@ -105,23 +108,31 @@ class LogShip:
             await asyncio.wait({self._sender})
 
     async def write(self, source: Source, data: bytes) -> None:
-        """Take bytes of any length. Waits while the stream is reachable and enough of them stand in line."""
+        """Take bytes of any length. Waits while the stream is reachable and enough of them stand in line. What comes
+        after ``finish`` is dropped: a method that did not let itself be stopped writes it.
+        """
+        self._write(source, data)
+        if self._window.must_wait:
+            await self._window.room()
+
+    def say(self, text: str) -> None:
+        """A line of Proctor's own; nobody waits for room for it."""
+        self._write(Source.SYSTEM, f"{text}\n".encode("utf-8", "backslashreplace"))
+
+    def _write(self, source: Source, data: bytes) -> None:
+        if self._finished:
+            return
         if data:
             data = self._stream(source).feed(data)
         if data:
             self._take(self._chunker.add(source, data))
             self._schedule()
-        if self._window.must_wait:
-            await self._window.room()
-
-    async def say(self, text: str) -> None:
-        """A line of Proctor's own."""
-        await self.write(Source.SYSTEM, f"{text}\n".encode("utf-8", "backslashreplace"))
 
     async def finish(self, *, lost: bool = False) -> Totals:
         """Cut and spool everything; ``lost``: say that what came after the last chunk is not known. Waits for room
-        where even the last words find none.
+        where even the last words find none: on a full disk, while the stream is away.
         """
+        self._finished = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -132,10 +143,11 @@ class LogShip:
         self._take(self._chunker.cut_all())
         if lost and self._gap is None:
             self._gap = _Gap(GapReason.LOST, self._chunker.line, 0)
-        while not self._close_gap():
+        while not self._close_gap(last_words=True):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1):
                     await self._window.progress()
+        self._spool.ended = True
         lines = self._chunker.line - (1 if self._ends_with_line else 0)
         return Totals(chunks=self._seq, lines=lines, bytes=self._kept)
 
@@ -194,10 +206,10 @@ class LogShip:
         self._kept += len(piece.data)
         return True
 
-    def _send(self, chunk: Chunk) -> bool:
+    def _send(self, chunk: Chunk, *, last_words: bool = False) -> bool:
         payload = chunk.encode()
         try:
-            place = self._spool.append(chunk.seq, payload, self._kept)
+            place = self._spool.append(chunk.seq, payload, self._kept, last_words=last_words)
         except SpoolFullError as fault:
             # Without a place on disk a chunk may still pass through memory, as long as the stream takes it.
             if not self._window.has_room:
@@ -214,13 +226,13 @@ class LogShip:
             self._gap = _Gap(reason, piece.first_line, 0)
         self._gap.dropped += len(piece.data)
 
-    def _close_gap(self) -> bool:
+    def _close_gap(self, *, last_words: bool = False) -> bool:
         """Announce what was dropped so far, if anything; False where there is no room even for that."""
         gap = self._gap
         if gap is None:
             return True
         chunk = Chunk(self._seq + 1, gap.first_line, time.time(), Source.SYSTEM, b"", gap.reason, gap.dropped)
-        if not self._send(chunk):
+        if not self._send(chunk, last_words=last_words):
             return False
         self._gap = None
         return True

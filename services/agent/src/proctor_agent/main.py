@@ -5,7 +5,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -89,8 +88,7 @@ class _Process:
         """Take orders until the end is asked for."""
         self._background = await stack.enter_async_context(Background(stop))
         self._registrar = Registrar(self._context.bus, identity.agent, self.describe, self._supervisor.set_clock)
-        if self._leftovers.cut_off:
-            self._supervisor.closed = "cleaning up what the former instance left"
+        self._supervisor.cleaning = bool(self._leftovers.cut_off)
         try:
             await self._supervisor.serve()
         except BusError as fault:
@@ -110,19 +108,16 @@ class _Process:
         stack.push_async_callback(asyncio.to_thread, heart.stop)
         self._background.start("registrar", self._registrar.run())
         self._background.start("ends", self._context.ends.repeat())
-        self._background.start("leftovers", self._clean_up())
+        self._background.start("leftovers", self._leftovers.settle(self._clean))
         log.info("agent_ready", agent=identity.agent, host=identity.host, instance=self._instance)
         await stop.wait()
         await self._supervisor.stop_all(STOP_PATIENCE)
 
-    async def _clean_up(self) -> None:
-        if self._leftovers.cut_off:
-            await self._leftovers.kill()
-            self._supervisor.closed = ""
-            assert self._registrar is not None
-            self._registrar.ask()
-        await self._leftovers.deliver()
-        self._supervisor.refresh()
+    def _clean(self) -> None:
+        """What the former instance left on the targets is gone, or said not to be: work is taken from now on."""
+        self._supervisor.cleaning = False
+        assert self._registrar is not None
+        self._registrar.ask()
 
     def describe(self) -> Registration:
         """What this agent brings now."""
@@ -140,7 +135,7 @@ class _Process:
             leftovers=self._leftovers.cut_off,
         )
 
-    def on_beat(self, reply: HeartbeatReply, here: datetime) -> None:
+    def on_beat(self, reply: HeartbeatReply, here: float) -> None:
         """Do what a heartbeat's answer asks for; in the main loop."""
         if reply.refused:
             log.error("heartbeat_refused", reason=reply.refused)

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
@@ -26,9 +27,9 @@ class Registrar:
         bus: Bus,
         agent: str,
         describe: Callable[[], Registration],
-        taken: Callable[[datetime, datetime], None],
+        taken: Callable[[datetime, float], None],
     ) -> None:
-        """``describe`` makes the registration; ``taken`` gets the controller's time and our own at that moment."""
+        """``describe`` makes the registration; ``taken`` gets the controller's time and our ``time.monotonic`` then."""
         self._bus = bus
         self._subject = subjects.registration(agent)
         self._describe = describe
@@ -50,7 +51,7 @@ class Registrar:
             await self._wanted.wait()
 
     async def _register(self) -> bool:
-        sent = datetime.now(UTC)
+        sent = time.monotonic()
         try:
             answer = await self._bus.request(self._subject, self._describe().encode(), timeout=TIMEOUT)
             reply = decode(RegistrationReply, answer)
@@ -60,6 +61,6 @@ class Registrar:
         if reply.refused:
             log.error("registration_refused", reason=reply.refused)
             return False
-        self._taken(reply.time, sent + (datetime.now(UTC) - sent) / 2)
+        self._taken(reply.time, (sent + time.monotonic()) / 2)
         log.info("registered", host=reply.host, number=reply.number)
         return True

@@ -5,6 +5,7 @@ which the segment is acknowledged, ``seq`` of its first chunk, log bytes before 
 chunk's payload. Appended without fsync: the spool outlives the process, not the machine's power.
 """
 
+import contextlib
 import os
 import re
 import struct
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proctor_common.messages.base import BadMessage
-from proctor_common.messages.log import Chunk, decode_chunk
+from proctor_common.messages.log import MAX_DATA, Chunk, decode_chunk
 
 SEGMENT_BYTES = 8 * 1024 * 1024
+LAST_WORDS = 64 * 1024
+"""Room above both limits for what must be said at the end of a log."""
+LONGEST_FRAME = MAX_DATA + 1024
 _HEAD = struct.Struct(">QQQ")
 _ACKED = struct.Struct(">Q")
 _LENGTH = struct.Struct(">I")
@@ -47,12 +51,14 @@ class _Segment:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a former instance left of an attempt: its last ``seq``, the line in which the next byte would stand, log
-    bytes, and where the first frame stands that was not acknowledged (``seq`` of it), if any.
+    """What a former instance left of an attempt: its last ``seq``, the line in which the next byte would stand, whether
+    the line before it has an end, log bytes, and where the first frame stands that was not acknowledged (``seq`` of
+    it), if any.
     """
 
     last_seq: int
     line: int
+    ends_with_line: bool
     bytes: int
     unsent: Place | None
     unsent_seq: int
@@ -69,8 +75,14 @@ class Spool:
         self._open: dict[tuple[str, int], AttemptSpool] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def begin(self, step: str, attempt: int) -> "AttemptSpool":
+        """The spool of an attempt that begins now; nothing is on disk before the first append."""
+        spool = self.attempt(step, attempt)
+        spool.complete = True
+        return spool
+
     def attempt(self, step: str, attempt: int) -> "AttemptSpool":
-        """The spool of one attempt; nothing is on disk before the first append."""
+        """The spool of one attempt. What a former instance left of it is opened by ``recover``."""
         key = (step, attempt)
         if key not in self._open:
             self._open[key] = AttemptSpool(self, step, attempt)
@@ -83,8 +95,11 @@ class Spool:
 
     def forget(self, step: str, attempt: int) -> None:
         """Remove an attempt's files."""
-        self.attempt(step, attempt).remove()
-        self._open.pop((step, attempt), None)
+        spool = self._open.pop((step, attempt), None)
+        spool = spool or AttemptSpool(self, step, attempt)
+        spool.remove()
+        if not spool.complete:
+            spool.remove_left()
 
     def reserve(self, spool: "AttemptSpool", size: int) -> None:
         """Make room for ``size`` bytes: acknowledged segments go, the attempt's own first, then the oldest of all.
@@ -109,16 +124,20 @@ class AttemptSpool:
 
     def __init__(self, owner: Spool, step: str, attempt: int) -> None:
         self.used = 0
+        self.complete = False
+        """Whether all files of the attempt are open here: it began, or was recovered, in this process."""
+        self.ended = False
+        """Whether nothing more will be appended: then its last segment may make room too."""
         self._owner = owner
         self._stem = f"{step}.{attempt}"
         self._segments: deque[_Segment] = deque()
 
-    def append(self, seq: int, payload: bytes, log_bytes: int) -> Place:
-        """Write the payload of chunk ``seq``; ``log_bytes``: bytes of log in the chunks before it. Raises
-        SpoolFullError; then nothing was written.
+    def append(self, seq: int, payload: bytes, log_bytes: int, *, last_words: bool = False) -> Place:
+        """Write the payload of chunk ``seq``; ``log_bytes``: bytes of log in the chunks before it. ``last_words`` may
+        go a little over the limits. Raises SpoolFullError; then nothing was written.
         """
         size = _LENGTH.size + len(payload)
-        self._owner.reserve(self, size)
+        self._owner.reserve(self, size - LAST_WORDS if last_words else size)
         try:
             if not self._segments or self._segments[-1].size >= SEGMENT_BYTES:
                 self._begin_segment(seq, log_bytes)
@@ -178,12 +197,15 @@ class AttemptSpool:
             end = place.offset + _LENGTH.size + length if segment.number == place.segment else segment.size
             if end > segment.acked:
                 segment.acked = end
-                # In place: a full disk does not hinder it.
-                os.pwrite(segment.file, _ACKED.pack(end), 0)
+                # In place: a full disk does not hinder it. Where it fails all the same, a next life sends again what
+                # the stream then knows by its message id.
+                with contextlib.suppress(OSError):
+                    os.pwrite(segment.file, _ACKED.pack(end), 0)
 
     def drop_acknowledged(self) -> bool:
         """Remove the oldest segment, if all of it is acknowledged and it is not the one being written."""
-        if len(self._segments) < 2 or self._segments[0].acked < self._segments[0].size:
+        kept = 0 if self.ended else 1
+        if len(self._segments) <= kept or self._segments[0].acked < self._segments[0].size:
             return False
         self._remove(self._segments.popleft())
         return True
@@ -196,6 +218,7 @@ class AttemptSpool:
             if (name := _NAME.match(path.name))
         }
         last: Chunk | None = None
+        ends_with_line = True
         unsent: tuple[Place, int] | None = None
         log_bytes = seq = 0
         for number in sorted(paths):
@@ -210,6 +233,7 @@ class AttemptSpool:
             self._segments.append(segment)
             for chunk, offset in _frames(file):
                 last = chunk
+                ends_with_line = chunk.data.endswith(b"\n") if chunk.data else ends_with_line
                 log_bytes += len(chunk.data)
                 if unsent is None and offset >= acked:
                     unsent = (Place(number, offset), chunk.seq)
@@ -217,20 +241,25 @@ class AttemptSpool:
                 segment.size += _frame_size(file, offset)
             os.ftruncate(file, segment.size)
             self._count(segment.size)
+        self.complete = True
         if not self._segments:
             return None
         return Found(
             last_seq=last.seq if last else seq - 1,
             line=last.first_line + last.data.count(b"\n") if last else 1,
+            ends_with_line=ends_with_line,
             bytes=log_bytes,
             unsent=unsent[0] if unsent else None,
             unsent_seq=unsent[1] if unsent else 0,
         )
 
     def remove(self) -> None:
-        """Remove the files."""
+        """Remove the files that are open here."""
         while self._segments:
             self._remove(self._segments.popleft())
+
+    def remove_left(self) -> None:
+        """Remove the files that a former instance left."""
         for path in self._owner.folder.glob(f"{self._stem}.*.spool"):
             path.unlink(missing_ok=True)
 
@@ -241,6 +270,7 @@ class AttemptSpool:
 
     def close(self) -> None:
         """Close the files; what is in them stays."""
+        self.complete = False
         while self._segments:
             segment = self._segments.popleft()
             os.close(segment.file)
@@ -260,6 +290,8 @@ def _frames(file: int) -> Iterator[tuple[Chunk, int]]:
         if len(head) < _LENGTH.size:
             return
         (length,) = _LENGTH.unpack(head)
+        if length > LONGEST_FRAME:
+            return
         payload = os.pread(file, length, offset + _LENGTH.size)
         if len(payload) < length:
             return

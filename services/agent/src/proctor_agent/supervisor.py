@@ -1,6 +1,7 @@
 """Takes the orders of controllers: start, cancel, query, drain. One owned task an attempt."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from proctor_agent.redact import Redactor
 from proctor_common import subjects
 from proctor_common.bus import Message
 from proctor_common.messages.base import BadMessage, decode
-from proctor_common.messages.events import AttemptRef, StepFinished
+from proctor_common.messages.events import AttemptRef
 from proctor_common.messages.orders import (
     AttemptStanding,
     CancelOrder,
@@ -54,18 +55,21 @@ class Supervisor:
     def __init__(self, context: AgentContext, *, slots: int) -> None:
         self.snapshot = Snapshot()
         self.draining = False
-        self.closed = ""
-        """Why no work is taken at all (cleaning up, stopping); empty while it is."""
+        self.cleaning = False
+        """Whether what a former instance left is being cleaned up: no work is taken."""
+        self.stopping = False
+        """Whether the agent ends: no work is taken."""
         self._context = context
         self._bus = context.bus
         self._journal = context.journal
         self._ends = context.ends
         self._slots = slots
-        self._offset = timedelta(0)
+        self._clock: tuple[datetime, float] | None = None
         self._live: dict[Key, Execution] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._taking: set[Key] = set()
         self._early_stops: dict[Key, CancelOrder] = {}
+        self._ends.changed = self.refresh
 
     async def serve(self) -> None:
         """Subscribe to the orders. Raises BusError."""
@@ -78,13 +82,16 @@ class Supervisor:
         for verb, handler in handlers.items():
             await self._bus.serve(subjects.order(self._context.agent, verb), handler)
 
-    def set_clock(self, controller: datetime, here: datetime) -> None:
-        """Learn the controller's clock: what it said, and what it was here in the middle of the exchange."""
-        self._offset = controller - here
+    def set_clock(self, controller: datetime, here: float) -> None:
+        """Learn the controller's clock: what it said, and what ``time.monotonic`` was in the middle of the exchange."""
+        self._clock = controller, here
 
     def now(self) -> datetime:
-        """The time by the controller's clock, as far as it is known."""
-        return datetime.now(UTC) + self._offset
+        """The time by the controller's clock, whatever ours is set to meanwhile; by ours before the first contact."""
+        if self._clock is None:
+            return datetime.now(UTC)
+        said, then = self._clock
+        return said + timedelta(seconds=time.monotonic() - then)
 
     def refresh(self) -> None:
         """Renew what the heartbeat says."""
@@ -123,8 +130,8 @@ class Supervisor:
         """What a new order gets; a known one gets its stored answer whatever this says."""
         if self.now() > order.not_after:
             return StartReply(answer=StartAnswer.EXPIRED, reason="the order came too late")
-        if self.closed or self.draining:
-            return StartReply(answer=StartAnswer.BUSY, reason=self.closed or "draining")
+        if closed := self._closed():
+            return StartReply(answer=StartAnswer.BUSY, reason=closed)
         if len(self._live.keys() | self._taking) >= self._slots:
             return StartReply(answer=StartAnswer.BUSY, reason=f"all {self._slots} slots are taken")
         reason = self._context.workbench.check(order.plugin, order.method, order.target, order.parameters)
@@ -132,16 +139,22 @@ class Supervisor:
             return StartReply(answer=StartAnswer.REFUSED, reason=Redactor(order.secrets).text(reason))
         return StartReply(answer=StartAnswer.ACCEPTED)
 
+    def _closed(self) -> str:
+        """Why no work is taken at all; empty while it is."""
+        if self.stopping:
+            return "the agent is stopping"
+        return "cleaning up what the former instance left" if self.cleaning else "draining" if self.draining else ""
+
     def _begin(self, order: StartOrder) -> None:
         key = (order.step, order.attempt)
         redactor = Redactor(order.secrets)
         context = self._context
         of = LogOf(context.agent, order.run, order.step, order.attempt)
-        ship = LogShip(self._bus, of, context.spool.attempt(*key), redactor, limit=order.log_limit)
+        ship = LogShip(self._bus, of, context.spool.begin(*key), redactor, limit=order.log_limit)
         execution = Execution(order, ship, redactor, context)
         self._live[key] = execution
         early = self._early_stops.get(key)
-        if early is not None:
+        if early is not None and early.token == order.token:
             _stop(execution, early)
         task = asyncio.create_task(self._run(execution, ship), name=f"attempt {execution.marker}")
         self._tasks[key] = task
@@ -153,18 +166,8 @@ class Supervisor:
         async with ship:
             end = await execution.run(self.now())
             end = end.model_copy(update={"finished_at": self.now()})
-            await asyncio.gather(self._keep(end), ship.stored())
+            await asyncio.gather(self._ends.keep(end), ship.stored())
         await self._ends.publish(end)
-
-    async def _keep(self, end: StepFinished) -> None:
-        """Journal an end; a full disk is waited out: an end must never be lost."""
-        while True:
-            try:
-                await self._journal.end(end)
-                return
-            except JournalFullError as fault:
-                log.error("end_not_journaled", error=str(fault))
-                await asyncio.sleep(1)
 
     def _forget(self, key: Key) -> None:
         self._live.pop(key, None)
@@ -176,13 +179,11 @@ class Supervisor:
     async def _on_cancel(self, message: Message) -> bytes:
         order = decode(CancelOrder, message.data)
         key = (order.step, order.attempt)
+        if key in self._taking:
+            self._early_stops[key] = order
+        reply = await self._standing(order)
         execution = self._live.get(key)
-        if execution is None:
-            if key in self._taking:
-                self._early_stops[key] = order
-            reply = await self._standing(order)
-            execution = self._live.get(key)
-        if execution is not None:
+        if execution is not None and execution.ref.token == order.token:
             _stop(execution, order)
             reply = StandingReply(standing=AttemptStanding.STOPPING)
         return reply.encode()
@@ -192,10 +193,13 @@ class Supervisor:
 
     async def _standing(self, order: CancelOrder | QueryOrder) -> StandingReply:
         execution = self._live.get((order.step, order.attempt))
-        if execution is not None:
+        if execution is not None and execution.ref.token == order.token:
             stopping = execution.stopping.is_set()
             return StandingReply(standing=AttemptStanding.STOPPING if stopping else AttemptStanding.RUNNING)
         entry = await self._journal.standing(order.run, order.step, order.attempt, order.token)
+        if entry.token != order.token:
+            # Known under another token, so a start under this one is stale: it never was and never will be.
+            return StandingReply(standing=AttemptStanding.NEVER)
         return StandingReply(standing=_STANDINGS[entry.state], end=entry.finish)
 
     async def _on_drain(self, message: Message) -> bytes:
@@ -218,7 +222,7 @@ class Supervisor:
         """The agent stops: bring every attempt down as lost, and wait ``patience`` seconds for their ends. What does
         not end in that time stands in the journal, and the next start looks after it.
         """
-        self.closed = "the agent is stopping"
+        self.stopping = True
         for execution in self._live.values():
             execution.stop(StepResult.LOST, "agent_stopped", min(1.0, patience / 3))
         tasks = list(self._tasks.values())

@@ -6,6 +6,7 @@ After a fault nothing new is sent until all in flight are settled; then it goes 
 
 import asyncio
 import random
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ import structlog
 
 from proctor_agent.spool import AttemptSpool, Place
 from proctor_common.bus import Bus, BusError, BusUnavailable, StreamRefused, TooLarge
+from proctor_common.messages.base import BadMessage
 from proctor_common.messages.log import Chunk, decode_chunk, message_id
-from proctor_common.states import GapReason
+from proctor_common.states import GapReason, Source
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +54,7 @@ class Window:
         self._on_disk: Place | None = None
         self._next_on_disk = 0
         self._last = 0
+        self._line = 1
         self._fault: BusError | None = None
         self._away = False
         self._wake = asyncio.Event()
@@ -136,13 +139,30 @@ class Window:
     def _refill(self) -> None:
         """Take chunks that are in the spool only into memory."""
         while self._on_disk is not None and self._memory < MEMORY_BYTES // 2:
-            payload, after = self._spool.read(self._on_disk)
+            try:
+                payload, after = self._spool.read(self._on_disk)
+                chunk = decode_chunk(payload)
+            except (LookupError, OSError, BadMessage) as fault:
+                log.error("spool_not_readable", step=self._step, attempt=self._attempt, error=str(fault))
+                self._say_lost(self._last)
+                self._on_disk = None
+                return
+            # Chunks that found no room on disk, and what a torn segment lost, are missing in what a former instance
+            # left: a hole in the numbers would keep every viewer waiting.
+            self._say_lost(chunk.seq - 1)
             # The place of a frame at a segment's end is told by the next segment; acknowledging needs the real one.
             place = Place(after.segment, after.offset - len(payload) - 4)
-            self._hold(_Entry(self._next_on_disk, payload, place))
-            done = self._next_on_disk >= self._last
-            self._on_disk = None if done else after
-            self._next_on_disk += 1
+            self._hold(_Entry(chunk.seq, payload, place))
+            self._line = chunk.first_line
+            self._next_on_disk = chunk.seq + 1
+            self._on_disk = None if chunk.seq >= self._last else after
+
+    def _say_lost(self, last: int) -> None:
+        """A gap in the place of each chunk from the next one to ``last``."""
+        for seq in range(self._next_on_disk, last + 1):
+            gap = Chunk(seq, self._line, time.time(), Source.SYSTEM, b"", GapReason.LOST)
+            self._hold(_Entry(seq, gap.encode(), None))
+        self._next_on_disk = max(self._next_on_disk, last + 1)
 
     def _send(self, entry: _Entry) -> None:
         self._flying.append(entry)
@@ -165,15 +185,16 @@ class Window:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._fault = self._fault or BusUnavailable(f"not sent: {task.exception()}")
-        last: _Entry | None = None
+        gone: list[_Entry] = []
         while self._flying and self._flying[0].stored:
-            last = self._flying.popleft()
-            self._memory -= len(last.payload)
-        if last is not None:
+            gone.append(self._flying.popleft())
+            self._memory -= len(gone[-1].payload)
+        if gone:
             self._away = False
-            if last.place is not None:
-                self._spool.acknowledge(last.place, len(last.payload))
             self._changed.set()
+            stored = next((entry for entry in reversed(gone) if entry.place is not None), None)
+            if stored is not None and stored.place is not None:
+                self._spool.acknowledge(stored.place, len(stored.payload))
         self._wake.set()
 
     async def _settle(self) -> None:
