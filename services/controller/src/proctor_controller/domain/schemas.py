@@ -167,6 +167,16 @@ def _missing(error: ValidationError) -> str:
     return next((repr(name) for name in names if error.message.startswith(repr(name))), "a member")
 
 
+def _deepest(error: ValidationError) -> ValidationError:
+    """Of a choice of forms: the fault inside the one form that fits so far, else the choice itself."""
+    while error.validator in {"anyOf", "oneOf"}:
+        inside = [each for each in error.context or () if each.relative_path]
+        if not inside or len({each.schema_path[0] for each in inside}) > 1:
+            return error
+        error = inside[0]
+    return error
+
+
 def check_schema(schema: Mapping[str, Any]) -> None:
     """Whether parameters can be checked against it at all. Raises BadSchema."""
     _validator(json.dumps(schema, sort_keys=True))
@@ -180,7 +190,8 @@ def find_faults(schema: Mapping[str, Any], value: Any, root: str) -> list[Fault]
     validator = _validator(json.dumps(schema, sort_keys=True))
     found: list[Fault] = []
     try:
-        for error in validator.iter_errors(value):
+        for each in validator.iter_errors(value):
+            error = _deepest(each)
             found.append(fault(_message(error), dotted(error.absolute_path, root)))
             if len(found) >= MAX_FAULTS:
                 break
