@@ -126,9 +126,9 @@ class Agent:
 class Control:
     """The api's side of the controllers, and agents that join through it."""
 
-    def __init__(self, nats: SecureNats, database: Database, bus: Bus, *, patience: float = 10.0) -> None:
+    def __init__(self, url: str, database: Database, bus: Bus, *, patience: float = 10.0) -> None:
         self.patience = patience
-        self.nats = nats
+        self.url = url
         self.database = database
         self.bus = bus
 
@@ -173,17 +173,19 @@ async def controller(settings: ControllerSettings) -> AsyncIterator[Stop]:
             await asyncio.wait_for(task, 15)
 
 
-def api_options(nats: SecureNats) -> BusOptions:
-    return BusOptions(
-        servers=(nats.url,), name="api", inbox_prefix=subjects.inbox_prefix("api"), nkey_seed=nats.api.seed
-    )
+def api_options(url: str, seed: str, *, ca_file: str | None = None) -> BusOptions:
+    inbox = subjects.inbox_prefix("api")
+    return BusOptions(servers=(url,), name="api", inbox_prefix=inbox, nkey_seed=seed, ca_file=ca_file)
 
 
 @asynccontextmanager
 async def control(nats: SecureNats, database: Database, **changes: Any) -> AsyncIterator[Control]:
     """One controller in this process and the api's connection to it, when it answers."""
-    async with controller(controller_settings(nats, database, **changes)), Bus(api_options(nats)) as bus:
-        made = Control(nats, database, bus)
+    async with (
+        controller(controller_settings(nats, database, **changes)),
+        Bus(api_options(nats.url, nats.api.seed)) as bus,
+    ):
+        made = Control(nats.url, database, bus)
         await until_ready(made)
         yield made
 

@@ -39,8 +39,8 @@ def start(processes: Processes, name: str, env: dict[str, str], *args: str | Pat
 
 @asynccontextmanager
 async def calls(nats: SecureNats, database: Database) -> AsyncIterator[Control]:
-    async with Bus(api_options(nats)) as bus:
-        made = Control(nats, database, bus, patience=0.5)
+    async with Bus(api_options(nats.url, nats.api.seed)) as bus:
+        made = Control(nats.url, database, bus, patience=0.5)
         await until_ready(made)
         yield made
 

@@ -61,13 +61,13 @@ async def test_an_agent_speaks_for_itself_alone(here: Control) -> None:
                 await bus.subscribe(subject, lambda _: None)
 
 
-async def test_an_agent_answers_orders(here: Control) -> None:
+async def test_an_agent_answers_orders(here: Control, secure_nats: SecureNats) -> None:
     agent = await here.join("node-1")
 
     async def answer(message: Message) -> bytes:
         return b"answer to " + message.data
 
-    seed = here.nats.controller.seed
+    seed = secure_nats.controller.seed
     async with (
         agent.connect() as bus,
         Bus(agent.options(name="a controller", nkey_seed=seed, inbox_prefix="_INBOX_ctl")) as ordering,

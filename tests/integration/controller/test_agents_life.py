@@ -389,9 +389,9 @@ async def test_a_call_that_is_none_gets_an_answer(here: Control) -> None:
         assert json.loads(reply[1:])["code"] == "bad_request"
 
 
-async def test_keys_are_not_shown(here: Control) -> None:
+async def test_keys_are_not_shown(here: Control, secure_nats: SecureNats) -> None:
     key = new_key()
     await here.join("node-1", key=key)
     shown = json.dumps(await here.call("agent.get", {"agent": "node-1"}))
     assert key.seed not in shown
-    assert here.nats.account.seed not in here.database.psql("SELECT * FROM control.audit")
+    assert secure_nats.account.seed not in here.database.psql("SELECT * FROM control.audit")
