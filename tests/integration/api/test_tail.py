@@ -176,7 +176,10 @@ async def test_chunks_of_an_agent_that_never_held_the_attempt_are_not_shown(
 
 async def test_an_attempt_that_begins_while_the_tail_is_open_is_shown(api: Api, run: FakeRun) -> None:
     async with tailing(api, run) as socket:
-        await asyncio.sleep(0)
+        asked = api.world.asked
+        await eventually(
+            lambda: len(asked.get("run.log_index", [])) >= 2, what="the viewer to have a record without it"
+        )
         # No announcement: the chunk itself must make the tail look at the record.
         late = api.world.begin(run, "late")
         await api.world.write(run, late, "hello\n")
