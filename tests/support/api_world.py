@@ -2,13 +2,17 @@
 log chunks as agents write them."""
 
 import asyncio
+import ssl
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
+from proctor_api.main import serve
 from proctor_api.settings import ApiSettings
 from proctor_common import subjects
 from proctor_common.bus import Bus, Message
@@ -27,9 +31,11 @@ from proctor_common.messages.views import (
     RunView,
     StepView,
 )
+from proctor_common.service import Stop
 from proctor_common.states import AgentState, RunResult, RunState, Source, StepResult, StepState
 from support.nats import NatsAccount
 from support.postgres import Database
+from support.wait import eventually
 
 FIRST_TOKEN = "prt_first-token-of-the-tests-0123456789abcdef"
 
@@ -336,7 +342,22 @@ def agent(host: str = "local-1", number: int = 1, **changes: Any) -> AgentView:
     return AgentView.model_validate({**values, **changes})
 
 
-async def settle() -> None:
-    """Let what is ready run."""
-    for _ in range(3):
-        await asyncio.sleep(0)
+@asynccontextmanager
+async def running(settings: ApiSettings, trust: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+    """The service in this process, until the block ends."""
+    stop = Stop()
+    task = asyncio.create_task(serve(settings, stop))
+
+    async def ready() -> bool:
+        if task.done():
+            task.result()
+        async with httpx.AsyncClient(verify=trust or True) as http:
+            scheme = "https" if trust is not None else "http"
+            return (await http.get(f"{scheme}://{settings.http}/healthz")).status_code == 200
+
+    await eventually(ready, 15, "the api to answer", retry_on=(httpx.HTTPError,))
+    try:
+        yield
+    finally:
+        stop.ask("test over")
+        await asyncio.wait_for(task, 10)

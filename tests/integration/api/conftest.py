@@ -1,23 +1,19 @@
 """A whole api on a free port over real NATS and PostgreSQL; a responder stands in the controllers' place."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
 
-from proctor_api.main import serve
 from proctor_api.settings import ApiSettings
 from proctor_common.bus import Bus, BusOptions
 from proctor_common.bus.streams import log_stream
-from proctor_common.service import Stop
-from support.api_world import FIRST_TOKEN, Api, World
+from support.api_world import FIRST_TOKEN, Api, World, running
 from support.nats import NatsAccount
 from support.postgres import Database, PostgresServer
 from support.processes import free_port
-from support.wait import eventually
 
 
 @pytest.fixture
@@ -50,26 +46,6 @@ def migrated(postgres: PostgresServer) -> Any:
     made = postgres.create_database(postgres.template("api", prepare))
     yield made
     postgres.drop_database(made)
-
-
-@asynccontextmanager
-async def running(settings: ApiSettings) -> AsyncIterator[None]:
-    """The service in this process, until the block ends."""
-    stop = Stop()
-    task = asyncio.create_task(serve(settings, stop))
-
-    async def ready() -> bool:
-        if task.done():
-            task.result()
-        async with httpx.AsyncClient() as http:
-            return (await http.get(f"http://{settings.http}/healthz")).status_code == 200
-
-    await eventually(ready, 15, "the api to answer", retry_on=(httpx.HTTPError,))
-    try:
-        yield
-    finally:
-        stop.ask("test over")
-        await asyncio.wait_for(task, 10)
 
 
 @pytest.fixture

@@ -150,14 +150,14 @@ async def test_a_session_through_its_cookie(api: Api) -> None:
     api.http.cookies.clear()
     with_cookie = {"Cookie": f"proctor_session={value}"}
     assert (await api.http.get("/v1/agents", headers=with_cookie)).status_code == 200
-    post = {"json": {"name": "x", "role": "viewer"}}
+    wanted = {"name": "x", "role": "viewer"}
     for origin in (None, "https://evil.example", "null"):
         foreign = {**with_cookie, **({} if origin is None else {"Origin": origin})}
-        assert (await api.http.post("/v1/tokens", headers=foreign, **post)).status_code == 403, origin
+        assert (await api.http.post("/v1/tokens", headers=foreign, json=wanted)).status_code == 403, origin
         code = await close_code(f"{api.ws}/v1/events", foreign)
         assert code == 4403, origin
     own = {**with_cookie, "Origin": api.url}
-    assert (await api.http.post("/v1/tokens", headers=own, **post)).status_code == 201
+    assert (await api.http.post("/v1/tokens", headers=own, json=wanted)).status_code == 201
     async with connect(f"{api.ws}/v1/events", additional_headers=own):
         pass
     assert (await api.http.delete("/v1/session", headers=own)).status_code == 204

@@ -86,6 +86,21 @@ async def test_a_change_that_was_not_announced_comes_with_the_next_one_and_none_
         assert [f["seq"] for f in await take(socket, 4)] == [1, 2, 3, 4]
 
 
+async def test_changes_of_which_nothing_was_announced_come_too(start_api: Any) -> None:
+    api: Api = await start_api(record_check=0.3)
+    world = api.world
+    known, silent = world.add_run(), world.add_run()
+    async with connect(f"{api.ws}/v1/events", additional_headers=api.headers()) as socket:
+        await ready(api, socket)
+        await world.announce(known, world.event(known, "running"))
+        await take(socket, 1)
+        for state in ("queued", "running", "finished"):
+            world.event(silent, state)
+        assert [(f["run"], f["to"]) for f in await take(socket, 3)] == [
+            (silent.id, state) for state in ("queued", "running", "finished")
+        ]
+
+
 async def test_a_bad_cursor_is_4400(api: Api) -> None:
     run = api.world.add_run()
     for path in ("/v1/events", f"/v1/runs/{run.id}/events"):

@@ -33,7 +33,7 @@ class Service:
         self.config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
 
     def start(self, **options: Any) -> Child:
-        argv = [VENV_BIN / "python", "-m", "proctor_api", "--config", self.config]
+        argv: list[str | Path] = [VENV_BIN / "python", "-m", "proctor_api", "--config", self.config]
         return self.processes.start(argv, name="api", **options)
 
     async def ready(self, child: Child) -> None:

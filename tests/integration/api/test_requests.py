@@ -171,8 +171,9 @@ async def test_a_question_without_an_answer_is_sent_again_and_starts_nothing_twi
     api.world.silent.add("case.submit")
     answer = await api.call("POST", "/v1/testcases", json=CASE)
     assert (answer.status_code, answer.json()["code"]) == (503, "bus_unavailable")
-    first, second = api.world.asked["case.submit"]
-    assert first.body["run"] == second.body["run"]
+    asked = api.world.asked["case.submit"]
+    assert len(asked) > 1
+    assert len({call.body["run"] for call in asked}) == 1
 
 
 async def test_the_same_key_starts_once_and_answers_twice(api: Api) -> None:

@@ -1,6 +1,7 @@
 """Chunks into order: each once, by seq, whatever the stream holds twice or late, from any cursor."""
 
 import random
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ BOUND = binding("r", None)
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def record(chunks: dict[int, int | None], *, finished: bool = True, lines: int | None = None) -> Record:
+def record(chunks: Mapping[int, int | None], *, finished: bool = True, lines: int | None = None) -> Record:
     """A run with attempts 1, 2, …; ``chunks``: how many each has (None: not known)."""
     attempts = [
         AttemptLog(

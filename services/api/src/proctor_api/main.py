@@ -17,7 +17,7 @@ from proctor_api.logs.feeds import Feeds, Pace
 from proctor_api.middleware import Frame
 from proctor_api.migrations import CHAIN
 from proctor_api.routes import ALL_ROUTERS, SOCKETS, openapi
-from proctor_api.settings import ApiSettings
+from proctor_api.settings import ApiSettings, split_address
 from proctor_api.store.keys import KeyStore
 from proctor_api.store.tokens import TokenStore
 from proctor_api.watch import Watch
@@ -127,9 +127,11 @@ async def serve(settings: ApiSettings, stop: Stop) -> None:
         stack.callback(listening.close)
         context = await make_context(settings, stack)
         http = server.make_server(make_app(context), settings)
+        if settings.metrics_http is not None:
+            stack.callback(server.serve_metrics(split_address(settings.metrics_http), context.registry))
         background = await stack.enter_async_context(Background(stop))
         background.start("watch", context.watch.run())
-        background.start("heal", context.watch.heal())
+        background.start("heal", context.watch.heal(settings.record_check))
         background.start("token uses", _note_uses(context, stop))
         background.start("sweep", _sweep(context, stop))
         log.info("listening", http=settings.http, tls=settings.tls)

@@ -5,11 +5,12 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, start_http_server
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from proctor_api.settings import ApiSettings
@@ -80,6 +81,21 @@ def _resolves(host: str, family: int) -> bool:
         return bool(socket.getaddrinfo(host, None, family, socket.SOCK_STREAM))
     except (socket.gaierror, UnicodeError):
         return False
+
+
+def serve_metrics(address: tuple[str, int], registry: CollectorRegistry) -> Callable[[], None]:
+    """Serve the figures in a thread of their own; what is given back ends it. Raises StartError."""
+    try:
+        http, thread = start_http_server(address[1], address[0], registry)
+    except OSError as fault:
+        raise StartError(f"cannot serve metrics on {address[0]}:{address[1]}: {fault.strerror or fault}") from fault
+
+    def end() -> None:
+        http.shutdown()
+        http.server_close()
+        thread.join(2)
+
+    return end
 
 
 def make_server(app: FastAPI, settings: ApiSettings) -> Server:

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 Listener = Callable[[RunChanged], None]
 WAITING = 1000
 REMEMBERED = 10_000
-HEAL_SECONDS = 10.0
+MOST_PAGES = 20
 
 
 class Subscriber:
@@ -118,23 +118,32 @@ class Watch:
             except ProctorError as fault:
                 log.warning("events_not_read", run=change.run, error=fault.message)
 
-    async def heal(self) -> None:
-        """Ask for events that were not announced, until cancelled."""
+    async def heal(self, every: float) -> None:
+        """Ask each ``every`` seconds for events that were not announced, until cancelled.
+
+        What is asked for is what has come since the last time but one, so that an event whose number was drawn
+        early and committed late is found too.
+        """
         asked = 0
         while True:
             before = self._newest
-            await asyncio.sleep(HEAL_SECONDS)
-            if not self._subscribers or not asked:
-                asked = before
-                continue
-            try:
-                page = await self._controllers.view(EventPage, "run.events", SELF, EventList(after=asked))
-                for event in page.items:
-                    if event.seq > self._seen.get(event.run, (0, None))[0]:
-                        await self._hand_on(event.run, await self.group_of(event.run), [event])
-            except ProctorError as fault:
-                log.warning("events_not_read", error=fault.message)
+            await asyncio.sleep(every)
+            if self._subscribers and asked:
+                try:
+                    await self._read_from(asked)
+                except ProctorError as fault:
+                    log.warning("events_not_read", error=fault.message)
             asked = before
+
+    async def _read_from(self, cursor: int) -> None:
+        for _ in range(MOST_PAGES):
+            page = await self._controllers.view(EventPage, "run.events", SELF, EventList(after=cursor))
+            for event in page.items:
+                if event.seq > self._seen.get(event.run, (0, None))[0]:
+                    await self._hand_on(event.run, await self.group_of(event.run), [event])
+            if page.next is None or not page.next.isdecimal() or int(page.next) <= cursor:
+                return
+            cursor = int(page.next)
 
     async def _hand_on(self, run: str, group: str | None, events: list[EventView]) -> None:
         last = self._seen.get(run, (0, None))[0]
