@@ -64,7 +64,7 @@ async def eventually(
 
 
 def eventually_sync(
-    predicate: Callable[[], T],
+    predicate: Callable[[], T | None],
     timeout: float = 10.0,
     what: str = "",
     *,
