@@ -40,6 +40,7 @@ import asyncio
 import time
 
 from proctor_agent.plugin import Context, Plugin, Secret, method
+from proctor_common.states import Source
 
 
 class Trial(Plugin):
@@ -52,7 +53,7 @@ class Trial(Plugin):
     @method(description="writes bytes, cut where it is told")
     async def write(self, context: Context, pieces: list[str]) -> None:
         for piece in pieces:
-            await context._attempt.write("stdout", bytes.fromhex(piece))
+            await context._attempt.write(Source.STDOUT, bytes.fromhex(piece))
             await asyncio.sleep(0.005)
 
     @method(description="shows its secret wherever it can")
@@ -89,7 +90,7 @@ def install_trial(folder: Path) -> Path:
 
 class AgentWorld:
     """What the agent said is kept: ``beats``, ``registrations``, ``ends`` (every copy). What it is told: ``confirming``
-    (confirm each end that arrived), ``unwanted``.
+    (confirm each end that arrived), ``unwanted``, ``draining``, ``refusing`` (why), the time (``clock_offset``).
     """
 
     def __init__(self, url: str, folder: Path, ssh: SshTarget) -> None:
@@ -106,6 +107,9 @@ class AgentWorld:
         self.ends: list[StepFinished] = []
         self.confirming = True
         self.unwanted: list[AttemptRef] = []
+        self.draining = False
+        self.refusing = ""
+        self.clock_offset = timedelta(0)
         self.before_end: Callable[[StepFinished], Awaitable[None]] | None = None
         self._bus: Bus | None = None
 
@@ -141,11 +145,18 @@ class AgentWorld:
         self.beaten_at.append(asyncio.get_running_loop().time())
         arrived = {(end.step, end.attempt) for end in self.ends}
         confirmed = [ref for ref in beat.ended if (ref.step, ref.attempt) in arrived] if self.confirming else []
-        return HeartbeatReply(time=datetime.now(UTC), confirmed=confirmed, unwanted=self.unwanted).encode()
+        return HeartbeatReply(
+            time=datetime.now(UTC) + self.clock_offset,
+            confirmed=confirmed,
+            unwanted=self.unwanted,
+            draining=self.draining,
+            refused=self.refusing,
+        ).encode()
 
     async def _on_registration(self, message: Message) -> bytes:
         self.registrations.append(decode(Registration, message.data))
-        return RegistrationReply(agent=self.agent, host="lab", number=1, time=datetime.now(UTC)).encode()
+        now = datetime.now(UTC) + self.clock_offset
+        return RegistrationReply(agent=self.agent, host="lab", number=1, time=now, refused=self.refusing).encode()
 
     async def _on_event(self, message: StreamMessage) -> Verdict:
         end = decode(StepFinished, message.data)
@@ -306,4 +317,3 @@ class AgentWorld:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
