@@ -1,11 +1,13 @@
 """The controller's process: migrate, connect, serve, watch; end in the reverse order."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import structlog
 
 from proctor_common import subjects
-from proctor_common.bus import BusError
+from proctor_common.bus import BusError, Message, Subscription
 from proctor_common.bus.streams import event_consumer, event_stream, log_stream
 from proctor_common.probe import serve_probe
 from proctor_common.service import StartError, Stop
@@ -13,6 +15,7 @@ from proctor_controller.context import ProcessContext, open_context
 from proctor_controller.duties.duty import Duty, Work
 from proctor_controller.duties.silence import SilenceSweep
 from proctor_controller.duties.strangers import StrangerSweep
+from proctor_controller.engine.figures import observe_engine
 from proctor_controller.engine.reports import Reports
 from proctor_controller.engine.watchdog import Watchdog
 from proctor_controller.handlers.callout import Callout
@@ -30,6 +33,9 @@ BEATS_AT_ONCE = 1024
 REGISTRATIONS_AT_ONCE = 8
 KNOCKS_AT_ONCE = 64
 STUCK_AFTER = 60.0
+DRAIN_SECONDS = 1.0
+
+Answer = Callable[[Message], Awaitable[bytes | None]]
 
 
 async def run(settings: ControllerSettings, stop: Stop) -> None:
@@ -39,10 +45,13 @@ async def run(settings: ControllerSettings, stop: Stop) -> None:
         if settings.metrics_http is not None:
             stack.enter_context(serve_probe(settings.metrics_http, context.registry, lambda: health(context)))
         await ensure_streams(context)
-        await serve(context)
+        served = await serve(context)
         start_duties(context)
         log.info("controller_ready", replica=context.replica)
         await stop.wait()
+        # Take nothing new, so that it goes to another controller, and bring what was taken to its end.
+        await asyncio.gather(*(each.close() for each in served))
+        await context.engine.tasks.drain(DRAIN_SECONDS)
 
 
 def health(context: ProcessContext) -> str:
@@ -66,23 +75,27 @@ async def ensure_streams(context: ProcessContext) -> None:
         raise StartError(f"cannot make the streams: {fault}") from fault
 
 
-async def serve(context: ProcessContext) -> None:
+async def serve(context: ProcessContext) -> list[Subscription]:
     """Take events; answer calls, heartbeats, registrations and, with an account's key, the servers' questions about
     clients. Each is answered by one of the controllers. Raises StartError.
     """
-    bus, queue = context.bus, subjects.CONTROLLERS
+    bus = context.bus
     beats, registrations, calls = Heartbeats(context), Registrations(context), Calls(context, HANDLERS)
     reports = Reports(context.engine, Forgeries(context).note)
+    observe_engine(context.registry, context.engine, reports)
     context.background.start("events", bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take))
+    answers: list[tuple[str, Answer, int]] = [
+        (subjects.ALL_HEARTBEATS, beats.answer, BEATS_AT_ONCE),
+        (subjects.ALL_REGISTRATIONS, registrations.answer, REGISTRATIONS_AT_ONCE),
+        (subjects.ALL_CALLS, calls.answer, CALLS_AT_ONCE),
+    ]
+    if context.issuer is not None:
+        answers.insert(2, (subjects.AUTH_CALLOUT, Callout(context, context.issuer).answer, KNOCKS_AT_ONCE))
     try:
-        await bus.serve(subjects.ALL_HEARTBEATS, beats.answer, queue=queue, concurrency=BEATS_AT_ONCE)
-        await bus.serve(
-            subjects.ALL_REGISTRATIONS, registrations.answer, queue=queue, concurrency=REGISTRATIONS_AT_ONCE
-        )
-        if context.issuer is not None:
-            callout = Callout(context, context.issuer)
-            await bus.serve(subjects.AUTH_CALLOUT, callout.answer, queue=queue, concurrency=KNOCKS_AT_ONCE)
-        await bus.serve(subjects.ALL_CALLS, calls.answer, queue=queue, concurrency=CALLS_AT_ONCE)
+        return [
+            await bus.serve(subject, answer, queue=subjects.CONTROLLERS, concurrency=limit)
+            for subject, answer, limit in answers
+        ]
     except BusError as fault:
         raise StartError(f"cannot serve on the bus: {fault}") from fault
 
