@@ -12,7 +12,11 @@ TIMEOUT = 5.0
 
 
 class NoAnswer(Exception):
-    """The api is not there (yet), or said something else than asked for."""
+    """The api is not there (yet), or said something else than asked for; ``status``: what it said, 0 for nothing."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class LocalApi:
         while True:
             status, page = self._ask("GET", f"/v1/agents?limit=1000{cursor}")
             if status != 200:
-                raise NoAnswer(_told(status, page))
+                raise NoAnswer(_told(status, page), status)
             found.update({agent["host"]: agent for agent in page["items"]})
             if not page.get("next"):
                 return found
@@ -47,7 +51,7 @@ class LocalApi:
         """A join token for the host. Raises NoAnswer."""
         status, answer = self._ask("POST", "/v1/agents/enrolments", {"host": host, "groups": [], "labels": {}})
         if status not in {200, 201, 202}:
-            raise NoAnswer(_told(status, answer))
+            raise NoAnswer(_told(status, answer), status)
         return str(answer["token"])
 
     def _ask(self, verb: str, path: str, body: Any = None) -> tuple[int, Any]:

@@ -50,6 +50,16 @@ class DataDir:
         """What is true of this life only: ports, children."""
         return self.root / "run"
 
+    @property
+    def children(self) -> Path:
+        """The record of the launcher's children."""
+        return self.run / "children.json"
+
+    @property
+    def mark(self) -> str:
+        """What the commands of the loopback SSH server carry in their environment."""
+        return str(self.root)
+
     def agent(self, host: str) -> Path:
         """An agent's settings, identity, journal and spool."""
         return self.root / "agents" / host

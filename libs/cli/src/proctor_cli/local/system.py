@@ -41,6 +41,12 @@ class Options:
     announce: bool = True
 
 
+def clear_way(data: DataDir) -> None:
+    """End what a killed launcher left, so that its ports are free. For use in a thread."""
+    Record(data.children).end_former()
+    kill_marked(data.mark)
+
+
 class LocalSystem:
     """Everything that runs. Use :meth:`bring_up`, then wait for :meth:`failed`, and :meth:`bring_down` at the end."""
 
@@ -55,7 +61,7 @@ class LocalSystem:
         ports = private_ports(data.run / "ports.json", ("nats", "ssh"))
         self._nats_port, self._ssh_port = ports["nats"], ports["ssh"]
         self._postgres = find_postgres(data)
-        self._record = Record(data.run / "children.json")
+        self._record = Record(data.children)
         self._supervisor = Supervisor(say)
         self._sshd: Any = None
         scheme = "http" if self.http.is_loopback else "https"
@@ -65,14 +71,13 @@ class LocalSystem:
         self.api = LocalApi(self.url, self.token, self._ca)
         self.pointer = Pointer(self.url, self.token, self._ca, data.root)
         self._target = target_in(data.ssh, self._ssh_port)
-        self._mark = str(data.root)
+        self._mark = data.mark
 
     def _make_identities(self) -> Identities:
         return make_identities(self._data.secrets, [] if self.http.is_loopback else [self.http.host])
 
     async def bring_up(self) -> None:
         """Start everything; returns when it is ready. Raises CommandFault."""
-        await asyncio.to_thread(self._clear_way)
         supervisor, data = self._supervisor, self._data
         nats_child = nats.nats_spec(data, self.identities, self._nats_port)
         supervisor.add(nats_child, self._care(nats_child, lambda _: nats.greets(self._nats_port)), stop_after=NATS)
@@ -107,10 +112,6 @@ class LocalSystem:
         if self._sshd is not None:
             await self._sshd.close()
         self._record.clear()
-
-    def _clear_way(self) -> None:
-        self._record.end_former()
-        kill_marked(self._mark)
 
     def _care(
         self,
@@ -186,7 +187,10 @@ class LocalSystem:
             nonlocal agents
             try:
                 agents = await asyncio.to_thread(self.api.agents)
-            except NoAnswer:
+            except NoAnswer as fault:
+                if fault.status in {401, 403}:
+                    token = self.identities.admin_token
+                    raise GivenUp(f"the api does not take the token in {token}: {fault}") from None
                 return False
             return True
 

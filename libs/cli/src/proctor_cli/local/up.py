@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from proctor_cli.faults import CommandFault
 from proctor_cli.local.folders import DataDir, hold, open_data_dir
 from proctor_cli.local.supervisor import Say
-from proctor_cli.local.system import LocalSystem, Options
+from proctor_cli.local.system import LocalSystem, Options, clear_way
 
 OnReady = Callable[[LocalSystem], Awaitable[int]]
 
@@ -35,6 +35,7 @@ async def _run(options: Options, data: DataDir, on_ready: OnReady | None, say: S
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked.set)
+    await asyncio.to_thread(clear_way, data)
     system = LocalSystem(options, data, say)
     work = loop.create_task(_bring_up(system, on_ready, say), name="bring up")
     watch = loop.create_task(system.failed(), name="watch")
