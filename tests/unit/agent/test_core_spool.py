@@ -26,7 +26,7 @@ def fill(spool: AttemptSpool, count: int, data: bytes = b"line\n") -> list[tuple
 
 
 def read_all(spool: AttemptSpool, place: Place) -> list[bytes]:
-    found = []
+    found: list[bytes] = []
     while True:
         try:
             one, place = spool.read(place)

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import sqlite3
-from collections.abc import Callable
 
 import structlog
 
@@ -29,13 +28,12 @@ class Ends:
         self._spool = spool
         self._republish = republish
         self._open: dict[tuple[str, int], StepFinished] = {}
-        self.changed: Callable[[], None] = lambda: None
-        """Called whenever ``unconfirmed`` has changed."""
 
     @property
     def unconfirmed(self) -> tuple[AttemptRef, ...]:
-        """The ends that wait for their confirmation."""
-        return tuple(AttemptRef(step=e.step, attempt=e.attempt, token=e.token) for e in self._open.values())
+        """The ends that wait for their confirmation; may be read in another thread."""
+        ends = list(self._open.values())
+        return tuple(AttemptRef(step=e.step, attempt=e.attempt, token=e.token) for e in ends)
 
     def get(self, step: str, attempt: int) -> StepFinished | None:
         """The unconfirmed end of an attempt."""
@@ -54,7 +52,6 @@ class Ends:
     async def publish(self, end: StepFinished) -> None:
         """Publish an end that stands in the journal; tried until the stream has it or it is confirmed otherwise."""
         self._open[(end.step, end.attempt)] = end
-        self.changed()
         pause = 0.05
         while (end.step, end.attempt) in self._open:
             if await self._append(end, f"{end.step}.{end.attempt}:end"):
@@ -82,7 +79,6 @@ class Ends:
         for step, attempt in ends:
             self._open.pop((step, attempt), None)
             self._spool.forget(step, attempt)
-        self.changed()
 
     async def _append(self, end: StepFinished, msg_id: str | None) -> bool:
         subject = subjects.event(self._agent, end.step, end.attempt)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sqlite3
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Execution:
         self._default_target = context.default_target
         self._folder = context.folder
         self._asked: _StopAsked | None = None
+        self._method: asyncio.Task[Outcome] | None = None
         self._targets: set[str] = set()
 
     # -- the protocol Attempt -------------------------------------------------------------------------------------
@@ -87,8 +89,9 @@ class Execution:
     # -- its life -------------------------------------------------------------------------------------------------
 
     def stop(self, result: StepResult, reason: str, grace_s: float) -> None:
-        """Ask for the end; the first to ask decides what it is called."""
-        if self._asked is None:
+        """Ask for the end; the first to ask decides what it is called. A method that has ended has its own end."""
+        ended = self._method is not None and self._method.done()
+        if self._asked is None and not ended:
             self._asked = _StopAsked(result, reason, grace_s)
             self.stopping.set()
 
@@ -100,23 +103,33 @@ class Execution:
             self.deadline,
             lambda: self.stop(StepResult.TIMED_OUT, f"timed out after {order.timeout_s:g} s", order.grace_s),
         )
-        method = asyncio.create_task(self._call(), name=f"method {self.marker}")
-        stopping = asyncio.create_task(self.stopping.wait())
         tree_gone = None
         try:
-            await asyncio.wait({method, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if self._asked is not None and not method.done():
+            if self._asked is None:
+                await self._run_method()
+            if self._asked is not None:
                 self._ship.say(f"proctor: stopping: {self._asked.reason}")
-                tree_gone = await self._bring_down(method, self._asked.grace_s)
+                tree_gone = await self._bring_down(self._asked.grace_s)
                 outcome = Outcome(self._asked.result, reason=self._asked.reason)
             else:
-                outcome = method.result()
+                outcome = self._own_outcome()
         finally:
             timer.cancel()
-            stopping.cancel()
-            method.cancel()
-            if (self._folder / self.marker).exists():
-                await asyncio.to_thread(shutil.rmtree, self._folder / self.marker, ignore_errors=True)
+            if self._method is not None:
+                self._method.cancel()
+        if (self._folder / self.marker).exists():
+            await asyncio.to_thread(shutil.rmtree, self._folder / self.marker, ignore_errors=True)
+        return await self._end(outcome, started_at, tree_gone)
+
+    async def give_up(self, started_at: datetime, fault: Exception) -> StepFinished:
+        """The end of an attempt that this agent itself has spoiled."""
+        text = self._redactor.text("".join(traceback.format_exception(fault)))
+        log.error("attempt_spoiled", attempt=self.marker, trace=text)
+        self._ship.say("proctor: a fault of the agent ends this step; its log says which")
+        return await self._end(_error("agent_fault", f"{type(fault).__name__}: {_said(fault)}"), started_at, None)
+
+    async def _end(self, outcome: Outcome, started_at: datetime, tree_gone: bool | None) -> StepFinished:
+        order = self.order
         totals = await self._ship.finish()
         return StepFinished(
             run=order.run,
@@ -124,7 +137,7 @@ class Execution:
             attempt=order.attempt,
             token=order.token,
             result=outcome.result,
-            reason=shorten(self._redactor.text(outcome.reason), MAX_REASON),
+            reason=shorten(self._redactor.extract(outcome.reason), MAX_REASON),
             exit_code=outcome.exit_code,
             output=fit(self._redactor.document(outcome.output)),
             error=self._masked(outcome.error),
@@ -135,32 +148,49 @@ class Execution:
             tree_gone=tree_gone,
         )
 
+    async def _run_method(self) -> None:
+        """Let the method run until it ends or its end is asked for."""
+        self._method = asyncio.create_task(self._call(), name=f"method {self.marker}")
+        stopping = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait({self._method, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+
+    def _own_outcome(self) -> Outcome:
+        """How the method ended by itself."""
+        method = self._method
+        assert method is not None
+        if method.cancelled():
+            return _error("cancelled", f"{self.order.plugin}.{self.order.method} was cancelled from inside")
+        fault = method.exception()
+        return method.result() if fault is None else _error(type(fault).__name__, _said(fault))
+
     async def _call(self) -> Outcome:
         """The method's outcome; whatever it raises is an error of its own, never of the agent's."""
         order = self.order
         try:
             return await self._workbench.call(self, order.plugin, order.method, order.parameters)
-        except asyncio.CancelledError:
-            if self.stopping.is_set():
-                raise
-            return _error("cancelled", f"{order.plugin}.{order.method} was cancelled from inside")
-        except Exception as fault:
+        except (Exception, SystemExit, KeyboardInterrupt) as fault:
             # A plugin is foreign code: what it raises is shown in the step's own log and ends this attempt only.
-            await self._ship.write(Source.SYSTEM, "".join(traceback.format_exception(fault)).encode(errors="replace"))
-            text = str(fault) or type(fault).__name__
-            return _error(type(fault).__name__, text)
+            trace = "".join(traceback.format_exception(fault))
+            await self._ship.write(Source.SYSTEM, trace.encode(errors="replace"))
+            return _error(type(fault).__name__, _said(fault))
 
     def _masked(self, error: MethodError | None) -> MethodError | None:
         if error is None:
             return None
         return MethodError(
-            kind=shorten(self._redactor.text(error.kind), 200),
-            message=shorten(self._redactor.text(error.message), MAX_REASON),
+            kind=shorten(self._redactor.extract(error.kind), 200),
+            message=shorten(self._redactor.extract(error.message), MAX_REASON),
             data=fit(self._redactor.document(error.data), MAX_ERROR_DATA),
         )
 
-    async def _bring_down(self, method: "asyncio.Task[Outcome]", grace_s: float) -> bool | None:
+    async def _bring_down(self, grace_s: float) -> bool | None:
         """Stop what runs on the targets, then the method; whether the tree is gone, None where that is unknown."""
+        method = self._method
+        if method is None:
+            return None
         gone = await self._stop_trees(grace_s)
         await asyncio.wait({method}, timeout=LAST_WORDS)
         if not method.done():
@@ -171,7 +201,8 @@ class Execution:
         if not method.done():
             log.error("method_does_not_end", plugin=self.order.plugin, method=self.order.method)
         elif not method.cancelled() and method.exception() is not None:
-            log.warning("method_failed_while_stopping", error=str(method.exception()))
+            fault = type(method.exception()).__name__
+            log.warning("method_failed_while_stopping", attempt=self.marker, fault=fault)
         return gone
 
     async def _stop_trees(self, grace_s: float) -> bool | None:
@@ -179,7 +210,12 @@ class Execution:
         target = order.target or self._default_target
         if target is not None:
             self._targets.add(target)
-        groups = await self._journal.groups(order.step, order.attempt)
+        try:
+            groups = await self._journal.groups(order.step, order.attempt)
+        except sqlite3.Error as fault:
+            # Without them the marker in the environment still finds the processes.
+            log.error("journal_not_readable", error=str(fault))
+            groups = []
         return await stop_trees(self._workbench, self._targets, groups, self.marker, grace_s)
 
 
@@ -206,3 +242,11 @@ async def stop_trees(
 
 def _error(kind: str, message: str) -> Outcome:
     return Outcome(StepResult.ERROR, reason=message, error=MethodError(kind=kind, message=message))
+
+
+def _said(fault: BaseException) -> str:
+    """What an exception says of itself; its kind where it says nothing, or cannot."""
+    try:
+        return str(fault) or type(fault).__name__
+    except Exception:
+        return type(fault).__name__

@@ -88,7 +88,10 @@ class Heart:
             except BusError as fault:
                 # The connection could not be made at all; once made, the bus heals it by itself.
                 log.warning("heartbeat_has_no_bus", error=str(fault))
-                await asyncio.sleep(self._interval)
+            except Exception:
+                # Without this thread the host is lost: it must outlive any surprise.
+                log.exception("heartbeat_failed")
+            await asyncio.sleep(self._interval)
 
     async def _beat(self, bus: Bus) -> None:
         seen = self._snapshot()

@@ -3,10 +3,12 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 
@@ -35,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 STOP_PATIENCE = 3.0
 STUCK_AFTER = 60.0
+T = TypeVar("T")
 
 
 async def run(settings: AgentSettings, stop: Stop) -> None:
@@ -42,16 +45,20 @@ async def run(settings: AgentSettings, stop: Stop) -> None:
     folder = make_folder(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(only_one(folder))
-        identity = await who_am_i(settings, folder)
+        identity = await _unless_stopped(stop, who_am_i(settings, folder))
+        if identity is None:
+            return
         journal = await open_journal(settings, folder, stack)
         spool = Spool(folder / "spool", limit=settings.spool_limit, attempt_limit=settings.attempt_spool_limit)
         stack.callback(spool.close)
         instance = new_id()
         options = bus_options(settings, folder, identity, instance)
         try:
-            bus = await stack.enter_async_context(Bus(options))
+            bus = await _unless_stopped(stop, stack.enter_async_context(Bus(options)))
         except BusError as fault:
             raise StartError(f"no connection to the bus at {', '.join(options.servers)}: {fault}") from None
+        if bus is None:
+            return
         if settings.metrics_http is not None:
             registry = make_registry()
             observe_bus(registry, bus)
@@ -68,6 +75,19 @@ async def run(settings: AgentSettings, stop: Stop) -> None:
         await leftovers.find()
         process = _Process(settings, context, instance, leftovers)
         await process.live(stack, options, identity, stop)
+
+
+async def _unless_stopped(stop: Stop, work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work gives; None where the end is asked for before it is done."""
+    task = asyncio.create_task(work)
+    asked = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for one in (task, asked):
+            one.cancel()
+        await asyncio.wait({task, asked}, timeout=5)
 
 
 class _Process:
@@ -87,13 +107,12 @@ class _Process:
     async def live(self, stack: AsyncExitStack, options: BusOptions, identity: Identity, stop: Stop) -> None:
         """Take orders until the end is asked for."""
         self._background = await stack.enter_async_context(Background(stop))
-        self._registrar = Registrar(self._context.bus, identity.agent, self.describe, self._supervisor.set_clock)
+        self._registrar = Registrar(self._context.bus, identity.agent, self.describe, self._registered)
         self._supervisor.cleaning = bool(self._leftovers.cut_off)
         try:
             await self._supervisor.serve()
         except BusError as fault:
             raise StartError(f"cannot take orders: {fault}") from None
-        self._supervisor.refresh()
         heart = Heart(
             options,
             identity.agent,
@@ -101,7 +120,7 @@ class _Process:
             instance=self._instance,
             slots=self._settings.slots,
             interval=self._settings.heartbeat,
-            snapshot=lambda: self._supervisor.snapshot,
+            snapshot=self._supervisor.snapshot,
             beaten=lambda reply, here: _post(self._loop, self.on_beat, reply, here),
         )
         heart.start()
@@ -118,6 +137,10 @@ class _Process:
         self._supervisor.cleaning = False
         assert self._registrar is not None
         self._registrar.ask()
+
+    def _registered(self, time: datetime, here: float) -> None:
+        self._supervisor.set_clock(time, here)
+        self._supervisor.admit()
 
     def describe(self) -> Registration:
         """What this agent brings now."""
@@ -137,13 +160,15 @@ class _Process:
 
     def on_beat(self, reply: HeartbeatReply, here: float) -> None:
         """Do what a heartbeat's answer asks for; in the main loop."""
+        assert self._registrar is not None
         if reply.refused:
             log.error("heartbeat_refused", reason=reply.refused)
+            self._supervisor.admit(reply.refused)
+            self._registrar.ask()
             return
         self._supervisor.set_clock(reply.time, here)
         self._supervisor.draining = reply.draining
         if reply.register_again:
-            assert self._registrar is not None
             self._registrar.ask()
         if reply.confirmed or reply.unwanted:
             assert self._background is not None
@@ -153,7 +178,6 @@ class _Process:
         if reply.confirmed:
             await self._context.ends.confirm([(ref.step, ref.attempt) for ref in reply.confirmed])
         await self._supervisor.kill_unwanted(list(reply.unwanted))
-        self._supervisor.refresh()
 
 
 async def who_am_i(settings: AgentSettings, folder: Path) -> Identity:

@@ -10,6 +10,8 @@ from typing import Any
 
 MASK = "***"
 _MASK = MASK.encode()
+LIKELY_CUT = 256
+LEAST_EDGE = 4
 LEAST_LINE = 8
 """Lines of a secret of several lines are secrets of their own from this length on."""
 
@@ -41,6 +43,21 @@ class Redactor:
             return value
         return self.data(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
 
+    def extract(self, value: str) -> str:
+        """A text that may be a part of a longer one: where a secret was cut in two at its edge, what is left of it
+        is masked too (from LEAST_EDGE bytes on, in texts so long that they are likely to have been cut).
+        """
+        if not self.needles:
+            return value
+        data = value.encode("utf-8", "surrogatepass")
+        if len(data) < LIKELY_CUT:
+            return self.text(value)
+        head = max(_reaches(data, needle) for needle in self.needles)
+        tail = max(len(data) - _begun(data, needle) for needle in self.needles)
+        tail = tail if tail >= LEAST_EDGE else 0
+        inner = self.data(data[head : len(data) - tail])
+        return ((_MASK if head else b"") + inner + (_MASK if tail else b"")).decode("utf-8", "replace")
+
     def data(self, value: bytes) -> bytes:
         """The bytes with their secrets masked."""
         stream = self.stream()
@@ -54,9 +71,9 @@ class Redactor:
             return value
         match value:
             case str():
-                return self.text(value)
+                return self.extract(value)
             case dict():
-                return {self.text(str(key)): self.document(member) for key, member in value.items()}
+                return {self.extract(str(key)): self.document(member) for key, member in value.items()}
             case list() | tuple():
                 return [self.document(member) for member in value]
             case bool() | None:
@@ -124,6 +141,16 @@ class RedactedStream:
             done = end
         out.append(data[done:keep])
         return b"".join(out)
+
+
+def _reaches(data: bytes, needle: bytes) -> int:
+    """How many bytes at the start of ``data`` are the end of ``needle``, not all of it; 0 for fewer than
+    LEAST_EDGE.
+    """
+    for length in range(min(len(needle) - 1, len(data)), LEAST_EDGE - 1, -1):
+        if data.startswith(needle[-length:]):
+            return length
+    return 0
 
 
 def _begun(data: bytes, needle: bytes) -> int:

@@ -1,9 +1,12 @@
 """Takes the orders of controllers: start, cancel, query, drain. One owned task an attempt."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -32,6 +35,11 @@ from proctor_common.states import StepResult
 log = structlog.get_logger(__name__)
 
 Key = tuple[str, int]
+Handler = Callable[[Message], Awaitable[bytes]]
+MOST_REFS = 2000
+"""Attempts that one heartbeat names; the next ones follow when these are confirmed."""
+ADMISSION_WAIT = 3.0
+"""Seconds that an order waits for this agent's registration before it goes unanswered."""
 _STANDINGS = {
     "accepted": AttemptStanding.RUNNING,
     "ended": AttemptStanding.FINISHED,
@@ -42,7 +50,7 @@ _STANDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a heartbeat says; replaced as a whole, so that another thread may read it at any time."""
+    """What a heartbeat says of the attempts here."""
 
     attempts: tuple[AttemptRef, ...] = ()
     ended: tuple[AttemptRef, ...] = ()
@@ -53,7 +61,6 @@ class Supervisor:
     """All attempts of this agent. Use from its main loop."""
 
     def __init__(self, context: AgentContext, *, slots: int) -> None:
-        self.snapshot = Snapshot()
         self.draining = False
         self.cleaning = False
         """Whether what a former instance left is being cleaned up: no work is taken."""
@@ -69,7 +76,7 @@ class Supervisor:
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._taking: set[Key] = set()
         self._early_stops: dict[Key, CancelOrder] = {}
-        self._ends.changed = self.refresh
+        self._admitted = asyncio.Event()
 
     async def serve(self) -> None:
         """Subscribe to the orders. Raises BusError."""
@@ -80,7 +87,7 @@ class Supervisor:
             "drain": self._on_drain,
         }
         for verb, handler in handlers.items():
-            await self._bus.serve(subjects.order(self._context.agent, verb), handler)
+            await self._bus.serve(subjects.order(self._context.agent, verb), partial(self._answer, handler=handler))
 
     def set_clock(self, controller: datetime, here: float) -> None:
         """Learn the controller's clock: what it said, and what ``time.monotonic`` was in the middle of the exchange."""
@@ -93,23 +100,42 @@ class Supervisor:
         said, then = self._clock
         return said + timedelta(seconds=time.monotonic() - then)
 
-    def refresh(self) -> None:
-        """Renew what the heartbeat says."""
-        self.snapshot = Snapshot(
-            attempts=tuple(execution.ref for execution in self._live.values()),
-            ended=self._ends.unconfirmed,
+    def snapshot(self) -> Snapshot:
+        """What a heartbeat says. May be called in another thread."""
+        return Snapshot(
+            attempts=tuple(execution.ref for execution in list(self._live.values())[:MOST_REFS]),
+            ended=self._ends.unconfirmed[:MOST_REFS],
             spool_bytes=self._context.spool.used,
         )
 
     # -- orders ---------------------------------------------------------------------------------------------------
 
-    async def _on_start(self, message: Message) -> bytes:
+    async def _answer(self, message: Message, handler: Handler) -> bytes | None:
+        """The handler's answer. None, which sends none, while this process is not known to be the agent: another one
+        with the same key may hold the attempts that are asked for.
+        """
+        if not self._admitted.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ADMISSION_WAIT):
+                    await self._admitted.wait()
+        if not self._admitted.is_set():
+            log.warning("order_not_answered", subject=message.subject)
+            return None
         try:
-            order = decode(StartOrder, message.data)
+            return await handler(message)
         except BadMessage as fault:
             log.error("bad_order", subject=message.subject, error=str(fault))
-            return StartReply(answer=StartAnswer.REFUSED, reason=str(fault)).encode()
-        return (await self._start(order)).encode()
+            return None
+
+    def admit(self, refused: str = "") -> None:
+        """The controllers know this process as the agent, or say why they do not."""
+        if refused:
+            self._admitted.clear()
+        else:
+            self._admitted.set()
+
+    async def _on_start(self, message: Message) -> bytes:
+        return (await self._start(decode(StartOrder, message.data))).encode()
 
     async def _start(self, order: StartOrder) -> StartReply:
         key = (order.step, order.attempt)
@@ -118,6 +144,7 @@ class Supervisor:
         try:
             reply, fresh = await self._journal.accept(order, verdict)
             if fresh:
+                # From here on there is an end to report, whatever happens.
                 self._begin(order)
         except JournalFullError as fault:
             reply = StartReply(answer=StartAnswer.BUSY, reason=str(fault))
@@ -159,12 +186,15 @@ class Supervisor:
         task = asyncio.create_task(self._run(execution, ship), name=f"attempt {execution.marker}")
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._forget(key))
-        self.refresh()
 
     async def _run(self, execution: Execution, ship: LogShip) -> None:
         """One attempt: run, journal the end, and publish it when the last chunk is stored."""
+        started_at = self.now()
         async with ship:
-            end = await execution.run(self.now())
+            try:
+                end = await execution.run(started_at)
+            except Exception as fault:
+                end = await execution.give_up(started_at, fault)
             end = end.model_copy(update={"finished_at": self.now()})
             await asyncio.gather(self._ends.keep(end), ship.stored())
         await self._ends.publish(end)
@@ -172,9 +202,9 @@ class Supervisor:
     def _forget(self, key: Key) -> None:
         self._live.pop(key, None)
         task = self._tasks.pop(key)
-        self.refresh()
         if not task.cancelled() and task.exception() is not None:
-            log.error("attempt_failed", step=key[0], attempt=key[1], exc_info=task.exception())
+            # Not its text: it may quote a secret.
+            log.error("attempt_failed", step=key[0], attempt=key[1], fault=type(task.exception()).__name__)
 
     async def _on_cancel(self, message: Message) -> bytes:
         order = decode(CancelOrder, message.data)
@@ -212,10 +242,10 @@ class Supervisor:
         """The controller says that these are not to be here: stop those that live, forget those that ended."""
         for ref in unwanted:
             execution = self._live.get((ref.step, ref.attempt))
-            if execution is not None:
+            if execution is not None and not execution.stopping.is_set():
                 log.warning("attempt_unwanted", step=ref.step, attempt=ref.attempt)
                 execution.stop(StepResult.CANCELLED, "the controller does not know this attempt", 0.0)
-            elif self._ends.get(ref.step, ref.attempt) is not None:
+            elif execution is None and self._ends.get(ref.step, ref.attempt) is not None:
                 await self._ends.confirm([(ref.step, ref.attempt)])
 
     async def stop_all(self, patience: float) -> None:
@@ -223,12 +253,17 @@ class Supervisor:
         not end in that time stands in the journal, and the next start looks after it.
         """
         self.stopping = True
-        for execution in self._live.values():
-            execution.stop(StepResult.LOST, "agent_stopped", min(1.0, patience / 3))
-        tasks = list(self._tasks.values())
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=patience)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        # An order that is being accepted just now still becomes an attempt.
+        while (self._tasks or self._taking) and loop.time() < deadline:
+            for execution in list(self._live.values()):
+                execution.stop(StepResult.LOST, "agent_stopped", min(1.0, patience / 3))
+            if self._tasks:
+                await asyncio.wait(self._tasks.values(), timeout=deadline - loop.time())
+            else:
+                await asyncio.sleep(0.01)
+        late = list(self._tasks.values())
         for task in late:
             task.cancel()
         if late:
