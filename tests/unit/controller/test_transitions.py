@@ -1,8 +1,11 @@
 """The two state machines, word for word as testplan.md has them."""
 
+from pathlib import Path
+
 from proctor_common.states import RunState, StepState
 from proctor_controller.domain.run import RUN_TRANSITIONS
 from proctor_controller.domain.step import STEP_TRANSITIONS
+from proctor_controller.domain.tables import render
 
 RUN = """
 queued: allocating finished
@@ -41,3 +44,8 @@ def test_runs_move_only_as_the_table_says() -> None:
 def test_steps_move_only_as_the_table_says() -> None:
     assert {old.value: {new.value for new in allowed} for old, allowed in STEP_TRANSITIONS.items()} == table(STEP)
     assert set(STEP_TRANSITIONS) == set(StepState)
+
+
+def test_the_page_shows_the_tables_that_the_engine_goes_by() -> None:
+    page = Path(__file__).parents[3] / "docs" / "state-machines.md"
+    assert render() in page.read_text()

@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 MAX_TRIES = 50
 MAX_TURNS = 200
+PLACED_AT_ONCE = 8
 _REMEMBERED = (events.OrderAnswered, events.StepEnded)
 """Events that mostly come right after the former decision about their step."""
 
@@ -72,9 +73,11 @@ class Engine:
         self.seal = seal
         self.settings = settings or EngineSettings()
         self.tasks = Tasks()
+        self.decisions = 0
         self.stale = 0
         self.conflicts = 0
         self.recent = Recent()
+        self._placing = asyncio.Semaphore(PLACED_AT_ONCE)
         self._perform = perform
         self._orders = Orders(self)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -146,6 +149,7 @@ class Engine:
         if saved is None:
             self.conflicts += 1
             return None
+        self.decisions += 1
         self.recent.set_clock(saved.at)
         self.recent.keep(apply(part, decision))
         return saved
@@ -199,7 +203,7 @@ class Engine:
 
     def _place_later(self, run: str, effect: Effect) -> None:
         if isinstance(effect, PlaceStep):
-            self.tasks.start("place", self.place(effect.step))
+            self.tasks.start("place", self._place(effect.step))
 
     def _serve_later(self, run: str, effect: Effect) -> None:
         if isinstance(effect, ServeQueue):
@@ -214,6 +218,11 @@ class Engine:
 
     async def _follow(self, event: events.Event) -> None:
         await self.feed(event)
+
+    async def _place(self, step: str) -> None:
+        # Hundreds of steps can become ready at once; the database's connections are for others too.
+        async with self._placing:
+            await self.place(step)
 
     async def place(self, step: str) -> None:
         """Dispatch a step that has become ready, or let it wait."""

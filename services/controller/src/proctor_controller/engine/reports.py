@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from proctor_common import subjects
-from proctor_common.bus import ACK, TERMINATE, StreamMessage, Verdict
+from proctor_common.bus import ACK, RETRY, TERMINATE, StreamMessage, Verdict
+from proctor_common.errors import ProctorError
 from proctor_common.ids import is_id
 from proctor_common.messages.base import BadMessage, decode
 from proctor_common.messages.events import StepFinished
@@ -16,13 +17,14 @@ from proctor_controller.db.attempts import find_given, keep_evidence
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import Stale
-from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.engine import Contended, Engine
 from proctor_controller.engine.orders import to_end
 
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPT = 2**31 - 1
 MAX_REPORT = 1024 * 1024
+MAX_RETRY = 10.0
 REPORTED = {
     StepResult.PASSED,
     StepResult.FAILED,
@@ -37,7 +39,10 @@ OnForged = Callable[[str], Awaitable[None]]
 
 
 class Reports:
-    """The handler of the durable consumer: a message is acknowledged only after its commit."""
+    """The handler of the durable consumer: a message is acknowledged only after its commit.
+
+    ``unreadable`` and ``forged`` count what was terminated.
+    """
 
     def __init__(self, engine: Engine, on_forged: OnForged | None = None) -> None:
         self._engine = engine
@@ -46,7 +51,7 @@ class Reports:
         self.forged = 0
 
     async def take(self, message: StreamMessage) -> Verdict:
-        """Commit one report. Raises where the database is away: the message then comes again."""
+        """Commit one report; while the database is away it is put back, to come again."""
         origin = subjects.parse_event(message.subject)
         try:
             finished = _read(message, origin)
@@ -55,9 +60,13 @@ class Reports:
             log.warning("report_unreadable", subject=message.subject, seq=message.seq, reason=str(fault))
             return TERMINATE
         assert origin is not None
-        outcome = await self._engine.feed(_event(finished, origin.agent, finished.run))
-        if isinstance(outcome, Stale):
-            return await self._stale(finished, origin.agent, outcome)
+        try:
+            outcome = await self._engine.feed(_event(finished, origin.agent, finished.run))
+            if isinstance(outcome, Stale):
+                return await self._stale(finished, origin.agent, outcome)
+        except (ProctorError, Contended) as fault:
+            log.warning("report_not_taken", agent=origin.agent, step=finished.step, error=str(fault))
+            return RETRY(min(message.deliveries, MAX_RETRY))
         return ACK
 
     async def _stale(self, finished: StepFinished, agent: str, why: Stale) -> Verdict:

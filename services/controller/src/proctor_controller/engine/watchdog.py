@@ -13,7 +13,7 @@ from proctor_controller.db import placing
 from proctor_controller.db.due import Due, find_due_nodes, find_due_runs, find_due_steps, find_lost, is_anyone_waiting
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
-from proctor_controller.domain.placement import explain
+from proctor_controller.domain.placement import Place, explain
 from proctor_controller.engine.engine import Contended, Engine
 
 log = structlog.get_logger(__name__)
@@ -22,6 +22,7 @@ LIMIT = 200
 AT_ONCE = 8
 ORPHANS_EVERY = 60
 EXPLAINED = 50
+EXPLAINED_EVERY = 5
 
 
 class Watchdog:
@@ -49,7 +50,8 @@ class Watchdog:
         await self._feed_all(due)
         if waiting:
             await self._engine.serve_queue(None)
-            await self._explain_waiting()
+            if self._ticks % EXPLAINED_EVERY == 1:
+                await self._explain_waiting()
         return len(due)
 
     async def _feed_all(self, due: Iterable[events.Event]) -> None:
@@ -76,12 +78,15 @@ class Watchdog:
         """Say of those who still wait what they wait for now."""
         async with session(self._engine.database) as db:
             waiting = await placing.load_waiting(db, EXPLAINED)
-            reasons = []
+            reasons: dict[tuple[Place, str, str, str | None], str] = {}
             for each in waiting:
-                found = await placing.find_candidates(db, each.place, each.plugin, each.method, group=each.group)
-                reasons.append(explain(each.place, [f.candidate for f in found], each.plugin, each.method))
+                alike = (each.place, each.plugin, each.method, each.group)
+                if alike not in reasons:
+                    found = await placing.find_candidates(db, each.place, each.plugin, each.method, group=each.group)
+                    reasons[alike] = explain(each.place, [f.candidate for f in found], each.plugin, each.method)
         await self._feed_all(
-            events.NoSlot(each.run, each.step, why) for each, why in zip(waiting, reasons, strict=True)
+            events.NoSlot(each.run, each.step, reasons[each.place, each.plugin, each.method, each.group])
+            for each in waiting
         )
 
 
