@@ -108,6 +108,8 @@ class AgentWorld:
         self.confirming = True
         self.unwanted: list[AttemptRef] = []
         self.draining = False
+        self.register_again = False
+        self.command = [sys.executable, "-m", "proctor_agent"]
         self.refusing = ""
         self.clock_offset = timedelta(0)
         self.before_end: Callable[[StepFinished], Awaitable[None]] | None = None
@@ -150,6 +152,7 @@ class AgentWorld:
             confirmed=confirmed,
             unwanted=self.unwanted,
             draining=self.draining,
+            register_again=self.register_again,
             refused=self.refusing,
         ).encode()
 
@@ -214,7 +217,7 @@ class AgentWorld:
         settings = self.settings(**changes)
         env = {f"PROCTOR_AGENT_{name.upper()}": _text(value) for name, value in settings.items()}
         env["PYTHONPATH"] = str(self.plugins)
-        child = processes.start([sys.executable, "-m", "proctor_agent", "run"], name="agent", env=env)
+        child = processes.start([*self.command, "run"], name="agent", env=env)
         await eventually(lambda: len(self.registrations) > before or not child.alive, 30, "the registration")
         assert child.alive, child.output
         return child
@@ -246,7 +249,7 @@ class AgentWorld:
         return decode(StartReply, await self.ask("start", order.encode()))
 
     async def cancel(self, order: StartOrder, cause: str = "cancelled", grace_s: float = 0.5) -> StandingReply:
-        names = {"run": order.run, "step": order.step, "attempt": order.attempt, "token": order.token}
+        names: dict[str, Any] = {"run": order.run, "step": order.step, "attempt": order.attempt, "token": order.token}
         asked = CancelOrder(**names, cause=cause, grace_s=grace_s)
         return decode(StandingReply, await self.ask("cancel", asked.encode()))
 
