@@ -1,5 +1,6 @@
 """What a launcher that was killed may have left: found by what is recorded, ended, and told apart from strangers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from proctor_cli.init.files import replace
+from proctor_cli.init.files import CannotKeep, replace
 
 MARK = "PROCTOR_LOCAL_SSHD"
 """In the environment of every command that the loopback SSH server starts: its value is the data directory's."""
@@ -48,7 +49,9 @@ class Record:
         found = find_process(pid)
         if found is not None:
             self._children[name] = found
-            replace(self._file, json.dumps({n: [p.pid, p.started] for n, p in self._children.items()}))
+            # A full disk must not end what runs: the kernel ends the children with this process all the same.
+            with contextlib.suppress(CannotKeep):
+                replace(self._file, json.dumps({n: [p.pid, p.started] for n, p in self._children.items()}))
 
     def clear(self) -> None:
         """Nothing is left."""
