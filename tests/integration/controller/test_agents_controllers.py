@@ -1,12 +1,23 @@
 """Several controllers as processes: killed, paused, let go again; and how one starts and ends."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from proctor_common.bus import Bus, BusError
-from support.control import Control, SecureNats, api_options, until_ready
+from proctor_common.service import Stop
+from proctor_controller.settings import ControllerSettings
+from support.control import (
+    Control,
+    SecureNats,
+    api_options,
+    control,
+    controller,
+    controller_settings,
+    until_ready,
+)
 from support.nats import NatsServer
 from support.postgres import Database, PostgresServer
 from support.processes import VENV_BIN, Child, Processes
@@ -94,6 +105,30 @@ async def test_duties_go_to_another_controller_when_one_is_killed_or_hangs(
             await while_it_beats(lambda: holder(control_database) == (mine, 3), "the first to take it back")
     assert first.terminate() == 0
     assert holder(control_database) is None, "one that ends lets go"
+
+
+async def test_a_controller_that_ends_loses_no_request(secure_nats: SecureNats, control_database: Database) -> None:
+    async with control(secure_nats, control_database) as here:
+        for _ in range(3):
+            await ask_while_one_of_two_ends(here, controller_settings(secure_nats, control_database))
+
+
+async def ask_while_one_of_two_ends(here: Control, settings: ControllerSettings) -> None:
+    answered = 0
+
+    async def ask(stop: Stop) -> None:
+        nonlocal answered
+        while not stop.asked:
+            await here.call("ping")
+            answered += 1
+        for _ in range(10):
+            await here.call("ping")
+
+    async with controller(settings) as stop, asyncio.TaskGroup() as tasks:
+        for _ in range(16):
+            tasks.create_task(ask(stop))
+        await eventually(lambda: answered >= 100, what="requests to be under way")
+        stop.ask("the test ends one of two")
 
 
 async def test_a_controller_waits_for_what_is_not_there_yet_and_outlives_its_restart(processes: Processes) -> None:

@@ -28,6 +28,7 @@ from proctor_common.ids import new_id
 log = structlog.get_logger(__name__)
 
 Sink = Callable[[Message], None]
+DRAIN_SECONDS = 2.0
 PENDING_BYTES = 8 * 1024 * 1024
 STATUS = "Status"
 NO_RESPONDERS = "503"
@@ -297,7 +298,16 @@ class Connection:
             raise BusUnavailable(f"not subscribed: {fault}") from fault
 
     async def unsubscribe(self, subscription: ClientSubscription) -> None:
-        """Drop a subscription; of no effect when the connection is dead."""
+        """Drop a subscription; what the server has sent before is still handed out. Of no effect on a dead
+        connection.
+        """
+        # The client's own unsubscribe throws away what waits, and its drain may look before the server knows: a request
+        # that comes in that moment would be lost, although another process could have answered it.
+        with contextlib.suppress(ClientError, BusTimeout, OSError, TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._client._send_unsubscribe(subscription._id)
+                await self.barrier()
+                await subscription._pending_queue.join()
         with contextlib.suppress(ClientError, OSError):
             await subscription.unsubscribe()
 
