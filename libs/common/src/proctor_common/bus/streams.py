@@ -40,11 +40,11 @@ def event_stream(*, max_bytes: int = GIB, replicas: int = 1) -> StreamSpec:
 
 
 def event_consumer() -> ConsumerSpec:
-    """The durable that all controllers share; a message nobody acknowledged for 30 s goes to another one."""
+    """The durable that all controllers share; a message nobody acknowledged for 10 s goes to another one."""
     return ConsumerSpec(
         stream=subjects.EVENT_STREAM,
         durable=subjects.EVENT_DURABLE,
-        ack_wait=30.0,
+        ack_wait=10.0,
         max_ack_pending=1000,
         description="agent events for the controllers",
     )
