@@ -1,16 +1,21 @@
 """A whole api on a free port over real NATS and PostgreSQL; a responder stands in the controllers' place."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
+from proctor_api.migrations import CHAIN
 from proctor_api.settings import ApiSettings
 from proctor_common.bus import Bus, BusOptions
 from proctor_common.bus.streams import log_stream
-from support.api_world import FIRST_TOKEN, Api, World, running
+from proctor_common.pg import make_engine, migrate
+from support.api_world import FIRST_TOKEN, PLAIN, Api, World, running
 from support.nats import NatsAccount
 from support.postgres import Database, PostgresServer
 from support.processes import free_port
@@ -32,20 +37,29 @@ async def world(bus: Bus) -> World:
     return made
 
 
-@pytest.fixture
-def migrated(postgres: PostgresServer) -> Any:
-    """An empty database, made from a template that has the schema."""
-    from proctor_api.migrations import CHAIN
-    from proctor_common.pg import make_engine, migrate
+@pytest.fixture(scope="session")
+def _api_database(postgres: PostgresServer) -> Iterator[Database]:
+    made = postgres.create_database()
 
-    async def prepare(database: Database) -> None:
-        engine = make_engine(database.dsn, application_name="template")
+    async def prepare() -> None:
+        engine = make_engine(made.dsn, application_name="test")
         await migrate(engine, CHAIN)
         await engine.dispose()
 
-    made = postgres.create_database(postgres.template("api", prepare))
+    thread = threading.Thread(target=lambda: asyncio.run(prepare()))
+    thread.start()
+    thread.join()
     yield made
     postgres.drop_database(made)
+
+
+@pytest.fixture
+async def migrated(_api_database: Database) -> Database:
+    """A database with the api's schema and no rows."""
+    connection = await asyncpg.connect(_api_database.dsn)
+    await connection.execute("TRUNCATE access.tokens, access.sessions, access.idempotency_keys")
+    await connection.close()
+    return _api_database
 
 
 @pytest.fixture
@@ -64,7 +78,7 @@ async def start_api(nats: NatsAccount, migrated: Database, world: World) -> Asyn
             }
             settings = ApiSettings(**{**values, **changes})
             await stack.enter_async_context(running(settings))
-            http = httpx.AsyncClient(base_url=f"http://{settings.http}", timeout=20)
+            http = httpx.AsyncClient(base_url=f"http://{settings.http}", timeout=20, verify=PLAIN)
             stack.push_async_callback(http.aclose)
             return Api(settings, http, world, migrated, nats)
 

@@ -48,11 +48,9 @@ def make_app(context: ProcessContext) -> FastAPI:
     app.state.context = context
     app.add_middleware(Frame, figures=context.figures)
     errors.install(app)
-    for router in ALL_ROUTERS:
-        app.include_router(router)
+    # Taken as they are: include_router would build every route anew, and match twice at each request.
     app.state.routes = [route for router in ALL_ROUTERS for route in router.routes]
-    for path, endpoint in SOCKETS:
-        app.router.routes.append(WebSocketRoute(path, endpoint))
+    app.router.routes += [*app.state.routes, *(WebSocketRoute(path, endpoint) for path, endpoint in SOCKETS)]
     openapi.install(app)
     return app
 
