@@ -76,6 +76,18 @@ def test_documents() -> None:
     assert shown == {"a": ["x ***", {"***": "***", "b": 47110, "c": True, "d": None}], "e": 1.5}
 
 
+def test_a_text_that_was_cut_through_a_secret() -> None:
+    secret = "correct-horse-battery"
+    redactor = Redactor([secret])
+    middle = "x" * 300
+    assert redactor.document({"stdout": f"battery {middle} {secret} {middle} correct-h"}) == {
+        "stdout": f"*** {middle} *** {middle} ***"
+    }
+    assert redactor.extract(f"ery{middle}cor") == f"ery{middle}cor"
+    assert redactor.extract("a correct-h") == "a correct-h"
+    assert redactor.extract(secret * 20) == "***" * 20
+
+
 def test_without_secrets_nothing_is_touched() -> None:
     data = b"bytes"
     assert Redactor([""]).stream().feed(data) is data
