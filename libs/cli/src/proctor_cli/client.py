@@ -103,6 +103,11 @@ class Client:
 
 
 def _unreachable(endpoint: Endpoint, fault: Exception) -> Unreachable:
+    if "CERTIFICATE_VERIFY_FAILED" in str(fault):
+        return Unreachable(
+            f"{endpoint.url} shows a certificate that is not trusted: SSL_CERT_FILE names the CA's (`proctor init` "
+            f"makes it: tls/ca.crt), or the certificate is for other names: {fault}"
+        )
     if isinstance(fault, httpx.ConnectError):
         return Unreachable(f"nothing answers at {endpoint.url}: start it with `proctor up`, or set PROCTOR_URL")
     return Unreachable(f"{endpoint.url} does not answer: {str(fault) or type(fault).__name__}")
