@@ -68,6 +68,17 @@ async def test_the_streams_of_proctor_can_be_made_twice_and_changed(bus: Bus) ->
     assert stored.time.tzinfo is not None
 
 
+async def test_services_that_start_together_make_one_stream_of_more_than_half_the_store(nats_server: NatsServer) -> None:
+    """The server reserves for each that asks while the stream is being made, and would refuse the later ones."""
+    spec = StreamSpec("WIDE", ("wide.>",), max_bytes=600 * 1024**4)
+    async with contextlib.AsyncExitStack() as stack:
+        options = BusOptions((nats_server.url,), "test")
+        services = [await stack.enter_async_context(Bus(options)) for _ in range(6)]
+        await asyncio.gather(*(one.ensure_stream(spec) for one in services))
+        with pytest.raises(StreamRefused, match="10047"):
+            await services[0].ensure_stream(StreamSpec("WIDER", ("wider.>",), max_bytes=600 * 1024**4))
+
+
 async def test_appends_in_flight_are_many_and_each_knows_its_own_number(bus: Bus) -> None:
     await bus.ensure_stream(S)
     done = await asyncio.gather(*(bus.append(f"s.{n % 7}", str(n).encode(), msg_id=str(n)) for n in range(3000)))

@@ -3,6 +3,7 @@
 Plain requests with JSON; nats-py's JetStream layer is not used (nats.md lists what it loses).
 """
 
+import asyncio
 import json
 from datetime import datetime
 from itertools import pairwise
@@ -17,6 +18,8 @@ NO_MESSAGE = "404"
 END_OF_BATCH = "204"
 NANO = 1_000_000_000
 STREAM_NOT_FOUND = 10059
+NO_STORAGE = 10047
+CREATE_PAUSES = (0.05, 0.2, 0.5, 1.0)
 
 
 async def append(connection: Connection, subject: str, payload: bytes, msg_id: str | None, timeout: float) -> Appended:
@@ -123,12 +126,21 @@ def _stream_config(spec: StreamSpec) -> dict[str, Any]:
 async def ensure_stream(connection: Connection, spec: StreamSpec, timeout: float) -> None:
     """Create or update; several services may do it at once."""
     config = _stream_config(spec)
-    try:
-        await call(connection, f"STREAM.UPDATE.{spec.name}", config, timeout)
-    except StreamRefused as fault:
-        if fault.code != STREAM_NOT_FOUND:
-            raise
-        await call(connection, f"STREAM.CREATE.{spec.name}", config, timeout)
+    for pause in (*CREATE_PAUSES, None):
+        try:
+            await call(connection, f"STREAM.UPDATE.{spec.name}", config, timeout)
+            return
+        except StreamRefused as fault:
+            if fault.code != STREAM_NOT_FOUND:
+                raise
+        try:
+            await call(connection, f"STREAM.CREATE.{spec.name}", config, timeout)
+            return
+        except StreamRefused as fault:
+            # While another service creates this very stream, the server counts what it reserves a second time.
+            if fault.code != NO_STORAGE or pause is None:
+                raise
+        await asyncio.sleep(pause)
 
 
 async def ensure_consumer(connection: Connection, spec: ConsumerSpec, timeout: float) -> None:
