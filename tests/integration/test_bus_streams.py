@@ -68,7 +68,9 @@ async def test_the_streams_of_proctor_can_be_made_twice_and_changed(bus: Bus) ->
     assert stored.time.tzinfo is not None
 
 
-async def test_services_that_start_together_make_one_stream_of_more_than_half_the_store(nats_server: NatsServer) -> None:
+async def test_services_that_start_together_make_one_stream_of_more_than_half_the_store(
+    nats_server: NatsServer,
+) -> None:
     """The server reserves for each that asks while the stream is being made, and would refuse the later ones."""
     spec = StreamSpec("WIDE", ("wide.>",), max_bytes=600 * 1024**4)
     async with contextlib.AsyncExitStack() as stack:
