@@ -107,8 +107,19 @@ async def test_a_removed_agent_is_cut_off_and_stays_out(here: Control) -> None:
 async def test_the_sweep_cuts_off_whom_a_dead_controller_only_removed(here: Control) -> None:
     agent = await here.join("node-1")
     async with agent.connect() as bus:
-        here.database.psql("UPDATE control.agents SET state = 'removed', revoked_at = now()")
+        here.database.psql("UPDATE control.agents SET state = 'removed', revoked_at = now(), cut_at = now()")
         await eventually(lambda: not bus.connected, 20, "the connection to be closed")
+        await eventually(lambda: here.database.psql("SELECT cut_at FROM control.agents") == "", 10, "the note of it")
+
+
+async def test_who_takes_a_key_away_leaves_a_note_for_the_sweep(here: Control) -> None:
+    for host, by_join in (("node-1", False), ("node-2", True)):
+        await here.join(host)
+        if by_join:
+            await here.join(host)
+        else:
+            await here.call("agent.remove", {"agent": host})
+        assert here.database.psql(f"SELECT cut_at > now() FROM control.agents WHERE host = '{host}'") == "t"
 
 
 async def test_agents_come_back_after_nats_was_killed(own_nats: SecureNats, control_database: Database) -> None:

@@ -24,6 +24,10 @@ LEFT JOIN LATERAL (
 """
 _JSON = {name: JSONB for name in ("labels", "plugins", "load_errors", "targets")}
 _MAX_NUMBER = 2**31 - 1
+KNOCK_SECONDS = 10.0
+"""After so many seconds nobody is let in any more with a key that was found good before it was revoked: a server waits
+5 s for the answer.
+"""
 
 
 def _agent(row: RowMapping) -> Agent:
@@ -104,9 +108,9 @@ async def rekey_agent(connection: AsyncConnection, agent: str, *, public_key: st
     await connection.execute(
         text("""UPDATE control.agents SET public_key = :key, labels = :labels, state = 'enrolled', instance = NULL,
             last_heartbeat = NULL, rival = NULL, rival_at = NULL, forged = 0, leftovers = false, settling = false,
-            draining = false
+            draining = false, cut_at = now() + make_interval(secs => :settled)
             WHERE id = :id AND revoked_at IS NULL"""),
-        {"id": agent, "key": public_key, "labels": json.dumps(labels)},
+        {"id": agent, "key": public_key, "labels": json.dumps(labels), "settled": KNOCK_SECONDS},
     )
     await connection.execute(text("DELETE FROM control.group_agents WHERE agent_id = :id"), {"id": agent})
 
@@ -158,9 +162,9 @@ async def set_draining(connection: AsyncConnection, agent: str, draining: bool) 
 async def revoke_agent(connection: AsyncConnection, agent: str, reason: str) -> bool:
     """The agent may speak no more, and is in no group. Whether this call did it."""
     done = await connection.execute(
-        text("""UPDATE control.agents SET state = 'removed', revoked_at = now(), revoked_reason = :reason
-             WHERE id = :id AND revoked_at IS NULL"""),
-        {"id": agent, "reason": reason},
+        text("""UPDATE control.agents SET state = 'removed', revoked_at = now(), revoked_reason = :reason,
+             cut_at = now() + make_interval(secs => :settled) WHERE id = :id AND revoked_at IS NULL"""),
+        {"id": agent, "reason": reason, "settled": KNOCK_SECONDS},
     )
     if done.rowcount:
         await connection.execute(text("DELETE FROM control.group_agents WHERE agent_id = :id"), {"id": agent})

@@ -122,10 +122,14 @@ async def forget_rivals(connection: AsyncConnection, after: float) -> None:
     )
 
 
-async def find_removed(connection: AsyncConnection, within: float) -> list[str]:
-    """Agents that were removed in the last ``within`` seconds."""
-    rows = await connection.scalars(
-        text("SELECT id FROM control.agents WHERE revoked_at > now() - make_interval(secs => :within)"),
-        {"within": within},
-    )
+async def find_cut(connection: AsyncConnection) -> list[str]:
+    """Agents whose connections are to be closed now."""
+    rows = await connection.scalars(text("SELECT id FROM control.agents WHERE cut_at <= now()"))
     return [str(row) for row in rows]
+
+
+async def mark_cut(connection: AsyncConnection, agent: str) -> None:
+    """Its connections are closed; one that comes in from now on has a good key."""
+    await connection.execute(
+        text("UPDATE control.agents SET cut_at = NULL WHERE id = :id AND cut_at <= now()"), {"id": agent}
+    )

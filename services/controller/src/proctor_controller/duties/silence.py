@@ -5,16 +5,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.bus import Bus
 from proctor_common.pg import transaction
-from proctor_controller.db.beats import find_removed, forget_rivals, mark_silent
+from proctor_controller.db.beats import find_cut, forget_rivals, mark_cut, mark_silent
 from proctor_controller.db.duties import Held, holds_duty
 from proctor_controller.engine.work import EngineWork
 from proctor_controller.identity.connections import close_clients
 
 log = structlog.get_logger(__name__)
 
-REMOVED_WITHIN = 60.0
-"""For so many seconds after its removal an agent's connections are looked for: it may have come in at that moment, or
-the controller that removed it died before it closed them."""
 TIDY_EVERY = 5
 RIVAL_SECONDS = 60.0
 
@@ -82,10 +79,15 @@ class SilenceSweep:
         self._last = now
 
     async def _tidy(self, held: Held) -> None:
+        """Close the connections of agents whose key was taken away, after whoever did it has tried: one may have come
+        in at that very moment, or that controller died before it closed them.
+        """
         async with transaction(self._database) as connection:
             if not await holds_duty(connection, held):
                 return
             await forget_rivals(connection, RIVAL_SECONDS)
-            removed = await find_removed(connection, REMOVED_WITHIN)
-        for agent in removed if self._system is not None else ():
-            await close_clients(self._system, agent)
+            cut = await find_cut(connection) if self._system is not None else []
+        for agent in cut:
+            if await close_clients(self._system, agent) is not None:
+                async with transaction(self._database) as connection:
+                    await mark_cut(connection, agent)

@@ -56,6 +56,8 @@ agents = Table(
     Column("forged", Integer, nullable=False, server_default=text("0")),
     Column("revoked_at", Moment),
     Column("revoked_reason", Text, nullable=False, server_default=""),
+    # When its connections are to be closed (once more): its key was revoked, and none that used it may be left.
+    Column("cut_at", Moment),
     CheckConstraint("state in ('enrolled', 'online', 'suspect', 'lost', 'removed')", name="state"),
     CheckConstraint("(state = 'removed') = (revoked_at is not null)", name="revoked"),
     # Beats rewrite the row: room on its page keeps each of them off the indexes.

@@ -32,6 +32,7 @@ CREATE TABLE control.agents (
     forged integer NOT NULL DEFAULT 0,
     revoked_at timestamptz,
     revoked_reason text NOT NULL DEFAULT '',
+    cut_at timestamptz,
     CONSTRAINT ck_agents_state CHECK (state IN ('enrolled', 'online', 'suspect', 'lost', 'removed')),
     CONSTRAINT ck_agents_revoked CHECK ((state = 'removed') = (revoked_at IS NOT NULL))
 ) WITH (fillfactor = 60);
