@@ -181,7 +181,7 @@ async def test_open_paths_ask_for_nothing_and_metrics_for_a_viewer(api: Api) -> 
         assert (await api.http.get(path)).status_code == 200, path
     assert (await api.http.get("/metrics")).status_code == 401
     metrics = await api.call("GET", "/metrics", await api.token("viewer"))
-    assert "proctor_api_requests_total" in metrics.text
+    assert 'proctor_api_requests_total{method="GET",route="/docs/assets/{name}",status="200"} 1.0' in metrics.text
 
 
 async def test_an_anonymous_viewer_reads_and_does_no_more(start_api: Any) -> None:

@@ -329,6 +329,27 @@ async def test_a_tail_without_controllers_asks_to_come_back(api: Api, run: FakeR
         assert await closed(socket) == 1012
 
 
+async def test_the_log_goes_on_while_controllers_hang_or_are_away(api: Api, run: FakeRun, attempt: Attempt) -> None:
+    world = api.world
+    async with tailing(api, run) as socket:
+        await world.write(run, attempt, "1\n")
+        assert texts(await take(socket, 1)) == "1\n"
+        world.silent |= {"run.log_index", "run.events"}
+        await world.finish_attempt(run, attempt, chunks=3)
+        await world.write(run, attempt, "2\n")
+        async with asyncio.timeout(2):
+            assert texts(await take(socket, 1)) == "2\n"
+        await world.stop()
+        await world.write(run, attempt, "3\n")
+        async with asyncio.timeout(2):
+            assert texts(await take(socket, 1)) == "3\n"
+        world.silent.clear()
+        await world.start()
+        await world.finish(run)
+        async with asyncio.timeout(20):
+            assert [json.loads(text)["type"] async for text in socket] == ["step", "end"]
+
+
 async def test_a_stream_that_was_made_anew_is_read_from_its_start(api: Api, run: FakeRun, attempt: Attempt) -> None:
     world = api.world
     await world.write(run, attempt, "1\n", "2\n")

@@ -43,17 +43,31 @@ class EventRing:
         if len(self._kept) > KEPT:
             del self._kept[: len(self._kept) - KEPT]
 
+    def known(self, seq: int) -> list[EventView] | None:
+        """Events behind ``seq`` as far as they are known without asking; None where asking would show more."""
+        if self._kept and seq + 1 < self._kept[0].seq:
+            return None
+        known = self._slice(seq)
+        if known or (self._asked and self._announced <= max(seq, self.last)):
+            return known
+        return None
+
     async def after(self, seq: int, *, ask: bool = False) -> list[EventView]:
         """Events behind ``seq`` in order; maybe not all at once. ``ask``: ask even where none was announced.
 
         Raises ProctorError.
         """
-        known = self._slice(seq)
-        if known or (self._asked and not ask and self._announced <= max(seq, self.last)):
+        known = self.known(seq)
+        if known or (known is not None and not ask):
             return known
         page = await self._fetch(seq)
         self._asked = True
         items = [event for event in page.items if event.seq > seq]
+        if not items:
+            # What was announced is not there: do not ask for it again and again.
+            self._announced = min(self._announced, max(seq, self.last))
+        elif page.next is not None:
+            self._announced = max(self._announced, items[-1].seq + 1)
         if items and (not self._kept or items[-1].seq > self.last):
             connects = bool(self._kept) and items[0].seq <= self.last + 1
             self._kept = [*self._kept, *(e for e in items if e.seq > self.last)] if connects else items

@@ -23,7 +23,7 @@ from proctor_common.bus import Bus, BusError, Stored
 from proctor_common.messages.base import BadMessage
 from proctor_common.messages.calls import EventList, RunRef
 from proctor_common.messages.log import decode_chunk
-from proctor_common.messages.views import RunChanged, RunLogIndex
+from proctor_common.messages.views import EventView, RunChanged, RunLogIndex
 
 log = structlog.get_logger(__name__)
 
@@ -111,13 +111,35 @@ class Feed:
     # -- the record -----------------------------------------------------------------------------------------------
 
     async def record(self) -> Record:
-        """The newest record that is known to matter; asked for again when the run changed, or after 15 s."""
+        """The newest record that is known to matter. Raises ProctorError."""
         known = self._record
         if known is None:
             return await self.record_since(0.0)
-        if known.finished or not (self._record_stale or self._loop.time() - known.asked >= self._pace.record):
-            return known
-        return await self.record_since(math.nextafter(known.asked, math.inf))
+        if self.needs_record:
+            return await self.record_since(math.nextafter(known.asked, math.inf))
+        return known
+
+    @property
+    def known_record(self) -> Record | None:
+        """The record as it was last seen."""
+        return self._record
+
+    @property
+    def needs_record(self) -> bool:
+        """Whether the run has changed since the record was asked for, or nobody has asked for long."""
+        known = self._record
+        if known is None:
+            return True
+        if known.finished:
+            return False
+        return self._record_stale or self._loop.time() - known.asked >= self._pace.record
+
+    async def news(self, seq: int) -> list[EventView]:
+        """Bring the record up to date, and give the state changes behind ``seq``. Raises ProctorError."""
+        await self.record()
+        found = await self.events.after(seq)
+        self.wake()
+        return found
 
     async def record_since(self, moment: float) -> Record:
         """A record that was asked for at ``moment`` (the loop's clock) or later. Raises ProctorError."""

@@ -23,6 +23,10 @@ log = structlog.get_logger(__name__)
 HOLE_PATIENCE = 5.0
 """How long a hole in an attempt that goes on may stay before the front of the stream is looked at."""
 
+NEWS_PATIENCE = 0.05
+"""How long the log waits for the controllers' answer, so that a step's begin is shown before what it says."""
+MOST_QUEUED = 1000
+
 
 class Kind(StrEnum):
     """What a frame is."""
@@ -63,6 +67,7 @@ class Viewer:
         self._queue: list[EventView] = []
         self._missing_since: float | None = None
         self._hole_since: float | None = None
+        self._news: asyncio.Task[list[EventView]] | None = None
         self._at_end = False
         self._over = False
         self._loop = asyncio.get_running_loop()
@@ -86,6 +91,14 @@ class Viewer:
         """What there is to show, in order, up to the end. IDLE stands where there is nothing just now: the caller
         may do something else, and goes on when the feed wakes.
         """
+        try:
+            async for frame in self._follow_log():
+                yield frame
+        finally:
+            if self._news is not None:
+                self._news.cancel()
+
+    async def _follow_log(self) -> AsyncIterator[Frame]:
         while True:
             seen = self._feed.wakes
             try:
@@ -175,13 +188,26 @@ class Viewer:
         return self._queue[-1].seq if self._queue else self._event
 
     async def _load(self) -> None:
-        """The newest record and state changes. Without controllers the log goes on with what is known."""
-        try:
-            self._order.update(await self._feed.record())
-            if self._with_events and len(self._queue) < 1000:
-                self._queue.extend(await self._feed.events.after(self._last_queued))
-        except ProctorError as fault:
-            log.debug("record_not_read", run=self._feed.run, error=fault.message)
+        """The newest record and state changes; controllers that hang hold the log up for a moment only."""
+        feed = self._feed
+        known = feed.events.known(self._last_queued) if self._with_events and len(self._queue) < MOST_QUEUED else []
+        if self._news is None and (known is None or feed.needs_record):
+            self._news = asyncio.create_task(feed.news(self._last_queued), name=f"news of {feed.run}")
+        if self._news is not None:
+            await asyncio.wait({self._news}, timeout=NEWS_PATIENCE)
+            if not self._news.done():
+                return
+            done, self._news = self._news, None
+            try:
+                known = done.result()
+            except ProctorError as fault:
+                # Without controllers the log goes on with what is known.
+                log.debug("record_not_read", run=feed.run, error=fault.message)
+                return
+        if feed.known_record is not None:
+            self._order.update(feed.known_record)
+        if self._with_events:
+            self._queue.extend(event for event in known or [] if event.seq > self._last_queued)
 
     def _due_events(self, *, read_to_end: bool) -> list[Frame]:
         """Changes to show now. An attempt's end is shown behind its log."""
