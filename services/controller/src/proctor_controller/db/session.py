@@ -1,11 +1,12 @@
 """A connection of the pool, spoken to directly: the engine's few statements go one round trip each and commit alone."""
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from pydantic_core import to_json as _dump
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from proctor_common.errors import ProctorError
 from proctor_common.pg import database_unavailable, is_database_down
@@ -27,14 +28,29 @@ class Session(Protocol):
     def transaction(self) -> Any: ...
 
 
+KEPT = 4
+_idle: "WeakKeyDictionary[AsyncEngine, list[tuple[AsyncConnection, Any]]]" = WeakKeyDictionary()
+
+
 @asynccontextmanager
 async def session(engine: AsyncEngine) -> AsyncIterator[Session]:
-    """A connection, back in the pool at the end. Raises ProctorError ``database_unavailable``."""
+    """A connection, for others again at the end. Raises ProctorError ``database_unavailable``.
+
+    Up to KEPT of them stay with this module instead of going back to the pool and coming out of it each time;
+    :func:`close_sessions` gives them back.
+    """
     try:
-        async with engine.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: Any = raw.driver_connection
+        connection, driver = await _take(engine)
+        try:
             yield driver
+        except BaseException:
+            await connection.close()
+            raise
+        idle = _idle.setdefault(engine, [])
+        if len(idle) < KEPT and not driver.is_closed():
+            idle.append((connection, driver))
+        else:
+            await connection.close()
     except ProctorError:
         raise
     except Exception as fault:
@@ -43,9 +59,32 @@ async def session(engine: AsyncEngine) -> AsyncIterator[Session]:
         raise
 
 
+async def _take(engine: AsyncEngine) -> tuple[AsyncConnection, Any]:
+    idle = _idle.get(engine)
+    while idle:
+        connection, driver = idle.pop()
+        if not driver.is_closed():
+            return connection, driver
+        await connection.invalidate()
+        await connection.close()
+    connection = await engine.connect()
+    try:
+        raw = await connection.get_raw_connection()
+    except BaseException:
+        await connection.close()
+        raise
+    return connection, raw.driver_connection
+
+
+async def close_sessions(engine: AsyncEngine) -> None:
+    """Give the connections that were kept back to the pool, before it is disposed of."""
+    for connection, _ in _idle.pop(engine, []):
+        await connection.close()
+
+
 def to_json(value: Any) -> str:
     """JSON text for a column of type json or jsonb; the driver gives such columns back as values."""
-    return json.dumps(value, separators=(",", ":"))
+    return _dump(value).decode()
 
 
 def clean(text: str, limit: int = 2000) -> str:
@@ -56,8 +95,4 @@ def clean(text: str, limit: int = 2000) -> str:
 
 def rows_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows for json_to_recordset; times as ISO text."""
-    return json.dumps(list(rows), separators=(",", ":"), default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat()
+    return to_json(rows)

@@ -33,7 +33,8 @@ class Draft:
     def __init__(self, part: Slice, now: datetime, policy: Policy) -> None:
         self.now = now
         self.policy = policy
-        self.run: Run = part.run
+        # The draft's own copy, changed in place: a decision touches the run's row with each of its transitions.
+        self.run: Run = replace(part.run)
         self._before = part
         self._steps = {step.id: step for step in part.steps}
         self._nodes = {node.name: node for node in part.nodes}
@@ -71,7 +72,8 @@ class Draft:
 
     def change_run(self, **changes: Any) -> None:
         """Change columns of the run other than its state."""
-        self.run = replace(self.run, **changes)
+        for name, value in changes.items():
+            object.__setattr__(self.run, name, value)
 
     def move_run(self, to: RunState, *, reason: str = "", result: RunResult | None = None) -> None:
         """One transition of the run, with its event."""
@@ -110,7 +112,7 @@ class Draft:
         reason: str = "",
     ) -> None:
         seq = self.run.event_seq + 1
-        self.change_run(event_seq=seq)
+        object.__setattr__(self.run, "event_seq", seq)
         self._events.append(
             EventRow(
                 seq=seq,

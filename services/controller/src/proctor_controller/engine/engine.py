@@ -17,7 +17,7 @@ from proctor_common.ids import new_token
 from proctor_common.messages.views import EventView, RunChanged
 from proctor_controller.db import placing
 from proctor_controller.db.sealing import Seal
-from proctor_controller.db.session import Session, session
+from proctor_controller.db.session import Session, close_sessions, session
 from proctor_controller.db.slices import Saved, load_slice, save_decision
 from proctor_controller.domain import events
 from proctor_controller.domain.decide import apply, decide
@@ -93,6 +93,7 @@ class Engine:
     async def close(self) -> None:
         """End the effects that are being performed; another controller, or the next start, goes on with them."""
         await self.tasks.close()
+        await close_sessions(self.database)
 
     @property
     def orders(self) -> Orders:
