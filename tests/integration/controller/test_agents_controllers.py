@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
+
 from proctor_common.bus import Bus, BusError
 from proctor_common.service import Stop
 from proctor_controller.settings import ControllerSettings
@@ -20,7 +22,7 @@ from support.control import (
 )
 from support.nats import NatsServer
 from support.postgres import Database, PostgresServer
-from support.processes import VENV_BIN, Child, Processes
+from support.processes import VENV_BIN, Child, Processes, free_port
 from support.wait import eventually
 
 QUICK = {
@@ -187,10 +189,16 @@ def test_help_and_settings_from_a_file(
     nats_server: NatsServer, control_database: Database, processes: Processes
 ) -> None:
     shown = start(processes, "help", {}, "--help")
-    assert shown.wait() == 0
-    assert "--config" in shown.stdout
+    port = free_port()
     config = processes.folder / "controller.toml"
-    config.write_text(f'database_url = "{control_database.dsn}"\nnats_urls = ["{nats_server.url}"]\n')
+    config.write_text(
+        f'database_url = "{control_database.dsn}"\nnats_urls = ["{nats_server.url}"]\n'
+        f'metrics_http = "127.0.0.1:{port}"\n'
+    )
     child = start(processes, "controller", {}, "--config", config)
     child.wait_for_line("controller_ready")
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
+    assert "proctor_bus_connected 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
     assert child.terminate() == 0
+    assert shown.wait() == 0
+    assert "--config" in shown.stdout
