@@ -129,6 +129,7 @@ def test_ctrl_c_while_it_starts(up: Up) -> None:
         (["--http", "0.0.0.0:0", "--no-auth"], "only with a loopback address"),
         (["--agents", "-1"], "agents"),
         (["--pool", "/no/such/file.ini"], "no such file"),
+        (["--pool", "/dev/null"], "--pool"),
         (["--no-such-option"], "no-such-option"),
     ],
 )

@@ -21,7 +21,9 @@ def up(
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="where all state is kept")] = None,
     http: Annotated[str, typer.Option(metavar="ADDR:PORT", help="port 0: a free one")] = "127.0.0.1:8774",
     agents: Annotated[int, typer.Option(min=0, max=MAX_AGENTS, help="agents local-1 to local-N")] = 1,
-    pool: Annotated[Path | None, typer.Option(metavar="FILE.ini", help="settings of the volume pool")] = None,
+    pool: Annotated[
+        Path | None, typer.Option(metavar="FILE.ini", help="settings of the volume pool (not in this version)")
+    ] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="every caller is admin; on loopback only")] = False,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C.
@@ -35,6 +37,8 @@ def up(
         raise Usage(f"--no-auth makes every caller admin: only with a loopback address, not {address.host}")
     if pool is not None and not pool.is_file():
         raise Usage(f"--pool: no such file: {pool}")
+    if pool is not None:
+        raise Usage("--pool: this version has no volume pool yet; leave the option out")
     try:
         from proctor_cli.local.system import Options
         from proctor_cli.local.up import run_up
@@ -44,7 +48,6 @@ def up(
         data=data or default_data_dir(),
         http=address,
         agents=agents,
-        pool=pool.resolve() if pool else None,
         no_auth=no_auth,
     )
     raise typer.Exit(run_up(options))

@@ -15,9 +15,7 @@ HEADER = "# Written by `proctor up` at each start. PROCTOR_<SERVICE>_<NAME> in i
 _BARE = re.compile(r"^[A-Za-z0-9_-]+\Z")
 
 
-def controller_settings(
-    identities: Identities, *, database: str, nats: str, pool: Path | None = None
-) -> dict[str, Any]:
+def controller_settings(identities: Identities, *, database: str, nats: str) -> dict[str, Any]:
     """What ``controller.toml`` says."""
     found: dict[str, Any] = {
         "database_url": database,
@@ -30,8 +28,6 @@ def controller_settings(
         "log_max_bytes": LOG_MAX_BYTES,
         "event_max_bytes": EVENT_MAX_BYTES,
     }
-    if pool is not None:
-        found["pool_file"] = str(pool)
     return found
 
 

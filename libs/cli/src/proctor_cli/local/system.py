@@ -36,7 +36,6 @@ class Options:
     data: Path
     http: HttpAddress
     agents: int = 1
-    pool: Path | None = None
     no_auth: bool = False
     announce: bool = True
 
@@ -130,7 +129,7 @@ class LocalSystem:
         settings_files.write(
             self._data.config("controller"),
             settings_files.controller_settings(
-                self.identities, database=self._postgres.url("proctor_controller"), nats=url, pool=self.options.pool
+                self.identities, database=self._postgres.url("proctor_controller"), nats=url
             ),
         )
         settings_files.write(
