@@ -113,8 +113,8 @@ async def test_process_groups_are_remembered_until_the_end(tmp_path: Path) -> No
     async with opened(tmp_path) as journal:
         await journal.accept(order(), ACCEPT)
         for group in (first, second, second):
-            await journal.group_started("s1", 1, group)
-        await journal.group_ended("s1", 1, first)
+            journal.group_started("s1", 1, group)
+        journal.group_ended("s1", 1, first)
     async with opened(tmp_path) as journal:
         assert await journal.groups("s1", 1) == [second]
         assert await journal.groups("s1", 2) == []

@@ -81,10 +81,10 @@ class Execution:
 
     async def group_started(self, group: ProcessGroup) -> None:
         self._targets.add(group.target)
-        await self._journal.group_started(self.order.step, self.order.attempt, group)
+        self._journal.group_started(self.order.step, self.order.attempt, group)
 
     async def group_ended(self, group: ProcessGroup) -> None:
-        await self._journal.group_ended(self.order.step, self.order.attempt, group)
+        self._journal.group_ended(self.order.step, self.order.attempt, group)
 
     # -- its life -------------------------------------------------------------------------------------------------
 

@@ -79,7 +79,8 @@ def parameters_hash(order: StartOrder) -> str:
 class _Call:
     work: Callable[[sqlite3.Connection], Any]
     durable: bool
-    done: "asyncio.Future[Any]"
+    done: "asyncio.Future[Any] | None"
+    """None: nobody waits."""
 
 
 class Journal:
@@ -90,7 +91,9 @@ class Journal:
         self._reserve = path.with_suffix(".reserve")
         self._reserve_bytes = reserve
         self._wall = wall
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[list[_Call] | None] = queue.SimpleQueue()
+        self._later: dict[tuple[str, int], list[_Call]] = {}
+        """What goes to the thread with the next call: each time it is woken costs the loop a turn."""
         self._thread = threading.Thread(target=self._serve, name="journal", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last_prune = 0.0
@@ -103,6 +106,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what waits and end the thread."""
+        self._put()
         self._calls.put(None)
         await asyncio.to_thread(self._thread.join, 10)
 
@@ -155,6 +159,7 @@ class Journal:
 
     async def end(self, finish: StepFinished) -> None:
         """Keep the end of an attempt until it is confirmed; its process groups are forgotten."""
+        self._later.pop((finish.step, finish.attempt), None)
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
@@ -197,23 +202,17 @@ class Journal:
 
     # -- process groups -------------------------------------------------------------------------------------------
 
-    async def group_started(self, step: str, attempt: int, group: ProcessGroup) -> None:
-        """Record a process group on a target."""
+    def group_started(self, step: str, attempt: int, group: ProcessGroup) -> None:
+        """Record a process group on a target, soon: nobody waits. What is killed before that is found by its marker."""
         row = (step, attempt, group.target, group.pgid, group.started)
-        await self._ask(
-            lambda db: db.execute("INSERT OR IGNORE INTO process_groups VALUES (?, ?, ?, ?, ?)", row), durable=False
-        )
+        sql = "INSERT OR IGNORE INTO process_groups VALUES (?, ?, ?, ?, ?)"
+        self._put(_Call(lambda db: db.execute(sql, row), durable=False, done=None))
 
-    async def group_ended(self, step: str, attempt: int, group: ProcessGroup) -> None:
-        """Forget a process group."""
+    def group_ended(self, step: str, attempt: int, group: ProcessGroup) -> None:
+        """Forget a process group, with the next call at the latest: its start time tells it from a later one."""
         row = (step, attempt, group.target, group.pgid, group.started)
-        await self._ask(
-            lambda db: db.execute(
-                "DELETE FROM process_groups WHERE step = ? AND attempt = ? AND target = ? AND pgid = ? AND started = ?",
-                row,
-            ),
-            durable=False,
-        )
+        sql = "DELETE FROM process_groups WHERE step = ? AND attempt = ? AND target = ? AND pgid = ? AND started = ?"
+        self._later.setdefault((step, attempt), []).append(_Call(lambda db: db.execute(sql, row), False, None))
 
     async def groups(self, step: str, attempt: int) -> list[ProcessGroup]:
         """The recorded process groups of an attempt."""
@@ -229,9 +228,14 @@ class Journal:
     async def _ask(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
         assert self._loop is not None, "the journal is not open"
         done: asyncio.Future[T] = self._loop.create_future()
-        self._calls.put(_Call(work, durable, done))
+        self._put(_Call(work, durable, done))
         # The work is done even if nobody waits for it any more.
         return await asyncio.shield(done)
+
+    def _put(self, *last: _Call) -> None:
+        calls = [each for later in self._later.values() for each in later]
+        self._later.clear()
+        self._calls.put([*calls, *last])
 
     def _serve(self) -> None:
         """The thread: open, then take the calls that wait, commit them together, answer them."""
@@ -242,17 +246,17 @@ class Journal:
             durable, quick = self._connect("FULL"), self._connect("NORMAL")
             self._has_reserve()
         except (OSError, sqlite3.Error) as fault:
-            self._answer([(first, None, fault)])
+            self._answer([(first[-1], None, fault)])
             return
-        self._answer([(first, None, None)])
+        self._answer([(first[-1], None, None)])
         ending = False
         while not ending:
-            calls = [self._calls.get()]
+            waiting = [self._calls.get()]
             with contextlib.suppress(queue.Empty):
-                while len(calls) < 64:
-                    calls.append(self._calls.get_nowait())
-            ending = None in calls
-            batch = [call for call in calls if call is not None]
+                while len(waiting) < 64:
+                    waiting.append(self._calls.get_nowait())
+            ending = None in waiting
+            batch = [call for calls in waiting if calls is not None for call in calls]
             answers = []
             for db, wanted in ((quick, False), (durable, True)):
                 mine = [call for call in batch if call.durable is wanted]
@@ -311,7 +315,9 @@ class Journal:
 
         def deliver() -> None:
             for call, value, fault in answers:
-                if call.done.done():
+                if call.done is None and fault is not None:
+                    log.warning("journal_note_lost", error=str(fault))
+                if call.done is None or call.done.done():
                     continue
                 if fault is not None:
                     call.done.set_exception(fault)
