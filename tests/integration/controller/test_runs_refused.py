@@ -79,6 +79,18 @@ async def test_an_agent_that_is_away_refuses_its_test_cases(
     assert (error.status, error.code, error.details["reason"]) == (409, "agent_unavailable", reason)
 
 
+async def test_a_host_that_was_fit_a_moment_ago_is_asked_again(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    for _ in range(2):
+        await submit(engine, host="h1")
+    assert (await submit(engine, host="h1"))["steps"] == {"waiting": 1}
+    control_database.psql("UPDATE control.agents SET draining = true")
+    with pytest.raises(ProctorError) as caught:
+        await submit(engine, host="h1")
+    assert caught.value.status == 409
+
+
 async def test_a_plan_waits_for_an_agent_that_is_away(
     engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:
@@ -147,37 +159,36 @@ async def test_stored_plans_are_not_there_yet(engine: Engine) -> None:
 
 
 async def test_groups_keep_apart(engine: Engine, bus: Bus, control_database: Database) -> None:
-    of_a = await FakeAgent(bus, control_database, host="ha").join(groups=("lab-a",))
-    of_b = await FakeAgent(bus, control_database, host="hb").join(groups=("lab-b",))
-    of_a.ends = of_b.ends = StepResult.PASSED
+    at_a = await FakeAgent(bus, control_database, host="ha").join(groups=("lab-a",))
+    at_b = await FakeAgent(bus, control_database, host="hb").join(groups=("lab-b",))
+    at_a.ends = at_b.ends = StepResult.PASSED
 
     error = await refused(engine, LAB_A, host="hb")
     assert (error.status, error.details) == (404, {"what": "host", "name": "hb"})
     assert (await refused(engine, LAB_A, group="lab-b")).status == 404
 
+    nobodys = await submit(engine, host="ha")
     mine = await submit(engine, LAB_A, host="ha")
     assert mine["group"] == "lab-a"
+    assert (await submit(engine, BOTH, host="ha"))["group"] == "lab-a"
     theirs = await submit(engine, LAB_B, group="lab-b")
-    nobodys = await submit(engine, host="ha")
     both = await submit(engine, BOTH, host="hb")
     assert (nobodys["group"], both["group"]) == (None, "lab-b")
     for run in (mine, theirs, nobodys, both):
         await until_finished(engine, run["id"])
 
-    assert {run["id"] for run in (await call(engine, "run.list", LAB_A))["items"]} == {mine["id"]}
-    assert {run["id"] for run in (await call(engine, "run.list", BOTH))["items"]} == {
-        mine["id"],
-        theirs["id"],
-        both["id"],
-    }
-    assert len((await call(engine, "run.list"))["items"]) == 4
+    of_a = {run["id"] for run in (await call(engine, "run.list", LAB_A))["items"]}
+    of_both = {run["id"] for run in (await call(engine, "run.list", BOTH))["items"]}
+    assert mine["id"] in of_a
+    assert of_both == of_a | {theirs["id"], both["id"]}
+    assert len((await call(engine, "run.list"))["items"]) == len(of_both) + 1 == 5
     for op in ("run.get", "run.cancel", "run.steps", "run.events", "run.log_index"):
         for hidden in (theirs["id"], str(theirs["number"]), nobodys["id"]):
             with pytest.raises(ProctorError) as caught:
                 await call(engine, op, LAB_A, run=hidden)
             assert caught.value.status == 404
     seen = {event["run"] for event in (await call(engine, "run.events", LAB_A))["items"]}
-    assert seen == {mine["id"]}
+    assert seen == of_a
 
 
 async def test_runs_that_are_not_there(engine: Engine) -> None:

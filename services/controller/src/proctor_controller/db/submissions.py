@@ -71,11 +71,18 @@ class Hidden(NamedTuple):
 
 
 async def insert_run(
-    session: Session, spec: RunSpec, hidden: Mapping[str, Hidden], decision: Decision, now: datetime
+    session: Session,
+    spec: RunSpec,
+    hidden: Mapping[str, Hidden],
+    decision: Decision,
+    now: datetime,
+    *,
+    if_nobody_waits: bool = False,
 ) -> Inserted | None:
     """Store the run as the decision leaves it. ``hidden`` by the step's id; ``now``: of the decision.
 
-    None, and nothing is stored: the slot it needs is gone. Raises DuplicateRun.
+    None, and nothing is stored: the slot it needs is gone (or, if asked so, some step waits for a slot). Raises
+    DuplicateRun.
     """
     run = decision.run
     args: list[Any] = [
@@ -98,8 +105,9 @@ async def insert_run(
     parts["events"] = EVENTS_SAVED.format(run="$1::uuid", rows="$26", where=_IF_SAVED)
     if decision.held:
         (held,) = decision.held
+        guard = "NOT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AND" if if_nobody_waits else ""
         args += [held.agent, held.token, held.step, held.attempt]
-        parts["claim"] = CLAIM.format(guard="", agent="$27", token="$28", step="$29", attempt="$30") + ","  # noqa: S106
+        parts["claim"] = CLAIM.format(guard=guard, agent="$27", token="$28", step="$29", attempt="$30") + ","  # noqa: S106
         parts["claimed"] = "EXISTS (SELECT 1 FROM claim)"
     if spec.edges:
         args.append(rows_json([{"source": e.source, "target": e.target, "condition": e.condition} for e in spec.edges]))

@@ -1,7 +1,8 @@
-"""Slices of steps that were decided about a moment ago, and the database's clock as it was then: a cache.
+"""What was read a moment ago: slices of steps, the host that a method was found on, the database's clock. A cache.
 
 A decision on a remembered slice is saved under the run's version like any other; where another controller was quicker,
-or nothing follows from it, the slice is read again.
+or nothing follows from it, the slice is read again. A remembered host still has to give a slot: its claim asks the
+agent's row again whether it may take work, and whether others wait.
 """
 
 import time
@@ -9,10 +10,17 @@ from collections import OrderedDict
 from datetime import datetime, timedelta
 
 from proctor_common.states import RunState, StepState
+from proctor_controller.db.placing import Found
 from proctor_controller.domain.decision import Slice
+from proctor_controller.domain.placement import Place
 
 MAX_SLICES = 2000
 MAX_AGE = 30.0
+MAX_HOSTS = 1000
+HOST_AGE = 1.0
+
+HostKey = tuple[Place, str, str, str | None]
+"""Where, which plugin and method, and the run's group."""
 
 
 class Recent:
@@ -20,6 +28,7 @@ class Recent:
 
     def __init__(self) -> None:
         self._slices: OrderedDict[str, Slice] = OrderedDict()
+        self._hosts: OrderedDict[HostKey, tuple[Found, float]] = OrderedDict()
         self._clock: tuple[datetime, float] | None = None
 
     def keep(self, part: Slice) -> None:
@@ -35,6 +44,21 @@ class Recent:
         part = self._slices.pop(step, None)
         now = self.now()
         return None if part is None or now is None else (part, now)
+
+    def keep_host(self, key: HostKey, found: Found) -> None:
+        """Remember the agent that a method was found on, with the method's description."""
+        self._hosts[key] = (found, time.monotonic())
+        while len(self._hosts) > MAX_HOSTS:
+            self._hosts.popitem(last=False)
+
+    def host(self, key: HostKey) -> Found | None:
+        """The agent as it was less than HOST_AGE seconds ago."""
+        found, at = self._hosts.get(key, (None, 0.0))
+        return found if time.monotonic() - at < HOST_AGE else None
+
+    def forget_host(self, key: HostKey) -> None:
+        """It is not as it was."""
+        self._hosts.pop(key, None)
 
     def set_clock(self, now: datetime) -> None:
         """The database has just said what time it is."""

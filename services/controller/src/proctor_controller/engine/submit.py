@@ -29,20 +29,36 @@ async def submit(
 
     Raises DuplicateRun, ProctorError ``database_unavailable``.
     """
-    hidden = {step.id: _hide(engine, step) for step in spec.steps}
     candidates = [each.candidate for each in found or ()]
     chosen = choose(candidates) if len(spec.steps) == 1 else None
-    if chosen is not None:
-        for each in found or ():
-            if each.candidate.agent == chosen.agent and each.slots_made < chosen.slots:
-                await placing.make_slots(db, chosen.agent)
-    decision = _decide_first(engine, spec, candidates, chosen, now)
-    inserted = await insert_run(db, spec, hidden, decision, now)
-    if inserted is None:
+    for each in found or ():
+        if chosen is not None and each.candidate.agent == chosen.agent and each.slots_made < chosen.slots:
+            await placing.make_slots(db, chosen.agent)
+    view = await _submit(engine, db, spec, now, _decide_first(engine, spec, candidates, chosen, now))
+    if view is None:
         # Somebody took the last slot in between.
-        decision = _decide_first(engine, spec, candidates, None, now)
-        inserted = await insert_run(db, spec, hidden, decision, now)
-    assert inserted is not None
+        view = await _submit(engine, db, spec, now, _decide_first(engine, spec, candidates, None, now))
+    assert view is not None
+    return view
+
+
+async def submit_at(engine: Engine, db: Session, spec: RunSpec, now: datetime, host: Candidate) -> RunView | None:
+    """Store and begin a run on an agent that was fit for it a moment ago; None, and nothing is stored, where it has
+    no slot now, takes no work, or some step waits for a slot.
+
+    Raises DuplicateRun, ProctorError ``database_unavailable``.
+    """
+    decision = _decide_first(engine, spec, [host], host, now)
+    return await _submit(engine, db, spec, now, decision, if_nobody_waits=True)
+
+
+async def _submit(
+    engine: Engine, db: Session, spec: RunSpec, now: datetime, decision: Decision, *, if_nobody_waits: bool = False
+) -> RunView | None:
+    hidden = {step.id: _hide(engine, step) for step in spec.steps}
+    inserted = await insert_run(db, spec, hidden, decision, now, if_nobody_waits=if_nobody_waits)
+    if inserted is None:
+        return None
     engine.recent.set_clock(inserted.at)
     engine.recent.keep(apply(spec.first_slice(), decision))
     if len(spec.steps) == 1:

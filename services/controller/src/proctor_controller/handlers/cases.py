@@ -14,8 +14,10 @@ from proctor_controller.db.submissions import DuplicateRun
 from proctor_controller.domain.parameters import Checked, check_parameters, mask
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.submission import RunSpec, StepSpec
+from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.recent import HostKey
 from proctor_controller.engine.settings import EngineSettings
-from proctor_controller.engine.submit import submit
+from proctor_controller.engine.submit import submit, submit_at
 from proctor_controller.handlers.calls import CallHandler
 
 MAX_TIMEOUT = 30 * 86_400.0
@@ -29,19 +31,44 @@ async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -
     place = _place(body)
     _check_body(body)
     bound = _bound(actor, body)
+    key = (place, body.plugin, body.method, bound)
     async with session(engine.database) as db:
-        found = await find_candidates(db, place, body.plugin, body.method, group=bound, with_spec=True)
-        if not found and body.group is not None and not await group_exists(db, body.group):
-            raise not_found("group", body.group)
-        if bound is None and actor.groups is not None:
-            found = [each for each in found if set(each.groups) & set(actor.groups)]
-            bound = _only_group(actor, found)
-        checked = _check_case(place, body, found)
-        run = _spec(engine.settings, body, place, checked, group=bound, by=actor.name)
         try:
-            return await submit(engine, db, run, found[0].now, found)
+            view = await _submit_again(engine, db, actor, body, key)
+            return view or await _submit_anew(engine, db, actor, body, key)
         except DuplicateRun:
             return await existing_run(db, actor, body.run)
+
+
+async def _submit_again(engine: Engine, db: Session, actor: Actor, body: SubmitCase, key: HostKey) -> RunView | None:
+    """On the host where the same method was found a moment ago; None where that is not known, or no longer so."""
+    place, _, _, group = key
+    known, now = engine.recent.host(key), engine.recent.now()
+    if known is None or now is None or (group is None and actor.groups is not None):
+        # A caller of several groups: which one the run gets is known only when the agents are.
+        return None
+    checked = _check_case(place, body, [known])
+    run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
+    view = await submit_at(engine, db, run, now, known.candidate)
+    if view is None:
+        engine.recent.forget_host(key)
+    return view
+
+
+async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCase, key: HostKey) -> RunView:
+    place, plugin, method, group = key
+    found = await find_candidates(db, place, plugin, method, group=group, with_spec=True)
+    if not found and place.group is not None and not await group_exists(db, place.group):
+        raise not_found("group", place.group)
+    if group is None and actor.groups is not None:
+        found = [each for each in found if set(each.groups) & set(actor.groups)]
+        group = _only_group(actor, found)
+    checked = _check_case(place, body, found)
+    run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
+    view = await submit(engine, db, run, found[0].now, found)
+    if place.host is not None and found[0].slots_made >= found[0].candidate.slots:
+        engine.recent.keep_host((place, plugin, method, group), found[0])
+    return view
 
 
 def _check_case(place: Place, body: SubmitCase, found: list[Found]) -> Checked:
