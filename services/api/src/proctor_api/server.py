@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, start_http_server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from proctor_api.settings import ApiSettings
@@ -23,6 +24,55 @@ DEAD_SECONDS = 180.0
 LINGER_SECONDS = 120.0
 """How long a close frame may wait for a client that does not read."""
 DRAIN_SECONDS = 2
+CORK_BYTES = 16 * 1024
+
+
+class Corked:
+    """A transport that sends at the end of the loop's turn what was written during it, in one piece.
+
+    uvicorn writes an answer's head and body apart, and a state change is a websocket frame of its own: without this
+    each costs a system call here and wakes the client once more. Large writes go out at once.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` in this turn of the loop."""
+        if not self._parts:
+            if len(data) >= CORK_BYTES:
+                self._transport.write(data)
+                return
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= CORK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._size = 0
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is written, then close."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Http(HttpToolsProtocol):
+    """uvicorn's protocol over a corked transport, which goes on to the websocket when there is one."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(Corked(transport))  # type: ignore[arg-type]
 
 
 class Socket(WebSocketsSansIOProtocol):
@@ -30,15 +80,18 @@ class Socket(WebSocketsSansIOProtocol):
     stopped reading that is never. This one puts the close frame behind what waits, and gives up after a while.
     """
 
+    _lingering: asyncio.TimerHandle | None = None
+
     async def send(self, message: Any) -> None:
         if message["type"] == "websocket.close":
             self.writable.set()
-            self.loop.call_later(LINGER_SECONDS, self._give_up)
+            self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
         await super().send(message)
 
-    def _give_up(self) -> None:
-        if not self.disconnected:
-            self.transport.abort()
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+        super().connection_lost(exc)
 
 
 class Server(uvicorn.Server):
@@ -103,7 +156,7 @@ def make_server(app: FastAPI, settings: ApiSettings) -> Server:
     config = uvicorn.Config(
         app,
         ws=Socket,
-        http="httptools",
+        http=Http,
         loop="asyncio",
         lifespan="off",
         log_config=None,

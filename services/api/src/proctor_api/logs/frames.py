@@ -54,10 +54,9 @@ def gap_frame(cursor: str, gap: Gap, entry: AttemptLog) -> str:
 
 def event_frame(cursor: str, event: EventView) -> str:
     """A state change of the run or of a step; ``type`` says which."""
-    fields = event.model_dump(mode="json")
-    fields.pop("cursor", None)
-    fields["at"] = fields["at"].replace("+00:00", "Z")
-    return _frame(event.kind, cursor, {**fields, "state": event.new})
+    # The event's own `cursor` is a number of the controllers'; viewers get the opaque one.
+    rest = event.model_dump_json(exclude={"cursor"})[1:]
+    return f'{{"type":{_text(event.kind)},"cursor":"{cursor}","state":{_text(event.new)},{rest}'
 
 
 def end_frame(result: str | None) -> str:
