@@ -150,3 +150,18 @@ def test_a_full_disk_is_said_and_leaves_no_half_frame(tmp_path: Path, monkeypatc
     monkeypatch.undo()
     spool.append(3, payload(3), 10)
     assert len(read_all(spool, Place(1, 24))) == 3
+
+
+def test_what_waits_for_its_confirmation_keeps_no_file_open(tmp_path: Path, small_segments: None) -> None:
+    spool = Spool(tmp_path / "spool", limit=MIB, attempt_limit=MIB)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        mine = spool.begin(f"s{number}", 1)
+        place, one = fill(mine, 30)[-1]
+        mine.acknowledge(place, len(one))
+        mine.seal()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(spool.left()) == 20
+    for number in range(20):
+        spool.forget(f"s{number}", 1)
+    assert (spool.used, list((tmp_path / "spool").iterdir())) == (0, [])

@@ -152,8 +152,9 @@ class LogShip:
         return Totals(chunks=self._seq, lines=lines, bytes=self._kept)
 
     async def stored(self) -> None:
-        """Return when every chunk is in the stream."""
+        """After ``finish``: return when every chunk is in the stream."""
         await self._window.all_stored()
+        self._spool.seal()
 
     def _stream(self, source: Source) -> RedactedStream:
         stream = self._streams.get(source)

@@ -21,6 +21,7 @@ SEGMENT_BYTES = 8 * 1024 * 1024
 LAST_WORDS = 64 * 1024
 """Room above both limits for what must be said at the end of a log."""
 LONGEST_FRAME = MAX_DATA + 1024
+CLOSED = -1
 _HEAD = struct.Struct(">QQQ")
 _ACKED = struct.Struct(">Q")
 _LENGTH = struct.Struct(">I")
@@ -253,8 +254,15 @@ class AttemptSpool:
             unsent_seq=unsent[1] if unsent else 0,
         )
 
+    def seal(self) -> None:
+        """All is acknowledged and nothing comes any more: the files stay, and are open no longer. Hundreds of ends may
+        wait for their confirmation.
+        """
+        for segment in self._segments:
+            _close(segment)
+
     def remove(self) -> None:
-        """Remove the files that are open here."""
+        """Remove the files of this process's segments."""
         while self._segments:
             self._remove(self._segments.popleft())
 
@@ -264,7 +272,7 @@ class AttemptSpool:
             path.unlink(missing_ok=True)
 
     def _remove(self, segment: _Segment) -> None:
-        os.close(segment.file)
+        _close(segment)
         segment.path.unlink(missing_ok=True)
         self._count(-segment.size)
 
@@ -273,8 +281,14 @@ class AttemptSpool:
         self.complete = False
         while self._segments:
             segment = self._segments.popleft()
-            os.close(segment.file)
+            _close(segment)
             self._count(-segment.size)
+
+
+def _close(segment: _Segment) -> None:
+    if segment.file >= 0:
+        os.close(segment.file)
+        segment.file = CLOSED
 
 
 def _frame_size(file: int, offset: int) -> int:
