@@ -214,6 +214,7 @@ async def test_without_authentication_everyone_here_is_admin_and_no_foreign_page
         ({"HTTP": "0.0.0.0:8774"}, "allow_plaintext"),
         ({"NATS_URLS": "nats://10.1.1.1:4222"}, "allow_plaintext"),
         ({"HTTP": "nowhere"}, "ADDRESS:PORT"),
+        ({"METRICS_HTTP": "0.0.0.0:9100"}, "allow_plaintext"),
         ({"HTPT": "127.0.0.1:1"}, "PROCTOR_API_HTTP"),
         ({"TLS_CERT_FILE": "/x"}, "belong together"),
     ],

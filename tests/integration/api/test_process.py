@@ -176,3 +176,4 @@ async def test_help_tells_what_it_is(processes: Processes) -> None:
     child = processes.start([VENV_BIN / "python", "-m", "proctor_api", "--help"], name="api")
     assert child.wait(20) == 0
     assert "--config FILE" in child.stdout
+    assert "first_token_file names" in child.stdout

@@ -11,12 +11,22 @@ from proctor_common.service import StartError, Stop, report, run_service
 from proctor_common.settings import load_settings
 
 
+def _list_settings() -> str:
+    lines = []
+    for name, info in ApiSettings.model_fields.items():
+        secret = " (or in the file that {name}_file names)" if "Secret" in str(info.annotation) else ""
+        default = "no default" if info.is_required() else f"default {info.default!r}"
+        lines.append(f"  {name}: {default}{secret.format(name=name)}")
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the service; the exit code: 0 ended, 1 failed, 2 wrong settings."""
     parser = argparse.ArgumentParser(
         prog="proctor api",
         description="Proctor's HTTP and websocket service.",
-        epilog="Every setting may also stand in the environment as PROCTOR_API_<NAME>; see docs/operations.md.",
+        epilog=f"settings, in the file or in the environment as PROCTOR_API_<NAME>:\n{_list_settings()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML")
     arguments = parser.parse_args(argv)

@@ -20,7 +20,7 @@ class ApiSettings(ServiceSettings):
     http: str = "127.0.0.1:8774"
     """Address and port to listen on; ``[::1]:8774`` for IPv6."""
     metrics_http: str | None = None
-    """A second address, on loopback, that serves ``/metrics`` alone and without a token."""
+    """A second address that serves ``/metrics`` alone, without a token and in the clear."""
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     allow_plaintext: bool = False
@@ -85,6 +85,8 @@ class ApiSettings(ServiceSettings):
         found = []
         if not self.tls and not is_loopback(self.address[0]):
             found.append(f"http {self.http} is beyond loopback and has no TLS")
+        if self.metrics_http is not None and not is_loopback(split_address(self.metrics_http)[0]):
+            found.append(f"metrics_http {self.metrics_http} is beyond loopback, without TLS and token")
         for url in self.nats_urls:
             if self.nats_ca_file is None and not is_loopback(urlsplit(url).hostname or ""):
                 found.append("nats_urls go beyond loopback and there is no nats_ca_file")
@@ -93,8 +95,6 @@ class ApiSettings(ServiceSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         host, _ = split_address(self.http)
-        if self.metrics_http is not None and not is_loopback(split_address(self.metrics_http)[0]):
-            raise ValueError("metrics_http serves without a token: it must be a loopback address")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together")
         if self.no_auth and not is_loopback(host):
