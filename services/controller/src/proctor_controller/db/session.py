@@ -29,7 +29,17 @@ class Session(Protocol):
 
 
 KEPT = 4
-_idle: "WeakKeyDictionary[AsyncEngine, list[tuple[AsyncConnection, Any]]]" = WeakKeyDictionary()
+
+
+class _Kept:
+    """Connections at hand for one engine, and how many wait for one of the pool's meanwhile."""
+
+    def __init__(self) -> None:
+        self.idle: list[tuple[AsyncConnection, Any]] = []
+        self.waiting = 0
+
+
+_kept: "WeakKeyDictionary[AsyncEngine, _Kept]" = WeakKeyDictionary()
 
 
 @asynccontextmanager
@@ -40,15 +50,15 @@ async def session(engine: AsyncEngine) -> AsyncIterator[Session]:
     :func:`close_sessions` gives them back.
     """
     try:
-        connection, driver = await _take(engine)
+        kept = _kept.setdefault(engine, _Kept())
+        connection, driver = await _take(engine, kept)
         try:
             yield driver
         except BaseException:
             await connection.close()
             raise
-        idle = _idle.setdefault(engine, [])
-        if len(idle) < KEPT and not driver.is_closed():
-            idle.append((connection, driver))
+        if len(kept.idle) < KEPT and not kept.waiting and not driver.is_closed():
+            kept.idle.append((connection, driver))
         else:
             await connection.close()
     except ProctorError:
@@ -59,15 +69,18 @@ async def session(engine: AsyncEngine) -> AsyncIterator[Session]:
         raise
 
 
-async def _take(engine: AsyncEngine) -> tuple[AsyncConnection, Any]:
-    idle = _idle.get(engine)
-    while idle:
-        connection, driver = idle.pop()
+async def _take(engine: AsyncEngine, kept: _Kept) -> tuple[AsyncConnection, Any]:
+    while kept.idle:
+        connection, driver = kept.idle.pop()
         if not driver.is_closed():
             return connection, driver
         await connection.invalidate()
         await connection.close()
-    connection = await engine.connect()
+    kept.waiting += 1
+    try:
+        connection = await engine.connect()
+    finally:
+        kept.waiting -= 1
     try:
         raw = await connection.get_raw_connection()
     except BaseException:
@@ -78,7 +91,8 @@ async def _take(engine: AsyncEngine) -> tuple[AsyncConnection, Any]:
 
 async def close_sessions(engine: AsyncEngine) -> None:
     """Give the connections that were kept back to the pool, before it is disposed of."""
-    for connection, _ in _idle.pop(engine, []):
+    kept = _kept.pop(engine, _Kept())
+    for connection, _ in kept.idle:
         await connection.close()
 
 

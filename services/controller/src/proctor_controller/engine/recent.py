@@ -19,6 +19,9 @@ MAX_AGE = 30.0
 MAX_HOSTS = 1000
 HOST_AGE = 1.0
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""It goes on while the machine sleeps."""
+
 HostKey = tuple[Place, str, str, str | None]
 """Where, which plugin and method, and the run's group."""
 
@@ -47,14 +50,14 @@ class Recent:
 
     def keep_host(self, key: HostKey, found: Found) -> None:
         """Remember the agent that a method was found on, with the method's description."""
-        self._hosts[key] = (found, time.monotonic())
+        self._hosts[key] = (found, time.clock_gettime(_CLOCK))
         while len(self._hosts) > MAX_HOSTS:
             self._hosts.popitem(last=False)
 
     def host(self, key: HostKey) -> Found | None:
         """The agent as it was less than HOST_AGE seconds ago."""
         found, at = self._hosts.get(key, (None, 0.0))
-        return found if time.monotonic() - at < HOST_AGE else None
+        return found if time.clock_gettime(_CLOCK) - at < HOST_AGE else None
 
     def forget_host(self, key: HostKey) -> None:
         """It is not as it was."""
@@ -62,12 +65,12 @@ class Recent:
 
     def set_clock(self, now: datetime) -> None:
         """The database has just said what time it is."""
-        self._clock = (now, time.monotonic())
+        self._clock = (now, time.clock_gettime(_CLOCK))
 
     def now(self) -> datetime | None:
         """The database's time, as far as it was heard of lately."""
         if self._clock is None:
             return None
         told, at = self._clock
-        age = time.monotonic() - at
+        age = time.clock_gettime(_CLOCK) - at
         return told + timedelta(seconds=age) if age < MAX_AGE else None
