@@ -225,3 +225,16 @@ def _as_superuser(lab: Deployment, program: str, *words: str, given: bytes = b""
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
+
+
+def test_services_older_than_their_schemas_refuse_to_start_in_one_line(lab: Deployment) -> None:
+    assert lab.postgres is not None
+    lab.stop_services()
+    for schema in ("control", "access"):
+        lab.postgres.psql(f"UPDATE {schema}.alembic_version SET version_num = '9999_later'", "proctor")
+    started = [lab.start_service("controller"), lab.start_service("api")]
+    for one in started:
+        assert one.wait(30) == 1
+        (line,) = one.stderr.splitlines()
+        assert "9999_later" in line
+        assert "older than its database" in line

@@ -116,6 +116,17 @@ def test_the_images_are_built_from_the_lock_as_nobody() -> None:
         assert f"AS {image}\n" in dockerfile
 
 
+def test_ssh_finds_a_local_user_where_the_uid_has_none() -> None:
+    """compose runs the images as the caller's uid, which no /etc/passwd in them knows."""
+    environment = re.search(
+        r"^FROM .* AS runtime\n(?:#.*\n)*ENV (.*)$", (COMPOSE / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert environment is not None
+    given = dict(part.split("=", 1) for part in environment[1].split())
+    assert given["LOGNAME"]
+    assert given["HOME"] == "/tmp", "the root is read-only, /tmp is a tmpfs"
+
+
 def test_the_unit_starts_what_is_installed() -> None:
     unit = (ROOT / "deploy" / "systemd" / "proctor-agent.service").read_text()
     assert "ExecStart=/opt/proctor-agent/bin/proctor-agent run --config" in unit

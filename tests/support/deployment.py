@@ -169,8 +169,8 @@ class Deployment:
     def start_services(self) -> None:
         """As many controllers as compose.yaml says, and the api."""
         for _ in range(self.compose["services"]["controller"]["deploy"]["replicas"]):
-            self.controllers.append(self._service("controller"))
-        self.api = self._service("api")
+            self.controllers.append(self.start_service("controller"))
+        self.api = self.start_service("api")
         for controller in self.controllers:
             controller.wait_for_line("controller_ready", READY_SECONDS)
         self.api.wait_for_line("listening", READY_SECONDS)
@@ -193,10 +193,11 @@ class Deployment:
             f'user = "{target.user}"\nkey_file = "{target.key}"\nknown_hosts_file = "{target.known_hosts}"\n'
         )
         words = [word.replace("/etc/proctor/agent.toml", str(config)) for word in self.command("agent")]
-        self.agent = self._service("agent", *words)
+        self.agent = self.start_service("agent", *words)
         self.agent.wait_for_line("agent_ready", READY_SECONDS)
 
-    def _service(self, name: str, *words: str) -> Child:
+    def start_service(self, name: str, *words: str) -> Child:
+        """One process of a service, as compose.yaml has it."""
         environment = self.environment(name)
         variable = f"PROCTOR_{name.upper()}_METRICS_HTTP"
         if variable in environment:  # replicas share this machine's addresses, containers do not
