@@ -204,6 +204,21 @@ async def test_what_is_no_longer_kept_is_one_gap_then_the_rest_then_the_end(
     assert text.text == "[proctor: lines 1 to 3 cannot be shown: expired]\n4\n5\n"
 
 
+async def test_a_front_that_is_gone_does_not_hold_up_an_attempt_that_goes_on(
+    api: Api, run: FakeRun, attempt: Attempt
+) -> None:
+    world = api.world
+    await world.write(run, attempt, "1\n", "2\n")
+    await world.bus.purge_subject("LOG", subjects.log_of_run(run.id))
+    await world.write(run, attempt, "3\n")
+    async with tailing(api, run) as socket:
+        frames = await take(socket, 2)
+        assert [f["type"] for f in frames] == ["gap", "chunk"]
+        assert (frames[0]["from"], frames[0]["to"], frames[0]["reason"]) == (1, 2, "expired")
+        await world.write(run, attempt, "4\n")
+        assert texts(await take(socket, 1)) == "4\n"
+
+
 async def test_a_log_that_is_gone_wholly_ends_all_the_same(api: Api, run: FakeRun, attempt: Attempt) -> None:
     await api.world.write(run, attempt, "1\n", "2\n")
     await end(api, run, attempt)

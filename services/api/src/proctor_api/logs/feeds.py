@@ -65,7 +65,7 @@ class Feed:
         self.events = EventRing(self._fetch_events)
         self._bus = bus
         self._controllers = controllers
-        self._pace = pace
+        self.pace = pace
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
         self._record: Record | None = None
@@ -105,7 +105,7 @@ class Feed:
     async def tick(self) -> None:
         """Wake the viewers once in a while, for notifications that were lost."""
         while True:
-            await asyncio.sleep(self._pace.tick)
+            await asyncio.sleep(self.pace.tick)
             self.wake()
 
     # -- the record -----------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Feed:
             return True
         if known.finished:
             return False
-        return self._record_stale or self._loop.time() - known.asked >= self._pace.record
+        return self._record_stale or self._loop.time() - known.asked >= self.pace.record
 
     async def news(self, seq: int) -> list[EventView]:
         """Bring the record up to date, and give the state changes behind ``seq``. Raises ProctorError."""

@@ -20,8 +20,8 @@ from proctor_common.messages.views import EventView
 
 log = structlog.get_logger(__name__)
 
-HOLE_PATIENCE = 5.0
-"""How long a hole in an attempt that goes on may stay before the front of the stream is looked at."""
+HOLE_TICKS = 5
+"""Ticks that a hole in an attempt that goes on may stay before the front of the stream is looked at."""
 
 NEWS_PATIENCE = 0.05
 """How long the log waits for the controllers' answer, so that a step's begin is shown before what it says."""
@@ -252,7 +252,7 @@ class Viewer:
             self._hole_since = None
         elif self._hole_since is None:
             self._hole_since = now
-        elif now - self._hole_since >= HOLE_PATIENCE and await self._front_is_gone():
+        elif now - self._hole_since >= HOLE_TICKS * self._feed.pace.tick and await self._front_is_gone():
             for shown in order.settle_holes():
                 yield self._frame(shown)
 

@@ -16,6 +16,7 @@ routes = router()
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Proctor: log in</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" type="image/png" href="/docs/assets/favicon-32x32.png">
 <link rel="stylesheet" href="/docs/assets/login.css"></head>
 <body><main><h1>Proctor</h1>
 <form id="login"><label for="token">Token</label>

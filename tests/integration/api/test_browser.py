@@ -1,0 +1,54 @@
+"""The pages in a real browser: log in, read the documentation, press Execute. Needs an installed Chromium."""
+
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from support.api_world import FIRST_TOKEN, Api
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        await started.close()
+
+
+@pytest.fixture
+async def page(browser: Browser, api: Api) -> AsyncIterator[Page]:
+    """A page that fails the test when its policy is broken or a request goes elsewhere."""
+    opened = await browser.new_page(base_url=api.url)
+    faults: list[str] = []
+    opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("request", lambda r: faults.append(r.url) if not r.url.startswith((api.url, "data:")) else None)
+    yield opened
+    assert [fault for fault in faults if "401" not in fault] == []
+
+
+async def test_log_in_and_try_an_example_out(page: Page, api: Api) -> None:
+    await page.goto("/login")
+    await page.get_by_label("Token").fill("wrong")
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("alert")).to_contain_text("not known")
+    await page.get_by_label("Token").fill(FIRST_TOKEN)
+    await page.get_by_role("button", name="Log in").click()
+    await page.wait_for_url("**/docs")
+    operation = page.locator("#operations-runs-submit_case_v1_testcases_post")
+    await operation.locator(".opblock-summary").click()
+    await operation.get_by_role("button", name="Try it out").click()
+    await operation.get_by_role("button", name="Execute").click()
+    await expect(operation.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("202")
+    assert api.world.asked["case.submit"][-1].body["host"] == "local-1"
+    for name in ("list_runs_v1_runs_get", "list_steps_v1_runs__run__steps_get", "get_logs_v1_runs__run__logs_get"):
+        operation = page.locator(f"#operations-runs-{name}")
+        await operation.locator(".opblock-summary").click()
+        await operation.get_by_role("button", name="Try it out").click()
+        await operation.get_by_role("button", name="Execute").click()
+        await expect(operation.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
