@@ -3,8 +3,9 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from proctor_common.messages.events import AttemptRef
-from proctor_common.messages.orders import AttemptStanding, DrainOrder, StartAnswer
+from proctor_common.messages.base import decode
+from proctor_common.messages.events import AttemptRef, StepFinished
+from proctor_common.messages.orders import AttemptStanding, DrainOrder, StartAnswer, StartReply
 from proctor_common.states import Source, StepResult
 from support.agent import AgentWorld
 from support.processes import command_line, is_alive
@@ -81,6 +82,13 @@ async def test_what_cannot_run_is_refused_by_name(world: AgentWorld) -> None:
             assert (await world.query(order)).standing is AttemptStanding.NEVER
 
 
+async def test_an_order_that_cannot_be_read_is_refused(world: AgentWorld) -> None:
+    async with world.agent_here():
+        reply = decode(StartReply, await world.ask("start", b'{"run": 7}'))
+        assert reply.answer is StartAnswer.REFUSED
+        assert "StartOrder" in reply.reason
+
+
 async def test_slots_and_draining_make_it_busy(world: AgentWorld) -> None:
     async with world.agent_here(slots=2):
         running = [world.shell("sleep 30"), world.shell("sleep 30")]
@@ -98,6 +106,21 @@ async def test_slots_and_draining_make_it_busy(world: AgentWorld) -> None:
         await world.ask("drain", DrainOrder(draining=False).encode())
         # Busy was not stored: the same order may come again.
         assert (await world.run_to_end(third)).result is StepResult.PASSED
+
+
+async def test_the_end_of_one_makes_room_for_the_next(world: AgentWorld) -> None:
+    """An order that answers an end at once never finds the slot taken."""
+    async with world.agent_here(slots=1):
+        orders = [world.shell("true") for _ in range(12)]
+        replies = [await world.start(orders[0])]
+
+        async def send_next(end: StepFinished) -> None:
+            if len(replies) < len(orders) and end.step == orders[len(replies) - 1].step:
+                replies.append(await world.start(orders[len(replies)]))
+
+        world.before_end = send_next
+        await world.end_of(orders[-1])
+        assert [reply.answer for reply in replies] == [StartAnswer.ACCEPTED] * len(orders)
 
 
 async def test_cancel_brings_the_whole_tree_down(world: AgentWorld) -> None:
@@ -119,6 +142,7 @@ async def test_a_timeout_belongs_to_the_attempt(world: AgentWorld) -> None:
         end = await world.run_to_end(order)
         assert (end.result, end.tree_gone, end.reason) == (StepResult.TIMED_OUT, True, "timed out after 0.5 s")
         assert (await world.log_of(order, end))[0].data == b"begun\n"
+        assert (end.output["stdout"], end.output["signal"]) == ("begun\n", "SIGTERM")
 
 
 async def test_a_stale_cancel_stops_nothing(world: AgentWorld) -> None:

@@ -78,7 +78,11 @@ class Ends:
             return
         for step, attempt in ends:
             self._open.pop((step, attempt), None)
-            self._spool.forget(step, attempt)
+            try:
+                self._spool.forget(step, attempt)
+            except OSError as fault:
+                # What stays is removed at the next start.
+                log.error("spool_not_removed", step=step, attempt=attempt, error=str(fault))
 
     async def _append(self, end: StepFinished, msg_id: str | None) -> bool:
         subject = subjects.event(self._agent, end.step, end.attempt)

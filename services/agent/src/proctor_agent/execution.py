@@ -110,7 +110,7 @@ class Execution:
             if self._asked is not None:
                 self._ship.say(f"proctor: stopping: {self._asked.reason}")
                 tree_gone = await self._bring_down(self._asked.grace_s)
-                outcome = Outcome(self._asked.result, reason=self._asked.reason)
+                outcome = self._stopped_outcome(self._asked)
             else:
                 outcome = self._own_outcome()
         finally:
@@ -156,6 +156,14 @@ class Execution:
             await asyncio.wait({self._method, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+
+    def _stopped_outcome(self, asked: _StopAsked) -> Outcome:
+        """The end that was asked for, with what the method still had to say."""
+        method = self._method
+        if method is None or not method.done() or method.cancelled() or method.exception() is not None:
+            return Outcome(asked.result, reason=asked.reason)
+        own = method.result()
+        return Outcome(asked.result, output=own.output, reason=asked.reason, exit_code=own.exit_code)
 
     def _own_outcome(self) -> Outcome:
         """How the method ended by itself."""

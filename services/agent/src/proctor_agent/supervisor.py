@@ -135,7 +135,13 @@ class Supervisor:
             self._admitted.set()
 
     async def _on_start(self, message: Message) -> bytes:
-        return (await self._start(decode(StartOrder, message.data))).encode()
+        try:
+            order = decode(StartOrder, message.data)
+        except BadMessage as fault:
+            # It stays unreadable however often it comes.
+            log.error("bad_order", subject=message.subject, error=str(fault))
+            return StartReply(answer=StartAnswer.REFUSED, reason=str(fault)).encode()
+        return (await self._start(order)).encode()
 
     async def _start(self, order: StartOrder) -> StartReply:
         key = (order.step, order.attempt)
@@ -197,6 +203,8 @@ class Supervisor:
                 end = await execution.give_up(started_at, fault)
             end = end.model_copy(update={"finished_at": self.now()})
             await asyncio.gather(self._ends.keep(end), ship.stored())
+        # Its slot is free before a controller can hear of the end and send the next order.
+        self._live.pop((end.step, end.attempt), None)
         await self._ends.publish(end)
 
     def _forget(self, key: Key) -> None:
