@@ -1,4 +1,4 @@
-"""A world around `decide` without I/O: rows, agents with journals, messages on their way, crashes. For property tests."""
+"""A world around `decide` without I/O: rows, agents with journals, messages on their way, crashes; for properties."""
 
 import random
 from collections import Counter
