@@ -196,7 +196,7 @@ async def test_without_authentication_everyone_here_is_admin_and_no_foreign_page
     api: Api = await start_api(no_auth=True)
     assert (await api.http.get("/v1/audit")).status_code == 200
     assert (await api.http.post("/v1/testcases", json=CASE)).status_code == 202
-    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}):
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}, {"Host": "["}):
         answer = await api.http.get("/v1/agents", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), headers
     assert (await api.http.get("/v1/agents", headers={"Origin": api.url})).status_code == 200

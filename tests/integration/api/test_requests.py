@@ -157,6 +157,15 @@ async def test_no_such_path_and_no_such_method(api: Api) -> None:
     assert "GET" in answer.headers["allow"]
 
 
+async def test_headers_that_make_no_sense_break_nothing(api: Api) -> None:
+    for headers in ({"Host": "["}, {"Host": "a b"}, {"Origin": "http://["}, {"Cookie": "proctor_session=["}):
+        for path in ("/healthz", "/v1/nowhere", "/v1/runs"):
+            answer = await api.call("GET", path, headers=headers)
+            assert answer.status_code in {200, 400, 404}, (headers, path, answer.text)
+    odd = await api.http.get("/v1/runs", headers={"Cookie": "proctor_session=[", "Origin": "http://["})
+    assert odd.status_code == 401
+
+
 async def test_without_controllers_it_is_503_at_once_and_heals(api: Api) -> None:
     await api.world.stop()
     answer = await api.call("POST", "/v1/testcases", json=CASE)

@@ -171,17 +171,24 @@ class Authenticator:
         origin = _origin(given)
         if origin in self._origins:
             return True
-        scheme = {"ws": "http", "wss": "https"}.get(connection.url.scheme, connection.url.scheme)
+        scheme = {"ws": "http", "wss": "https"}.get(connection.scope["scheme"], connection.scope["scheme"])
         host = connection.headers.get("host", "")
         return bool(host) and origin == _origin(f"{scheme}://{host}")
 
     def _refuse_foreign(self, connection: HTTPConnection) -> None:
         host = connection.headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
-        if not is_loopback(name) and host not in self._hosts:
+        if not is_loopback(_host_name(host)) and host not in self._hosts:
             raise ProctorError(Code.FORBIDDEN, "without authentication only this machine's own names are served (Host)")
         if "origin" in connection.headers and not self.is_own_origin(connection):
             raise ProctorError(Code.FORBIDDEN, "a page of another origin may not use an api without authentication")
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header; "" for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _origin(url: str) -> str:

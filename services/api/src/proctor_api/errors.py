@@ -123,17 +123,19 @@ def validation_fault(error: RequestValidationError) -> ProctorError:
 def http_fault(error: HTTPException, request: Request) -> ProctorError:
     """What Starlette refuses by itself, as one of our codes."""
     if error.status_code == 404:
-        return ProctorError(Code.NOT_FOUND, f"no such path: {request.url.path}", what="path", name=request.url.path)
+        return ProctorError(
+            Code.NOT_FOUND, f"no such path: {request.scope['path']}", what="path", name=request.scope["path"]
+        )
     if error.status_code == 405:
         error.headers = {"Allow": ", ".join(sorted(_methods_of(request)))}
-        return ProctorError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}")
+        return ProctorError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.scope['path']}")
     return ProctorError(_FROM_STATUS.get(error.status_code, Code.INTERNAL), str(error.detail))
 
 
 def _methods_of(request: Request) -> set[str]:
     """What a path is served with."""
     routes: list[APIRoute] = request.app.state.routes
-    path = request.url.path
+    path = request.scope["path"]
     return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
@@ -143,7 +145,7 @@ def install(app: FastAPI) -> None:
     def add(kind: type[Exception], convert: Callable[[Any, Request], ProctorError]) -> None:
         async def show(request: Request, error: Exception) -> Response:
             fault = convert(error, request)
-            response = problem(fault, request.url.path)
+            response = problem(fault, request.scope["path"])
             if isinstance(error, HTTPException) and error.headers:
                 response.headers.update(error.headers)
             return response

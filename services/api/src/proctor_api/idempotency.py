@@ -67,6 +67,6 @@ class Idempotency:
 
 
 async def _hash(request: Request) -> str:
-    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    digest = hashlib.sha256(f"{request.method} {request.scope['path']}\n".encode())
     digest.update(await request.body())
     return digest.hexdigest()

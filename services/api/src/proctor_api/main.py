@@ -83,6 +83,7 @@ async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ProcessC
         nkey_seed=settings.nats_nkey.get_secret_value() if settings.nats_nkey else None,
         ca_file=str(settings.nats_ca_file) if settings.nats_ca_file else None,
         start_timeout=settings.start_timeout,
+        allow_plaintext=settings.allow_plaintext,
     )
     try:
         bus = await stack.enter_async_context(Bus(options))

@@ -87,9 +87,10 @@ class ApiSettings(ServiceSettings):
             found.append(f"http {self.http} is beyond loopback and has no TLS")
         if self.metrics_http is not None and not is_loopback(split_address(self.metrics_http)[0]):
             found.append(f"metrics_http {self.metrics_http} is beyond loopback, without TLS and token")
-        for url in self.nats_urls:
-            if self.nats_ca_file is None and not is_loopback(urlsplit(url).hostname or ""):
-                found.append("nats_urls go beyond loopback and there is no nats_ca_file")
+        for parts in map(urlsplit, self.nats_urls):
+            protected = self.nats_ca_file is not None or parts.scheme in {"tls", "wss"}
+            if not protected and not is_loopback(parts.hostname or ""):
+                found.append("nats_urls go beyond loopback, without tls:// and without nats_ca_file")
         return found
 
     @model_validator(mode="after")

@@ -79,7 +79,7 @@ async def serve(socket: WebSocket, open_: Callable[[ProcessContext, Caller], Tex
     except ProctorError as fault:
         if context.settings.no_auth:
             # A page of another origin must not even get a handshake.
-            await socket.send_denial_response(problem(fault, socket.url.path))
+            await socket.send_denial_response(problem(fault, socket.scope["path"]))
             return
         await socket.accept()
         await _close(socket, *close_code(fault))
@@ -87,7 +87,7 @@ async def serve(socket: WebSocket, open_: Callable[[ProcessContext, Caller], Tex
     if not context.sockets.take(caller.key):
         limit = context.settings.sockets_per_token
         refusal = ProctorError(Code.TOO_MANY, f"a token may hold {limit} websockets", limit=limit, retry_after=5)
-        await socket.send_denial_response(problem(refusal, socket.url.path))
+        await socket.send_denial_response(problem(refusal, socket.scope["path"]))
         return
     try:
         await socket.accept()
@@ -133,7 +133,7 @@ class _Conversation:
         elif isinstance(fault, Exception):
             code, reason = close_code(fault)
             if code == 1011:
-                log.error("websocket_failed", path=self._socket.url.path, exc_info=fault)
+                log.error("websocket_failed", path=self._socket.scope["path"], exc_info=fault)
         if code == TOO_SLOW:
             self._context.figures.slow_viewers.inc()
         await _close(self._socket, code, reason)

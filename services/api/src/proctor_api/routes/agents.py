@@ -104,7 +104,7 @@ def count_try(request: Request) -> None:
     """Raises 429 when this address has tried too often."""
     context = context_of(request)
     address = request.client.host if request.client is not None else "?"
-    wait = context.tries.take(f"{request.url.path} {address}")
+    wait = context.tries.take(f"{request.scope['path']} {address}")
     if wait:
         tries = context.settings.login_tries
         raise ProctorError(Code.TOO_MANY, f"{tries} tries a minute are allowed from one address", retry_after=wait)

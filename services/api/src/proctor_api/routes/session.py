@@ -94,4 +94,4 @@ async def close_session(request: Request) -> Response:
 
 def _is_secure(request: Request) -> bool:
     public = context_of(request).settings.public_url
-    return request.url.scheme == "https" or (public is not None and public.startswith("https:"))
+    return request.scope["scheme"] == "https" or (public is not None and public.startswith("https:"))
