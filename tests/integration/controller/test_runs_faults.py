@@ -38,6 +38,7 @@ QUICK = EngineSettings(
     ),
     order_timeout=0.2,
     order_sends=1,
+    default_grace=0.1,
 )
 
 
@@ -403,7 +404,6 @@ async def test_a_kill_that_nobody_confirms_is_unconfirmed(quick: Engine, agent: 
     agent.silent_cancel = True
     run = await submit(quick, host="h1")
     await until_step(quick, run["id"], "running")
-    agent.database.psql("UPDATE control.steps SET grace_s = 0.1")
     await call(quick, "run.cancel", run=run["id"])
     done = await until_finished(quick, run["id"], 20)
     step = await step_of(quick, run["id"])
@@ -416,7 +416,6 @@ async def test_a_kill_that_nobody_confirms_is_unconfirmed(quick: Engine, agent: 
 
 async def test_an_attempt_over_its_time_is_killed_by_the_watchdog(quick: Engine, agent: FakeAgent) -> None:
     run = await submit(quick, host="h1", timeout_s=0.1)
-    agent.database.psql("UPDATE control.steps SET grace_s = 0.1")
     await until_step(quick, run["id"], "running")
     done = await until_finished(quick, run["id"], 20)
     step = await step_of(quick, run["id"])
@@ -441,7 +440,7 @@ async def test_the_engine_survives_a_dead_bus(nats: NatsAccount, rows: AsyncEngi
         cut = bus_to(nats, "cut")
         engine = make_runs_engine(rows, cut, QUICK)
         run = await submit(engine, host="h1")
-        await asyncio.wait_for(engine.tasks.drain(5), 6)
+        await engine.tasks.drain(0.3)
         assert (await step_of(engine, run["id"]))["state"] == "dispatched"
         assert not agent.seen
         async with cut, watched(engine):

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import asyncpg
 from pydantic_core import to_json as _dump
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -49,24 +50,46 @@ async def session(engine: AsyncEngine) -> AsyncIterator[Session]:
     Up to KEPT of them stay with this module instead of going back to the pool and coming out of it each time;
     :func:`close_sessions` gives them back.
     """
+    kept = _kept.setdefault(engine, _Kept())
     try:
-        kept = _kept.setdefault(engine, _Kept())
         connection, driver = await _take(engine, kept)
-        try:
-            yield driver
-        except BaseException:
-            await connection.close()
-            raise
-        if len(kept.idle) < KEPT and not kept.waiting and not driver.is_closed():
-            kept.idle.append((connection, driver))
-        else:
-            await connection.close()
-    except ProctorError:
-        raise
     except Exception as fault:
-        if is_database_down(fault):
+        if _is_away(fault):
             raise database_unavailable() from fault
         raise
+    try:
+        yield driver
+    except (ProctorError, asyncpg.PostgresError) as fault:
+        # An answer of the server, or our own: the connection is as good as before, if there still is one.
+        if is_database_down(fault):
+            await _drop(connection)
+            raise database_unavailable() from fault
+        await _put_back(kept, connection, driver)
+        raise
+    except BaseException as fault:
+        # Whatever it was, it may have left an operation on the connection that nobody waits for.
+        await _drop(connection)
+        if _is_away(fault):
+            raise database_unavailable() from fault
+        raise
+    else:
+        await _put_back(kept, connection, driver)
+
+
+def _is_away(fault: BaseException) -> bool:
+    return is_database_down(fault) or isinstance(fault, asyncpg.InterfaceError | asyncpg.InternalClientError)
+
+
+async def _put_back(kept: _Kept, connection: AsyncConnection, driver: Any) -> None:
+    if len(kept.idle) < KEPT and not kept.waiting and not driver.is_closed():
+        kept.idle.append((connection, driver))
+    else:
+        await connection.close()
+
+
+async def _drop(connection: AsyncConnection) -> None:
+    await connection.invalidate()
+    await connection.close()
 
 
 async def _take(engine: AsyncEngine, kept: _Kept) -> tuple[AsyncConnection, Any]:
@@ -74,8 +97,7 @@ async def _take(engine: AsyncEngine, kept: _Kept) -> tuple[AsyncConnection, Any]
         connection, driver = kept.idle.pop()
         if not driver.is_closed():
             return connection, driver
-        await connection.invalidate()
-        await connection.close()
+        await _drop(connection)
     kept.waiting += 1
     try:
         connection = await engine.connect()

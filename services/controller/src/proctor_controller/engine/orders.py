@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from proctor_common import subjects
-from proctor_common.bus import BusError, NoResponders
+from proctor_common.bus import BusError, BusUnavailable, NoResponders
 from proctor_common.messages.base import BadMessage, Message, decode
 from proctor_common.messages.events import StepFinished
 from proctor_common.messages.orders import (
@@ -22,7 +22,7 @@ from proctor_common.messages.orders import (
 from proctor_controller.db.attempts import load_order
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
-from proctor_controller.domain.decision import CancelAttempt, Effect, QueryAttempt, StartAttempt
+from proctor_controller.domain.decision import CancelAttempt, Effect, QueryAttempt, Stale, StartAttempt
 from proctor_controller.domain.step import AttemptEnd
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 MAX_PREPARED = 1000
 AGAIN = 0.2
+BUS_WAIT = 8.0
+"""Less than the watchdog waits before it sends the order itself."""
 
 
 class Orders:
@@ -78,37 +80,44 @@ class Orders:
         order = await self._order(run, effect)
         if order is None:
             return
-        subject = subjects.order(effect.agent, "start")
         payload = order.encode()
-        settings = self._engine.settings
+        names = (run, effect.step, effect.attempt, effect.token)
         sends = effect.sends
-        for send in range(settings.order_sends):
+        for send in range(self._engine.settings.order_sends):
             if send:
                 # From now on a copy may be on its way that nobody knows of: that is stored before another one goes.
-                outcome = await self._engine.feed(events.OrderUnknown(run, effect.step, effect.attempt, effect.token))
-                if not hasattr(outcome, "run"):
+                if isinstance(await self._engine.feed(events.OrderUnknown(*names)), Stale):
                     return
                 sends += 1
             try:
-                reply = await self._engine.bus.request(subject, payload, timeout=settings.order_timeout)
-                answer = decode(StartReply, reply)
+                answer = decode(StartReply, await self._request_start(effect, payload))
             except NoResponders:
-                await self._engine.feed(events.OrderUndelivered(run, effect.step, effect.attempt, effect.token, sends))
+                await self._engine.feed(events.OrderUndelivered(*names, sends))
                 return
-            except BusError as fault:
-                if fault.delivered is False:
-                    # Nothing left this process: the watchdog repeats it when the bus is back.
-                    log.warning("order_not_sent", step=effect.step, attempt=effect.attempt, error=str(fault))
-                    return
-                log.warning("order_unanswered", step=effect.step, attempt=effect.attempt, error=str(fault))
-                await asyncio.sleep(AGAIN)
-                continue
             except BadMessage as fault:
                 log.error("order_answer_unreadable", agent=effect.agent, step=effect.step, error=str(fault))
                 return
+            except BusError as fault:
+                log.warning("order_unanswered", step=effect.step, attempt=effect.attempt, error=str(fault))
+                if fault.delivered is False:
+                    # Nothing left this process: the watchdog sends it.
+                    return
+                await asyncio.sleep(AGAIN)
+                continue
             await self._answered(run, effect, answer, sends)
             return
-        await self._engine.feed(events.OrderUnknown(run, effect.step, effect.attempt, effect.token))
+        await self._engine.feed(events.OrderUnknown(*names))
+
+    async def _request_start(self, effect: StartAttempt, payload: bytes) -> bytes:
+        """Ask once; where the bus is away, once more when it is back."""
+        bus, timeout = self._engine.bus, self._engine.settings.order_timeout
+        subject = subjects.order(effect.agent, "start")
+        try:
+            return await bus.request(subject, payload, timeout=timeout)
+        except BusUnavailable:
+            if not await bus.wait_connected(BUS_WAIT):
+                raise
+        return await bus.request(subject, payload, timeout=timeout)
 
     async def _order(self, run: str, effect: StartAttempt) -> StartOrder | None:
         prepared = self._prepared.pop(effect.step, None)
