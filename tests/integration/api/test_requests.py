@@ -271,3 +271,39 @@ async def test_docs_have_no_script_in_the_page_and_nothing_from_elsewhere(api: A
         assert asset.status_code == 200, name
         assert asset.headers["x-content-type-options"] == "nosniff"
     assert (await api.http.get("/docs/assets/..%2f..%2fmain.py")).status_code == 404
+
+
+async def test_nothing_that_is_sent_is_an_internal_error(api: Api) -> None:
+    odd = [
+        "%ff",
+        "%ed%a0%80",
+        "%F0%9F%98%80",
+        "..%2f..",
+        "%0a",
+        "%25",
+        "a" * 70,
+        "%2e%2e",
+        "*",
+        ">",
+        "1.5",
+        "-1",
+        "9" * 40,
+    ]
+    paths = [f"/v1/runs/{x}" for x in odd] + [f"/v1/runs/{x}/logs" for x in odd] + [f"/v2.1/slaves/{x}" for x in odd]
+    paths += [f"/v1/tokens/{x}" for x in odd] + [f"/v1/agents/{x}" for x in odd] + [f"/docs/assets/{x}" for x in odd]
+    paths += [f"/v1/runs?{name}={x}" for name in ("plan", "cursor", "since", "limit") for x in odd]
+    for path in paths:
+        answer = await api.call("GET", path)
+        assert answer.status_code < 500, (path, answer.text)
+    bodies = [
+        {**CASE, "parameters": {"\u202e": "\ufffe", "": None}},
+        {**CASE, "labels": {}},
+        {**CASE, "host": "x" * 100_000},
+        {**CASE, "timeout": {}},
+        {**CASE, "name": ""},
+        {"plan": [], "parameters": None},
+    ]
+    for body in bodies:
+        for path in ("/v1/testcases", "/v1/runs", "/v1/tokens", "/v1/session", "/v1/agents/join", "/v2.1/testcases"):
+            answer = await api.call("POST", path, json=body)
+            assert answer.status_code < 500, (path, body, answer.text)
