@@ -144,7 +144,7 @@ def _psql(lab: Deployment, role: str, sql: str, password: str | None = None) -> 
     server = lab.postgres
     assert server is not None
     secret = password or (lab.secrets / "postgres" / f"{role}.password").read_text().strip()
-    words = [
+    words: list[str | Path] = [
         binaries() / "psql",
         "-X",
         "-w",

@@ -68,9 +68,12 @@ async def join(folder: Path, url: str, token: str, ca_file: Path | None) -> Iden
     """Join with a one-time token and keep the answer. The same key is shown on a repeat. Raises StartError."""
     key = public_key(own_seed(folder))
     verify: ssl.SSLContext | bool = True
-    try:
-        if ca_file is not None:
+    if ca_file is not None:
+        try:
             verify = ssl.create_default_context(cafile=str(ca_file))
+        except OSError as fault:
+            raise StartError(f"cannot read the CA's certificate {ca_file}: {fault.strerror or fault}") from None
+    try:
         async with httpx.AsyncClient(verify=verify, timeout=30) as http:
             answer = await http.post(
                 f"{url.rstrip('/')}/v1/agents/join", json={"token": token.strip(), "public_key": key}

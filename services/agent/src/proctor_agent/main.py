@@ -56,7 +56,7 @@ async def run(settings: AgentSettings, stop: Stop) -> None:
         try:
             bus = await _unless_stopped(stop, stack.enter_async_context(Bus(options)))
         except BusError as fault:
-            raise StartError(f"no connection to the bus at {', '.join(options.servers)}: {fault}") from None
+            raise StartError(f"no connection to the bus at {options.shown}: {fault}") from None
         if bus is None:
             return
         if settings.metrics_http is not None:

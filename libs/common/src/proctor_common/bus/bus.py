@@ -62,7 +62,7 @@ class Bus:
     async def __aenter__(self) -> Self:
         """Connect, trying again until ``start_timeout``. Raises BusUnavailable with the last reason."""
         if self.options.beyond_loopback and not self.options.needs_tls:
-            log.warning("bus_plaintext_allowed", servers=list(self.options.servers))
+            log.warning("bus_plaintext_allowed", servers=self.options.shown)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.options.start_timeout
         for wait in Waits(*self.options.reconnect_wait):

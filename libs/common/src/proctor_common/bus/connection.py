@@ -86,9 +86,7 @@ class Connection:
             reason = connection.reason or str(fault) or type(fault).__name__
             await connection.close("not connected")
             if isinstance(fault, ClientError | OSError | TimeoutError | BusTimeout):
-                # What stands before an @ may be a password.
-                servers = ", ".join(server.rpartition("@")[2] for server in options.servers)
-                raise BusUnavailable(f"cannot connect to NATS at {servers}: {reason}") from fault
+                raise BusUnavailable(f"cannot connect to NATS at {options.shown}: {reason}") from fault
             if isinstance(fault, NkeysError):
                 raise ValueError("nkey_seed is not the seed of an nkey") from fault
             raise

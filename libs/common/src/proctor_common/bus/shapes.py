@@ -36,6 +36,11 @@ class BusOptions:
         return not all(_is_loopback(server) for server in self.servers)
 
     @property
+    def shown(self) -> str:
+        """The servers for a message or a log: without user and password."""
+        return ", ".join(server.rpartition("@")[2] for server in self.servers)
+
+    @property
     def needs_tls(self) -> bool:
         """Whether a server without TLS is refused."""
         asked = self.ca_file is not None or any(server.startswith("tls://") for server in self.servers)
