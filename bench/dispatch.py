@@ -80,7 +80,7 @@ async def measure(system: System, report: Report, count: int = 300) -> None:
                     f"{b * 1e3:.1f} ms",
                     a / b,
                     wanted,
-                    target and a / b <= target,
+                    None if target is None else a / b <= target,
                 )
             )
         rates = []

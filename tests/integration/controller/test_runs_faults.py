@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -69,7 +70,7 @@ async def quick(engine: Engine) -> AsyncIterator[Engine]:
     await made.close()
 
 
-async def heartbeat(engine: Engine, agent: FakeAgent, **fields: list[AttemptRef]) -> tuple[list[AttemptRef], ...]:
+async def heartbeat(engine: Engine, agent: FakeAgent, **fields: Any) -> tuple[list[AttemptRef], ...]:
     beat = Heartbeat(boot_id="b", instance="i1", slots=2, time=datetime.now(UTC), **fields)
     return await EngineWork(engine).reconcile(agent.id, beat)
 

@@ -17,10 +17,16 @@ from support.world import World
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]
 ALL = frozenset(RetryOn)
 
-Move = Callable[[World, int], None]
+
+def _perform_more(world: World, n: int) -> None:
+    for _ in range(4):
+        world.perform(n)
+
+
+Move = Callable[[World, int], object]
 MOVES: dict[str, Move] = {
     "perform": lambda w, n: w.perform(n),
-    "perform more": lambda w, n: [w.perform(n) for _ in range(4)] and None,
+    "perform more": _perform_more,
     "crash": lambda w, n: w.crash(),
     "deliver": lambda w, n: w.deliver(n),
     "time out": lambda w, n: w.time_out(n),
@@ -38,7 +44,7 @@ MOVES: dict[str, Move] = {
     "forge": lambda w, n: w.forge(n),
     "tick": lambda w, n: w.tick(),
     "wait": lambda w, n: w.advance([1, 6, 20, 70, 700, 4000][n % 6]),
-    "cancel": lambda w, n: w.feed(events.CancelAsked(w.run.id, "somebody")) and None if n % 10 == 0 else None,
+    "cancel": lambda w, n: n % 10 == 0 and w.feed(events.CancelAsked(w.run.id, "somebody")),
 }
 PLACE = Place(host="h")
 
