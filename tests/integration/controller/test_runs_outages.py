@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -79,7 +80,7 @@ async def test_orders_and_ends_outlive_a_restart_of_nats(
         nats_server.start()
         await eventually(lambda: len(agent.started) == 2, 30, "the second order")
         for order in agent.started:
-            await eventually(lambda order=order: sent(agent, order), 30, "the report", retry_on=(Exception,))
+            await eventually(partial(sent, agent, order), 30, "the report", retry_on=(Exception,))
         for run in (first, second):
             assert (await until_finished(engine, run["id"], 30))["result"] == "passed"
         assert len(agent.seen) == len({(order.step, order.attempt) for order in agent.started})
