@@ -28,6 +28,8 @@ class Ends:
         self._spool = spool
         self._republish = republish
         self._open: dict[tuple[str, int], StepFinished] = {}
+        self._unkept: set[tuple[str, int]] = set()
+        """Ends that are not in the journal yet: not to be confirmed there."""
 
     @property
     def unconfirmed(self) -> tuple[AttemptRef, ...]:
@@ -41,16 +43,19 @@ class Ends:
 
     async def keep(self, end: StepFinished) -> None:
         """Journal an end; a full disk is waited out: an end must never be lost."""
+        key = (end.step, end.attempt)
+        self._unkept.add(key)
         while True:
             try:
                 await self._journal.end(end)
+                self._unkept.discard(key)
                 return
             except (JournalFullError, sqlite3.Error) as fault:
                 log.error("end_not_journaled", step=end.step, attempt=end.attempt, error=str(fault))
                 await asyncio.sleep(RETRY_S)
 
     async def publish(self, end: StepFinished) -> None:
-        """Publish an end that stands in the journal; tried until the stream has it or it is confirmed otherwise."""
+        """Publish an end; tried until the stream has it or it is confirmed otherwise."""
         self._open[(end.step, end.attempt)] = end
         pause = 0.05
         while (end.step, end.attempt) in self._open:
@@ -70,6 +75,7 @@ class Ends:
 
     async def confirm(self, ends: list[tuple[str, int]]) -> None:
         """A controller has committed these ends (step, attempt): forget them and what is left of their logs."""
+        ends = [end for end in ends if end not in self._unkept]
         try:
             await self._journal.confirm(ends)
         except (JournalFullError, sqlite3.Error) as fault:

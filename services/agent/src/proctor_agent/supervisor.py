@@ -18,7 +18,7 @@ from proctor_agent.redact import Redactor
 from proctor_common import subjects
 from proctor_common.bus import Message
 from proctor_common.messages.base import BadMessage, decode
-from proctor_common.messages.events import AttemptRef
+from proctor_common.messages.events import AttemptRef, StepFinished
 from proctor_common.messages.orders import (
     AttemptStanding,
     CancelOrder,
@@ -194,7 +194,7 @@ class Supervisor:
         task.add_done_callback(lambda _: self._forget(key))
 
     async def _run(self, execution: Execution, ship: LogShip) -> None:
-        """One attempt: run, journal the end, and publish it when the last chunk is stored."""
+        """One attempt: run, journal its end, and publish it when the last chunk is stored."""
         started_at = self.now()
         async with ship:
             try:
@@ -202,7 +202,11 @@ class Supervisor:
             except Exception as fault:
                 end = await execution.give_up(started_at, fault)
             end = end.model_copy(update={"finished_at": self.now()})
-            await asyncio.gather(self._ends.keep(end), ship.stored())
+            # Side by side: what a controller has heard stands, even if a crash takes the end from this journal.
+            await asyncio.gather(self._ends.keep(end), self._deliver(end, ship))
+
+    async def _deliver(self, end: StepFinished, ship: LogShip) -> None:
+        await ship.stored()
         # Its slot is free before a controller can hear of the end and send the next order.
         self._live.pop((end.step, end.attempt), None)
         await self._ends.publish(end)
