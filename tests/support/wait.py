@@ -51,8 +51,8 @@ async def eventually(
                 remaining = max(deadline - time.monotonic(), LONGEST_INTERVAL)
                 value = await asyncio.wait_for(value, remaining)
             last, error = value, None
-        except TimeoutError as exc:
-            raise _give_up(what, timeout, last, exc) from exc
+        except TimeoutError as exc:  # the predicate's own, or that the time is over
+            error = exc
         except retry_on as exc:
             error = exc
         if error is None and last:

@@ -99,8 +99,8 @@ async def test_slots_and_draining_make_it_busy(world: AgentWorld) -> None:
         for order in running:
             await world.cancel(order)
             await world.end_of(order)
+        world.draining = True  # first: a heartbeat says it too, and must not take it back
         await world.ask("drain", DrainOrder(draining=True).encode())
-        world.draining = True
         assert (await world.start(third)).answer is StartAnswer.BUSY
         world.draining = False
         await world.ask("drain", DrainOrder(draining=False).encode())

@@ -93,7 +93,7 @@ async def test_a_signal_after_the_end_hurts_nobody(target: SshTarget) -> None:
 
 async def test_a_closed_channel_leaves_the_command_alone(target: SshTarget, mark: str) -> None:
     async with _connect(target) as connection:
-        await connection.create_process("sleep 60", encoding=None)
+        await connection.create_process("exec sleep 60", encoding=None)  # exec: not every shell does it by itself
         await eventually(lambda: len(marked(mark)) == 1, 5, "the command")
     left = marked(mark)
     assert len(left) == 1
