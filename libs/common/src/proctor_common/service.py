@@ -120,14 +120,21 @@ class Background:
             self._stop.ask(f"{task.get_name()} failed", fault)
 
 
-def run_service(name: str, main: Callable[[Stop], Coroutine[Any, Any, None]], *, drain_timeout: float = 20.0) -> int:
+def run_service(
+    name: str,
+    main: Callable[[Stop], Coroutine[Any, Any, None]],
+    *,
+    drain_timeout: float = 20.0,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Run ``main`` until it returns; SIGTERM and SIGINT ask its ``Stop``. The exit code is the result.
 
     A second signal, or ``drain_timeout`` seconds after the first, cancels ``main``. A :class:`StartError` is one
     line on standard error; any other fault is logged with its traceback.
     """
     try:
-        return asyncio.run(_run(name, main, drain_timeout))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(_run(name, main, drain_timeout))
     except StartError as fault:
         return report(name, fault)
     except KeyboardInterrupt:
