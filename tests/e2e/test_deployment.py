@@ -64,6 +64,16 @@ def test_a_join_token_is_good_once(lab: Deployment, processes: Processes, tmp_pa
     assert "cannot join" in again.stderr
 
 
+def test_an_agent_that_has_joined_needs_no_token_any_more(lab: Deployment) -> None:
+    assert lab.agent is not None
+    assert lab.agent.terminate() == 0
+    (lab.secrets / "join.token").write_text("")
+    lab.start_agent()
+    with Client(Endpoint(lab.url, lab.token, str(lab.ca))) as client:
+        eventually_sync(lambda: _is_ready(client), 30, "the agent to be back")
+    assert "without a token\n" in _case(lab, "without a token")
+
+
 def test_who_does_not_know_the_ca_sends_nothing(lab: Deployment, tmp_path: Path) -> None:
     stranger = make_identities(tmp_path / "another").ca
     refused = lab.cli("agents", ca=stranger)

@@ -55,3 +55,9 @@ def test_secrets_stay_out(out: io.StringIO) -> None:
     assert token not in out.getvalue()
     assert "nats://user:***@host:4222" in out.getvalue()
     assert "ValueError: failed" in out.getvalue()
+
+
+def test_asyncio_says_nothing_where_a_tls_connection_ends(out: io.StringIO) -> None:
+    logging.getLogger("asyncio").warning("returning true from eof_received() has no effect when using ssl")
+    logging.getLogger("asyncio").warning("something else")
+    assert [line["event"] for line in lines(out)] == ["something else"]

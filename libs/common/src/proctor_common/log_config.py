@@ -17,6 +17,8 @@ LEVELS = ("debug", "info", "warning", "error")
 _SECRET_KEY = re.compile(r"(?:^|_)(?:password|passwd|secret|secrets|seed|token|authorization|cookie|private_key|dsn)$")
 _DSN_PASSWORD = re.compile(r"(://[^:/@\s]{0,256}:)[^@/\s]{1,1024}@")
 HIDDEN = "***"
+TLS_NOISE = "returning true from eof_received()"
+"""asyncio warns so at the end of every connection that became TLS after it was opened, as NATS's do."""
 
 
 def configure_logging(service: str, level: str = "info", *, stream: TextIO | None = None) -> None:
@@ -42,6 +44,7 @@ def configure_logging(service: str, level: str = "info", *, stream: TextIO | Non
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
+    handler.addFilter(lambda record: not str(record.msg).startswith(TLS_NOISE))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
