@@ -1,10 +1,13 @@
 """``GET …/logs``: what is there now, by the same reader as the tail."""
 
+import asyncio
 import json
+from typing import Any
 
 import pytest
 
-from support.api_world import Api, Attempt, FakeRun
+from support.api_world import FIRST_TOKEN, Api, Attempt, FakeRun
+from support.wait import eventually
 
 
 async def written(api: Api, lines: int, *, finished: bool = True) -> tuple[FakeRun, Attempt]:
@@ -93,3 +96,24 @@ async def test_a_run_without_a_log(api: Api) -> None:
     assert await text(api, run) == ""
     assert await text(api, run, "tail=5") == ""
     assert (await api.call("GET", "/v1/runs/4711/logs")).status_code == 404
+
+
+async def test_a_client_that_takes_nothing_is_left_and_the_next_one_served(start_api: Any) -> None:
+    api: Api = await start_api(slow_viewer=0.5)
+    world = api.world
+    run = world.add_run()
+    attempt = world.begin(run)
+    for _ in range(200):
+        await world.store(run, attempt, world.chunk(attempt, b"x" * 60_000))
+    reader, writer = await asyncio.open_connection(*api.settings.address, limit=1024)
+    head = f"GET /v1/runs/{run.id}/logs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {FIRST_TOKEN}\r\n\r\n"
+    writer.write(head.encode())
+    await reader.readexactly(100)
+
+    async def left() -> bool:
+        counted = 'proctor_api_requests_total{method="GET",route="/v1/runs/{run}/logs",status="200"} 1.0'
+        return counted in (await api.call("GET", "/metrics")).text
+
+    await eventually(left, 15, "the stalled answer to be given up")
+    writer.close()
+    assert len((await api.call("GET", f"/v1/runs/{run.id}/logs")).content) == 200 * 60_000

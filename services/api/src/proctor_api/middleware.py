@@ -3,6 +3,7 @@
 import time
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proctor_api.errors import internal, problem
@@ -43,6 +44,8 @@ class Frame:
 
         try:
             await self._app(scope, receive, send_framed)
+        except ClientDisconnect:
+            log.info("client_gone", method=scope["method"], path=scope["path"])
         except Exception:
             log.exception("request_failed", method=scope["method"], path=scope["path"])
             if not status:

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -146,6 +147,7 @@ class Feed:
         while self._record is None or self._record.asked < moment:
             if self._asking is None:
                 self._asking = asyncio.create_task(self._ask(), name=f"record of {self.run}")
+                self._asking.add_done_callback(heed)
             task = self._asking
             try:
                 await asyncio.shield(task)
@@ -191,6 +193,7 @@ class Feed:
         """Read on at the end, once for all who wait for it."""
         if self._pulling is None:
             self._pulling = asyncio.create_task(self._pull_once(), name=f"log of {self.run}")
+            self._pulling.add_done_callback(heed)
         task = self._pulling
         try:
             await asyncio.shield(task)
@@ -280,6 +283,12 @@ class Feed:
         for task in (self._asking, self._pulling):
             if task is not None:
                 task.cancel()
+
+
+def heed(task: "asyncio.Task[Any]") -> None:
+    """Take note of a task's fault, which those who wait for it get; there may be none of them left."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _place(piece: Piece) -> int:

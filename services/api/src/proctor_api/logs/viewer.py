@@ -9,7 +9,7 @@ import structlog
 
 from proctor_api.logs import frames
 from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
-from proctor_api.logs.feeds import ENDS, Feed
+from proctor_api.logs.feeds import ENDS, Feed, heed
 from proctor_api.logs.order import Order, Piece, Shown
 from proctor_api.logs.record import Record, matches_step
 from proctor_common import subjects
@@ -193,6 +193,7 @@ class Viewer:
         known = feed.events.known(self._last_queued) if self._with_events and len(self._queue) < MOST_QUEUED else []
         if self._news is None and (known is None or feed.needs_record):
             self._news = asyncio.create_task(feed.news(self._last_queued), name=f"news of {feed.run}")
+            self._news.add_done_callback(heed)
         if self._news is not None:
             await asyncio.wait({self._news}, timeout=NEWS_PATIENCE)
             if not self._news.done():
