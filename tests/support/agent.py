@@ -67,7 +67,7 @@ class Trial(Plugin):
         until = time.monotonic() + 6.5
         while time.monotonic() < until:
             try:
-                await asyncio.sleep(20)
+                await asyncio.sleep(0.1)
             except asyncio.CancelledError:
                 pass
 
