@@ -212,6 +212,8 @@ async def test_a_refused_order_ends_the_step_with_the_reason(quick: Engine, agen
     done = await until_finished(quick, run["id"])
     step = await step_of(quick, run["id"])
     assert (done["result"], step["result"], step["reason"]) == ("error", "error", "no such target: x")
+    (attempt,) = (await call(quick, "run.log_index", run=run["id"]))["attempts"]
+    assert (attempt["state"], attempt["chunks"]) == ("finished", 0)
 
 
 async def test_expired_orders_come_to_an_end(quick: Engine, agent: FakeAgent) -> None:
@@ -340,6 +342,10 @@ async def test_an_agent_that_never_comes_back_ends_the_step_as_lost(
     done = await until_finished(quick, run["id"])
     step = await step_of(quick, run["id"])
     assert (done["result"], step["result"], step["reason"]) == ("error", "lost", "agent_lost")
+
+    # Nobody knows how long its log was: that is no log of nothing.
+    (attempt,) = (await call(quick, "run.log_index", run=run["id"]))["attempts"]
+    assert (attempt["state"], attempt["chunks"]) == ("finished", None)
 
     # Its true end comes late: evidence, so that the agent may forget it, and nothing else.
     finished = await agent.finish(agent.started[0])

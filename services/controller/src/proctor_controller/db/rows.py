@@ -202,7 +202,7 @@ def attempts_json(attempts: Iterable[AttemptRow]) -> str:
                 # JSON as text within the JSON: PostgreSQL would refuse a NUL in it otherwise.
                 "output": to_json(dict(end.output)) if end else None,
                 "error": to_json(dict(end.error)) if end and end.error is not None else None,
-                "chunks": end.chunks if end else (0 if row.state is StepState.FINISHED else None),
+                "chunks": end.chunks if end else None,
                 "lines": end.lines if end else None,
                 "bytes": end.bytes if end else None,
                 "tree_gone": end.tree_gone if end else None,

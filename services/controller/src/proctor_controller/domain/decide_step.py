@@ -22,7 +22,7 @@ from proctor_controller.domain.events import (
     StillRunning,
 )
 from proctor_controller.domain.run import DISPATCHING
-from proctor_controller.domain.step import Cause, Step
+from proctor_controller.domain.step import AttemptEnd, Cause, Step
 
 OfAttempt = OrderAnswered | OrderUndelivered | OrderUnknown | StepEnded | NeverStarted | StillRunning | Forgotten
 
@@ -103,10 +103,15 @@ def decide_answer(draft: Draft, event: OrderAnswered) -> Stale | None:
             return None
         _wait_again(draft, step, f"host {step.host} is busy{': ' if event.reason else ''}{event.reason}")
     elif event.answer is Answer.REFUSED:
-        draft.end_attempt(step.id, StepResult.ERROR, reason=event.reason or "the agent refused the order")
+        _end_unstarted(draft, step, event.reason or "the agent refused the order")
     else:
-        draft.end_attempt(step.id, StepResult.ERROR, reason="the agent holds this attempt under another token")
+        _end_unstarted(draft, step, "the agent holds this attempt under another token")
     return None
+
+
+def _end_unstarted(draft: Draft, step: Step, reason: str) -> None:
+    """The attempt has never run and never will, and no other one shall: its log is known to be empty."""
+    draft.end_attempt(step.id, StepResult.ERROR, reason=reason, end=AttemptEnd(StepResult.ERROR))
 
 
 def _accepted(draft: Draft, step: Step) -> Stale | None:
@@ -131,11 +136,14 @@ def _wait_again(draft: Draft, step: Step, why: str) -> None:
 def _never_started(draft: Draft, step: Step, reason: str) -> Stale | None:
     """A tombstone is in the agent's journal: this attempt is over before it began; another number goes on."""
     if step.state is StepState.CANCELLING:
-        _end_cancelled(draft, step, reason="" if step.started_at is None else reason)
+        if step.started_at is None:
+            _end_cancelled(draft, step, reason="", end=AttemptEnd(StepResult.CANCELLED, tree_gone=True))
+        else:
+            _end_cancelled(draft, step, reason=reason)
     elif step.state is StepState.RUNNING or step.started_at is not None:
         draft.end_attempt(step.id, StepResult.LOST, reason="agent_forgot")
     elif step.refusals + 1 >= draft.policy.max_refusals:
-        draft.end_attempt(step.id, StepResult.ERROR, reason=f"no agent would start it; the last one: {reason}")
+        _end_unstarted(draft, step, f"no agent would start it; the last one: {reason}")
     else:
         _close_unstarted(draft, step, reason)
         if step.state is StepState.LOST:
@@ -151,6 +159,7 @@ def _close_unstarted(draft: Draft, step: Step, reason: str) -> None:
         state=StepState.FINISHED,
         result=StepResult.CANCELLED,
         reason=f"never started: {reason}",
+        end=AttemptEnd(StepResult.CANCELLED),
         finished_at=draft.now,
     )
 
@@ -303,8 +312,8 @@ def _cancelling_due(draft: Draft, step: Step) -> None:
     send_cancel(draft, step)
 
 
-def _end_cancelled(draft: Draft, step: Step, *, reason: str) -> None:
+def _end_cancelled(draft: Draft, step: Step, *, reason: str, end: AttemptEnd | None = None) -> None:
     result = StepResult.TIMED_OUT if step.cause is Cause.TIMED_OUT else StepResult.CANCELLED
     if draft.run.state is RunState.CANCELLING and step.cause is not Cause.TIMED_OUT:
         result = StepResult.CANCELLED
-    draft.end_attempt(step.id, result, reason=reason)
+    draft.end_attempt(step.id, result, reason=reason, end=end)
