@@ -1,0 +1,62 @@
+"""Which agent a step goes to, and what it waits for otherwise."""
+
+from dataclasses import replace
+
+from proctor_common.states import AgentState
+from proctor_controller.domain.graph import find_cycle
+from proctor_controller.domain.placement import Candidate, Place, choose, explain
+
+FREE = Candidate(
+    agent="1",
+    host="a",
+    state=AgentState.ONLINE,
+    registered=True,
+    draining=False,
+    leftovers=False,
+    has_plugin=True,
+    has_method=True,
+    slots=4,
+    free=2,
+)
+GROUP = Place(group="lab")
+
+
+def test_the_least_loaded_takes_it() -> None:
+    idle = replace(FREE, agent="2", host="b", slots=2, free=2)
+    assert choose([FREE, idle]) is idle
+    assert choose([replace(FREE, host="b"), FREE]) is FREE
+
+
+def test_who_may_not_work_is_passed_over() -> None:
+    for change in (
+        {"state": AgentState.SUSPECT},
+        {"state": AgentState.LOST},
+        {"draining": True},
+        {"leftovers": True},
+        {"registered": False},
+        {"has_method": False},
+        {"free": 0},
+        {"queued": True},
+    ):
+        other = replace(FREE, **change)  # type: ignore[arg-type]
+        assert choose([other]) is None, change
+    assert choose([replace(FREE, queued=True)], overtake=True) is not None
+
+
+def test_what_a_step_waits_for_is_said() -> None:
+    assert explain(GROUP, [], "p", "m") == "an agent of group lab: there is none"
+    assert explain(GROUP, [replace(FREE, has_method=False)], "p", "m") == "an agent of group lab: none has p.m"
+    assert explain(GROUP, [replace(FREE, draining=True)], "p", "m") == "host a: it is drained"
+    full = explain(Place(host="a"), [replace(FREE, free=0)], "p", "m")
+    assert full == "a free slot on host a (all 4 are taken, or others wait for them)"
+    two = [replace(FREE, draining=True), replace(FREE, host="b", state=AgentState.SUSPECT)]
+    assert explain(GROUP, two, "p", "m").startswith("an agent of group lab: 2 agents, and none may take work")
+
+
+def test_circles() -> None:
+    assert find_cycle({"a": [], "b": ["a"], "c": ["a", "b", "nobody"]}) == []
+    assert find_cycle({"a": ["a"]}) == ["a", "a"]
+    assert find_cycle({"x": ["a"], "a": ["b"], "b": ["c"], "c": ["a"]}) == ["a", "b", "c", "a"]
+    chain = {str(n): [str(n + 1)] for n in range(5000)}
+    assert find_cycle(chain) == []
+    assert len(find_cycle({**chain, "5000": ["0"]})) == 5002
