@@ -1,4 +1,4 @@
-"""SQL of the watchdog: what has to be looked at."""
+"""SQL of the watchdog: what has to be looked at. ``now()``, which is stable, lets the indexes be used."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Due(NamedTuple):
 async def find_due_steps(session: Session, limit: int) -> list[Due]:
     """Steps whose time has come, the longest overdue first."""
     rows = await session.fetch(
-        """SELECT run_id, id FROM control.steps WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1""", limit
+        """SELECT run_id, id FROM control.steps WHERE due_at <= now() ORDER BY due_at LIMIT $1""", limit
     )
     return [Due(str(row["run_id"]), step=str(row["id"])) for row in rows]
 
@@ -28,7 +28,7 @@ async def find_due_nodes(session: Session, limit: int) -> list[Due]:
     """
     rows = await session.fetch(
         """SELECT n.run_id, n.name FROM control.nodes n JOIN control.runs r ON r.id = n.run_id
-           WHERE n.due_at <= clock_timestamp() - interval '1 second' AND r.state IN ('running', 'pausing', 'paused')
+           WHERE n.due_at <= now() - interval '1 second' AND r.state IN ('running', 'pausing', 'paused')
            ORDER BY n.due_at LIMIT $1""",
         limit,
     )
@@ -38,7 +38,7 @@ async def find_due_nodes(session: Session, limit: int) -> list[Due]:
 async def find_due_runs(session: Session, limit: int) -> list[Due]:
     """Runs whose time has come."""
     rows = await session.fetch(
-        """SELECT id FROM control.runs WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1""", limit
+        """SELECT id FROM control.runs WHERE due_at <= now() ORDER BY due_at LIMIT $1""", limit
     )
     return [Due(str(row["id"])) for row in rows]
 
