@@ -54,7 +54,7 @@ class ProcessContext:
 async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterator[ProcessContext]:
     """Migrate the schema, connect to the bus, and end both in the reverse order.
 
-    Waits up to 30 s for a database or a bus that is not there yet. Raises StartError.
+    Waits ``start_timeout`` seconds for a database or a bus that is not there yet. Raises StartError.
     """
     issuer, ca = _issuer(settings), _read_ca(settings)
     registry = make_registry()
@@ -68,7 +68,7 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             server_settings=SERVER_SETTINGS,
         )
         stack.push_async_callback(database.dispose)
-        await migrate(database, CHAIN)
+        await migrate(database, CHAIN, wait=settings.start_timeout)
         replica = new_id()
         try:
             bus = await stack.enter_async_context(Bus(bus_options(settings, replica)))
@@ -116,6 +116,7 @@ def bus_options(settings: ControllerSettings, replica: str) -> BusOptions:
         inbox_prefix=subjects.inbox_prefix("ctl"),
         nkey_seed=settings.nats_nkey.get_secret_value() if settings.nats_nkey else None,
         ca_file=str(settings.nats_ca_file) if settings.nats_ca_file else None,
+        start_timeout=settings.start_timeout,
         allow_plaintext=settings.allow_plaintext,
     )
 
@@ -127,6 +128,7 @@ def system_options(settings: ControllerSettings, replica: str) -> BusOptions:
         name=f"controller-system/{replica}",
         nkey_seed=settings.system_nkey.get_secret_value() if settings.system_nkey else None,
         ca_file=str(settings.nats_ca_file) if settings.nats_ca_file else None,
+        start_timeout=settings.start_timeout,
         allow_plaintext=settings.allow_plaintext,
     )
 
