@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from proctor_api.listening import bind
 from proctor_api.main import serve
 from proctor_api.settings import ApiSettings
 from proctor_common import subjects
@@ -348,7 +349,7 @@ def agent(host: str = "local-1", number: int = 1, **changes: Any) -> AgentView:
 async def running(settings: ApiSettings, trust: ssl.SSLContext | None = None) -> AsyncIterator[None]:
     """The service in this process, until the block ends."""
     stop = Stop()
-    task = asyncio.create_task(serve(settings, stop))
+    task = asyncio.create_task(serve(settings, stop, bind(settings.address)))
 
     async def ready() -> bool:
         if task.done():

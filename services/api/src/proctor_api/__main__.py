@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from proctor_api.listening import bind
 from proctor_api.settings import ApiSettings
 from proctor_common.log_config import configure_logging
 from proctor_common.service import StartError, Stop, report, run_service
@@ -37,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging("api", settings.log_level)
 
     async def run(stop: Stop) -> None:
+        listening = bind(settings.address)
         from proctor_api.main import serve
 
-        await serve(settings, stop)
+        await serve(settings, stop, listening)
 
     return run_service("api", run)
 

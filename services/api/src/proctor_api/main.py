@@ -1,5 +1,6 @@
 """Putting the service together: what it needs, in the order in which it is needed, and its routes."""
 
+import socket
 from contextlib import AsyncExitStack
 
 import structlog
@@ -115,14 +116,13 @@ async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ProcessC
     return context
 
 
-async def serve(settings: ApiSettings, stop: Stop) -> None:
-    """Run the service until the stop is asked for. Raises StartError."""
+async def serve(settings: ApiSettings, stop: Stop, listening: socket.socket) -> None:
+    """Run the service on a socket from :func:`bind` until the stop is asked for. Raises StartError."""
     for fault in settings.plaintext_faults:
         log.warning("plaintext_allowed", fault=fault)
     if settings.no_auth:
         log.warning("no_auth", meaning="every caller is admin")
     async with AsyncExitStack() as stack:
-        listening = server.bind(settings.address)
         stack.callback(listening.close)
         context = await make_context(settings, stack)
         http = server.make_server(make_app(context), settings)
