@@ -198,3 +198,11 @@ async def test_output_of_any_text_is_kept(engine: Engine, agent: FakeAgent) -> N
     assert done["result"] == "failed"
     assert step["output"] == output
     assert step["reason"] == "nul \ufffd here"
+
+
+async def test_labels_choose_the_agent(engine: Engine, bus: Bus, control_database: Database) -> None:
+    await FakeAgent(bus, control_database, host="plain").join(labels={"os": "alpine"})
+    wanted = await FakeAgent(bus, control_database, host="wanted").join(labels={"os": "debian", "disk": "ssd"})
+    run = await submit(engine, labels={"os": "debian"})
+    assert (await until_step(engine, run["id"], "running"))["host"] == "wanted"
+    assert len(wanted.started) == 1

@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from datetime import datetime, timedelta
 
-from proctor_common.states import RunState, StepState
+from proctor_common.states import StepState
 from proctor_controller.db.placing import Found
 from proctor_controller.domain.decision import Slice
 from proctor_controller.domain.placement import Place
@@ -35,8 +35,8 @@ class Recent:
         self._clock: tuple[datetime, float] | None = None
 
     def keep(self, part: Slice) -> None:
-        """Remember the slice of one step while more is to come of it."""
-        if len(part.steps) != 1 or part.run.state is RunState.FINISHED or part.steps[0].state is StepState.FINISHED:
+        """Remember the slice of a run's last step while more is to come of it; of several, each makes the others old."""
+        if len(part.steps) != 1 or part.run.undecided != 1 or part.steps[0].state is StepState.FINISHED:
             return
         self._slices[part.steps[0].id] = part
         while len(self._slices) > MAX_SLICES:
