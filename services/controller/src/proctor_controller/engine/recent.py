@@ -35,7 +35,7 @@ class Recent:
         self._clock: tuple[datetime, float] | None = None
 
     def keep(self, part: Slice) -> None:
-        """Remember the slice of a run's last step while more is to come of it; of several, each makes the others old."""
+        """Remember the slice of a run's last step while more is to come of it; several would make each other old."""
         if len(part.steps) != 1 or part.run.undecided != 1 or part.steps[0].state is StepState.FINISHED:
             return
         self._slices[part.steps[0].id] = part
