@@ -82,7 +82,7 @@ moves = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 999)),
 
 
 @given(specs(), moves, st.integers(0, 2**32))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_run_always_ends_and_no_attempt_starts_twice(
     spec: RunSpec, happenings: list[tuple[str, int]], seed: int
 ) -> None:
@@ -103,7 +103,7 @@ def test_late_doubled_and_refused_orders_never_start_an_attempt_twice(seed: int)
     rng = random.Random(seed)
     step = StepSpec(id="s", node="n", name="n", plugin="p", method="m", place=PLACE)
     spec = RunSpec(id="run", name="r", kind="case", steps=(step,))
-    for _ in range(400):
+    for _ in range(250):
         world = World(spec, agents=3, slots=1)
         for _ in range(rng.randrange(60)):
             name = rng.choices(DISPATCH, [6, 5, 3, 6, 4, 4, 4, 1, 2, 1])[0]
@@ -113,7 +113,7 @@ def test_late_doubled_and_refused_orders_never_start_an_attempt_twice(seed: int)
 
 
 @given(specs(), moves, st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_run_ends_even_if_no_agent_ever_comes_back(
     spec: RunSpec, happenings: list[tuple[str, int]], seed: int
 ) -> None:

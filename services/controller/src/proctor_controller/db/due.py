@@ -37,9 +37,7 @@ async def find_due_nodes(session: Session, limit: int) -> list[Due]:
 
 async def find_due_runs(session: Session, limit: int) -> list[Due]:
     """Runs whose time has come."""
-    rows = await session.fetch(
-        """SELECT id FROM control.runs WHERE due_at <= now() ORDER BY due_at LIMIT $1""", limit
-    )
+    rows = await session.fetch("""SELECT id FROM control.runs WHERE due_at <= now() ORDER BY due_at LIMIT $1""", limit)
     return [Due(str(row["id"])) for row in rows]
 
 
