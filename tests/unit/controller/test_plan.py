@@ -136,6 +136,13 @@ def test_what_does_not_run_yet_is_refused_by_name(member: str) -> None:
     assert (fault["code"], fault["path"], fault["line"]) == ("not_supported", member, 23)
 
 
+@pytest.mark.parametrize("member", ["queue", "cleanup"])
+def test_a_timeout_without_effect_is_refused(member: str) -> None:
+    plan = 'testplan_version: "2026-12-01"\nname: x\nsteps:\n  a: {uses: p.m, runs_on: {host: h}}\n'
+    (fault,) = faults_of(f"{plan}timeouts: {{{member}: 5m}}\n")
+    assert (fault["code"], fault["path"]) == ("not_supported", f"timeouts.{member}")
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

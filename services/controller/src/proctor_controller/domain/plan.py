@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,8 @@ _STEP_LATER = {
     "outputs", "rollback", "if", "matrix", "strategy", "failed_when", "until", "expect", "record", "gate", "plan",
     "artefacts", "secrets",
 }  # fmt: skip
-_TIMEOUTS, _DEFAULTS = {"run", "queue", "cleanup"}, {"timeout", "grace", "target"}
+_TIMEOUTS, _TIMEOUTS_LATER = {"run"}, {"queue", "cleanup"}
+_DEFAULTS = {"timeout", "grace", "target"}
 _HOT = {"get_param", "get_attr", "str_replace", "list_join"}
 
 
@@ -64,7 +65,6 @@ class Plan:
     steps: tuple[PlanStep, ...]
     description: str = ""
     run_timeout_s: float | None = None
-    queue_timeout_s: float | None = None
 
 
 class BadPlan(Exception):
@@ -100,17 +100,17 @@ class _Reader:
         self._version(root.get("testplan_version"))
         name = self._name(root.get("name"))
         description = self._text(root.get("description", ""), ("description",))
-        timeouts = self._mapping(root.get("timeouts", {}), ("timeouts",), _TIMEOUTS)
+        timeouts = self._mapping(root.get("timeouts", {}), ("timeouts",), _TIMEOUTS, _TIMEOUTS_LATER)
         limits = {key: self._duration(value, ("timeouts", key)) for key, value in timeouts.items()}
         defaults = self._mapping(root.get("defaults", {}), ("defaults",), _DEFAULTS)
         steps = self._steps(root.get("steps"), defaults)
         if self.faults:
             raise BadPlan(self.faults)
-        return Plan(name, steps, description, limits.get("run"), limits.get("queue"))
+        return Plan(name, steps, description, limits.get("run"))
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
-    def _members(self, mapping: Mapping[str, Any], path: tuple[Any, ...], known: set[str], later: set[str]) -> None:
+    def _members(self, mapping: Mapping[str, Any], path: tuple[Any, ...], known: set[str], later: Set[str]) -> None:
         for key in mapping:
             if key in later:
                 self.fault((*path, key), f"{key} is not supported yet", "not_supported")
@@ -119,12 +119,14 @@ class _Reader:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 self.fault((*path, key), f"there is no member {key[:60]!r} here{hint}", "unknown_member")
 
-    def _mapping(self, value: Any, path: tuple[Any, ...], known: set[str] | None = None) -> dict[str, Any]:
+    def _mapping(
+        self, value: Any, path: tuple[Any, ...], known: set[str] | None = None, later: Set[str] = frozenset()
+    ) -> dict[str, Any]:
         if not isinstance(value, dict):
             self.fault(path, "must be a mapping")
             return {}
         if known is not None:
-            self._members(value, path, known, set())
+            self._members(value, path, known, later)
             return {key: part for key, part in value.items() if key in known}
         return value
 
