@@ -7,8 +7,6 @@ set positional-arguments
 root := justfile_directory()
 bin := root / ".venv/bin"
 export PATH := bin + ":" + env("PATH")
-# Bytecode and caches of the checks belong to the clone, whatever HOME is.
-export PYTHONDONTWRITEBYTECODE := env("PYTHONDONTWRITEBYTECODE", "")
 
 # List the recipes
 [private]
