@@ -38,7 +38,7 @@ def test_who_may_not_work_is_passed_over() -> None:
         {"free": 0},
         {"queued": True},
     ):
-        other = replace(FREE, **change)  # type: ignore[arg-type]
+        other = replace(FREE, **change)
         assert choose([other]) is None, change
     assert choose([replace(FREE, queued=True)], overtake=True) is not None
 
