@@ -35,6 +35,8 @@ class Refused(CommandFault):
         shown = [str(self)] if not self.errors else []
         for error in self.errors:
             place = f"line {error['line']}, column {error.get('column')}: " if error.get("line") else ""
-            path = f"{error['path']}: " if error.get("path") else ""
-            shown.append(f"{place}{path}{error.get('message', '')}")
+            path, message = str(error.get("path") or ""), str(error.get("message", ""))
+            if path and not message.startswith((f"{path}: ", f"{path.rsplit('.', 1)[-1]}: ")):
+                message = f"{path}: {message}"
+            shown.append(f"{place}{message}")
         return shown

@@ -28,7 +28,7 @@ def up(
 ) -> None:
     """Run the whole system on this machine until Ctrl-C.
 
-    When all of it answers, one line on standard output: ready URL token TOKEN. Needs proctor[local].
+    When all of it answers, one line on standard output: ready URL token TOKEN. Needs proctor's extra `local`.
     """
     from proctor_cli.local.addresses import parse_http
 

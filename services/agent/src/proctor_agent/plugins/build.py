@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
 
 from proctor_agent.plugin import Argv, Completed, Context, Failed, MethodFault, Secret
 from proctor_agent.plugins.shell import NOT_FOUND, Env, NoNul
@@ -89,7 +89,12 @@ def _pattern(text: str) -> str:
     return text
 
 
-Url = Annotated[str, AfterValidator(_url)]
+# The schema refuses a password too, so that the controller never stores one.
+_URL_SCHEMA = (
+    r"^(?:[a-z]{1,20}://(?:[^:@/?#\s]*@)?[^@/?#\s]*(?:[/?#]\S*)?"
+    r"|[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s:]\S*)$"
+)
+Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": _URL_SCHEMA})]
 Ref = Annotated[str, AfterValidator(_ref)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
