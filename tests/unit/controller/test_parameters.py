@@ -51,6 +51,25 @@ def test_all_faults_at_once_each_with_its_path() -> None:
     assert sorted(messages) == ["'command' is missing", "unknown: 'nme'"]
 
 
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ([0] * 3, "must have at most 2 items"),
+        (["a", "b"], "must be of type integer"),
+        ("xx", 'must match "^a$"'),
+        (1.5, "must be of type array or null or string"),
+    ],
+)
+def test_of_a_choice_of_forms_the_one_of_the_right_type_is_told(value: object, says: str) -> None:
+    forms = [
+        {"type": "array", "maxItems": 2, "items": {"type": "integer"}},
+        {"type": "string", "pattern": "^a$"},
+        {"type": "null"},
+    ]
+    faults = check_parameters({"type": "object", "properties": {"a": {"anyOf": forms}}}, {"a": value}).faults
+    assert [each["message"] for each in faults] == [says]
+
+
 def test_no_value_is_quoted() -> None:
     checked = check_parameters(SCHEMA, {"command": "c", "password": {"geheim": "geheim"}, "count": "geheim"})
     assert "geheim" not in json.dumps(checked.faults)

@@ -138,6 +138,8 @@ _MESSAGES: dict[str, Callable[[Any], str]] = {
     "minItems": lambda value: f"must have at least {value} items",
     "maxItems": lambda value: f"must have at most {value} items",
     "pattern": lambda value: f"must match {_short(value)}",
+    "minProperties": lambda value: f"must have at least {value} members",
+    "maxProperties": lambda value: f"must have at most {value} members",
     "uniqueItems": lambda _: "has an item twice",
 }
 
@@ -168,12 +170,19 @@ def _missing(error: ValidationError) -> str:
 
 
 def _deepest(error: ValidationError) -> ValidationError:
-    """Of a choice of forms: the fault inside the one form that fits so far, else the choice itself."""
+    """Of a choice of forms: the fault of the one form that has the right type, else the choice itself."""
     while error.validator in {"anyOf", "oneOf"}:
-        inside = [each for each in error.context or () if each.relative_path]
-        if not inside or len({each.schema_path[0] for each in inside}) > 1:
+        forms: dict[Any, list[ValidationError]] = {}
+        for each in error.context or ():
+            forms.setdefault(each.schema_path[0], []).append(each)
+        fitting = [
+            faults
+            for faults in forms.values()
+            if all(each.validator != "type" or each.relative_path for each in faults)
+        ]
+        if len(fitting) != 1:
             return error
-        error = inside[0]
+        error = fitting[0][0]
     return error
 
 
