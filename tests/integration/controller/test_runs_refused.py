@@ -34,6 +34,7 @@ MISSING: list[tuple[dict[str, Any], str, str]] = [
     ({"host": "../../etc"}, "host", "../../etc"),
     ({"host": "h1", "plugin": "nix"}, "plugin", "nix"),
     ({"host": "h1", "method": "nix"}, "method", "shell.nix"),
+    ({"host": "h1", "target": "nix"}, "target", "nix"),
     ({"group": "nix"}, "group", "nix"),
     ({"labels": {"os": "nix"}}, "agent", "an agent with labels os=nix"),
 ]
@@ -99,7 +100,7 @@ async def test_a_plan_waits_for_an_agent_that_is_away(
     step = await until_step(engine, run["id"], "waiting")
     assert step["waiting_for"] == "host h1: it is drained"
     control_database.psql("UPDATE control.agents SET draining = false")
-    assert await engine.serve_queue(agent.id) == 1
+    await engine.serve_queue(agent.id)  # unless the engine's own look at the queue, after the submission, came first
     await until_step(engine, run["id"], "running")
 
 
