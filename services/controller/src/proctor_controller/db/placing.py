@@ -28,6 +28,7 @@ _SLOTS = """LEFT JOIN LATERAL (SELECT count(*) AS made,
   count(*) FILTER (WHERE x.step_id IS NULL AND x.slot < a.slots) AS free
   FROM control.leases x WHERE x.agent_id = a.id) l ON true"""
 _FOR_PLACE = f"""SELECT {_CANDIDATE},
+ $8::text IS NULL OR a.targets ? $8 AS has_target,
  CASE WHEN $7::bool THEN a.plugins -> $5 -> 'methods' -> $6 END AS spec,
  (SELECT array_agg(g.group_name ORDER BY g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
  clock_timestamp() AS now
@@ -37,24 +38,33 @@ ORDER BY a.host LIMIT 1000"""
 
 
 class Found(NamedTuple):
-    """A candidate, the groups it is in, and its description of the method (only where it was asked for); ``now``: the
-    database's time.
+    """A candidate, the groups it is in, and its description of the method (only where it was asked for).
+
+    ``has_target``: it knows the target that was asked for, if any · ``now``: the database's time.
     """
 
     candidate: Candidate
     groups: list[str]
     spec: MethodSpec | None
     slots_made: int
+    has_target: bool
     now: datetime
 
 
 async def find_candidates(
-    session: Session, place: Place, plugin: str, method: str, *, group: str | None, with_spec: bool = False
+    session: Session,
+    place: Place,
+    plugin: str,
+    method: str,
+    *,
+    group: str | None,
+    target: str | None = None,
+    with_spec: bool = False,
 ) -> list[Found]:
     """The agents in the right place, whether or not they may take work; of a run with a group only that group's."""
     labels = None if place.labels is None else dict(place.labels)
     wanted = None if labels is None else to_json(labels)
-    rows = await session.fetch(_FOR_PLACE, place.host, place.group, wanted, group, plugin, method, with_spec)
+    rows = await session.fetch(_FOR_PLACE, place.host, place.group, wanted, group, plugin, method, with_spec, target)
     return [_found(row) for row in rows]
 
 
@@ -76,7 +86,7 @@ def _found(row: Row) -> Found:
         queued=row["queued"],
     )
     spec = MethodSpec.model_validate(row["spec"]) if row["spec"] else None
-    return Found(candidate, list(row["groups"] or []), spec, row["made"], row["now"])
+    return Found(candidate, list(row["groups"] or []), spec, row["made"], row["has_target"], row["now"])
 
 
 async def read_clock(session: Session) -> datetime:

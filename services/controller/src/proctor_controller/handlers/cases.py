@@ -44,8 +44,8 @@ async def _submit_again(engine: Engine, db: Session, actor: Actor, body: SubmitC
     """On the host where the same method was found a moment ago; None where that is not known, or no longer so."""
     place, _, _, group = key
     known, now = engine.recent.host(key), engine.recent.now()
-    if known is None or now is None or (group is None and actor.groups is not None):
-        # A caller of several groups: which one the run gets is known only when the agents are.
+    if known is None or now is None or body.target is not None or (group is None and actor.groups is not None):
+        # A target is looked up. A caller of several groups: which one the run gets is known only when the agents are.
         return None
     checked = _check_case(place, body, [known])
     run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
@@ -57,7 +57,7 @@ async def _submit_again(engine: Engine, db: Session, actor: Actor, body: SubmitC
 
 async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCase, key: HostKey) -> RunView:
     place, plugin, method, group = key
-    found = await find_candidates(db, place, plugin, method, group=group, with_spec=True)
+    found = await find_candidates(db, place, plugin, method, group=group, target=body.target, with_spec=True)
     if not found and place.group is not None and not await group_exists(db, place.group):
         raise not_found("group", place.group)
     if group is None and actor.groups is not None:
@@ -73,7 +73,10 @@ async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCa
 
 def _check_case(place: Place, body: SubmitCase, found: list[Found]) -> Checked:
     """What is wrong with the case, in the order of the answers: 404, 422, 409."""
-    checked = check_parameters(_choose_spec(place, body, found), body.parameters)
+    spec = _choose_spec(place, body, found)
+    if not any(each.has_target for each in found if each.candidate.has_method):
+        raise not_found("target", body.target)
+    checked = check_parameters(spec, body.parameters)
     if checked.faults:
         raise faults(list(checked.faults))
     _check_available(place, found)

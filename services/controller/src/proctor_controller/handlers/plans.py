@@ -104,7 +104,7 @@ async def _check_steps(db: Session, document: Document, plan: Plan, group: str |
     wrong: list[Fault] = []
     schemas: dict[tuple[Any, ...], Schema | Fault] = {}
     for step in plan.steps:
-        key = (step.place, step.plugin, step.method)
+        key = (step.place, step.plugin, step.method, step.target)
         if key not in schemas:
             schemas[key] = await _find_schema(db, step, group)
         schema = schemas[key]
@@ -121,7 +121,12 @@ async def _check_steps(db: Session, document: Document, plan: Plan, group: str |
 
 async def _find_schema(db: Session, step: PlanStep, group: str | None) -> Schema | Fault:
     """The method's schema, or what is wrong with the step."""
-    found = await find_candidates(db, step.place, step.plugin, step.method, group=group, with_spec=True)
+    found = await find_candidates(
+        db, step.place, step.plugin, step.method, group=group, target=step.target, with_spec=True
+    )
+    able = [each for each in found if each.candidate.has_method]
+    if able and not any(each.has_target for each in able):
+        return _fault("target", f"{step.place} has no target {step.target}", "not_found")
     for each in found:
         if each.spec is not None:
             return Schema(each.spec.parameters)
