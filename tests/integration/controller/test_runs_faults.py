@@ -208,7 +208,7 @@ def watching(watchdog: Watchdog, condition: Callable[[], object]) -> Callable[[]
 
 async def test_a_refused_order_ends_the_step_with_the_reason(quick: Engine, agent: FakeAgent) -> None:
     agent.answer = lambda order: StartReply(answer=StartAnswer.REFUSED, reason="no such target: x")
-    run = await submit(quick, host="h1", target="x")
+    run = await submit(quick, host="h1")
     done = await until_finished(quick, run["id"])
     step = await step_of(quick, run["id"])
     assert (done["result"], step["result"], step["reason"]) == ("error", "error", "no such target: x")

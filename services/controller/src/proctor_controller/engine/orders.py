@@ -137,7 +137,12 @@ class Orders:
         )
 
     async def _answered(self, run: str, effect: StartAttempt, answer: StartReply, sends: int) -> None:
-        if answer.answer is not StartAnswer.ACCEPTED:
+        if answer.answer is StartAnswer.ACCEPTED:
+            # A short step ends within this time: then its end is all that has to be written.
+            await asyncio.sleep(self._engine.settings.short_step)
+            if self._engine.recent.has_ended(effect.step):
+                return
+        else:
             log.info("order_not_accepted", step=effect.step, attempt=effect.attempt, answer=answer.answer.value)
         await self._engine.feed(
             events.OrderAnswered(

@@ -8,12 +8,14 @@ agent's row again whether it may take work, and whether others wait.
 import time
 from collections import OrderedDict
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from proctor_common.states import StepState
 from proctor_controller.db.placing import Found
 from proctor_controller.domain.decision import Slice
 from proctor_controller.domain.placement import Place
 
+T = TypeVar("T")
 MAX_SLICES = 2000
 MAX_AGE = 30.0
 MAX_HOSTS = 1000
@@ -26,21 +28,34 @@ HostKey = tuple[Place, str, str, str | None]
 """Where, which plugin and method, and the run's group."""
 
 
+def _put(cache: "OrderedDict[str, T]", key: str, value: T) -> None:
+    cache[key] = value
+    while len(cache) > MAX_SLICES:
+        cache.popitem(last=False)
+
+
 class Recent:
     """Remembers the slices of live steps, each until it is used."""
 
     def __init__(self) -> None:
         self._slices: OrderedDict[str, Slice] = OrderedDict()
         self._hosts: OrderedDict[HostKey, tuple[Found, float]] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._clock: tuple[datetime, float] | None = None
 
     def keep(self, part: Slice) -> None:
         """Remember the slice of a run's last step while more is to come of it; several would make each other old."""
-        if len(part.steps) != 1 or part.run.undecided != 1 or part.steps[0].state is StepState.FINISHED:
+        if len(part.steps) != 1:
             return
-        self._slices[part.steps[0].id] = part
-        while len(self._slices) > MAX_SLICES:
-            self._slices.popitem(last=False)
+        step = part.steps[0]
+        if step.state is StepState.FINISHED:
+            _put(self._ended, step.id, None)
+        elif part.run.undecided == 1:
+            _put(self._slices, step.id, part)
+
+    def has_ended(self, step: str) -> bool:
+        """Whether this process has just committed the step's end, which absorbs; False says nothing."""
+        return step in self._ended
 
     def take(self, step: str) -> tuple[Slice, datetime] | None:
         """The step's slice with the database's time now; None where either is not known."""

@@ -10,11 +10,13 @@ class EngineSettings:
     """Seconds, bytes and counts.
 
     ``order_timeout``: how long to wait for the answer to one order · ``order_sends``: how often to send it before
-    the watchdog takes over · ``queue_timeout``: how long a test case may wait for a slot.
+    the watchdog takes over · ``short_step``: how long an accepted step may end before it is written down as running ·
+    ``queue_timeout``: how long a test case may wait for a slot.
     """
 
     policy: Policy = field(default_factory=Policy)
     order_timeout: float = 5.0
+    short_step: float = 0.05
     order_sends: int = 2
     queue_timeout: float = 86_400.0
     default_timeout: float = 1800.0
