@@ -26,6 +26,7 @@ from proctor_common.messages.views import (
     AgentView,
     AttemptLog,
     EventView,
+    GroupView,
     Listing,
     RunChanged,
     RunLogIndex,
@@ -123,6 +124,8 @@ class World:
         self.agents: list[AgentView] = []
         self.asked: dict[str, list[Call]] = {}
         self.refusals: dict[str, ProctorError] = {}
+        self.groups = {"lab-a", "lab-b"}
+        self.waiting_steps: list[StepView] = []
         self.silent: set[str] = set()
         self.events = 0
         self._served: list[Any] = []
@@ -195,6 +198,7 @@ class World:
                 StepView(id=a.step_id, step=a.step, state=a.state, attempt=a.attempt, output=run.outputs)
                 for a in run.attempts
             ]
+            + self.waiting_steps
         )
 
     def on_run_events(self, actor: Actor, body: Any) -> Listing:
@@ -226,6 +230,15 @@ class World:
 
     def on_group_list(self, actor: Actor, body: Any) -> Listing:
         return Listing(items=[])
+
+    def on_group_get(self, actor: Actor, body: Any) -> GroupView:
+        if body.name not in self.groups or not actor.sees(body.name):
+            raise not_found("group", body.name)
+        return GroupView(name=body.name, agents=[], created_at=datetime.now(UTC))
+
+    def on_group_put(self, actor: Actor, body: Any) -> GroupView:
+        self.groups.add(body.name)
+        return self.on_group_get(actor, body)
 
     # -- what happens to a run ------------------------------------------------------------------------------------
 

@@ -109,6 +109,19 @@ async def test_an_expired_token_is_refused(api: Api) -> None:
     assert (past.status_code, past.json()["errors"][0]["path"]) == (422, "expires")
 
 
+async def test_a_token_for_a_group_that_is_not_there_is_not_made(start_api: Any) -> None:
+    api: Api = await start_api(call_timeout=0.6)
+    wanted = {"name": "x", "role": "viewer", "groups": ["lab-a", "lba-b"]}
+    answer = await api.call("POST", "/v1/tokens", json=wanted)
+    assert (answer.status_code, answer.json()["what"], answer.json()["name"]) == (404, "group", "lba-b")
+    api.world.silent.add("group.get")
+    assert (await api.call("POST", "/v1/tokens", json=wanted)).status_code == 503
+    for name in ("a\nb", "\x1b[31m", "\x9b31m"):
+        odd = await api.call("POST", "/v1/tokens", json={"name": name, "role": "viewer"})
+        assert (odd.status_code, odd.json()["errors"][0]["path"]) == (422, "name")
+    assert [t["name"] for t in (await api.call("GET", "/v1/tokens")).json()["items"] if t["name"] != "first"] == []
+
+
 async def test_groups_of_a_token_go_with_every_question_and_bound_admins_stay_bound(api: Api) -> None:
     bound = await api.token("admin", ["lab-a"])
     await api.call("GET", "/v1/agents", bound)

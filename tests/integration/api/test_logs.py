@@ -4,6 +4,9 @@ import asyncio
 import json
 from typing import Any
 
+from proctor_common.ids import new_id
+from proctor_common.messages.views import StepView
+from proctor_common.states import StepState
 from support.api_world import FIRST_TOKEN, Api, Attempt, FakeRun
 from support.wait import eventually
 
@@ -70,8 +73,20 @@ async def test_one_step_s_log(api: Api) -> None:
     one, two = world.begin(run, "one"), world.begin(run, "two[x]")
     await world.write(run, one, "1\n")
     await world.write(run, two, "2\n")
-    assert [await text(api, run, f"step={s}") for s in ("one", "two", "two[x]", "none")] == ["1\n", "2\n", "2\n", ""]
+    assert [await text(api, run, f"step={s}") for s in ("one", "two", "two[x]")] == ["1\n", "2\n", "2\n"]
     assert await text(api, run, "step=two&tail=1") == "2\n"
+
+
+async def test_an_unknown_step_is_404_and_one_that_waits_has_an_empty_log(api: Api) -> None:
+    world = api.world
+    run = world.add_run()
+    await world.write(run, world.begin(run, "one"), "1\n")
+    typo = await api.call("GET", f"/v1/runs/{run.id}/logs?step=oen")
+    assert (typo.status_code, typo.json()["what"], typo.json()["name"]) == (404, "step", "oen")
+    waiting = StepView(id=new_id(), step="later", instance="x", state=StepState.WAITING, attempt=1)
+    world.waiting_steps.append(waiting)
+    for name in ("later", "later[x]", waiting.id):
+        assert await text(api, run, f"step={name}") == ""
 
 
 async def test_a_log_is_never_taken_for_a_page(api: Api) -> None:

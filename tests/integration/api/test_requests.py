@@ -241,6 +241,18 @@ async def test_lists_and_views_are_passed_on_as_they_are(api: Api) -> None:
     assert (await api.call("POST", f"/v1/runs/{run.id}/cancel")).status_code == 202
 
 
+async def test_a_route_that_takes_no_body_refuses_one_that_says_something(api: Api) -> None:
+    run = api.world.add_run()
+    for method, path in (("PUT", "/v1/groups/lab-c"), ("POST", f"/v1/runs/{run.id}/cancel")):
+        assert (await api.call(method, path, content=b"{}")).is_success
+        assert (await api.call(method, path)).is_success
+        refused = await api.call(method, path, json={"agents": []})
+        assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "agents")
+        assert (await api.call(method, path, json=[])).status_code == 422
+        assert (await api.call(method, path, content=b"{")).status_code == 400
+    assert len(api.world.asked["group.put"]) == 2
+
+
 async def test_the_document_is_openapi_3_0_and_every_route_says_who_may(api: Api) -> None:
     document = (await api.http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.0")

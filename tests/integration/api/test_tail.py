@@ -333,6 +333,18 @@ async def test_a_cursor_of_another_run_is_4400(api: Api, run: FakeRun, attempt: 
         assert await closed(socket) == 4400
 
 
+async def test_an_unknown_step_is_4400_and_said_so(api: Api, run: FakeRun, attempt: Attempt) -> None:
+    async with tailing(api, run, step="biuld") as socket:
+        assert await closed(socket) == 4400
+        assert socket.close_reason == "no such step: biuld"
+
+
+async def test_a_cursor_that_is_too_long_is_said_so(api: Api, run: FakeRun) -> None:
+    async with tailing(api, run, after="A" * 5000) as socket:
+        assert await closed(socket) == 4400
+        assert socket.close_reason == "the cursor is too long"
+
+
 async def test_an_unknown_run_is_4404(api: Api) -> None:
     async with tailing(api, FakeRun(new_id(), 0)) as socket:
         assert await closed(socket) == 4404

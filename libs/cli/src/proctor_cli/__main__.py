@@ -14,9 +14,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             leave(code)
         return code
-    from proctor_cli.app import run_app
+    try:
+        from proctor_cli.app import run_app
 
-    return run_app(words)
+        return run_app(words)
+    except KeyboardInterrupt:
+        # A command that has begun ends by itself: this came while its modules were being loaded.
+        print("proctor: stopped before anything was started", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ CLIENT = (
     "proctor_cli.commands.tokens",
 )
 LOCAL_WORDS = frozenset({"up", "init", "demo"})
+SUBMITTING = frozenset({"case", "run"})
 EXAMPLES = """Examples:
 
 proctor up --agents 2 · proctor run examples/smoke.yaml · proctor case local-1 linux_system.run_shell command=uptime ·
@@ -35,6 +36,10 @@ def run_app(words: Sequence[str]) -> int:
     try:
         app(args=list(words), prog_name="proctor")
     except SystemExit as ended:
+        cause = getattr(ended.__context__, "__cause__", None)
+        if isinstance(cause, KeyboardInterrupt) and SUBMITTING.intersection(words):
+            # What submits tells of a Ctrl-C itself, once it has begun: this one came while its words were read.
+            print("proctor: stopped before anything was started", file=sys.stderr)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except CommandFault as fault:
         lines = fault.lines() if isinstance(fault, Refused) else [str(fault)]

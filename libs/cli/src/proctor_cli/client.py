@@ -92,7 +92,7 @@ class Client:
         else:
             answer = self._send(verb, path, **how)
         if answer.status_code >= 400:
-            raise _refusal(answer)
+            raise _refusal(answer, starting="Idempotency-Key" in (how.get("headers") or {}))
         return answer.json() if answer.content else None
 
     def _send(self, verb: str, path: str, **how: Any) -> httpx.Response:
@@ -113,14 +113,17 @@ def _unreachable(endpoint: Endpoint, fault: Exception) -> Unreachable:
     return Unreachable(f"{endpoint.url} does not answer: {str(fault) or type(fault).__name__}")
 
 
-def _refusal(answer: httpx.Response) -> Refused:
+def _refusal(answer: httpx.Response, *, starting: bool = False) -> Refused:
+    what = ""
     try:
         problem = answer.json()
         message = problem.get("detail") or problem.get("title") or problem.get("message") or answer.reason_phrase
         code = str(problem.get("code", answer.status_code))
         errors = problem.get("errors")
+        what = str(problem.get("what", ""))
     except (ValueError, AttributeError):
         message, code, errors = f"HTTP {answer.status_code} {answer.reason_phrase}", str(answer.status_code), None
     if answer.status_code == 401:
         message = f"{message} (set PROCTOR_TOKEN, or give --token-file)"
-    return Refused(answer.status_code, code, message, errors if isinstance(errors, list) else None)
+    listed = errors if isinstance(errors, list) else None
+    return Refused(answer.status_code, code, message, listed, what=what, starting=starting)

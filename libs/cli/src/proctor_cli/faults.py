@@ -17,16 +17,38 @@ class Unreachable(CommandFault):
     """The api does not answer."""
 
 
-class Refused(CommandFault):
-    """The api said no: its sentence, its code, its status and its list of faults."""
+class Stopped(CommandFault):
+    """Ctrl-C before there was a run to follow, or after it was left alone."""
 
-    def __init__(self, status: int, code: str, message: str, errors: list[dict[str, object]] | None = None) -> None:
+    exit_code = 130
+
+
+class Refused(CommandFault):
+    """The api said no: its sentence, its code, its status and its list of faults.
+
+    Exit code: where a run or a test case was submitted (``starting``), 1 for 404, 409, 413 and 422, as nothing was
+    started: for a script that is a rejection. Elsewhere 2 for 400 and 422 and for an unknown step, as a value that
+    stood in an option was off; 1 for 404, 409 and 413. All else is 3.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        errors: list[dict[str, object]] | None = None,
+        *,
+        what: str = "",
+        starting: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.errors = errors or []
-        # A request that the api finds unacceptable was never started: for a script that is a rejection.
-        self.exit_code = 1 if status in {404, 409, 413, 422} else 3
+        if not starting and (status in {400, 422} or what == "step"):
+            self.exit_code = 2
+        else:
+            self.exit_code = 1 if status in {404, 409, 413, 422} else 3
 
     def lines(self) -> list[str]:
         """The message, then each fault with its place."""

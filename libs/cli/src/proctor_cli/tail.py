@@ -17,7 +17,12 @@ SILENCE = 45.0
 """Seconds without any frame after which the connection counts as dead (a heartbeat comes every 15 s)."""
 PATIENCE = 120.0
 """Seconds without a connection after which a tail gives up."""
-FINAL = {4400: "the api does not take that cursor", 4401: "no or wrong token", 4403: "not allowed", 4404: "no such run"}
+FINAL = {
+    4400: "the api does not take that cursor or step",
+    4401: "no or wrong token",
+    4403: "not allowed",
+    4404: "no such run",
+}
 
 
 def follow(
@@ -42,9 +47,9 @@ def follow(
                     if frame["type"] == "end":
                         return
         except ConnectionClosed as closed:
-            code = closed.rcvd.code if closed.rcvd else None
-            if code in FINAL:
-                raise Refused(code - 4000, "closed", FINAL[code]) from None
+            code = closed.rcvd.code if closed.rcvd else 0
+            if closed.rcvd and code in FINAL:
+                raise Refused(code - 4000, "closed", closed_because(code, closed.rcvd.reason)) from None
         except InvalidStatus as refused:
             status = refused.response.status_code
             if status < 500 and status != 429:
@@ -55,6 +60,11 @@ def follow(
             raise Unreachable(f"{endpoint.url} has not answered for {PATIENCE:.0f} s; `proctor logs -f {run}` goes on")
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
         pause = min(pause * 2, 5.0)
+
+
+def closed_because(code: int, reason: str) -> str:
+    """A final close code in words: what was asked wrongly says the api itself."""
+    return reason if code == 4400 and reason else FINAL[code]
 
 
 def _open(endpoint: Endpoint, run: str, step: str | None, cursor: str | None) -> ClientConnection:

@@ -1,7 +1,7 @@
 """A websocket of the api: who may open it, sending while watching for a client that is gone, slow or no longer allowed.
 
-Close codes (interfaces.md 4): 4400 bad request, 4401 no or bad token, 4403 not allowed, 4404 no such run, 4408 too
-slow, 1012 service restart.
+Close codes (interfaces.md 4): 4400 bad request (a bad cursor, an unknown step), 4401 no or bad token, 4403 not
+allowed, 4404 no such run, 4408 too slow, 1012 service restart.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class _Ended(Exception):
 def close_code(fault: Exception) -> tuple[int, str]:
     """How a fault is told to the client: close code and reason."""
     if isinstance(fault, BadCursor):
-        return BAD_REQUEST, str(fault)
+        return BAD_REQUEST, f"after: {fault}"
     if isinstance(fault, ProctorError):
         return _CODES.get(fault.code, RESTART), fault.message
     if isinstance(fault, BusError):
@@ -65,8 +65,10 @@ def close_code(fault: Exception) -> tuple[int, str]:
 def parameter(socket: WebSocket, name: str) -> str | None:
     """A query parameter; None where it is absent or empty. Raises 400."""
     value = socket.query_params.get(name)
-    if value is not None and (len(value) > MAX_PARAMETER or "\0" in value):
-        raise ProctorError(Code.BAD_REQUEST, f"{name} is no such parameter")
+    if value is not None and len(value) > MAX_PARAMETER:
+        raise ProctorError(Code.BAD_REQUEST, f"the {'cursor' if name == 'after' else name} is too long")
+    if value is not None and "\0" in value:
+        raise ProctorError(Code.BAD_REQUEST, f"{name}: holds a NUL character")
     return value or None
 
 

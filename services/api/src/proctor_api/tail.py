@@ -11,9 +11,10 @@ from proctor_api.events import EventPage
 from proctor_api.logs import frames
 from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
 from proctor_api.logs.feeds import Feed
+from proctor_api.logs.steps import require_step
 from proctor_api.logs.viewer import Kind, Viewer
 from proctor_api.sockets import TooSlow, parameter, serve
-from proctor_common.errors import ProctorError
+from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.calls import EventList, RunRef
 from proctor_common.messages.views import EventView, RunLogIndex
 
@@ -27,6 +28,7 @@ async def tail_log(socket: WebSocket) -> None:
     async def texts(context: ProcessContext, caller: Caller) -> AsyncIterator[str | None]:
         step, after = parameter(socket, "step"), parameter(socket, "after")
         index = await _index(context, caller, socket)
+        await _require_step(context, caller, index, step)
         async with context.feeds.open(index.run) as feed:
             viewer = Viewer(feed, context.bus, step=step)
             await viewer.open(after)
@@ -139,3 +141,13 @@ async def _index(context: ProcessContext, caller: Caller, socket: WebSocket) -> 
     """The run's record, as far as the caller may see it. Raises 404."""
     run = socket.path_params["run"]
     return await context.controllers.view(RunLogIndex, "run.log_index", caller.actor, RunRef(run=run))
+
+
+async def _require_step(context: ProcessContext, caller: Caller, index: RunLogIndex, step: str | None) -> None:
+    """Raises 400 for a step that the run does not have: 4404 is for the run alone."""
+    try:
+        await require_step(context.controllers, caller.actor, index, step)
+    except ProctorError as fault:
+        if fault.details.get("what") != "step":
+            raise
+        raise ProctorError(Code.BAD_REQUEST, fault.message) from fault

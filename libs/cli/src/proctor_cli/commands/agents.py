@@ -8,8 +8,16 @@ from proctor_cli.faults import Usage
 from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import ago, as_json, table, talk
 
-agents_app = typer.Typer(help="List agents; enrol, drain and remove them.", invoke_without_command=True)
-groups_app = typer.Typer(help="List groups; bind agents to them.", invoke_without_command=True)
+agents_app = typer.Typer(
+    help="List agents; enrol, drain and remove them.",
+    invoke_without_command=True,
+    epilog="Example: proctor agents -o json · proctor agents show lab-7",
+)
+groups_app = typer.Typer(
+    help="List groups; bind agents to them.",
+    invoke_without_command=True,
+    epilog="Example: proctor groups create lab-a · proctor groups add lab-a lab-7",
+)
 AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help="host name or id")]
 GroupArgument = Annotated[str, typer.Argument(metavar="GROUP")]
 
@@ -48,7 +56,7 @@ def list_agents(context: typer.Context, output: OutputOption = Output.TABLE) -> 
     )
 
 
-@agents_app.command("show")
+@agents_app.command("show", epilog="Example: proctor agents show lab-7")
 def show_agent(agent: AgentArgument, output: OutputOption = Output.TABLE) -> None:
     """Show one agent and the methods it offers."""
     with open_client() as client:
@@ -89,19 +97,19 @@ def enroll(
     print(found["token"])
 
 
-@agents_app.command("drain")
+@agents_app.command("drain", epilog="Example: proctor agents drain lab-7")
 def drain(agent: AgentArgument) -> None:
     """Give an agent no new work; what runs there goes on."""
     _act(agent, "drain")
 
 
-@agents_app.command("undrain")
+@agents_app.command("undrain", epilog="Example: proctor agents undrain lab-7")
 def undrain(agent: AgentArgument) -> None:
     """Give an agent work again."""
     _act(agent, "undrain")
 
 
-@agents_app.command("remove")
+@agents_app.command("remove", epilog="Example: proctor agents remove lab-7")
 def remove(agent: AgentArgument) -> None:
     """Permit an agent no longer: its connection is closed and its key refused."""
     with open_client() as client:
@@ -122,7 +130,7 @@ def list_groups(context: typer.Context, output: OutputOption = Output.TABLE) -> 
         table(["group", "agents"], [[g["name"], ", ".join(g["agents"])] for g in found])
 
 
-@groups_app.command("create")
+@groups_app.command("create", epilog="Example: proctor groups create lab-a")
 def create_group(group: GroupArgument) -> None:
     """Make a group."""
     with open_client() as client:
@@ -130,7 +138,7 @@ def create_group(group: GroupArgument) -> None:
     talk(f"group {group} is there")
 
 
-@groups_app.command("delete")
+@groups_app.command("delete", epilog="Example: proctor groups delete lab-a")
 def delete_group(group: GroupArgument) -> None:
     """Delete a group; its agents stay."""
     with open_client() as client:
@@ -138,7 +146,7 @@ def delete_group(group: GroupArgument) -> None:
     talk(f"group {group} is deleted")
 
 
-@groups_app.command("add")
+@groups_app.command("add", epilog="Example: proctor groups add lab-a lab-7")
 def add_to_group(group: GroupArgument, agent: AgentArgument) -> None:
     """Bind an agent to a group."""
     with open_client() as client:
@@ -146,7 +154,7 @@ def add_to_group(group: GroupArgument, agent: AgentArgument) -> None:
     talk(f"{agent} belongs to {group}")
 
 
-@groups_app.command("remove")
+@groups_app.command("remove", epilog="Example: proctor groups remove lab-a lab-7")
 def remove_from_group(group: GroupArgument, agent: AgentArgument) -> None:
     """Take an agent out of a group."""
     with open_client() as client:

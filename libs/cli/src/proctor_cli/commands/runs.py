@@ -1,11 +1,14 @@
 """``proctor runs``, ``show``, ``cancel`` and ``logs``: look at what ran and what runs."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from proctor_cli.client import Client
+from proctor_cli.faults import Refused, Usage
 from proctor_cli.options import LimitOption, Output, OutputOption, open_client
 from proctor_cli.render import LogPrinter, as_json, duration, gap_line, harmless, seconds_between, table, talk
 from proctor_cli.tail import follow
@@ -108,7 +111,9 @@ def logs(
     raw: Annotated[bool, typer.Option("--raw", help="bytes as they came, control characters included")] = False,
 ) -> None:
     """Read or follow a run's log."""
-    with open_client() as client:
+    if tail is not None and since is not None:
+        raise Usage("--tail and --since exclude each other")
+    with _since_named(), open_client() as client:
         if raw and not following and not timestamps:
             for piece in client.stream(f"/v1/runs/{run}/logs", step=step, tail=tail, after=since, format="raw"):
                 sys.stdout.buffer.write(piece)
@@ -124,6 +129,17 @@ def logs(
         else:
             _read(client, run, printer, step=step, tail=tail, after=since)
         printer.flush()
+
+
+@contextmanager
+def _since_named() -> Iterator[None]:
+    """Name the option where the api names its own parameter. Raises Usage."""
+    try:
+        yield
+    except Refused as fault:
+        if not str(fault).startswith("after: "):
+            raise
+        raise Usage(f"--since: {str(fault).removeprefix('after: ')}") from None
 
 
 def _read(client: Client, run: str, printer: LogPrinter, **which: Any) -> str | None:

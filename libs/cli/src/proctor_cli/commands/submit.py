@@ -2,13 +2,15 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from proctor_cli.client import Client
-from proctor_cli.faults import Refused, Usage
+from proctor_cli.faults import Refused, Stopped, Usage
 from proctor_cli.following import follow_run
 from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import as_json, talk
@@ -38,7 +40,7 @@ def case(
     plugin, dot, name = method.partition(".")
     if not dot or not plugin or not name:
         raise Usage(f"not PLUGIN.METHOD: {method} (`proctor agents show {host}` lists them)")
-    with open_client() as client:
+    with told_of_a_stop() as progress, open_client() as client:
         schema = _schema(client, host, plugin, name)
         body: dict[str, Any] = {
             "plugin": plugin,
@@ -50,7 +52,7 @@ def case(
             body["target"] = target
         if timeout is not None:
             body["timeout"] = timeout
-        _follow(client, client.post("/v1/testcases", body, starts=True), follow, output)
+        _follow(client, progress.submit(client, "/v1/testcases", body), follow, output)
 
 
 def run(
@@ -65,14 +67,38 @@ def run(
     Exit code: 0 passed, 1 failed or rejected, 2 usage, 3 error, 4 timed out, 130 cancelled. Ctrl-C asks to cancel;
     a second one leaves the run alone.
     """
-    body: dict[str, Any] = {
-        "plan": read_plan(plan),
-        "parameters": dict(read_parameter(text, {}) for text in parameters or []),
-    }
-    if group is not None:
-        body["group"] = group
-    with open_client() as client:
-        _follow(client, client.post("/v1/runs", body, starts=True), follow, output)
+    with told_of_a_stop() as progress:
+        body: dict[str, Any] = {
+            "plan": read_plan(plan),
+            "parameters": dict(read_parameter(text, {}) for text in parameters or []),
+        }
+        if group is not None:
+            body["group"] = group
+        with open_client() as client:
+            _follow(client, progress.submit(client, "/v1/runs", body), follow, output)
+
+
+class Progress:
+    """How far a submission has come, in the words for who stops it there."""
+
+    words = "stopped before anything was started"
+
+    def submit(self, client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Start the run; its view."""
+        self.words = "stopped while it was being submitted: `proctor runs` shows whether it was started"
+        started: dict[str, Any] = client.post(path, body, starts=True)
+        self.words = f"left alone; it goes on: `proctor show {started['id']}`, `proctor logs -f {started['id']}`"
+        return started
+
+
+@contextmanager
+def told_of_a_stop() -> Iterator[Progress]:
+    """Ctrl-C is told in one line that says whether a run goes on. Raises Stopped."""
+    progress = Progress()
+    try:
+        yield progress
+    except KeyboardInterrupt:
+        raise Stopped(progress.words) from None
 
 
 def _follow(client: Client, started: dict[str, Any], follow: bool, output: Output) -> None:

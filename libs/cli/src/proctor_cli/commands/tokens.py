@@ -7,7 +7,11 @@ import typer
 from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import as_json, table, talk
 
-token_app = typer.Typer(help="Create, list and revoke tokens.", no_args_is_help=True)
+token_app = typer.Typer(
+    help="Create, list and revoke tokens.",
+    no_args_is_help=True,
+    epilog="Example: proctor token create ci --role runner --group lab-a",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +39,7 @@ def create(
     print(found["token"])
 
 
-@token_app.command("list")
+@token_app.command("list", epilog="Example: proctor token list -o json")
 def list_tokens(output: OutputOption = Output.TABLE) -> None:
     """List tokens (never their secrets)."""
     with open_client() as client:
@@ -46,13 +50,13 @@ def list_tokens(output: OutputOption = Output.TABLE) -> None:
     table(
         ["id", "name", "role", "groups", "expires", "last used"],
         [
-            [t["id"], t["name"], t["role"], ",".join(t.get("groups") or []), t.get("expires"), t.get("last_used")]
+            [t["id"], t["name"], t["role"], ",".join(t.get("groups") or []), t["expires_at"], t["last_use"]]
             for t in found
         ],
     )
 
 
-@token_app.command("revoke")
+@token_app.command("revoke", epilog="Example: proctor token revoke 0199…")
 def revoke(token: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Revoke a token: it is refused from now on, also on open websockets."""
     with open_client() as client:

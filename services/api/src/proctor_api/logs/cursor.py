@@ -55,7 +55,9 @@ def encode(cursor: Cursor, bound: bytes) -> str:
 
 def decode(text: str, bound: bytes) -> Cursor:
     """The cursor in a text. Raises BadCursor."""
-    if not text or len(text) > MAX_TEXT:
+    if len(text) > MAX_TEXT:
+        raise BadCursor("the cursor is too long")
+    if not text:
         raise BadCursor("not a cursor")
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

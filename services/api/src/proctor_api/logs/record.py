@@ -54,6 +54,9 @@ class Record:
 
 def matches_step(entry: AttemptLog, step: str | None) -> bool:
     """Whether a view that is narrowed to ``step`` shows the attempt: by the instance's full name, the step's, or id."""
-    if step is None:
-        return True
-    return step in {entry.step, entry.step.partition("[")[0], entry.step_id}
+    return step is None or names_step(entry.step, entry.step_id, step)
+
+
+def names_step(name: str, step_id: str, wanted: str) -> bool:
+    """Whether ``wanted`` stands for the step with this id and this full name (with its instance, where it has one)."""
+    return wanted in {name, name.partition("[")[0], step_id}

@@ -11,7 +11,8 @@ from fastapi.routing import APIRoute
 
 from proctor_api.bodies import URL_LIMIT, parse_json, read_body, refuse_nul, too_large
 from proctor_api.context import caller_of, context_of
-from proctor_common.errors import Code, ProctorError
+from proctor_api.errors import LEGACY, MAX_FAULTS
+from proctor_common.errors import Code, ProctorError, faults, invalid
 from proctor_common.states import Role
 
 ROLE = "x-proctor-role"
@@ -57,6 +58,7 @@ class GuardedRoute(APIRoute):
             raise RuntimeError(f"{self.path} says no role")
         role = None if word == OPEN else Role(word)
         takes_json = self.body_field is not None
+        native = not self.path.startswith(LEGACY)
 
         async def handle(request: Request) -> Response:
             _check_url(request)
@@ -68,6 +70,8 @@ class GuardedRoute(APIRoute):
             if request.method in WITH_BODY:
                 raw = await read_body(request, context.settings.body_limit)
                 value = _json_of(request, raw) if takes_json else None
+                if not takes_json and raw.strip() and native:
+                    _refuse_fields(_json_of(request, raw))
                 request = StrictRequest(request, raw, value)
             return await inner(request)
 
@@ -89,6 +93,25 @@ def _json_of(request: Request, raw: bytes) -> Any:
     if raw and kind != JSON and not kind.endswith("+json"):
         raise ProctorError(Code.BAD_JSON, f"the body must be JSON (Content-Type: application/json), not {kind[:100]}")
     return parse_json(raw)
+
+
+def _refuse_fields(body: Any) -> None:
+    """Raises 422 where a route that takes no body is given one that says something."""
+    if not isinstance(body, dict):
+        raise invalid("the body must be empty or {}")
+    if body:
+        raise faults(
+            [
+                {
+                    "code": "extra_forbidden",
+                    "message": f"unknown field: {name}",
+                    "path": name,
+                    "line": None,
+                    "column": None,
+                }
+                for name in list(body)[:MAX_FAULTS]
+            ]
+        )
 
 
 def _check_url(request: Request) -> None:

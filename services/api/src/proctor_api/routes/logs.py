@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from proctor_api.logs.cursor import BadCursor
 from proctor_api.logs.order import Gap, Piece
+from proctor_api.logs.steps import require_step
 from proctor_api.logs.tailing import start_of_tail
 from proctor_api.logs.viewer import Frame, Kind, Viewer
 from proctor_api.routes.guard import caller_of, context_of, needs, router
@@ -62,12 +63,13 @@ async def get_logs(
     format: Format = "text",
 ) -> Response:
     """What is there now; it does not wait for more. `ndjson` gives the frames of the tail, `raw` the bytes as they
-    were. Lines that are gone are told in a line (`ndjson`: a gap frame) of their own.
+    were. Lines that are gone are told in a line (`ndjson`: a gap frame) of their own. An unknown step is a 404.
     """
-    context = context_of(request)
-    index = await context.controllers.view(RunLogIndex, "run.log_index", caller_of(request).actor, RunCall(run=run))
+    context, actor = context_of(request), caller_of(request).actor
+    index = await context.controllers.view(RunLogIndex, "run.log_index", actor, RunCall(run=run))
     if tail is not None and after is not None:
         raise ProctorError(Code.BAD_REQUEST, "tail and after exclude each other")
+    await require_step(context.controllers, actor, index, step or None)
 
     async def frames() -> AsyncIterator[Frame]:
         async with context.feeds.open(index.run) as feed:

@@ -1,11 +1,12 @@
 """What native routes take and give: strict bodies, typed pages for the OpenAPI document, path and query types."""
 
 import re
+import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from proctor_common.errors import faults
 from proctor_common.messages.views import AgentView, AuditView, EventView, GroupView, RunView, StepView, View
@@ -24,6 +25,13 @@ AgentRef = Annotated[str, Path(description="The agent's id, host name or number"
 GroupRef = Annotated[str, Path(description="The group's name", max_length=64, examples=["lab-a"])]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many rows; there may be fewer")]
 After = Annotated[str | None, Query(alias="cursor", max_length=4096, description="`next` of the page before")]
+
+
+def printable(text: str) -> str:
+    """The text itself. Raises ValueError where it holds a control character: a name is shown on terminals."""
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("holds a control character")
+    return text
 
 
 class Body(BaseModel):
@@ -106,7 +114,7 @@ class JoinRequest(Body):
 class TokenRequest(Body):
     """A new token. ``groups``: bound to them; absent: bound to none."""
 
-    name: Word = Field(examples=["ci"])
+    name: Annotated[Word, AfterValidator(printable)] = Field(examples=["ci"])
     role: Role = Field(examples=["runner"])
     groups: list[GroupName] | None = Field(default=None, min_length=1, max_length=100)
     expires: datetime | None = Field(default=None, description="When it ends; absent: never")

@@ -8,6 +8,7 @@ from proctor_api.routes.shapes import After, Limit, NewTokenView, TokenPage, Tok
 from proctor_api.store.tokens import Token
 from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import is_id, new_token
+from proctor_common.messages.calls import GroupRef
 from proctor_common.states import Role
 
 routes = router()
@@ -36,7 +37,9 @@ def view_of(token: Token) -> TokenView:
     openapi_extra=needs(Role.ADMIN),
 )
 async def add_token(request: Request, wanted: TokenRequest) -> Response:
-    """The token itself is shown this once. A token that is bound to groups makes tokens for these only."""
+    """The token itself is shown this once. A token that is bound to groups makes tokens for these only. An unknown
+    group is a 404 that names it.
+    """
     context, caller = context_of(request), caller_of(request)
     if wanted.expires is not None and wanted.expires.tzinfo is None:
         raise invalid("expires: has no time zone", path="expires", code="no_timezone")
@@ -48,6 +51,9 @@ async def add_token(request: Request, wanted: TokenRequest) -> Response:
         if groups is not None and not set(groups) <= set(mine):
             raise ProctorError(Code.FORBIDDEN, "a token that is bound to groups makes tokens for its own groups only")
         groups = groups or mine
+    for name in sorted(set(wanted.groups or ())):
+        # A mistyped group would see nothing now, and get rights when somebody makes that group later.
+        await context.controllers.ask("group.get", caller.actor, GroupRef(name=name))
     secret = new_token(TOKEN_PREFIX)
     made = await context.tokens.add(
         name=wanted.name,
