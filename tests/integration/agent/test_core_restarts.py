@@ -26,6 +26,13 @@ async def pids_of(world: AgentWorld) -> list[int]:
     return await eventually(read, 15, "the command to run")
 
 
+async def until_confirmed(world: AgentWorld, order: StartOrder) -> None:
+    async def confirmed() -> bool:
+        return (await world.query(order)).standing is AttemptStanding.CONFIRMED
+
+    await eventually(confirmed, 10, "the confirmation to be in the journal")
+
+
 async def test_killed_in_the_middle_of_a_step(world: AgentWorld, processes: Processes) -> None:
     agent = await world.agent_process(processes)
     order = counted(world)
@@ -48,8 +55,7 @@ async def test_killed_in_the_middle_of_a_step(world: AgentWorld, processes: Proc
         assert last == []
         assert (await world.start(order)).answer is StartAnswer.ACCEPTED
         assert (await world.run_to_end(world.shell("true"))).result is StepResult.PASSED
-        await eventually(lambda: not world.beats[-1].ended, 5, "the confirmation")
-        assert (await world.query(order)).standing is AttemptStanding.CONFIRMED
+        await until_confirmed(world, order)
     assert (world.folder / "ran").read_text() == "x\n"
 
 
@@ -72,7 +78,7 @@ async def test_an_end_that_nobody_confirmed_outlives_the_agent(world: AgentWorld
         world.confirming = True
         await eventually(lambda: not world.beats[-1].ended, 5, "the confirmation")
         await eventually(lambda: not world.spooled(), 5, "the spool to be empty")
-        assert (await world.query(order)).standing is AttemptStanding.CONFIRMED
+        await until_confirmed(world, order)
 
 
 async def test_a_loop_that_is_blocked_keeps_its_host(world: AgentWorld, processes: Processes) -> None:
