@@ -19,7 +19,15 @@ def _pattern(schema: Any) -> str:
 
 @pytest.mark.parametrize(
     "url",
-    ["https://u:pw@h/r", "https://:pw@h/r", "ssh://git:pw@h:22/r", "https://a@b:pw@h/r", "-x", "ext::sh -c reboot"],
+    [
+        "https://u:pw@h/r",
+        "https://token@h/r",
+        "https://:pw@h/r",
+        "ssh://git:pw@h:22/r",
+        "https://a@b:pw@h/r",
+        "-x",
+        "ext::sh -c reboot",
+    ],
 )
 def test_the_schema_refuses(url_schema: Any, url: str) -> None:
     assert re.search(_pattern(url_schema), url) is None

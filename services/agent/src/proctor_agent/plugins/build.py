@@ -70,8 +70,9 @@ def _url(text: str) -> str:
         return text
     if not _URL.match(text):
         raise ValueError("must be protocol://host/path or user@host:path")
-    if urlsplit(text).password is not None:
-        raise ValueError("must hold no password: give it as token")
+    parts = urlsplit(text)
+    if parts.password is not None or (parts.username is not None and parts.scheme != "ssh"):
+        raise ValueError("must hold no password and, but for ssh, no user (hosts take a token there): give it as token")
     return text
 
 
@@ -89,9 +90,9 @@ def _pattern(text: str) -> str:
     return text
 
 
-# The schema refuses a password too, so that the controller never stores one.
+# The schema refuses a password too, and what may be a token in a user's place: the controller never stores one.
 _URL_SCHEMA = (
-    r"^(?:[a-z]{1,20}://(?:[^:@/?#\s]*@)?[^@/?#\s]*(?:[/?#]\S*)?"
+    r"^(?:(?:[a-z]{1,20}://|ssh://[^:@/?#\s]*@)[^@/?#\s]*(?:[/?#]\S*)?"
     r"|[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s:]\S*)$"
 )
 Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": _URL_SCHEMA})]
