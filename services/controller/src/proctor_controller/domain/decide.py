@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from proctor_common.states import RunState
-from proctor_controller.domain import decide_run, decide_step, events
+from proctor_controller.domain import decide_node, decide_run, decide_step, events
 from proctor_controller.domain.decision import Decision, Policy, Slice, Stale
 from proctor_controller.domain.draft import Draft
 
@@ -19,7 +19,7 @@ _OF_RUN: dict[type, Decider] = {
 _WITH_MORE: dict[type, Callable[[Draft, Any, bool], Stale | None]] = {
     events.RunCreated: decide_run.decide_created,
     events.RunDue: decide_run.decide_due,
-    events.NodeDecided: decide_run.decide_node,
+    events.NodeDecided: decide_node.decide_node,
 }
 _OF_STEP: dict[type, Decider] = {
     events.LeasesHeld: decide_step.decide_leases_held,

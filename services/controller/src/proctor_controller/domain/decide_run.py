@@ -1,14 +1,14 @@
 """Decisions about a run as a whole and about a node whose edges are decided. Pure."""
 
 from datetime import timedelta
-from typing import Any
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
-from proctor_controller.domain.decision import CancelAttempt, FollowUp, PlaceStep, Stale
+from proctor_controller.domain.decide_node import tell_pending
+from proctor_controller.domain.decide_stop import cancel_attempt
+from proctor_controller.domain.decision import FollowUp, Stale
 from proctor_controller.domain.draft import Draft
-from proctor_controller.domain.events import CancelAsked, NodeDecided, RunCreated, RunDue
-from proctor_controller.domain.run import DISPATCHING
-from proctor_controller.domain.step import Cause, Step
+from proctor_controller.domain.events import CancelAsked, RunCreated, RunDue
+from proctor_controller.domain.step import Cause
 
 _UNSTARTED = frozenset({RunState.QUEUED, RunState.ALLOCATING})
 _RUNNING = frozenset({RunState.RUNNING, RunState.PAUSING, RunState.PAUSED})
@@ -22,53 +22,10 @@ def decide_created(draft: Draft, event: RunCreated, more: bool) -> Stale | None:
     draft.move_run(RunState.RUNNING)
     deadline = draft.after(draft.run.timeout_s)
     draft.change_run(started_at=draft.now, deadline=deadline, due_at=deadline)
-    _tell_pending(draft)
+    tell_pending(draft)
     if more:
         draft.change_run(due_at=draft.after(1.0))
         draft.effect(FollowUp(RunDue(draft.run.id)))
-    return None
-
-
-def _tell_pending(draft: Draft) -> None:
-    """Tell the slice's pending steps that their edges are decided."""
-    for step in draft.steps:
-        if step.state is not StepState.PENDING:
-            continue
-        if draft.node(step.node).dead:
-            draft.finish_step(step.id, StepResult.UPSTREAM_FAILED)
-        else:
-            make_ready(draft, step)
-
-
-def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Any) -> None:
-    """The step may go to an agent as soon as one has room; ``place``: look for one at once."""
-    draft.move_step(
-        step.id,
-        StepState.READY,
-        token=None,
-        agent=None,
-        deadline=None,
-        started_at=None,
-        ready_at=step.ready_at or draft.now,
-        due_at=draft.after(draft.policy.ready_due_s),
-        **changes,
-    )
-    if place and draft.run.state in DISPATCHING:
-        draft.effect(PlaceStep(step.id))
-
-
-def decide_node(draft: Draft, event: NodeDecided, more: bool) -> Stale | None:
-    """The node's edges are decided: its instances become ready, or end because an edge cannot hold."""
-    node = draft.node(event.node)
-    if node.due_at is None:
-        return Stale("the node's steps have been told")
-    if draft.run.cause is not None:
-        return Stale("the run is being ended")
-    _tell_pending(draft)
-    if more:
-        draft.effect(FollowUp(event))
-    else:
-        draft.close_node(event.node)
     return None
 
 
@@ -102,31 +59,6 @@ def _end_steps(draft: Draft) -> None:
         draft.change_run(due_at=draft.after(1.0))
 
 
-def cancel_attempt(draft: Draft, step: Step, cause: Cause) -> None:
-    """Ask for the end of a live attempt; without a confirmation in time it ends as unconfirmed."""
-    wait = max(draft.policy.cancel_confirm_s, step.grace_s + draft.policy.cancel_confirm_s / 2)
-    moved = draft.move_step(
-        step.id,
-        StepState.CANCELLING,
-        reason=cause.value,
-        cause=cause,
-        deadline=draft.after(wait),
-        due_at=draft.after(draft.policy.resend_s),
-    )
-    draft.attempt(moved, state=StepState.CANCELLING)
-    send_cancel(draft, moved)
-
-
-def send_cancel(draft: Draft, step: Step) -> None:
-    """The order to stop, for the first time or again."""
-    if step.agent and step.token:
-        draft.effect(
-            CancelAttempt(
-                step.id, step.attempt, step.token, step.agent, (step.cause or Cause.CANCELLED).value, step.grace_s
-            )
-        )
-
-
 def decide_due(draft: Draft, event: RunDue, more: bool) -> Stale | None:
     """Timeouts of the run, and what a crash left half done."""
     run = draft.run
@@ -140,7 +72,7 @@ def decide_due(draft: Draft, event: RunDue, more: bool) -> Stale | None:
     elif run.state is RunState.QUEUED:
         return decide_created(draft, RunCreated(run.id), more)
     else:
-        _tell_pending(draft)
+        tell_pending(draft)
         if not more:
             for node in {step.node for step in draft.steps}:
                 draft.close_node(node)

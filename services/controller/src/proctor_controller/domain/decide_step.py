@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 from proctor_common.states import RunState, StepResult, StepState
-from proctor_controller.domain.decide_run import cancel_attempt, make_ready, send_cancel
+from proctor_controller.domain.decide_node import make_ready
+from proctor_controller.domain.decide_stop import cancel_attempt, send_cancel
 from proctor_controller.domain.decision import PlaceStep, QueryAttempt, SlotHeld, Stale, StartAttempt
 from proctor_controller.domain.draft import Draft, is_live
 from proctor_controller.domain.events import (

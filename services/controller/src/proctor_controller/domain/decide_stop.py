@@ -1,0 +1,31 @@
+"""Stopping what lives: the request, and the orders that follow from it. Pure."""
+
+from proctor_common.states import StepState
+from proctor_controller.domain.decision import CancelAttempt
+from proctor_controller.domain.draft import Draft
+from proctor_controller.domain.step import Cause, Step
+
+
+def cancel_attempt(draft: Draft, step: Step, cause: Cause) -> None:
+    """Ask for the end of a live attempt; without a confirmation in time it ends as unconfirmed."""
+    wait = max(draft.policy.cancel_confirm_s, step.grace_s + draft.policy.cancel_confirm_s / 2)
+    moved = draft.move_step(
+        step.id,
+        StepState.CANCELLING,
+        reason=cause.value,
+        cause=cause,
+        deadline=draft.after(wait),
+        due_at=draft.after(draft.policy.resend_s),
+    )
+    draft.attempt(moved, state=StepState.CANCELLING)
+    send_cancel(draft, moved)
+
+
+def send_cancel(draft: Draft, step: Step) -> None:
+    """The order to stop, for the first time or again."""
+    if step.agent and step.token:
+        draft.effect(
+            CancelAttempt(
+                step.id, step.attempt, step.token, step.agent, (step.cause or Cause.CANCELLED).value, step.grace_s
+            )
+        )
