@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from proctor_common.states import StepResult, StepState
 
@@ -28,6 +29,23 @@ LIVE = frozenset({D, R, L, C})
 
 SUCCESSES = frozenset({StepResult.PASSED, StepResult.SKIPPED, StepResult.REUSED})
 """Results that satisfy an edge which asks for success."""
+
+
+class Phase(StrEnum):
+    """Which part of a run a step belongs to. Only main steps count for the run's result."""
+
+    MAIN = "main"
+    ON_FAILURE = "on_failure"
+    ROLLBACK = "rollback"
+    ALWAYS = "always"
+
+
+class Kind(StrEnum):
+    """What a step does: calls a method on an agent, asks a person, or runs another plan."""
+
+    METHOD = "method"
+    GATE = "gate"
+    PLAN = "plan"
 
 
 class Cause(StrEnum):
@@ -82,7 +100,9 @@ class Step:
     would not have it, in a row · ``deadline``: what it means depends on the state: until when the order may be
     accepted (dispatched), when the attempt is over time (running), when a lost one is given up (lost), when a kill
     counts as unconfirmed (cancelling), when to go on (retry_wait) · ``due_at``: when the watchdog has to look at it ·
-    ``host``: of the agent that holds or held it · ``ready_at``: since when it stands in the queue for a slot.
+    ``host``: of the agent that holds or held it · ``ready_at``: since when it stands in the queue for a slot ·
+    ``instance``: which one of a fanned-out step it is, as text; ``matrix``: its cell · ``role``, ``role_index``: the
+    leased host it runs on · ``outputs``: what its plan makes of its result, once it has ended.
     """
 
     id: str
@@ -110,6 +130,18 @@ class Step:
     ready_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    phase: Phase = Phase.MAIN
+    kind: Kind = Kind.METHOD
+    instance: str = ""
+    matrix: Mapping[str, Any] | None = None
+    role: str | None = None
+    role_index: int | None = None
+    outputs: Mapping[str, Any] | None = None
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether an attempt of it may be alive: a run is paused only when none is. A gate waits for a person."""
+        return self.state in LIVE and self.kind is not Kind.GATE
 
     def may_retry(self, result: StepResult) -> bool:
         """Whether the plan asks for another attempt after this end. A lost one only if the step is idempotent too."""
@@ -136,7 +168,9 @@ class Node:
     """A step of the document: all its instances are one node to its dependants.
 
     ``unfinished``, ``failed``: of its instances · ``undecided``: edges into it that are not decided · ``dead``: one
-    of them can no longer hold · ``due_at``: set while its instances have still to be told that its edges are decided.
+    of them can no longer hold · ``due_at``: set while its instances have still to be told that its edges are decided ·
+    ``max_parallel``: most instances under way at once; ``untold``: those that have not been told for that reason ·
+    ``fail_fast``: one that fails stops the others.
     """
 
     run: str
@@ -146,6 +180,10 @@ class Node:
     undecided: int = 0
     dead: bool = False
     due_at: datetime | None = None
+    phase: Phase = Phase.MAIN
+    max_parallel: int | None = None
+    untold: int = 0
+    fail_fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
