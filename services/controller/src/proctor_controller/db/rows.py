@@ -8,7 +8,7 @@ from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.session import Row, clean, rows_json, to_json
 from proctor_controller.domain.decision import AttemptRow, EventRow
 from proctor_controller.domain.run import Run
-from proctor_controller.domain.step import Cause, Condition, Edge, Node, Retry, RetryOn, Step
+from proctor_controller.domain.step import Cause, Condition, Edge, Kind, Node, Phase, Retry, RetryOn, Step
 
 RUN_COLUMNS = """r.id AS run_id, r.state AS run_state, r.result AS run_result, r.reason AS run_reason, r.group_name,
  r.version, r.event_seq, r.attempt_seq, r.undecided, r.tally, r.cause AS run_cause, r.cancel_by,
@@ -16,8 +16,12 @@ RUN_COLUMNS = """r.id AS run_id, r.state AS run_state, r.result AS run_result, r
  r.started_at AS run_started_at, r.finished_at AS run_finished_at, clock_timestamp() AS now"""
 STEP_COLUMNS = """s.id, s.run_id AS run, s.node, s.name, s.state, s.result, s.reason, s.waiting_for, s.attempt, s.tries,
  s.token, s.agent_id, s.host, s.sends, s.refusals, s.cause, s.timeout_s, s.grace_s, s.retry, s.idempotent, s.deadline,
- s.due_at, s.ready_at, s.started_at, s.finished_at"""
-NODE_COLUMNS = "n.unfinished, n.failed, n.undecided AS node_undecided, n.dead, n.due_at AS node_due_at"
+ s.due_at, s.ready_at, s.started_at, s.finished_at, s.phase, s.kind, s.instance, s.matrix, s.role, s.role_index,
+ s.outputs"""
+NODE_COLUMNS = """n.unfinished, n.failed, n.undecided AS node_undecided, n.dead, n.due_at AS node_due_at,
+ n.phase AS node_phase, n.max_parallel, n.untold, n.fail_fast"""
+TARGET_COLUMNS = "t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at, t.untold"
+"""Of the node that an edge leads to: what a decision may change."""
 
 
 def to_run(row: Row) -> Run:
@@ -71,6 +75,13 @@ def to_step(row: Row) -> Step:
         ready_at=row["ready_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        phase=Phase(row["phase"]),
+        kind=Kind(row["kind"]),
+        instance=row["instance"],
+        matrix=row["matrix"],
+        role=row["role"],
+        role_index=row["role_index"],
+        outputs=row["outputs"],
     )
 
 
@@ -104,16 +115,20 @@ def to_node(row: Row, run: str) -> Node:
         undecided=row["node_undecided"],
         dead=row["dead"],
         due_at=row["node_due_at"],
+        phase=Phase(row["node_phase"]),
+        max_parallel=row["max_parallel"],
+        untold=row["untold"],
+        fail_fast=row["fail_fast"],
     )
 
 
 def to_edges(run: str, rows: Iterable[Any]) -> dict[str, tuple[Edge, ...]]:
-    """Edges by their source, from rows (source, condition, the target node's columns)."""
+    """Edges by their source, from rows (source, condition, TARGET_COLUMNS)."""
     edges: dict[str, tuple[Edge, ...]] = {}
     for row in rows:
-        source, condition, name, unfinished, failed, undecided, dead, due = tuple(row)
+        source, condition, name, unfinished, failed, undecided, dead, due, untold = tuple(row)
         due_at = datetime.fromisoformat(due) if isinstance(due, str) else due
-        target = Node(run, name, unfinished, failed, undecided, dead, due_at)
+        target = Node(run, name, unfinished, failed, undecided, dead, due_at, untold=untold)
         edges[source] = (*edges.get(source, ()), Edge(Condition(condition), target))
     return edges
 
@@ -158,6 +173,7 @@ def step_fields(step: Step) -> dict[str, Any]:
         "ready_at": step.ready_at,
         "started_at": step.started_at,
         "finished_at": step.finished_at,
+        "outputs": None if step.outputs is None else to_json(dict(step.outputs)),
     }
 
 
@@ -177,6 +193,7 @@ def nodes_json(nodes: Iterable[Node]) -> str:
                 "undecided": node.undecided,
                 "dead": node.dead,
                 "due_at": node.due_at,
+                "untold": node.untold,
             }
             for node in nodes
         ]

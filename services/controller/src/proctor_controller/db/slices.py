@@ -11,6 +11,7 @@ from proctor_controller.db.rows import (
     NODE_COLUMNS,
     RUN_COLUMNS,
     STEP_COLUMNS,
+    TARGET_COLUMNS,
     attempts_json,
     events_json,
     nodes_json,
@@ -27,7 +28,7 @@ from proctor_controller.domain.decision import BATCH, Decision, Slice
 from proctor_controller.domain.step import Node
 
 _OF_STEP = f"""SELECT {RUN_COLUMNS}, {STEP_COLUMNS}, {NODE_COLUMNS},
- (SELECT json_agg(json_build_array(e.source, e.condition, t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at))
+ (SELECT json_agg(json_build_array(e.source, e.condition, {TARGET_COLUMNS}))
   FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
   WHERE e.run_id = s.run_id AND e.source = s.node) AS edges
 FROM control.steps s JOIN control.runs r ON r.id = s.run_id
@@ -43,7 +44,7 @@ _UNFINISHED = f"{_SEVERAL} s.state NOT IN ('finished', 'cancelling') ORDER BY s.
 _TO_TELL = f"{_SEVERAL} s.state = 'pending' AND n.due_at IS NOT NULL ORDER BY s.idx LIMIT {BATCH + 1}"
 _OF_NODE = f"{_SEVERAL} s.state = 'pending' AND s.node = $2 ORDER BY s.idx LIMIT {BATCH + 1}"
 
-_EDGES = """SELECT e.source, e.condition, t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at
+_EDGES = f"""SELECT e.source, e.condition, {TARGET_COLUMNS}
 FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
 WHERE e.run_id = $1 AND e.source = ANY($2)"""
 _NODE = f"SELECT n.name AS node, {NODE_COLUMNS} FROM control.nodes n WHERE n.run_id = $1 AND n.name = $2"
@@ -116,10 +117,10 @@ async def _load_of_run(
 STEP_SET = """state = x.state, result = x.result, reason = x.reason, waiting_for = x.waiting_for,
  attempt = x.attempt, tries = x.tries, token = x.token, agent_id = x.agent_id, host = x.host, sends = x.sends,
  refusals = x.refusals, cause = x.cause, deadline = x.deadline, due_at = x.due_at, ready_at = x.ready_at,
- started_at = x.started_at, finished_at = x.finished_at"""
+ started_at = x.started_at, finished_at = x.finished_at, outputs = coalesce(x.outputs::json, s.outputs)"""
 _STEP_TYPES = """id uuid, state text, result text, reason text, waiting_for text, attempt int, tries int, token text,
  agent_id uuid, host text, sends int, refusals int, cause text, deadline timestamptz, due_at timestamptz,
- ready_at timestamptz, started_at timestamptz, finished_at timestamptz"""
+ ready_at timestamptz, started_at timestamptz, finished_at timestamptz, outputs text"""
 
 CLAIM = """claim AS (
   UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
@@ -162,9 +163,9 @@ SELECT (SELECT count(*) FROM run) AS saved, (SELECT array_agg(id ORDER BY seq) F
       THEN 1 ELSE 0 END) AS whole"""
 _NODES = """, nodes AS (
   UPDATE control.nodes n SET unfinished = x.unfinished, failed = x.failed, undecided = x.undecided, dead = x.dead,
-   due_at = x.due_at
+   due_at = x.due_at, untold = x.untold
   FROM json_to_recordset({rows}::json) AS x(name text, unfinished int, failed int, undecided int, dead bool,
-   due_at timestamptz)
+   due_at timestamptz, untold int)
   WHERE n.run_id = $1 AND n.name = x.name AND EXISTS (SELECT 1 FROM run))"""
 _ON_CONFLICT = """ ON CONFLICT (step_id, attempt) DO UPDATE SET agent_id = excluded.agent_id,
    token = excluded.token, state = excluded.state, result = excluded.result, reason = excluded.reason,
