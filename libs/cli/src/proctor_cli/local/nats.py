@@ -19,6 +19,10 @@ MAX_STORE = "6GB"
 CALLOUT_SECONDS = 1.0
 """Short: at the start an agent often comes before the controller listens, and then waits that long for nothing."""
 
+MEMORY_KEPT = {"GODEBUG": "madvdontneed=0"}
+"""The kernel takes back memory that Go has freed only when it needs it: a flood of chunks otherwise spends half of the
+server's time on pages that are given back and zeroed anew (bench/RESULTS.md)."""
+
 
 def nats_spec(data: DataDir, identities: Identities, port: int) -> ChildSpec:
     """Write the configuration; the server as our child. Raises CannotStart."""
@@ -41,7 +45,7 @@ def nats_spec(data: DataDir, identities: Identities, port: int) -> ChildSpec:
         "nats-server",
         (command, "-c", str(conf)),
         data.log("nats-server"),
-        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data.nats)},
+        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data.nats), **MEMORY_KEPT},
         death_signal=signal.SIGTERM,
     )
 
