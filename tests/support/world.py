@@ -84,10 +84,17 @@ class World:
 
     def slice_of(self, event: events.Event) -> Slice:
         steps: list[Step]
+        limit = BATCH
         if isinstance(event, events.RunCreated):
             steps = [s for s in self.steps.values() if self.nodes[s.node].undecided == 0]
         elif isinstance(event, events.NodeDecided):
+            node = self.nodes[event.node]
             steps = [s for s in self.steps.values() if s.node == event.node and s.state is StepState.PENDING]
+            if node.is_stopping:
+                gone = {StepState.FINISHED, StepState.CANCELLING}
+                steps = [s for s in self.steps.values() if s.node == event.node and s.state not in gone]
+            elif not node.dead:
+                limit = max(0, min(BATCH, node.room))
         elif isinstance(event, events.CancelAsked) or (isinstance(event, events.RunDue) and self.run.cause):
             steps = [s for s in self.steps.values() if s.state not in {StepState.FINISHED, StepState.CANCELLING}]
         elif isinstance(event, events.RunDue):
@@ -95,7 +102,7 @@ class World:
             steps = [s for s in self.steps.values() if s.state is StepState.PENDING and s.node in due]
         else:
             steps = [self.steps[event.step]]
-        names = {step.node for step in steps[:BATCH]}
+        names = {step.node for step in steps[:limit]}
         if isinstance(event, events.NodeDecided):
             names.add(event.node)
         edges: dict[str, tuple[Edge, ...]] = {}
@@ -107,10 +114,10 @@ class World:
                 )
         return Slice(
             run=self.run,
-            steps=tuple(steps[:BATCH]),
+            steps=tuple(steps[:limit]),
             nodes=tuple(self.nodes[name] for name in sorted(names)),
             edges=edges,
-            more=len(steps) > BATCH,
+            more=len(steps) > limit,
         )
 
     def feed(self, event: events.Event) -> Decision | Stale:

@@ -42,7 +42,8 @@ FROM control.steps s JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.
 WHERE s.run_id = $1 AND """
 _UNFINISHED = f"{_SEVERAL} s.state NOT IN ('finished', 'cancelling') ORDER BY s.idx LIMIT {BATCH + 1}"
 _TO_TELL = f"{_SEVERAL} s.state = 'pending' AND n.due_at IS NOT NULL ORDER BY s.idx LIMIT {BATCH + 1}"
-_OF_NODE = f"{_SEVERAL} s.state = 'pending' AND s.node = $2 ORDER BY s.idx LIMIT {BATCH + 1}"
+_OF_NODE = f"{_SEVERAL} s.state = 'pending' AND s.node = $2 ORDER BY s.idx LIMIT $3"
+_TO_STOP = f"{_SEVERAL} s.state NOT IN ('finished', 'cancelling') AND s.node = $2 ORDER BY s.idx LIMIT $3"
 
 _EDGES = f"""SELECT e.source, e.condition, {TARGET_COLUMNS}
 FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
@@ -89,25 +90,28 @@ async def _load_of_run(
         return None
     run = to_run(row)
     nodes: dict[str, Node] = {}
+    limit = BATCH
     if isinstance(event, events.NodeDecided):
-        rows = await session.fetch(_OF_NODE, event.run, event.node)
         own = await session.fetchrow(_NODE, event.run, event.node)
         if own is None:
             return None
-        nodes[event.node] = to_node(own, run.id)
+        node = nodes[event.node] = to_node(own, run.id)
+        if not node.dead and not node.is_stopping:
+            limit = max(0, min(BATCH, node.room))
+        rows = await session.fetch(_TO_STOP if node.is_stopping else _OF_NODE, event.run, event.node, limit + 1)
     elif isinstance(event, events.CancelAsked) or run.cause is not None:
         rows = await session.fetch(_UNFINISHED, event.run)
     else:
         rows = await session.fetch(_TO_TELL, event.run)
-    steps = tuple(to_step(found) for found in rows[:BATCH])
-    nodes.update({found["node"]: to_node(found, run.id) for found in rows[:BATCH]})
+    steps = tuple(to_step(found) for found in rows[:limit])
+    nodes.update({found["node"]: to_node(found, run.id) for found in rows[:limit]})
     edges = await session.fetch(_EDGES, event.run, list(nodes)) if nodes else []
     part = Slice(
         run=run,
         steps=steps,
         nodes=tuple(nodes.values()),
         edges=to_edges(run.id, edges),
-        more=len(rows) > BATCH,
+        more=len(rows) > limit,
     )
     return Loaded(part, row["now"])
 

@@ -1,9 +1,18 @@
 """Stopping what lives: the request, and the orders that follow from it. Pure."""
 
-from proctor_common.states import StepState
+from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.decision import CancelAttempt
 from proctor_controller.domain.draft import Draft
 from proctor_controller.domain.step import Cause, Step
+
+
+def stop_step(draft: Draft, step: Step, cause: Cause, *, reason: str = "") -> None:
+    """Stop an unfinished step: ask for the end of what lives, end what does not."""
+    if step.is_in_flight:
+        if step.state is not StepState.CANCELLING:
+            cancel_attempt(draft, step, cause)
+    elif step.state is not StepState.FINISHED:
+        draft.finish_step(step.id, StepResult(cause.value), reason=reason)
 
 
 def cancel_attempt(draft: Draft, step: Step, cause: Cause) -> None:

@@ -95,10 +95,17 @@ class Draft:
         row = self._steps[step]
         if to not in STEP_TRANSITIONS[row.state]:
             raise IllegalTransition(f"step {row.id} of run {row.run}: {row.state} -> {to}")
+        if row.state is StepState.PENDING:
+            self._note_told(row.node)
         host = changes.get("host", row.host)
         self._record("step", row.state, to, row=row, host=host, result=result, reason=reason)
         changes.setdefault("waiting_for", None)
         return self.change_step(step, state=to, result=result, reason=reason, **changes)
+
+    def _note_told(self, name: str) -> None:
+        node = self._nodes[name]
+        if node.max_parallel is not None:
+            self._nodes[name] = replace(node, untold=node.untold - 1)
 
     def _record(
         self,
@@ -186,6 +193,7 @@ class Draft:
 
     def finish_step(self, step: str, result: StepResult, *, reason: str = "") -> None:
         """The end of a step: counted in its run and its node, whose dependants are told."""
+        was_told = self._steps[step].state is not StepState.PENDING
         self.move_step(
             step,
             StepState.FINISHED,
@@ -199,7 +207,7 @@ class Draft:
         tally[result] = tally.get(result, 0) + 1
         self.change_run(undecided=self.run.undecided - 1, tally=tally)
         self._note_first_failure(step, result, reason)
-        self._count_in_node(self._steps[step].node, result)
+        self._count_in_node(self._steps[step].node, result, was_told=was_told)
 
     def _note_first_failure(self, step: str, result: StepResult, reason: str) -> None:
         """The run's reason: what went wrong first, in the step's own words."""
@@ -208,12 +216,18 @@ class Draft:
         why = f": {reason}" if reason and reason != result.value else ""
         self.change_run(reason=f"{self._steps[step].node} {result.value}{why}")
 
-    def _count_in_node(self, name: str, result: StepResult) -> None:
-        node = self._nodes[name]
-        node = replace(node, unfinished=node.unfinished - 1, failed=node.failed + (0 if result in SUCCESSES else 1))
-        self._nodes[name] = node
+    def _count_in_node(self, name: str, result: StepResult, *, was_told: bool) -> None:
+        before = self._nodes[name]
+        failed = before.failed + (0 if result in SUCCESSES else 1)
+        node = self._nodes[name] = replace(before, unfinished=before.unfinished - 1, failed=failed)
         # A run that is being ended tells each step by itself.
-        if node.unfinished > 0 or self.run.cause is not None:
+        if self.run.cause is not None:
+            return
+        if node.unfinished > 0:
+            first_failure = node.is_stopping and not before.is_stopping and not node.dead
+            if first_failure or (node.untold > 0 and was_told and not node.is_stopping and not node.dead):
+                self.open_node(name)
+                self.effect(FollowUp(NodeDecided(self.run.id, name)))
             return
         for edge in self._edges.get(name, ()):
             self._decide_edge(edge, success=node.failed == 0)

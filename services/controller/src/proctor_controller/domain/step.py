@@ -27,6 +27,9 @@ STEP_TRANSITIONS: Mapping[StepState, frozenset[StepState]] = {
 LIVE = frozenset({D, R, L, C})
 """An attempt may be alive on an agent: the step holds a slot and a token."""
 
+UNBOUNDED = 1_000_000
+"""More instances than a run can have."""
+
 SUCCESSES = frozenset({StepResult.PASSED, StepResult.SKIPPED, StepResult.REUSED})
 """Results that satisfy an edge which asks for success."""
 
@@ -169,7 +172,8 @@ class Node:
 
     ``unfinished``, ``failed``: of its instances · ``undecided``: edges into it that are not decided · ``dead``: one
     of them can no longer hold · ``due_at``: set while its instances have still to be told that its edges are decided ·
-    ``max_parallel``: most instances under way at once; ``untold``: those that have not been told for that reason ·
+    ``max_parallel``: most instances under way at once; ``untold``: those
+    still pending, where there is such a bound ·
     ``fail_fast``: one that fails stops the others.
     """
 
@@ -184,6 +188,16 @@ class Node:
     max_parallel: int | None = None
     untold: int = 0
     fail_fast: bool = False
+
+    @property
+    def room(self) -> int:
+        """How many more of its instances may be under way now."""
+        return UNBOUNDED if self.max_parallel is None else self.max_parallel - (self.unfinished - self.untold)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether an instance has failed and the others are to be stopped for it."""
+        return self.fail_fast and self.failed > 0
 
 
 @dataclass(frozen=True, slots=True)

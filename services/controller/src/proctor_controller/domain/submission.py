@@ -1,18 +1,25 @@
 """A run as it is asked for: what is stored of it and of its steps before anything is decided. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from proctor_controller.domain.decision import BATCH, Slice
 from proctor_controller.domain.placement import Place
+from proctor_controller.domain.rules import Rules
 from proctor_controller.domain.run import Run
-from proctor_controller.domain.step import Condition, Edge, Node, Retry, Step
+from proctor_controller.domain.step import Condition, Edge, Kind, Node, Phase, Retry, Step
+from proctor_controller.domain.wants import Wants
 
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step instance. ``parameters``: as given; ``secrets``: paths into them of values that are hidden."""
+    """One step instance. ``parameters``: as given; ``secrets``: paths into them of values that are hidden.
+
+    ``matrix``: the cell it stands for · ``role``, ``role_index``: the leased host it runs on · ``of``: of a rollback:
+    the id of the main step that it undoes. A gate and a nested plan have no plugin, method and place of their own.
+    """
 
     id: str
     node: str
@@ -29,6 +36,23 @@ class StepSpec:
     grace_s: float = 10.0
     retry: Retry = field(default_factory=Retry)
     idempotent: bool = False
+    phase: Phase = Phase.MAIN
+    kind: Kind = Kind.METHOD
+    matrix: Mapping[str, Any] | None = None
+    role: str | None = None
+    role_index: int | None = None
+    of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A step of the document. ``rules`` None: its instances are plain calls with literal parameters."""
+
+    name: str
+    phase: Phase = Phase.MAIN
+    rules: Rules | None = None
+    max_parallel: int | None = None
+    fail_fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +66,12 @@ class EdgeSpec:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """A run with its steps in document order."""
+    """A run with its steps in document order; those of cleanup stand behind the main ones.
+
+    ``node_specs``: of the nodes that are more than a name · ``document``: the exact text it was made from ·
+    ``parameters``: as they may be shown; ``hidden``: the values masked in them, and ``webhook_secret``, sealed when
+    stored · ``parent``, ``parent_step``: the run and step that started it, ``depth`` steps down.
+    """
 
     id: str
     name: str
@@ -54,17 +83,40 @@ class RunSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     created_by: str = ""
     timeout_s: float = 86_400.0
+    node_specs: tuple[NodeSpec, ...] = ()
+    wants: Wants = field(default_factory=Wants)
+    document: str | None = None
+    plan_version: int | None = None
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    parent_step: str | None = None
+    depth: int = 0
+    rerun_of: str | None = None
+
+    @property
+    def main_steps(self) -> int:
+        """How many steps count for the result."""
+        return sum(step.phase is Phase.MAIN for step in self.steps)
 
     def nodes(self) -> dict[str, Node]:
         """The nodes as they stand before anything has happened."""
-        nodes: dict[str, Node] = {}
-        for step in self.steps:
-            known = nodes.get(step.node)
-            nodes[step.node] = Node(self.id, step.node, unfinished=known.unfinished + 1 if known else 1)
-        for edge in self.edges:
-            node = nodes[edge.target]
-            nodes[edge.target] = Node(self.id, node.name, node.unfinished, undecided=node.undecided + 1)
-        return nodes
+        unfinished = Counter(step.node for step in self.steps)
+        undecided = Counter(edge.target for edge in self.edges)
+        phases = {step.node: step.phase for step in self.steps}
+        specs = {spec.name: spec for spec in self.node_specs}
+        plain = NodeSpec("")
+        return {
+            name: Node(
+                self.id,
+                name,
+                unfinished=count,
+                undecided=undecided[name],
+                phase=phases[name],
+                max_parallel=specs.get(name, plain).max_parallel,
+                fail_fast=specs.get(name, plain).fail_fast,
+            )
+            for name, count in unfinished.items()
+        }
 
     def rows(self) -> tuple[Step, ...]:
         """The steps as they stand before anything has happened, in document order."""
@@ -80,17 +132,23 @@ class RunSpec:
                 grace_s=spec.grace_s,
                 retry=spec.retry,
                 idempotent=spec.idempotent,
+                phase=spec.phase,
+                kind=spec.kind,
+                instance=spec.instance,
+                matrix=spec.matrix,
+                role=spec.role,
+                role_index=spec.role_index,
             )
             for spec in self.steps
         )
 
     def first_slice(self) -> Slice:
-        """What the first decision is about: the run and the steps of nodes without edges, up to BATCH of them.
+        """What the first decision is about: the run and the main steps of nodes without edges, up to BATCH of them.
 
         The nodes of further ones are marked as due when the run is stored.
         """
         nodes = self.nodes()
-        roots = [row for row in self.rows() if nodes[row.node].undecided == 0]
+        roots = [row for row in self.rows() if row.phase is Phase.MAIN and nodes[row.node].undecided == 0]
         steps = tuple(roots[:BATCH])
         names = {step.node for step in steps}
         edges: dict[str, tuple[Edge, ...]] = {}
@@ -98,7 +156,7 @@ class RunSpec:
             if edge.source in names:
                 edges[edge.source] = (*edges.get(edge.source, ()), Edge(edge.condition, nodes[edge.target]))
         return Slice(
-            run=Run(id=self.id, group=self.group, undecided=len(self.steps), timeout_s=self.timeout_s),
+            run=Run(id=self.id, group=self.group, undecided=self.main_steps, timeout_s=self.timeout_s),
             steps=steps,
             nodes=tuple(nodes[name] for name in sorted(names)),
             edges=edges,
