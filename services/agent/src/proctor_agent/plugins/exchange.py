@@ -1,0 +1,356 @@
+"""One HTTP request and its answer: what the methods of plugin ``http`` share.
+
+Nothing is kept between requests: no connection, no cookie. Names are looked up here, so that an address that the
+agent refuses is refused whatever name leads to it, and the connection goes to the address that was checked.
+"""
+
+import asyncio
+import ipaddress
+import json
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+from pydantic import AfterValidator, BaseModel, Field, JsonValue
+
+from proctor_agent.plugin import Context, Failed, MethodFault, Result, Secret
+
+MAX_BODY = 64 * 1024
+"""Most bytes of an answer's body that are read."""
+MAX_SENT = 1024 * 1024
+MAX_HEADERS = 50
+MAX_REDIRECTS = 10
+ROOM = 56 * 1024
+"""Bytes of JSON for the answer's headers, body and JSON in the output, of which 64 KiB are kept."""
+HEADER_ROOM = 8 * 1024
+LOGGED = 1000
+NAME = "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
+"""A header's name, a method (RFC 9110 calls such a word a token)."""
+VALUE = "^[\\t\\x20-\\x7e\\x80-\\xff]*$"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+HeaderName = Annotated[str, Field(pattern=NAME)]
+Status = Annotated[int, Field(ge=100, le=599)]
+
+
+def _url(text: str) -> str:
+    if any(ord(character) <= 32 or ord(character) == 127 for character in text):
+        raise ValueError("must hold no blank and no control character: write them as %20 and the like")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme.lower() not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError("must be http://host… or https://host…")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no user and no password: give them by secret_headers or token")
+    return text
+
+
+class Request(BaseModel):
+    """Parameters of a request."""
+
+    url: Annotated[str, Field(min_length=1, max_length=8192, description="http:// or https://"), AfterValidator(_url)]
+    headers: Annotated[
+        dict[HeaderName, Annotated[str, Field(max_length=8192, pattern=VALUE)]], Field(max_length=MAX_HEADERS)
+    ] = {}
+    secret_headers: Annotated[
+        dict[HeaderName, Annotated[Secret, Field(max_length=8192, pattern=VALUE)]],
+        Field(max_length=MAX_HEADERS, description="headers whose values nobody may see"),
+    ] = {}
+    token: Annotated[Secret, Field(max_length=8192, pattern=VALUE)] | None = Field(
+        default=None, description="sent as Authorization: Bearer …"
+    )
+    body: JsonValue = Field(default=None, description="a text as it is, anything else as JSON; absent: no body")
+    secret_body: Annotated[Secret, Field(max_length=MAX_SENT)] | None = Field(
+        default=None, description="a body, as text, that nobody may see; instead of body"
+    )
+    expected: Status | Annotated[list[Status], Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="the status that passes, or a list of them; default: 200 to 299"
+    )
+    timeout: Annotated[float, Field(gt=0, le=3600, description="seconds for all of it, redirects included")] = 30.0
+    redirects: Literal["same_host", "any", "none"] = Field(
+        default="same_host", description="which redirects are followed; same_host: those to the URL's own host"
+    )
+    ca: Annotated[str, Field(max_length=MAX_BODY)] | None = Field(
+        default=None, description="PEM text: trust servers of these CAs only; default: those of the agent's host"
+    )
+
+
+class AnyRequest(Request):
+    """Parameters of ``request``."""
+
+    method: Annotated[str, Field(pattern=NAME, description="GET, OPTIONS, …")]
+
+
+class Answer(BaseModel):
+    """What came back. ``headers``: names in lower case, several of one name joined · ``body``: text, its first 64 KiB
+    at most; ``truncated`` says that there was more · ``json``: the body as JSON, null where it is none or too long.
+    """
+
+    status: int
+    reason: str
+    url: str
+    headers: dict[str, str]
+    body: str
+    json_: JsonValue = Field(default=None, serialization_alias="json")
+    truncated: bool
+    duration_s: float
+
+
+def read_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Addresses and networks as text. Raises ValueError."""
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+
+
+async def send(
+    context: Context, verb: str, wanted: Request, trust: ssl.SSLContext, refused: Sequence[Network]
+) -> Result:
+    """Send it and judge the answer. Raises Failed for another status than expected; MethodFault: ``timeout``,
+    ``connect_failed``, ``tls_failed``, ``address_refused``, ``redirect_to_other_host``, ``too_many_redirects``,
+    ``http_failed``, ``stopping``, ``bad_request``.
+    """
+    started = time.monotonic()
+    exchange = asyncio.ensure_future(_exchange(verb, wanted, trust, refused))
+    stopped = asyncio.ensure_future(context.stopped())
+    try:
+        await asyncio.wait({exchange, stopped}, timeout=wanted.timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not exchange.done():
+            if stopped.done():
+                raise MethodFault("stopping", "the attempt is being stopped: the request was given up")
+            raise MethodFault("timeout", f"no whole answer within {wanted.timeout:g} s", timeout_s=wanted.timeout)
+        answer, raw = exchange.result()
+    finally:
+        for task in (exchange, stopped):
+            task.cancel()
+        await asyncio.gather(exchange, stopped, return_exceptions=True)
+    shown = _shown(answer, raw, time.monotonic() - started)
+    said = f"{verb} {shown.url} -> {shown.status} {shown.reason}".rstrip()
+    await context.log(f"{said}, {len(raw)} bytes in {shown.duration_s:.3f} s")
+    output = shown.model_dump(by_alias=True)
+    if shown.status in _expected(wanted):
+        return Result(output)
+    if shown.body:
+        await context.log(shown.body[:LOGGED])
+    raise Failed(f"status {shown.status}, expected {_expectation(wanted)}", output=output)
+
+
+def _expected(wanted: Request) -> Sequence[int]:
+    if wanted.expected is None:
+        return range(200, 300)
+    return wanted.expected if isinstance(wanted.expected, list) else [wanted.expected]
+
+
+def _expectation(wanted: Request) -> str:
+    return "200 to 299" if wanted.expected is None else " or ".join(str(code) for code in _expected(wanted))
+
+
+async def _exchange(
+    verb: str, wanted: Request, trust: ssl.SSLContext, refused: Sequence[Network]
+) -> tuple[httpx.Response, bytes]:
+    """The last answer and its body, at most MAX_BODY + 1 bytes of it."""
+    transport = httpx.AsyncHTTPTransport(verify=trust, trust_env=False, retries=0)
+    # httpx has no option for how names are looked up; its transport is a thin coat around this pool.
+    transport._pool = httpcore.AsyncConnectionPool(
+        ssl_context=trust, max_connections=1, network_backend=_Checked(refused)
+    )
+    # The step's own timeout is the only one: a server may take its time within it.
+    async with httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:  # noqa: S113
+        try:
+            request = client.build_request(verb, wanted.url, headers=_headers(wanted), content=_content(wanted))
+            return await _follow(client, request, wanted)
+        except httpx.HTTPError as fault:
+            raise _fault_of(fault) from None
+        except (httpx.InvalidURL, UnicodeError) as fault:
+            raise MethodFault("bad_request", f"this cannot be sent: {fault}") from None
+
+
+async def _follow(client: httpx.AsyncClient, request: httpx.Request, wanted: Request) -> tuple[httpx.Response, bytes]:
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = await client.send(request, stream=True, follow_redirects=False)
+        try:
+            following = answer.next_request
+            if following is None or wanted.redirects == "none" or answer.status_code in _expected(wanted):
+                return answer, await _read(answer)
+        finally:
+            await answer.aclose()
+        if wanted.redirects == "same_host" and following.url.host != request.url.host:
+            raise MethodFault(
+                "redirect_to_other_host",
+                f"{request.url.host} redirects to {following.url.host}: set redirects to any to follow it there",
+                status=answer.status_code,
+                host=following.url.host,
+            )
+        if _origin(following.url) != _origin(httpx.URL(wanted.url)):
+            for name in (*wanted.secret_headers, "authorization", "cookie"):
+                following.headers.pop(name, None)
+            if wanted.secret_body is not None and following.method == request.method:
+                raise MethodFault(
+                    "redirect_to_other_host", "a hidden body is not sent to another origin", host=following.url.host
+                )
+        request = following
+    raise MethodFault("too_many_redirects", f"more than {MAX_REDIRECTS} redirects")
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+async def _read(answer: httpx.Response) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in answer.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BODY:
+            break
+    return b"".join(parts)[: MAX_BODY + 1]
+
+
+def _headers(wanted: Request) -> list[tuple[bytes, bytes]]:
+    headers: dict[str, str] = {"user-agent": "proctor", "accept": "*/*", "accept-encoding": "identity"}
+    if isinstance(wanted.body, str):
+        headers["content-type"] = "text/plain; charset=utf-8"
+    elif wanted.body is not None:
+        headers["content-type"] = "application/json"
+    given = {**wanted.headers, **wanted.secret_headers}
+    headers.update({name.lower(): value for name, value in given.items()})
+    if wanted.token is not None:
+        headers["authorization"] = f"Bearer {wanted.token}"
+    return [(name.encode("ascii"), value.strip().encode("latin-1")) for name, value in headers.items()]
+
+
+def _content(wanted: Request) -> bytes | None:
+    """The body's bytes. Raises MethodFault."""
+    if wanted.secret_body is not None:
+        if wanted.body is not None:
+            raise MethodFault("bad_request", "body and secret_body exclude each other")
+        text = wanted.secret_body
+    elif wanted.body is None:
+        return None
+    else:
+        text = wanted.body if isinstance(wanted.body, str) else json.dumps(wanted.body, ensure_ascii=False)
+    content = text.encode("utf-8", "replace")
+    if len(content) > MAX_SENT:
+        raise MethodFault("bad_request", f"the body is over the limit of {MAX_SENT} bytes")
+    return content
+
+
+def _fault_of(fault: httpx.HTTPError) -> MethodFault:
+    text = str(fault) or type(fault).__name__
+    if isinstance(fault, httpx.ConnectError):
+        # Only the text of a TLS fault comes through httpx.
+        kind = "tls_failed" if "certificate" in text.lower() or "SSL" in text else "connect_failed"
+        return MethodFault(kind, f"cannot connect: {text}")
+    return MethodFault("http_failed", f"the exchange broke off: {text}")
+
+
+def _shown(answer: httpx.Response, raw: bytes, seconds: float) -> Answer:
+    """The answer in what an output has room for: headers first, then JSON where it is whole, then text."""
+    headers: dict[str, str] = {}
+    room = HEADER_ROOM
+    for name, said in answer.headers.items():
+        room -= len(name) + len(said) + 8
+        if room < 0:
+            break
+        headers[name] = said
+    truncated = len(raw) > MAX_BODY
+    text = _decode(raw[:MAX_BODY], answer.charset_encoding)
+    left = ROOM - _size(headers)
+    value: JsonValue = None if truncated else _json_of(answer, text)
+    if value is not None and _size(value) > left:
+        value = None
+    body, cut = _cut(text, left - (_size(value) if value is not None else 0))
+    return Answer(
+        status=answer.status_code,
+        reason=answer.reason_phrase,
+        url=str(answer.request.url),
+        headers=headers,
+        body=body,
+        json_=value,
+        truncated=truncated or cut,
+        duration_s=round(seconds, 6),
+    )
+
+
+def _decode(raw: bytes, charset: str | None) -> str:
+    try:
+        return raw.decode(charset or "utf-8", "replace")
+    except LookupError:
+        return raw.decode("utf-8", "replace")
+
+
+def _json_of(answer: httpx.Response, text: str) -> Any:
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and not (kind == "application/json" or kind.endswith("+json") or kind == "text/plain"):
+        return None
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _cut(text: str, room: int) -> tuple[str, bool]:
+    """The beginning of the text that takes at most ``room`` bytes as JSON, and whether anything was cut."""
+    if _size(text) <= room:
+        return text, False
+    fits, too_many = 0, len(text)
+    while fits + 1 < too_many:
+        middle = (fits + too_many) // 2
+        fits, too_many = (middle, too_many) if _size(text[:middle]) <= room else (fits, middle)
+    return text[:fits], True
+
+
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Looks a name up, refuses what must not be reached, and connects to the address that was looked at."""
+
+    def __init__(self, refused: Sequence[Network]) -> None:
+        self._refused = refused
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
+        except OSError as fault:
+            raise httpcore.ConnectError(f"no address for {host}: {fault.strerror or fault}") from fault
+        last: Exception = httpcore.ConnectError(f"no address for {host}")
+        for address in dict.fromkeys(str(entry[4][0]) for entry in found):
+            self._check(host, address)
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except httpcore.ConnectError as fault:
+                last = fault
+        raise last
+
+    def _check(self, host: str, text: str) -> None:
+        address = ipaddress.ip_address(text.partition("%")[0])
+        plain = getattr(address, "ipv4_mapped", None) or address
+        if any(plain.version == network.version and plain in network for network in self._refused):
+            message = f"{host} is at {text}, which this agent's settings refuse (plugin_settings.http.refuse)"
+            raise MethodFault("address_refused", message, address=text)
+
+    async def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        raise httpcore.ConnectError("not for requests of plans")
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
