@@ -12,6 +12,7 @@ from proctor_controller.db.rows import attempts_json, events_json, retry_fields,
 from proctor_controller.db.session import Session, clean, rows_json, to_json
 from proctor_controller.db.slices import ATTEMPTS_SAVED, CLAIM, EVENTS_SAVED
 from proctor_controller.domain.decision import Decision
+from proctor_controller.domain.step import Phase
 from proctor_controller.domain.submission import RunSpec, StepSpec
 
 _EDGES = """, edges AS (
@@ -20,34 +21,50 @@ _EDGES = """, edges AS (
   FROM json_to_recordset({rows}::json) AS x(source text, target text, condition text) WHERE EXISTS (SELECT 1 FROM run))"""
 _INSERT = """WITH {claim} run AS (
   INSERT INTO control.runs (id, version, state, result, reason, event_seq, attempt_seq, undecided, tally, cause, cancel_by,
-   deadline, due_at, started_at, finished_at, name, kind, group_name, timeout_s, plan, parameters, created_by, created_at)
+   deadline, due_at, started_at, finished_at, name, kind, group_name, timeout_s, plan, parameters, created_by, created_at{run_columns})
   SELECT $1::uuid, $2::int, $3::text, $4::text, $5::text, $6::int, $7::int, $8::int, $9::jsonb, $10::text, $11::text,
    $12::timestamptz, $13::timestamptz, $14::timestamptz, $15::timestamptz, $16::text, $17::text, $18::text,
-   $19::double precision, $20::text, $21::json, $22::text, $23::timestamptz
+   $19::double precision, $20::text, $21::json, $22::text, $23::timestamptz{run_values}
   WHERE {claimed} RETURNING number, created_at),
 steps AS (
   INSERT INTO control.steps (id, run_id, idx, node, name, instance, plugin, method, parameters, sealed, env, target,
    place_host, place_group, place_labels, timeout_s, grace_s, retry, idempotent, state, result, reason, waiting_for,
-   attempt, tries, token, agent_id, host, sends, refusals, cause, deadline, due_at, ready_at, started_at, finished_at)
+   attempt, tries, token, agent_id, host, sends, refusals, cause, deadline, due_at, ready_at, started_at, finished_at,
+   phase, kind, matrix, role, role_index)
   SELECT x.id, $1::uuid, x.idx, x.node, x.name, x.instance, x.plugin, x.method, x.parameters::json, x.sealed, x.env::json, x.target,
    x.place_host, x.place_group, x.place_labels, x.timeout_s, x.grace_s, x.retry, x.idempotent, x.state, x.result,
    x.reason, x.waiting_for, x.attempt, x.tries, x.token, x.agent_id, x.host, x.sends, x.refusals, x.cause, x.deadline,
-   x.due_at, x.ready_at, x.started_at, x.finished_at
+   x.due_at, x.ready_at, x.started_at, x.finished_at, x.phase, x.kind, x.matrix::json, x.role, x.role_index
   FROM json_to_recordset($24::json) AS x(id uuid, idx int, node text, name text, instance text, plugin text, method text,
    parameters text, sealed text, env text, target text, place_host text, place_group text, place_labels jsonb,
    timeout_s double precision, grace_s double precision, retry jsonb, idempotent bool, state text, result text,
    reason text, waiting_for text, attempt int, tries int, token text, agent_id uuid, host text, sends int, refusals int,
    cause text, deadline timestamptz, due_at timestamptz, ready_at timestamptz, started_at timestamptz,
-   finished_at timestamptz)
+   finished_at timestamptz, phase text, kind text, matrix text, role text, role_index int)
   WHERE EXISTS (SELECT 1 FROM run)),
 nodes AS (
-  INSERT INTO control.nodes (run_id, name, unfinished, failed, undecided, dead, due_at)
-  SELECT $1::uuid, x.name, x.unfinished, x.failed, x.undecided, x.dead, x.due_at
+  INSERT INTO control.nodes (run_id, name, unfinished, failed, undecided, dead, due_at, untold, phase, rules, max_parallel,
+   fail_fast)
+  SELECT $1::uuid, x.name, x.unfinished, x.failed, x.undecided, x.dead, x.due_at, x.untold, x.phase, x.rules::json,
+   x.max_parallel, x.fail_fast
   FROM json_to_recordset($25::json) AS x(name text, unfinished int, failed int, undecided int, dead bool,
-   due_at timestamptz) WHERE EXISTS (SELECT 1 FROM run)),
+   due_at timestamptz, untold int, phase text, rules text, max_parallel int, fail_fast bool)
+  WHERE EXISTS (SELECT 1 FROM run)),
 ev AS ({events})
 {edges}{attempts}
 SELECT (SELECT number FROM run) AS number, now() AS at, (SELECT array_agg(id ORDER BY seq) FROM ev) AS ids"""
+_OF_PLAN = (
+    ("plan_version", "int"),
+    ("document", "text"),
+    ("sealed", "text"),
+    ("wants", "json"),
+    ("concurrency_key", "text"),
+    ("parent", "uuid"),
+    ("parent_step", "uuid"),
+    ("depth", "int"),
+    ("rerun_of", "uuid"),
+)
+"""Columns of a run that a test case leaves as they are."""
 _IF_SAVED = "WHERE EXISTS (SELECT 1 FROM run)"
 
 
@@ -77,9 +94,11 @@ async def insert_run(
     decision: Decision,
     now: datetime,
     *,
+    sealed: str | None = None,
     if_nobody_waits: bool = False,
 ) -> Inserted | None:
-    """Store the run as the decision leaves it. ``hidden`` by the step's id; ``now``: of the decision.
+    """Store the run as the decision leaves it. ``hidden`` by the step's id; ``now``: of the decision; ``sealed``: the
+    run's own hidden values.
 
     None, and nothing is stored: the slot it needs is gone (or, if asked so, some step waits for a slot). Raises
     DuplicateRun.
@@ -101,7 +120,7 @@ async def insert_run(
         _nodes(spec, decision, now),
         events_json(decision.events),
     ]
-    parts = {"claim": "", "claimed": "true", "edges": "", "attempts": ""}
+    parts = {"claim": "", "claimed": "true", "edges": "", "attempts": "", "run_columns": "", "run_values": ""}
     parts["events"] = EVENTS_SAVED.format(run="$1::uuid", rows="$26", where=_IF_SAVED)
     if decision.held:
         (held,) = decision.held
@@ -109,6 +128,11 @@ async def insert_run(
         args += [held.agent, held.token, held.step, held.attempt]
         parts["claim"] = CLAIM.format(guard=guard, agent="$27", token="$28", step="$29", attempt="$30") + ","  # noqa: S106
         parts["claimed"] = "EXISTS (SELECT 1 FROM claim)"
+    if spec.document is not None or spec.rerun_of is not None:
+        names = ", ".join(name for name, _ in _OF_PLAN)
+        values = ", ".join(f"${len(args) + index}::{kind}" for index, (_, kind) in enumerate(_OF_PLAN, 1))
+        parts["run_columns"], parts["run_values"] = f", {names}", f", {values}"
+        args += _plan_values(spec, sealed)
     if spec.edges:
         args.append(rows_json([{"source": e.source, "target": e.target, "condition": e.condition} for e in spec.edges]))
         parts["edges"] = _EDGES.format(rows=f"${len(args)}")
@@ -123,6 +147,22 @@ async def insert_run(
             raise DuplicateRun(spec.id) from fault
         raise
     return None if row["number"] is None else Inserted(row["number"], row["at"], row["ids"] or [])
+
+
+def _plan_values(spec: RunSpec, sealed: str | None) -> tuple[Any, ...]:
+    """The values of _OF_PLAN."""
+    concurrency = spec.wants.concurrency
+    return (
+        spec.plan_version,
+        None if spec.document is None else clean(spec.document, len(spec.document)),
+        sealed,
+        to_json(spec.wants.to_json()),
+        None if concurrency is None else clean(concurrency.key),
+        spec.parent,
+        spec.parent_step,
+        spec.depth,
+        spec.rerun_of,
+    )
 
 
 def _steps(spec: RunSpec, hidden: Mapping[str, Hidden], decision: Decision) -> str:
@@ -152,13 +192,19 @@ def _spec_fields(step: StepSpec, hidden: Hidden, index: int) -> dict[str, Any]:
         "grace_s": step.grace_s,
         "retry": retry_fields(step.retry),
         "idempotent": step.idempotent,
+        "phase": step.phase,
+        "kind": step.kind,
+        "matrix": None if step.matrix is None else to_json(dict(step.matrix)),
+        "role": step.role,
+        "role_index": step.role_index,
     }
 
 
 def _nodes(spec: RunSpec, decision: Decision, now: datetime) -> str:
     nodes = {**spec.nodes(), **{node.name: node for node in decision.nodes}}
     told = {step.id for step in decision.steps}
-    late = {step.node for step in spec.steps if step.id not in told}
+    late = {step.node for step in spec.steps if step.id not in told and step.phase is Phase.MAIN}
+    rules = {node.name: node.rules for node in spec.node_specs if node.rules is not None}
     return rows_json(
         [
             {
@@ -168,6 +214,11 @@ def _nodes(spec: RunSpec, decision: Decision, now: datetime) -> str:
                 "undecided": node.undecided,
                 "dead": node.dead,
                 "due_at": now if node.due_at is None and node.undecided == 0 and node.name in late else node.due_at,
+                "untold": node.untold,
+                "phase": node.phase,
+                "rules": to_json(rules[node.name].to_json()) if node.name in rules else None,
+                "max_parallel": node.max_parallel,
+                "fail_fast": node.fail_fast,
             }
             for node in nodes.values()
         ]

@@ -56,7 +56,8 @@ async def _submit(
     engine: Engine, db: Session, spec: RunSpec, now: datetime, decision: Decision, *, if_nobody_waits: bool = False
 ) -> RunView | None:
     hidden = {step.id: _hide(engine, step) for step in spec.steps}
-    inserted = await insert_run(db, spec, hidden, decision, now, if_nobody_waits=if_nobody_waits)
+    sealed = engine.seal.seal(dict(spec.hidden), spec.id) if spec.hidden else None
+    inserted = await insert_run(db, spec, hidden, decision, now, sealed=sealed, if_nobody_waits=if_nobody_waits)
     if inserted is None:
         return None
     engine.recent.set_clock(inserted.at)

@@ -1,0 +1,97 @@
+"""What a node's steps go by beside their literal parameters: expressions, verdict words, gate, nested plan. Pure.
+
+A *template* is JSON whose strings may hold ``${{ expression }}`` (``$${{`` is a literal ``${{``); a *source* is a bare
+CEL expression. Both are evaluated by ``domain.expressions``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Template = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A step that a person decides. ``roles``: whose tokens may; ``timeout_s`` None: the step's own timeout."""
+
+    roles: tuple[str, ...] = ("admin",)
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A step that runs a stored plan. ``plan``: ``name@version``; ``parameters``: template of a mapping."""
+
+    plan: str
+    parameters: Mapping[str, Template] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All of it is optional; None or empty: nothing of the kind.
+
+    ``condition``, ``failed_when``, ``until``: sources · ``parameters``: template of the method's parameters, ``x-argv``
+    fields already split into lists of words (None: the step's own, literal ones) · ``env``, ``outputs``, ``record``:
+    templates by name · ``expect``: the ``error`` that the step has to end with, ``{kind, contains, …}`` · ``refs``:
+    nodes whose result, outputs or hosts the expressions read · ``schema``: JSON Schema of the filled parameters ·
+    ``artefacts``: patterns of files to keep · ``secrets``: names of stored secrets by the name they have here.
+    """
+
+    condition: str | None = None
+    parameters: Mapping[str, Template] | None = None
+    env: Mapping[str, Template] | None = None
+    outputs: Mapping[str, Template] = field(default_factory=dict)
+    failed_when: str | None = None
+    until: str | None = None
+    expect: Mapping[str, Any] | None = None
+    record: Mapping[str, Template] | None = None
+    gate: Gate | None = None
+    child: Child | None = None
+    refs: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    artefacts: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored: members with nothing in them are left out."""
+        plain: dict[str, Any] = {
+            "condition": self.condition,
+            "parameters": self.parameters,
+            "env": self.env,
+            "outputs": self.outputs or None,
+            "failed_when": self.failed_when,
+            "until": self.until,
+            "expect": self.expect,
+            "record": self.record,
+            "gate": None if self.gate is None else {"roles": list(self.gate.roles), "timeout_s": self.gate.timeout_s},
+            "child": None if self.child is None else {"plan": self.child.plan, "with": self.child.parameters},
+            "refs": list(self.refs) or None,
+            "schema": self.schema,
+            "artefacts": list(self.artefacts) or None,
+            "secrets": self.secrets or None,
+        }
+        return {name: value for name, value in plain.items() if value is not None}
+
+
+def rules_of(stored: Mapping[str, Any] | None) -> Rules | None:
+    """The rules in what ``Rules.to_json`` made; None where nothing is stored."""
+    if stored is None:
+        return None
+    gate, child = stored.get("gate"), stored.get("child")
+    return Rules(
+        condition=stored.get("condition"),
+        parameters=stored.get("parameters"),
+        env=stored.get("env"),
+        outputs=stored.get("outputs", {}),
+        failed_when=stored.get("failed_when"),
+        until=stored.get("until"),
+        expect=stored.get("expect"),
+        record=stored.get("record"),
+        gate=None if gate is None else Gate(tuple(gate["roles"]), gate["timeout_s"]),
+        child=None if child is None else Child(child["plan"], child["with"]),
+        refs=tuple(stored.get("refs", ())),
+        schema=stored.get("schema"),
+        artefacts=tuple(stored.get("artefacts", ())),
+        secrets=stored.get("secrets", {}),
+    )
