@@ -1,0 +1,88 @@
+"""The token of every call: taken in a thread, kept, renewed before its end and once when it is refused."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+
+import httpx
+import structlog
+
+from proctor_controller.volumes.backend import BackendDown, BackendFault
+from proctor_controller.volumes.cinder.login import Access, Login
+
+log = structlog.get_logger(__name__)
+
+REST = 10.0
+"""After a renewal that failed, for how long a token that still holds is used without trying again."""
+
+
+class Identity:
+    """One login for all callers: whoever finds the token old renews it, the others wait for the same one."""
+
+    def __init__(self, login: Login, timeout: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._login = login
+        self._timeout = timeout
+        self._monotonic = monotonic
+        self._access: Access | None = None
+        self._renewing: asyncio.Task[Access] | None = None
+        self._not_before = 0.0
+        self.logins = 0
+
+    async def access(self) -> Access:
+        """A token that holds for a while. Raises BackendFault."""
+        now = self._monotonic()
+        kept = self._access
+        if kept is not None and (now < kept.renew_at or (now < self._not_before and now < kept.ends_at)):
+            return kept
+        try:
+            return await self._renewed()
+        except BackendFault as fault:
+            # Whoever checks tokens may know ours though nobody makes new ones.
+            if kept is None or self._monotonic() >= kept.ends_at:
+                raise
+            self._not_before = self._monotonic() + REST
+            log.warning("token not renewed, the old one still holds", error=str(fault))
+            return kept
+
+    async def after_refusal(self, refused: str) -> Access:
+        """A token other than ``refused``. Raises BackendFault."""
+        kept = self._access
+        if kept is not None and kept.token != refused:
+            return kept
+        return await self._renewed()
+
+    async def close(self) -> None:
+        """Give up a login on its way."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait({self._renewing}, timeout=1)
+
+    async def _renewed(self) -> Access:
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew())
+        return await asyncio.shield(self._renewing)
+
+    async def _renew(self) -> Access:
+        try:
+            async with asyncio.timeout(self._timeout):
+                self._access = await asyncio.to_thread(self._login.log_in)
+        except TimeoutError as late:
+            raise BackendDown(f"no token from the cloud within {self._timeout:g} s") from late
+        self.logins += 1
+        return self._access
+
+
+class TokenAuth(httpx.Auth):
+    """Puts the token on a request; a 401 renews it once and sends the request again: it was not carried out."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        access = await self._identity.access()
+        request.headers["X-Auth-Token"] = access.token
+        response = yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            access = await self._identity.after_refusal(access.token)
+            request.headers["X-Auth-Token"] = access.token
+            yield request

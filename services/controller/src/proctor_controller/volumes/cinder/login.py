@@ -1,0 +1,143 @@
+"""One login to the cloud, in the words of keystoneauth1 and openstack.config. Blocking: it belongs in a thread.
+
+Both libraries are the extra ``openstack`` of this distribution and are loaded at the first login only.
+"""
+
+import importlib.util
+import os
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from proctor_common.service import ConfigurationError
+from proctor_controller.volumes.backend import BackendDown, BadRequest
+from proctor_controller.volumes.cinder.source import CloudSource, complete
+
+if TYPE_CHECKING:
+    from openstack.config.cloud_region import CloudRegion
+
+SERVICE_TYPE = "block-storage"
+"""The official name; keystoneauth1 knows the older ones (``volumev3``, ``block-store``, …) as its aliases."""
+EXTRA = "needs the extra `openstack`: install it with `pip install 'proctor-controller[openstack]'`"
+SHORTEST_MARGIN, LONGEST_MARGIN = 0.25, 120.0
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a login gave. Times are the machine's monotonic seconds, so that a clock that jumps changes nothing."""
+
+    token: str = field(repr=False)
+    endpoint: str
+    """Of block storage, as the catalog has it, without a slash at its end."""
+    project: str
+    renew_at: float
+    ends_at: float
+
+
+def check_extra() -> None:
+    """Raises ConfigurationError where the libraries are missing. Loads nothing."""
+    if any(importlib.util.find_spec(name) is None for name in ("keystoneauth1", "openstack")):
+        raise ConfigurationError(f"the volume backend cinder {EXTRA}")
+
+
+class Login:
+    """A cloud's account, opened once and logged in as often as wanted. Not for two threads at once."""
+
+    def __init__(self, source: CloudSource) -> None:
+        self._source = source
+        self._opened: CloudRegion | None = None
+
+    def tls(self) -> ssl.SSLContext | bool:
+        """How the cloud's certificates are checked: with its own authority where one is named."""
+        verify, cert = self._region().get_requests_verify_args()
+        try:
+            context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+            if verify is False:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if cert:
+                context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
+        except OSError as fault:
+            named = " and ".join(str(name) for name in (verify, cert) if name not in {None, True, False})
+            raise BadRequest(f"cannot use the certificates in {named}: {fault}") from fault
+        return context
+
+    def log_in(self) -> Access:
+        """Raises BackendDown (no token to be had) or BadRequest (the settings are wrong)."""
+        region = self._region()
+        from keystoneauth1 import exceptions
+
+        asked = time.monotonic()
+        try:
+            session = region.get_session()
+            plugin: Any = session.auth
+            plugin.invalidate()
+            access = plugin.get_access(session)
+        except exceptions.Unauthorized as fault:
+            raise BackendDown(
+                "the cloud refuses the login (wrong password or secret, no such project, or no role in it: it does "
+                f"not say which): {_told(fault)}"
+            ) from fault
+        except (exceptions.ClientException, OSError) as fault:
+            raise BackendDown(f"no token from the cloud: {_told(fault)}") from fault
+        except (AttributeError, TypeError) as fault:
+            raise BadRequest(f"this kind of login gives no catalog: {_told(fault)}") from fault
+        if not access.project_id:
+            raise BadRequest("the login is for no project: name one (OS_PROJECT_NAME, or project_name in clouds.yaml)")
+        lifetime = (access.expires - access.issued).total_seconds() if access.issued else 600.0
+        margin = min(LONGEST_MARGIN, lifetime * SHORTEST_MARGIN)
+        return Access(
+            token=access.auth_token,
+            endpoint=self._endpoint(region, access),
+            project=access.project_id,
+            renew_at=asked + max(0.0, lifetime - margin),
+            ends_at=asked + lifetime,
+        )
+
+    def _region(self) -> "CloudRegion":
+        if self._opened is None:
+            self._opened = _open(self._source)
+        return self._opened
+
+    def _endpoint(self, region: "CloudRegion", access: Any) -> str:
+        given = region.get_endpoint(SERVICE_TYPE)
+        if given:
+            return given.rstrip("/")
+        interface = region.get_interface(SERVICE_TYPE) or "public"
+        named = region.get_region_name(SERVICE_TYPE) or None
+        found = access.service_catalog.get_endpoint_data_list(
+            service_type=SERVICE_TYPE, interface=interface, region_name=named
+        )
+        usable = [one.url for one in found if not one.service_type.endswith("v2") and "/v2/" not in one.url]
+        if not usable:
+            raise BadRequest(
+                f"the cloud's catalog has no block storage with interface {interface}"
+                f"{f' in region {named}' if named else ''}; it has {_offers(access) or 'none at all'}"
+            )
+        return str(usable[0]).rstrip("/")
+
+
+def _open(source: CloudSource) -> "CloudRegion":
+    try:
+        from keystoneauth1 import exceptions as auth_faults
+        from openstack import exceptions as config_faults
+        from openstack.config import OpenStackConfig
+    except ImportError as missing:
+        raise BadRequest(f"the volume backend cinder {EXTRA}") from missing
+    source = complete(source, os.environ)
+    alone = source.auth_url is not None
+    try:
+        config = OpenStackConfig(load_yaml_config=not alone, load_envvars=not alone, app_name="proctor")
+        return config.get_one(cloud=source.cloud, **source.arguments())
+    except (config_faults.ConfigException, auth_faults.ClientException, OSError, ValueError, KeyError) as fault:
+        raise BadRequest(f"cannot tell which cloud and account to use: {_told(fault)}") from fault
+
+
+def _offers(access: Any) -> str:
+    """What block storage the catalog has, for the message."""
+    every = access.service_catalog.get_endpoint_data_list(service_type=SERVICE_TYPE)
+    return ", ".join(sorted({f"{one.interface} in {one.region_name}" for one in every}))
+
+
+def _told(fault: BaseException) -> str:
+    return " ".join(str(fault).split())[:300] or type(fault).__name__
