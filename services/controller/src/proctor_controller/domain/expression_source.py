@@ -1,0 +1,230 @@
+"""The source of a CEL expression, read by a small tokenizer: which names it reads, where its macros are. Pure.
+
+The library says only which roots an expression uses. What is read below them (``steps.build.outputs``) has to be known
+before anything is evaluated: it makes edges, finds misspelt names and keeps hidden values where they belong.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+MAX_SOURCE = 4096
+MEMBERS_ONLY = frozenset({"steps", "params", "hosts", "volumes", "matrix", "secrets"})
+"""Roots that stand only as ``root.name…`` or ``root["literal"]…``."""
+ROOTS = MEMBERS_ONLY | {"host", "run", "self", "result"}
+MACROS = frozenset({"map", "filter", "all", "exists", "exists_one", "existsOne"})
+_NO_NAMES = frozenset({"true", "false", "null", "in"})
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|//[^\n]*)
+    |(?P<text>(?:[rR][bB]?|[bB][rR]?)?(?:\"{3}|'{3}|\"|'))
+    |(?P<number>0[xX][0-9a-fA-F]+[uU]?|(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[uU]?)
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<sign>&&|\|\||==|!=|<=|>=|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[0-7]{3}|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+
+
+class SourceFault(Exception):
+    """The source cannot be: ``position`` counts characters from 1."""
+
+    def __init__(self, reason: str, position: int) -> None:
+        super().__init__(reason)
+        self.reason, self.position = reason, position
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """``kind``: text, number, name or sign. ``value``: of a text: what it stands for. From ``start`` to ``end``."""
+
+    kind: str
+    value: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A name that is read, with the members that are known from the source: ``("steps", "build", "outputs")``.
+
+    ``position`` counts from 1 · ``dashed``: the last name as it would be with the ``-name`` that follow it at once,
+    where some do: a subtraction that was hardly meant · ``in_macro``: read once for each element.
+    """
+
+    path: tuple[str, ...]
+    position: int
+    dashed: str | None = None
+    in_macro: bool = False
+
+    @property
+    def root(self) -> str:
+        """The first name."""
+        return self.path[0]
+
+    @property
+    def member(self) -> str | None:
+        """The name below the root."""
+        return self.path[1] if len(self.path) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An expression's references, how many macros it has, and the most elements its literals may bring."""
+
+    text: str
+    references: tuple[Reference, ...]
+    macros: int
+    commas: int
+
+
+def tokens(text: str, start: int = 0) -> Iterator[Token]:
+    """The tokens of ``text`` from ``start`` on. Raises SourceFault for a string without an end."""
+    at = start
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        assert found is not None
+        kind = found.lastgroup or "sign"
+        if kind == "text":
+            token = _string(text, at, found[0])
+            at = token.end
+            yield token
+            continue
+        at = found.end()
+        if kind != "space":
+            yield Token(kind, found[0], found.start(), at)
+
+
+def _string(text: str, start: int, opening: str) -> Token:
+    quote = opening.lstrip("rRbB")
+    raw = "r" in opening[: -len(quote)].lower()
+    at = start + len(opening)
+    while at < len(text):
+        if text.startswith(quote, at):
+            body = text[start + len(opening) : at]
+            return Token("text", body if raw else _ESCAPE.sub(_unescape, body), start, at + len(quote))
+        if len(quote) == 1 and text[at] in "\r\n":
+            break
+        at += 2 if text[at] == "\\" and not raw else 1
+    raise SourceFault("a string has no end", start + 1)
+
+
+def _unescape(found: re.Match[str]) -> str:
+    code = found[1]
+    if code[0] in "uUx" and len(code) > 1:
+        number = int(code[1:], 16)
+    elif code.isdigit():
+        number = int(code, 8)
+    else:
+        return _ESCAPED.get(code, code)
+    return chr(number) if number <= 0x10FFFF else "\ufffd"
+
+
+@lru_cache(maxsize=4000)
+def read_source(text: str) -> Source:
+    """What the expression reads. Raises SourceFault; whether it is CEL at all is for the library to say."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_SOURCE:
+        raise SourceFault(f"an expression has at most {MAX_SOURCE} bytes", 1)
+    reader = _Reader(list(tokens(text)))
+    references = tuple(reader.read())
+    return Source(text, references, reader.macros, sum(token.value == "," for token in reader.tokens))
+
+
+class _Reader:
+    """One pass over the tokens. ``open``: for each bracket that is open, the macro variables that it brought."""
+
+    def __init__(self, found: list[Token]) -> None:
+        self.tokens = found
+        self.macros = 0
+        self._open: list[str | None] = []
+
+    def read(self) -> Iterator[Reference]:
+        index = 0
+        while index < len(self.tokens):
+            token = self.tokens[index]
+            if token.value == "`":
+                raise SourceFault("names stand without backticks", token.start + 1)
+            if token.kind == "sign" and token.value in "([{":
+                self._open.append(None)
+            elif token.kind == "sign" and token.value in ")]}":
+                if self._open:
+                    self._open.pop()
+            elif token.kind == "name":
+                if self._is_macro(index):
+                    index = self._enter(index)
+                    continue
+                if not self._is_member(index):
+                    reference, index = self._reference(index)
+                    if reference is not None:
+                        yield reference
+                    continue
+            index += 1
+
+    def _at(self, index: int) -> Token | None:
+        return self.tokens[index] if 0 <= index < len(self.tokens) else None
+
+    def _is(self, index: int, sign: str) -> bool:
+        token = self._at(index)
+        return token is not None and token.kind == "sign" and token.value == sign
+
+    def _is_member(self, index: int) -> bool:
+        if not self._is(index - 1, "."):
+            return False
+        before = self._at(index - 2)
+        if before is None or (before.kind == "sign" and before.value not in {")", "]", "}"}):
+            raise SourceFault("a name has no dot before it", self.tokens[index - 1].start + 1)
+        return True
+
+    def _is_macro(self, index: int) -> bool:
+        return self._is_member(index) and self._is(index + 1, "(") and self.tokens[index].value in MACROS
+
+    def _enter(self, index: int) -> int:
+        """Past the macro's variable."""
+        start = self.tokens[index].start + 1
+        if any(variable is not None for variable in self._open):
+            raise SourceFault(f"macros do not nest: {self.tokens[index].value} stands within another one", start)
+        variable = self._at(index + 2)
+        if variable is None or variable.kind != "name" or not self._is(index + 3, ","):
+            raise SourceFault(f"{self.tokens[index].value} takes a name, a comma and an expression", start)
+        if variable.value in ROOTS:
+            raise SourceFault(f"{variable.value} is a name of its own here: call the element otherwise", start)
+        self.macros += 1
+        self._open.append(variable.value)
+        return index + 4
+
+    def _reference(self, index: int) -> tuple[Reference | None, int]:
+        token = self.tokens[index]
+        name = token.value
+        if name in _NO_NAMES or self._is(index + 1, "(") or name in self._open:
+            return None, index + 1
+        path, following = [name], index + 1
+        while True:
+            member = self._at(following + 1)
+            if member is None:
+                break
+            if self._is(following, ".") and member.kind == "name" and not self._is(following + 2, "("):
+                path.append(member.value)
+                following += 2
+            elif self._is(following, "[") and member.kind == "text" and self._is(following + 2, "]"):
+                path.append(member.value)
+                following += 3
+            else:
+                break
+        if name in MEMBERS_ONLY and len(path) == 1:
+            raise SourceFault(f'{name} stands only as {name}.NAME or {name}["NAME"]', token.start + 1)
+        in_macro = any(variable is not None for variable in self._open)
+        return Reference(tuple(path), token.start + 1, self._dashed(following, path[-1]), in_macro), following
+
+    def _dashed(self, following: int, last: str) -> str | None:
+        """The name with what follows it without a blank, ``-name`` by ``-name``."""
+        text, end = last, self.tokens[following - 1].end
+        if self.tokens[following - 1].kind != "name":
+            return None
+        while self._is(following, "-") and (part := self._at(following + 1)) is not None:
+            if self.tokens[following].start != end or part.start != end + 1 or part.kind not in {"name", "number"}:
+                break
+            text, end = f"{text}-{part.value}", part.end
+            following += 2
+        return text if text != last else None
