@@ -57,7 +57,9 @@ def _api_database(postgres: PostgresServer) -> Iterator[Database]:
 async def migrated(_api_database: Database) -> Database:
     """A database with the api's schema and no rows."""
     connection = await asyncpg.connect(_api_database.dsn)
-    await connection.execute("TRUNCATE access.tokens, access.sessions, access.idempotency_keys")
+    tables = "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables WHERE tablename"
+    where = "<> 'alembic_version' AND schemaname IN ('access', 'catalog')"
+    await connection.execute(f"TRUNCATE {await connection.fetchval(f'{tables} {where}')}")
     await connection.close()
     return _api_database
 

@@ -1,6 +1,7 @@
 """Who asks: bearer tokens, session cookies, anonymous callers; whose pages may use a cookie. Rules, no SQL."""
 
 import asyncio
+import base64
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -39,9 +40,12 @@ class Caller:
     """bearer | cookie | anonymous | no_auth"""
     secret_hash: str = ""
 
-    def require(self, role: Role) -> None:
-        """Raises 403 unless the caller's role covers ``role``."""
-        if self.actor.role.covers(role):
+    creates_results: bool = False
+    """Whether the caller may also create what the Test API holds, whatever its role."""
+
+    def require(self, role: Role, *, creating: bool = False) -> None:
+        """Raises 403 unless the caller's role covers ``role``; ``creating``: something of the Test API."""
+        if self.actor.role.covers(role) or (creating and self.creates_results):
             return
         if self.way == "anonymous":
             raise ProctorError(Code.UNAUTHENTICATED, f"this asks for a token with the role {role.value}")
@@ -80,14 +84,21 @@ class Authenticator:
         self._origins = {_origin(url) for url in (settings.public_url, *settings.origins) if url}
         self._hosts = {urlsplit(origin).netloc for origin in self._origins}
 
-    async def caller(self, connection: HTTPConnection) -> Caller:
-        """Who asks. Raises 401 (no or a wrong token), 403 (a foreign origin), 503."""
+    async def caller(self, connection: HTTPConnection, *, old_ways: bool = False) -> Caller:
+        """Who asks. Raises 401 (no or a wrong token), 403 (a foreign origin), 503.
+
+        ``old_ways``: the token may also come as ``X-Auth-Token``, or as the password of HTTP Basic.
+        """
         if self._settings.no_auth:
             self._refuse_foreign(connection)
             return Caller(Actor(name="anyone", role=Role.ADMIN), "no_auth", "no_auth")
         header = connection.headers.get("authorization")
+        if old_ways and header is None and "x-auth-token" in connection.headers:
+            return await self.by_secret("bearer", connection.headers["x-auth-token"].strip())
         if header is not None:
             scheme, _, secret = header.partition(" ")
+            if old_ways and scheme.lower() == "basic":
+                return await self.by_secret("bearer", _basic_password(secret))
             if scheme.lower() != "bearer":
                 raise ProctorError(Code.UNAUTHENTICATED, "send the token as `Authorization: Bearer <token>`")
             return await self.by_secret("bearer", secret.strip())
@@ -102,7 +113,9 @@ class Authenticator:
                 if fault.code is not Code.UNAUTHENTICATED or self._settings.anonymous == "none":
                     raise
         if self._settings.anonymous != "none":
-            return Caller(Actor(name="anonymous", role=Role.VIEWER), "anonymous", "anonymous")
+            creates = self._settings.anonymous == "results"
+            actor = Actor(name="anonymous", role=Role.VIEWER)
+            return Caller(actor, "anonymous", "anonymous", creates_results=creates)
         raise ProctorError(Code.UNAUTHENTICATED, "a token is needed: `Authorization: Bearer <token>`")
 
     async def by_secret(self, way: str, secret: str) -> Caller:
@@ -181,6 +194,14 @@ class Authenticator:
             raise ProctorError(Code.FORBIDDEN, "without authentication only this machine's own names are served (Host)")
         if "origin" in connection.headers and not self.is_own_origin(connection):
             raise ProctorError(Code.FORBIDDEN, "a page of another origin may not use an api without authentication")
+
+
+def _basic_password(text: str) -> str:
+    """The password of HTTP Basic credentials; "" where there is none."""
+    try:
+        return base64.b64decode(text.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 PROBLEM = "application/problem+json"
 LEGACY = "/v2.1/"
+TEST_API = ("/api/v1/", "/versions", "/dashboard/")
+"""Paths of the Test API: the same shape, and no code that its clients do not know."""
 MAX_FAULTS = 100
 _TITLES = {
     Code.BAD_JSON: "The body is no JSON",
@@ -62,9 +64,10 @@ def problem(fault: ProctorError, path: str) -> Response:
         retry = 2
     if retry is not None:
         headers["Retry-After"] = str(math.ceil(float(retry)))
-    if path.startswith(LEGACY):
-        body: dict[str, Any] = {"code": fault.status, "message": fault.message}
-        return Response(_json(body), fault.status, headers, "application/json")
+    if path.startswith((LEGACY, *TEST_API)):
+        status = 400 if fault.status == 422 and path.startswith(TEST_API) else fault.status
+        body: dict[str, Any] = {"code": status, "message": fault.message}
+        return Response(_json(body), status, headers, "application/json")
     body = {
         "type": f"urn:proctor:{fault.code.value}",
         "title": _TITLES[fault.code],

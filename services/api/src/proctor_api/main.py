@@ -9,6 +9,7 @@ from starlette.routing import WebSocketRoute
 
 from proctor_api import errors, server
 from proctor_api.auth import Authenticator
+from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import ProcessContext
 from proctor_api.controller_client import ControllerClient
 from proctor_api.figures import Figures
@@ -17,6 +18,7 @@ from proctor_api.limits import RateLimit, Sockets
 from proctor_api.logs.feeds import Feeds, Pace
 from proctor_api.middleware import Frame
 from proctor_api.migrations import CHAIN
+from proctor_api.proxies import Proxies
 from proctor_api.routes import ALL_ROUTERS, SOCKETS, openapi
 from proctor_api.settings import ApiSettings, split_address
 from proctor_api.store.keys import KeyStore
@@ -47,7 +49,11 @@ def make_app(context: ProcessContext) -> FastAPI:
         strict_content_type=False,
     )
     app.state.context = context
+    app.state.streams = ResultStreams(context.engine)
     app.add_middleware(Frame, figures=context.figures)
+    settings = context.settings
+    if settings.root_path or settings.trusted_proxies:
+        app.add_middleware(Proxies, root_path=settings.root_path, trusted=settings.proxies)
     errors.install(app)
     # Taken as they are: include_router would build every route anew, and match twice at each request.
     app.state.routes = [route for router in ALL_ROUTERS for route in router.routes]

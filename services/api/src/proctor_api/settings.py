@@ -4,10 +4,13 @@ import ipaddress
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, model_validator
 
 from proctor_common.settings import ServiceSettings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
@@ -53,6 +56,14 @@ class ApiSettings(ServiceSettings):
     call_timeout: float = Field(default=10.0, gt=0, le=60)
     """How long a request to the controllers may take."""
     body_limit: int = Field(default=1024 * 1024, ge=1024)
+    result_limit: int = Field(default=16 * 1024 * 1024, ge=1024)
+    """How large the body of one result of the Test API may be."""
+    timezone: str = "UTC"
+    """The zone in which the Test API reads dates that name none, and writes creation dates: ``Europe/Berlin``."""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """The path below which a proxy shows the api, such as ``/test``; it may take it off or leave it on."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose ``X-Forwarded-*`` headers are believed."""
     token_cache: float = Field(default=3.0, ge=0, le=10)
     """How long a token that was looked up is believed without asking again."""
     token_check: float = Field(default=60.0, gt=0)
@@ -80,6 +91,16 @@ class ApiSettings(ServiceSettings):
         return self.tls_cert_file is not None
 
     @property
+    def zone(self) -> ZoneInfo:
+        """``timezone`` itself."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """``trusted_proxies`` as networks."""
+        return tuple(ipaddress.ip_network(text, strict=False) for text in self.trusted_proxies)
+
+    @property
     def plaintext_faults(self) -> list[str]:
         """Where something is spoken in the clear beyond loopback."""
         found = []
@@ -102,6 +123,15 @@ class ApiSettings(ServiceSettings):
             raise ValueError(f"no_auth makes every caller admin: http must be a loopback address, not {host}")
         if self.plaintext_faults and not self.allow_plaintext:
             raise ValueError(f"{'; '.join(self.plaintext_faults)} (allow_plaintext = true allows it)")
+        try:
+            _ = self.zone
+        except (ZoneInfoNotFoundError, ValueError, OSError) as fault:
+            raise ValueError(f"timezone: no such zone: {self.timezone}") from fault
+        for text in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(text, strict=False)
+            except ValueError as fault:
+                raise ValueError(f"trusted_proxies: neither an address nor a network: {text}") from fault
         for url in (self.public_url, *self.origins):
             if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc):
                 raise ValueError(f"not an http or https address: {url}")

@@ -1,5 +1,5 @@
-"""The api's own Alembic chain: schema ``access`` (tokens, sessions, idempotency keys)."""
+"""The api's own Alembic chain: schemas ``access`` (tokens, sessions, keys) and ``catalog`` (the Test API)."""
 
 from proctor_common.pg import Chain
 
-CHAIN = Chain("proctor_api.migrations", ("access",))
+CHAIN = Chain("proctor_api.migrations", ("access", "catalog"))

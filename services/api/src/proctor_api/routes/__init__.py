@@ -16,6 +16,7 @@ from proctor_api.routes import (
     runs,
     session,
     system,
+    testapi,
     testcases,
     tokens,
 )
@@ -32,6 +33,7 @@ ALL_ROUTERS: tuple[APIRouter, ...] = (
     system.routes,
     legacy.routes,
     docs.routes,
+    *testapi.ROUTERS,
 )
 SOCKETS: tuple[tuple[str, Callable[[WebSocket], Awaitable[None]]], ...] = (
     ("/v1/runs/{run}/logs/tail", tail.tail_log),

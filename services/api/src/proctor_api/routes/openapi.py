@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from proctor_api.errors import TEST_API
 from proctor_api.routes.guard import OPEN, ROLE
 
 DESCRIPTION = """\
@@ -100,10 +101,13 @@ def make(app: FastAPI) -> dict[str, Any]:
 def _finish(path: str, operation: dict[str, Any]) -> None:
     """Say how an operation fails and which role it asks for."""
     role = operation.pop(ROLE, OPEN)
+    operation.pop("x-proctor-creates", None)
     if role != OPEN:
         operation["description"] = f"{operation.get('description', '')}\n\nRole: **{role}**.".strip()
     schema, media = (
-        ("LegacyError", "application/json") if path.startswith("/v2.1") else ("Problem", "application/problem+json")
+        ("LegacyError", "application/json")
+        if path.startswith(("/v2.1", *TEST_API))
+        else ("Problem", "application/problem+json")
     )
     responses = operation.setdefault("responses", {})
     responses.pop("422", None)

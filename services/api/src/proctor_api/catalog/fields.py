@@ -1,0 +1,120 @@
+"""What records are made of, and how a request's body becomes one. No I/O."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from proctor_api.catalog.faults import bad
+
+MAX_NAME = 255
+MAX_TEXT = 500
+"""Characters: both are parts of index rows, which PostgreSQL holds to 2,700 bytes."""
+
+POD = ("mode", "details", "role")
+PROJECT = ("description",)
+CASE = (
+    "description",
+    "url",
+    "catalog_description",
+    "tier",
+    "ci_loop",
+    "criteria",
+    "blocking",
+    "dependencies",
+    "run",
+    "domains",
+    "tags",
+    "version",
+    "trust",
+)
+"""Members beside name, ``_id`` and ``creation_date`` (and, of a case, ``project_name``). Their values are free."""
+
+KEPT = frozenset({"_id", "creation_date"})
+"""The server's own; a client that sends back what it was given may name them."""
+
+
+def object_of(body: Any) -> dict[str, Any]:
+    """The object in a body. Raises 400."""
+    if body is None:
+        raise bad("there is no body; it must be a JSON object")
+    if not isinstance(body, dict):
+        raise bad("the body must be a JSON object")
+    return body
+
+
+def name_of(body: Mapping[str, Any], key: str = "name") -> str:
+    """A name that must be there. Raises 400."""
+    value = body.get(key)
+    if value is None or value == "":
+        raise bad(f"{key} is missing or empty")
+    if not isinstance(value, str):
+        raise bad(f"{key} must be a text")
+    if len(value) > MAX_NAME:
+        raise bad(f"{key} is longer than {MAX_NAME} characters")
+    if not value.strip() or value != value.strip("/"):
+        raise bad(f"{key} must not be blank, and not begin or end with a slash")
+    return value
+
+
+def text_of(body: Mapping[str, Any], key: str) -> str | None:
+    """A text that may be absent or null. Raises 400."""
+    value = body.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise bad(f"{key} must be a text")
+    if len(value) > MAX_TEXT:
+        raise bad(f"{key} is longer than {MAX_TEXT} characters")
+    return value
+
+
+def trust_of(body: Mapping[str, Any]) -> float:
+    """``trust_indicator``, held between 0 and 1; 0 where it is absent. Raises 400."""
+    value = body.get("trust_indicator")
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise bad("trust_indicator must be a number from 0 to 1")
+    return min(1.0, max(0.0, float(value)))
+
+
+def members(body: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    """The members of a record that a body gives; what else it says is dropped."""
+    return {name: body.get(name) for name in fields}
+
+
+def changes_of(body: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+    """What a PUT wants changed: any subset of the fields and the name. Raises 400 for an unknown field."""
+    wanted = object_of(body)
+    for key in wanted:
+        if key not in fields and key != "name" and key not in KEPT:
+            raise bad(f"unknown field: {key[:100]}")
+    if "name" in wanted:
+        name_of(wanted)
+    if "project_name" in wanted:
+        name_of(wanted, "project_name")
+    return {key: value for key, value in wanted.items() if key not in KEPT}
+
+
+def dump(value: Any) -> str:
+    """JSON text for a column of type json."""
+    return to_json(value).decode()
+
+
+def refuse_infinite(value: Any) -> None:
+    """Raises 400 where a number in parsed JSON is beyond what a float holds."""
+    level = [value]
+    while level:
+        part = level.pop()
+        if isinstance(part, float):
+            if not math.isfinite(part):
+                raise bad("the body holds a number that is too large for a float")
+        elif isinstance(part, int) and not isinstance(part, bool):
+            if abs(part) > 10**308:
+                raise bad("the body holds a number that is too large for a float")
+        elif isinstance(part, dict):
+            level.extend(part.values())
+        elif isinstance(part, list):
+            level.extend(part)

@@ -1,0 +1,55 @@
+"""SQL of pods."""
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_api.catalog.faults import forbidden, referred, unknown
+from proctor_api.catalog.fields import dump
+from proctor_api.catalog.record import Record, record_of
+from proctor_api.catalog.sessions import session
+
+_COLUMNS = "SELECT id, name, body::text AS body, creation_date FROM catalog.pods"
+
+
+class Pods:
+    """Every method is one statement; raises the Test API's refusals and ``database_unavailable``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def list(self) -> list[Record]:
+        """All, oldest first."""
+        async with session(self._engine) as connection:
+            return [record_of(row) for row in await connection.fetch(f"{_COLUMNS} ORDER BY id")]
+
+    async def get(self, name: str) -> Record:
+        """Raises 404."""
+        async with session(self._engine) as connection:
+            row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1", name)
+        if row is None:
+            raise unknown("pod", name)
+        return record_of(row)
+
+    async def add(self, record: Record) -> None:
+        """Raises 403 where the name exists."""
+        try:
+            async with session(self._engine) as connection:
+                await connection.execute(
+                    "INSERT INTO catalog.pods (id, name, body, creation_date) VALUES ($1, $2, $3::text::json, $4)",
+                    record.id,
+                    record.name,
+                    dump(record.body),
+                    record.creation_date,
+                )
+        except asyncpg.UniqueViolationError:
+            raise forbidden(f"the pod {record.name} exists already") from None
+
+    async def delete(self, name: str) -> None:
+        """Raises 404, and 401 while results refer to it."""
+        try:
+            async with session(self._engine) as connection:
+                done = await connection.execute("DELETE FROM catalog.pods WHERE name = $1", name)
+        except asyncpg.ForeignKeyViolationError:
+            raise referred(f"results refer to the pod {name}") from None
+        if done == "DELETE 0":
+            raise unknown("pod", name)

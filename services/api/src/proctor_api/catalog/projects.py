@@ -1,0 +1,82 @@
+"""SQL of projects."""
+
+from collections.abc import Callable
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_api.catalog.faults import forbidden, referred, unknown
+from proctor_api.catalog.fields import dump
+from proctor_api.catalog.record import Record, record_of
+from proctor_api.catalog.sessions import changing, session
+
+_COLUMNS = "SELECT id, name, body::text AS body, creation_date FROM catalog.projects"
+RENAMING = "SET LOCAL statement_timeout = '15min'"
+"""A new name goes into every result that refers to the old one."""
+
+
+class Projects:
+    """Every method is one transaction; raises the Test API's refusals and ``database_unavailable``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def list(self) -> list[Record]:
+        """All, oldest first."""
+        async with session(self._engine) as connection:
+            return [record_of(row) for row in await connection.fetch(f"{_COLUMNS} ORDER BY id")]
+
+    async def get(self, name: str) -> Record:
+        """Raises 404."""
+        async with session(self._engine) as connection:
+            row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1", name)
+        if row is None:
+            raise unknown("project", name)
+        return record_of(row)
+
+    async def add(self, record: Record) -> None:
+        """Raises 403 where the name exists."""
+        try:
+            async with session(self._engine) as connection:
+                await connection.execute(
+                    "INSERT INTO catalog.projects (id, name, body, creation_date) VALUES ($1, $2, $3::text::json, $4)",
+                    record.id,
+                    record.name,
+                    dump(record.body),
+                    record.creation_date,
+                )
+        except asyncpg.UniqueViolationError:
+            raise _exists(record.name) from None
+
+    async def change(self, name: str, change: Callable[[Record], Record]) -> Record:
+        """The record as ``change`` makes it. Raises 404, 403."""
+        try:
+            async with changing(self._engine) as connection:
+                row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1 FOR UPDATE", name)
+                if row is None:
+                    raise unknown("project", name)
+                made = change(record_of(row))
+                await connection.execute(RENAMING)
+                await connection.execute(
+                    "UPDATE catalog.projects SET name = $2, body = $3::text::json WHERE id = $1",
+                    made.id,
+                    made.name,
+                    dump(made.body),
+                )
+        except asyncpg.UniqueViolationError:
+            raise _exists(made.name) from None
+        return made
+
+    async def delete(self, name: str) -> None:
+        """Raises 404, and 401 while test cases refer to it."""
+        try:
+            async with session(self._engine) as connection:
+                done = await connection.execute("DELETE FROM catalog.projects WHERE name = $1", name)
+        except asyncpg.ForeignKeyViolationError:
+            raise referred(f"test cases refer to the project {name}") from None
+        if done == "DELETE 0":
+            raise unknown("project", name)
+
+
+def _exists(name: str) -> Exception:
+    return forbidden(f"the project {name} exists already")

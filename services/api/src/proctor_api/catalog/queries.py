@@ -1,0 +1,155 @@
+"""What a query of results asks for: read from a URL, said as a condition in SQL. No I/O."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+from pydantic_core import to_json
+
+from proctor_api.catalog.dates import NEVER, read_date
+from proctor_api.catalog.faults import bad
+
+PAGE = 20
+MAX_NUMBER = 2**31 - 1
+COLUMNS = frozenset(
+    {
+        "pod_name",
+        "project_name",
+        "case_name",
+        "installer",
+        "version",
+        "scenario",
+        "build_tag",
+        "criteria",
+        "start_date",
+        "stop_date",
+    }
+)
+"""Members of a result that are texts in columns of the same name."""
+SHORT = {"project": "project_name", "case": "case_name", "pod": "pod_name", "_id": "id"}
+MAX_DAYS = 366 * 3000
+
+
+@dataclass(frozen=True, slots=True)
+class ResultQuery:
+    """Conditions, all of which must hold; then the order, and how many.
+
+    ``nothing``: it asks for a field that no result has. ``groups`` None: results of any group.
+    """
+
+    equal: tuple[tuple[str, str], ...] = ()
+    since: datetime | None = None
+    before: datetime | None = None
+    last: int = 0
+    page: int | None = None
+    newest_first: bool = True
+    groups: tuple[str, ...] | None = None
+    nothing: bool = False
+
+    @property
+    def order(self) -> str:
+        """ORDER BY: total, so that a position in it is a place."""
+        return "start_at DESC, id DESC" if self.newest_first else "start_at, id"
+
+    def where(self, after: tuple[datetime, str] | None = None) -> tuple[str, list[Any]]:
+        """The condition and its arguments; ``after``: only what comes behind this place in the order."""
+        parts: list[str] = []
+        values: list[Any] = []
+
+        def add(text: str, *given: Any) -> None:
+            numbers = [f"${len(values) + place}" for place in range(1, len(given) + 1)]
+            parts.append(text.format(*numbers))
+            values.extend(given)
+
+        for name, value in self.equal:
+            _add_equal(add, name, value)
+        if self.since is not None:
+            add("start_at >= {}", self.since)
+        if self.before is not None:
+            add("start_at < {}", self.before)
+            if self.since is None:
+                parts.append("start_at > '-infinity'")
+        if self.groups is not None:
+            add("owner_group = ANY({}::text[])", list(self.groups))
+        if after is not None:
+            sign = "<" if self.newest_first else ">"
+            add(f"(start_at, id) {sign} ({{}}, {{}})", *after)
+        if self.nothing:
+            parts.append("false")
+        return (" AND ".join(parts) or "true"), values
+
+
+def _add_equal(add: Any, name: str, value: str) -> None:
+    if name == "trust_indicator":
+        add("trust_indicator = {}", float(value))
+    elif name == "details":
+        # Only details that are a text can equal one; the size spares the database reading all others.
+        text = to_json(value).decode()
+        add("(size = {} AND details::text = {})", len(text.encode()), text)
+    else:
+        add(f"{name} = {{}}", value)
+
+
+def read_query(
+    pairs: Iterable[tuple[str, str]], now: datetime, zone: tzinfo, groups: Sequence[str] | None
+) -> ResultQuery:
+    """The query in a URL's parameters; of one that is repeated the last counts. Raises 400."""
+    given = dict(pairs)
+    equal: list[tuple[str, str]] = []
+    nothing = False
+    for key, value in given.items():
+        if key in {"period", "last", "page", "from", "to", "descend"}:
+            continue
+        name = SHORT.get(key, key)
+        known = name in COLUMNS or name in {"id", "details"} or (name == "trust_indicator" and _is_number(value))
+        if known:
+            equal.append((name, value))
+        else:
+            nothing = True
+    since, before = _moment(given, "from", zone), _moment(given, "to", zone)
+    period = _integer(given, "period", 0, least=-MAX_NUMBER)
+    if period > 0:
+        start = now - timedelta(days=period) if period < MAX_DAYS and period < now.toordinal() else NEVER
+        since = max(filter(None, (since, max(start, NEVER + timedelta(microseconds=1)))))
+    return ResultQuery(
+        equal=tuple(equal),
+        since=since,
+        before=before,
+        last=_integer(given, "last", 0, least=0),
+        page=_integer(given, "page", 1, least=1) if "page" in given else None,
+        newest_first=given.get("descend", "true").strip().lower() == "true",
+        groups=None if groups is None else tuple(groups),
+        nothing=nothing,
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)
+    except ValueError:
+        return False
+
+
+def _integer(given: dict[str, str], key: str, default: int, *, least: int) -> int:
+    text = given.get(key)
+    if text is None:
+        return default
+    text = text.strip()
+    digits = text.removeprefix("-")
+    if not digits.isascii() or not digits.isdecimal():
+        raise bad(f"{key} must be an integer")
+    number = int(text[:21])
+    if number < least:
+        raise bad(f"{key} must be at least {least}")
+    return min(number, MAX_NUMBER)
+
+
+def _moment(given: dict[str, str], key: str, zone: tzinfo) -> datetime | None:
+    text = given.get(key)
+    if text is None:
+        return None
+    found = read_date(text, zone)
+    if found is None:
+        raise bad(f"{key} must be a date: YYYY-MM-DD or YYYY-MM-DD HH:MM:SS, or ISO with a zone")
+    return found

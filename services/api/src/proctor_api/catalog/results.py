@@ -1,0 +1,190 @@
+"""SQL of results: storing one, finding one, a page of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Any
+
+import asyncpg
+import orjson
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_api.catalog.dates import NEVER, read_date
+from proctor_api.catalog.faults import bad, unknown
+from proctor_api.catalog.fields import dump, name_of, text_of, trust_of
+from proctor_api.catalog.ids import is_record_id, new_record_id
+from proctor_api.catalog.queries import PAGE, ResultQuery
+from proctor_api.catalog.sessions import Connection, session
+
+NAMES = (
+    "id",
+    "pod_name",
+    "project_name",
+    "case_name",
+    "installer",
+    "version",
+    "scenario",
+    "build_tag",
+    "criteria",
+    "start_date",
+    "stop_date",
+    "trust_indicator",
+)
+SELECT = f"SELECT {', '.join(NAMES)}, details::text AS details FROM catalog.results"
+_COUNT = "SELECT count(*) FROM"
+_INSERT = """
+INSERT INTO catalog.results (id, pod_name, project_name, case_name, installer, version, scenario, build_tag, criteria,
+    start_date, stop_date, start_at, stop_at, trust_indicator, size, owner_group, details, run, step, attempt)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17::text::json, $18, $19, $20)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The attempt that a recorded result tells of; ids as text."""
+
+    run: str
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewResult:
+    """A result as it is to be stored. ``details``: JSON text; None: none were given."""
+
+    id: str
+    pod_name: str
+    project_name: str
+    case_name: str
+    texts: Mapping[str, str | None]
+    start_at: datetime
+    stop_at: datetime
+    trust_indicator: float
+    details: str | None
+    owner_group: str | None = None
+    origin: Origin | None = None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """Of the INSERT."""
+        texts = self.texts
+        origin = (None, None, None) if self.origin is None else (self.origin.run, self.origin.step, self.origin.attempt)
+        return (
+            self.id,
+            self.pod_name,
+            self.project_name,
+            self.case_name,
+            texts["installer"],
+            texts["version"],
+            texts["scenario"],
+            texts["build_tag"],
+            texts["criteria"],
+            texts["start_date"],
+            texts["stop_date"],
+            self.start_at,
+            self.stop_at,
+            self.trust_indicator,
+            0 if self.details is None else len(self.details.encode()),
+            self.owner_group,
+            self.details,
+            *origin,
+        )
+
+
+TEXTS = ("installer", "version", "scenario", "build_tag", "criteria", "start_date", "stop_date")
+
+
+def read_result(
+    body: Mapping[str, Any], now: datetime, zone: tzinfo, *, group: str | None = None, origin: Origin | None = None
+) -> NewResult:
+    """The result in a body. Raises 400."""
+    pod, project, case = (name_of(body, key) for key in ("pod_name", "project_name", "case_name"))
+    texts = {key: text_of(body, key) for key in TEXTS}
+    details = body.get("details")
+    return NewResult(
+        id=new_record_id(now),
+        pod_name=pod,
+        project_name=project,
+        case_name=case,
+        texts=texts,
+        start_at=read_date(texts["start_date"], zone) or NEVER,
+        stop_at=read_date(texts["stop_date"], zone) or NEVER,
+        trust_indicator=trust_of(body),
+        details=None if details is None else dump(details),
+        owner_group=group,
+        origin=origin,
+    )
+
+
+def view_of(row: Any) -> bytes:
+    """A row's JSON, as clients see it; the details go through as they are stored."""
+    shown = {"_id": row["id"]}
+    for name in NAMES[1:]:
+        shown[name] = row[name]
+    details = row["details"]
+    shown["details"] = None if details is None else orjson.Fragment(details)
+    return orjson.dumps(shown)
+
+
+class Results:
+    """Raises the Test API's refusals and ``database_unavailable``."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, result: NewResult) -> None:
+        """Raises 404 for an unknown pod, project or case."""
+        try:
+            async with session(self._engine) as connection:
+                await connection.execute(_INSERT, *result.arguments)
+        except asyncpg.ForeignKeyViolationError:
+            raise await self._what_is_unknown(result) from None
+
+    async def _what_is_unknown(self, result: NewResult) -> Exception:
+        async with session(self._engine) as connection:
+            row = await connection.fetchrow(
+                "SELECT EXISTS (SELECT FROM catalog.pods WHERE name = $1) AS pod,"
+                " EXISTS (SELECT FROM catalog.projects WHERE name = $2) AS project",
+                result.pod_name,
+                result.project_name,
+            )
+        if not row["pod"]:
+            return unknown("pod", result.pod_name)
+        if not row["project"]:
+            return unknown("project", result.project_name)
+        return unknown("test case of this project", f"{result.project_name}/{result.case_name}")
+
+    async def get(self, id_: str, groups: list[str] | None) -> bytes:
+        """A result's JSON. Raises 404, for a malformed id too."""
+        if is_record_id(id_):
+            query = ResultQuery(equal=(("id", id_),), groups=None if groups is None else tuple(groups))
+            where, values = query.where()
+            async with session(self._engine) as connection:
+                row = await connection.fetchrow(f"{SELECT} WHERE {where}", *values)
+            if row is not None:
+                return view_of(row)
+        raise unknown("result", id_)
+
+    async def page(self, query: ResultQuery) -> tuple[list[bytes], int]:
+        """The rows of page ``query.page`` and the number of pages. Raises 400 for a page beyond the last."""
+        page = query.page or 1
+        async with session(self._engine) as connection:
+            total = await count(connection, query)
+            pages = -(-total // PAGE)
+            if page > max(1, pages):
+                raise bad(f"page {page} is beyond the last one, {pages}")
+            where, values = query.where()
+            # The ids come from an index alone, so that a late page reads no rows of the pages before it.
+            ids = f"(SELECT id FROM catalog.results WHERE {where} ORDER BY {query.order}"
+            slice_ = f"OFFSET {(page - 1) * PAGE} LIMIT {max(0, min(PAGE, total - (page - 1) * PAGE))})"
+            rows = await connection.fetch(f"{SELECT} WHERE id IN {ids} {slice_} ORDER BY {query.order}", *values)
+        return [view_of(row) for row in rows], pages
+
+
+async def count(connection: Connection, query: ResultQuery) -> int:
+    """How many results a query finds, at most ``query.last`` where that is set."""
+    where, values = query.where()
+    if query.last:
+        bounded = f"(SELECT FROM catalog.results WHERE {where} LIMIT {query.last}) AS bounded"
+        return int(await connection.fetchval(f"{_COUNT} {bounded}", *values))
+    return int(await connection.fetchval(f"{_COUNT} catalog.results WHERE {where}", *values))

@@ -1,0 +1,128 @@
+"""A list of results of any length: read in batches, so that neither it nor a slow reader takes memory.
+
+The first batch is a query of its own. What comes behind it is read through a cursor, on one connection; a reader that
+does not take a batch for a while loses the connection, not its place: the cursor is opened again behind the last row.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_api.catalog.queries import ResultQuery
+from proctor_api.catalog.results import NAMES, view_of
+from proctor_api.catalog.sessions import Connection, changing, session
+
+BATCH = 200
+LARGE = 16 * 1024
+"""Bytes: larger details are read one by one, so that a batch has a size."""
+PATIENCE = 5.0
+"""Seconds that a reader may keep a connection without taking what was read for it."""
+AT_ONCE = 4
+"""Lists beyond the first batch that are read at the same time; others wait."""
+TURN = 15.0
+"""Seconds after which a list gives its turn to one that waits."""
+QUEUED = 2
+
+_Queue = asyncio.Queue[list[bytes] | None]
+
+_COLUMNS = f"{', '.join(NAMES)}, start_at, size, CASE WHEN size <= {LARGE} THEN details::text END AS details"
+
+
+@dataclass(slots=True)
+class Place:
+    """How far a list has been read."""
+
+    after: tuple[datetime, str] | None = None
+    left: int | None = None
+
+
+class ResultStreams:
+    """Reads lists of results; made once a process, because it counts the lists that are read at once."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def first(self, query: ResultQuery) -> tuple[list[bytes], Place | None]:
+        """The first rows, and the place behind them; None where these are all."""
+        place = Place(None, query.last or None)
+        async with session(self._engine) as connection:
+            batch = BATCH if place.left is None else min(BATCH, place.left)
+            rows = await connection.fetch(f"{_select(query, place)} LIMIT {batch}", *query.where()[1])
+            shown = await _shown(connection, rows)
+        _move(place, rows)
+        return shown, (None if len(rows) < BATCH or place.left == 0 else place)
+
+    async def rest(self, query: ResultQuery, place: Place) -> AsyncIterator[list[bytes]]:
+        """What comes behind a place, batch by batch."""
+        queue: _Queue = asyncio.Queue(QUEUED)
+        reading = asyncio.create_task(self._read(query, place, queue), name="results read")
+        try:
+            while (batch := await queue.get()) is not None:
+                yield batch
+            await reading
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+
+    async def _read(self, query: ResultQuery, place: Place, queue: _Queue) -> None:
+        """Put all batches into the queue; None behind the last one, and behind a fault."""
+        try:
+            more = True
+            while more:
+                async with self._turns:
+                    more, waiting = await self._turn(query, place, queue)
+                if waiting is not None:
+                    await queue.put(waiting)
+        except Exception:
+            await queue.put(None)
+            raise
+        await queue.put(None)
+
+    async def _turn(self, query: ResultQuery, place: Place, queue: _Queue) -> tuple[bool, list[bytes] | None]:
+        """Read on for a turn: whether there is more, and a batch that nobody took in time."""
+        end = asyncio.get_running_loop().time() + TURN
+        async with changing(self._engine) as connection:
+            cursor = await connection.cursor(_select(query, place), *query.where(place.after)[1])
+            while True:
+                rows = await cursor.fetch(BATCH if place.left is None else min(BATCH, place.left))
+                if not rows:
+                    return False, None
+                shown = await _shown(connection, rows)
+                _move(place, rows)
+                more = place.left != 0
+                try:
+                    await asyncio.wait_for(queue.put(shown), PATIENCE)
+                except TimeoutError:
+                    return more, shown
+                if not more or asyncio.get_running_loop().time() > end:
+                    return more, None
+
+
+def _select(query: ResultQuery, place: Place) -> str:
+    where, _ = query.where(place.after)
+    return f"SELECT {_COLUMNS} FROM catalog.results WHERE {where} ORDER BY {query.order}"
+
+
+def _move(place: Place, rows: list[Any]) -> None:
+    if rows:
+        place.after = (rows[-1]["start_at"], rows[-1]["id"])
+        if place.left is not None:
+            place.left -= len(rows)
+
+
+async def _shown(connection: Connection, rows: list[Any]) -> list[bytes]:
+    shown = []
+    for row in rows:
+        if row["size"] <= LARGE:
+            shown.append(view_of(row))
+        else:
+            text = await connection.fetchval("SELECT details::text FROM catalog.results WHERE id = $1", row["id"])
+            shown.append(view_of({**row, "details": text}))
+    return shown

@@ -1,0 +1,58 @@
+"""``/api/v1/projects/{project}/cases``: what results are results of."""
+
+from fastapi import Request, Response
+
+from proctor_api.catalog.cases import Cases
+from proctor_api.catalog.fields import CASE, changes_of, members, name_of, object_of
+from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.record import Record, named
+from proctor_api.context import context_of
+from proctor_api.routes.testapi.door import Router, answer, changes, creates, done, href, reads
+
+router = Router()
+routes = router.routes
+ALL = "/api/v1/projects/{project:path}/cases"
+ONE = "/api/v1/projects/{project:path}/cases/{case:path}"
+EXAMPLE = {"name": "case_foo", "description": "whatever you want", "url": "https://wiki.example.org/case_foo"}
+
+
+@router.get(ALL, "Test cases of a project", reads())
+async def list_cases(request: Request, project: str) -> Response:
+    """None where the project is unknown. `?name=` is a regular expression that the name must hold."""
+    found = await Cases(context_of(request).engine).list(project)
+    return answer({"testcases": [case.view(CASE) for case in named(found, request.query_params.get("name"))]})
+
+
+@router.post(ALL, "Declare a test case", creates(EXAMPLE))
+async def add_case(request: Request, project: str) -> Response:
+    """400 without a name, 403 where the project is unknown or the name exists in it."""
+    body = object_of(await request.json())
+    context = context_of(request)
+    now = context.clock.now()
+    case = Record(
+        new_record_id(now), name_of(body), members(body, CASE), creation_date(now, context.settings.zone), project
+    )
+    await Cases(context.engine).add(case)
+    return href(request, case.name)
+
+
+@router.get(ONE, "A test case", reads())
+async def get_case(request: Request, project: str, case: str) -> Response:
+    """404 where there is none."""
+    return answer((await Cases(context_of(request).engine).get(project, case.rstrip("/"))).view(CASE))
+
+
+@router.put(ONE, "Change a test case", changes({"description": "other words"}))
+async def change_case(request: Request, project: str, case: str) -> Response:
+    """Any subset of its members, `project_name` too; the answer is the whole record. Its results go with it."""
+    wanted = changes_of(await request.json(), (*CASE, "project_name"))
+    cases = Cases(context_of(request).engine)
+    made = await cases.change(project, case.rstrip("/"), lambda old: old.changed(wanted))
+    return answer(made.view(CASE))
+
+
+@router.delete(ONE, "Delete a test case", changes())
+async def delete_case(request: Request, project: str, case: str) -> Response:
+    """401 while results refer to it."""
+    await Cases(context_of(request).engine).delete(project, case.rstrip("/"))
+    return done()

@@ -1,0 +1,156 @@
+"""What all routes of the Test API share: who may, the body, both spellings of a path, the answers.
+
+Nothing here is checked by FastAPI: an answer of 422 is none that the clients know.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from proctor_api.bodies import parse_json, read_body
+from proctor_api.catalog.faults import bad
+from proctor_api.catalog.fields import refuse_infinite
+from proctor_api.context import caller_of, context_of
+from proctor_api.proxies import EXTERNAL_PREFIX
+from proctor_api.routes.guard import JSON, ROLE, StrictRequest, check_url
+from proctor_common.errors import ProctorError
+from proctor_common.states import Role
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CREATES = "x-proctor-creates"
+WITH_BODY = frozenset({"POST", "PUT"})
+TAG = "Test API"
+
+
+def reads(**extra: Any) -> dict[str, Any]:
+    """``openapi_extra`` of a route that shows something."""
+    return {ROLE: Role.VIEWER.value, **extra}
+
+
+def creates(example: Any = None, **extra: Any) -> dict[str, Any]:
+    """``openapi_extra`` of a route that adds something: runners may, and anyone where ``anonymous`` is ``results``."""
+    return {ROLE: Role.RUNNER.value, CREATES: True, **_body(example), **extra}
+
+
+def changes(example: Any = None, **extra: Any) -> dict[str, Any]:
+    """``openapi_extra`` of a route that changes or deletes something."""
+    return {ROLE: Role.RUNNER.value, **_body(example), **extra}
+
+
+def _body(example: Any) -> dict[str, Any]:
+    if example is None:
+        return {}
+    content = {JSON: {"schema": {"type": "object", "example": example}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+class TestApiRoute(APIRoute):
+    """Who asks is found out before a byte of the body is read; then the body is read, whole and bounded."""
+
+    __test__ = False
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+        extra = self.openapi_extra or {}
+        if ROLE not in extra:
+            raise RuntimeError(f"{self.path} says no role")
+        role, creating = Role(extra[ROLE]), bool(extra.get(CREATES))
+
+        async def handle(request: Request) -> Response:
+            check_url(request)
+            context = context_of(request)
+            caller = await context.auth.caller(request, old_ways=True)
+            request.state.caller = caller
+            caller.require(role, creating=creating)
+            if request.method in WITH_BODY:
+                large = self.path.startswith("/api/v1/results") or self.path.startswith("/api/v1/deployresults")
+                limit = context.settings.result_limit if large else context.settings.body_limit
+                raw = await read_body(request, limit)
+                request = StrictRequest(request, raw, value_of(raw))
+            return await inner(request)
+
+        return handle
+
+
+def value_of(raw: bytes) -> Any:
+    """The JSON value in a body. Raises 400: no JSON, too deep, a NUL, a lone surrogate, a number beyond float."""
+    try:
+        value = parse_json(raw)
+    except ProctorError as fault:
+        raise bad(fault.message) from fault
+    refuse_infinite(value)
+    return value
+
+
+class Decorator(Protocol):
+    """Registers a function as a route, and leaves it as it is."""
+
+    def __call__(self, function: F, /) -> F: ...
+
+
+class Router:
+    """Adds each route under its path with and without a slash at the end: a redirect would lose a POST's body."""
+
+    def __init__(self) -> None:
+        self.routes = APIRouter(route_class=TestApiRoute)
+
+    def get(self, path: str, summary: str, extra: dict[str, Any]) -> Decorator:
+        """A route that reads."""
+        return self._add("GET", path, summary, extra)
+
+    def post(self, path: str, summary: str, extra: dict[str, Any]) -> Decorator:
+        """A route that creates."""
+        return self._add("POST", path, summary, extra)
+
+    def put(self, path: str, summary: str, extra: dict[str, Any]) -> Decorator:
+        """A route that changes."""
+        return self._add("PUT", path, summary, extra)
+
+    def delete(self, path: str, summary: str, extra: dict[str, Any]) -> Decorator:
+        """A route that deletes."""
+        return self._add("DELETE", path, summary, extra)
+
+    def _add(self, method: str, path: str, summary: str, extra: dict[str, Any]) -> Decorator:
+        def decorate(function: F) -> F:
+            about: dict[str, Any] = {"methods": [method], "openapi_extra": extra, "response_class": Response}
+            self.routes.add_api_route(path, function, summary=summary, tags=[TAG], **about)
+            self.routes.add_api_route(f"{path}/", function, include_in_schema=False, **about)
+            return function
+
+        return decorate
+
+
+def answer(value: Any) -> Response:
+    """200 with JSON."""
+    return Response(orjson.dumps(value), media_type=JSON)
+
+
+def href(request: Request, name: str) -> Response:
+    """200 with the address of what was made."""
+    return answer({"href": f"{address(request)}/{quote(name, safe='')}"})
+
+
+def done() -> Response:
+    """200 without a body: it is deleted."""
+    return Response(status_code=200)
+
+
+def address(request: Request) -> str:
+    """The request's own URL as its caller knows it: without query, without a slash at the end."""
+    scope = request.scope
+    settings = context_of(request).settings
+    path = scope["raw_path"].partition(b"?")[0].decode("ascii", "replace").rstrip("/")
+    if settings.public_url is not None:
+        return f"{settings.public_url.rstrip('/')}{path}"
+    host = request.headers.get("host") or ":".join(str(part) for part in scope.get("server") or ("localhost",))
+    return f"{scope['scheme']}://{host}{scope.get(EXTERNAL_PREFIX, '')}{path}"
+
+
+def groups_of(request: Request) -> list[str] | None:
+    """The groups whose results the caller may see; None: all."""
+    return caller_of(request).actor.groups

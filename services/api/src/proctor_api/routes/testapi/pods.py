@@ -1,0 +1,45 @@
+"""``/api/v1/pods``: where tests run."""
+
+from fastapi import Request, Response
+
+from proctor_api.catalog.fields import POD, members, name_of, object_of
+from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.pods import Pods
+from proctor_api.catalog.record import Record, named
+from proctor_api.context import context_of
+from proctor_api.routes.testapi.door import Router, answer, changes, creates, done, href, reads
+
+router = Router()
+routes = router.routes
+EXAMPLE = {"name": "pod_foo", "mode": "metal", "role": "ci-pod", "details": "it is a ci pod"}
+
+
+@router.get("/api/v1/pods", "Pods", reads())
+async def list_pods(request: Request) -> Response:
+    """`?name=` is a regular expression that the name must hold, whatever its case."""
+    found = await Pods(context_of(request).engine).list()
+    return answer({"pods": [pod.view(POD) for pod in named(found, request.query_params.get("name"))]})
+
+
+@router.post("/api/v1/pods", "Declare a pod", creates(EXAMPLE))
+async def add_pod(request: Request) -> Response:
+    """400 without a name, 403 where the name exists."""
+    body = object_of(await request.json())
+    context = context_of(request)
+    now = context.clock.now()
+    pod = Record(new_record_id(now), name_of(body), members(body, POD), creation_date(now, context.settings.zone))
+    await Pods(context.engine).add(pod)
+    return href(request, pod.name)
+
+
+@router.get("/api/v1/pods/{pod:path}", "A pod", reads())
+async def get_pod(request: Request, pod: str) -> Response:
+    """404 where there is none."""
+    return answer((await Pods(context_of(request).engine).get(pod.rstrip("/"))).view(POD))
+
+
+@router.delete("/api/v1/pods/{pod:path}", "Delete a pod", changes())
+async def delete_pod(request: Request, pod: str) -> Response:
+    """401 while results refer to it."""
+    await Pods(context_of(request).engine).delete(pod.rstrip("/"))
+    return done()

@@ -1,0 +1,55 @@
+"""``/api/v1/projects``: what test cases belong to."""
+
+from fastapi import Request, Response
+
+from proctor_api.catalog.fields import PROJECT, changes_of, members, name_of, object_of
+from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.projects import Projects
+from proctor_api.catalog.record import Record, named
+from proctor_api.context import context_of
+from proctor_api.routes.testapi.door import Router, answer, changes, creates, done, href, reads
+
+router = Router()
+routes = router.routes
+EXAMPLE = {"name": "project_foo", "description": "whatever you want"}
+
+
+@router.get("/api/v1/projects", "Projects", reads())
+async def list_projects(request: Request) -> Response:
+    """`?name=` is a regular expression that the name must hold, whatever its case."""
+    found = await Projects(context_of(request).engine).list()
+    shown = [project.view(PROJECT) for project in named(found, request.query_params.get("name"))]
+    return answer({"projects": shown})
+
+
+@router.post("/api/v1/projects", "Declare a project", creates(EXAMPLE))
+async def add_project(request: Request) -> Response:
+    """400 without a name, 403 where the name exists."""
+    body = object_of(await request.json())
+    context = context_of(request)
+    now = context.clock.now()
+    about = members(body, PROJECT)
+    project = Record(new_record_id(now), name_of(body), about, creation_date(now, context.settings.zone))
+    await Projects(context.engine).add(project)
+    return href(request, project.name)
+
+
+@router.get("/api/v1/projects/{project:path}", "A project", reads())
+async def get_project(request: Request, project: str) -> Response:
+    """404 where there is none."""
+    return answer((await Projects(context_of(request).engine).get(project.rstrip("/"))).view(PROJECT))
+
+
+@router.put("/api/v1/projects/{project:path}", "Change a project", changes({"description": "other words"}))
+async def change_project(request: Request, project: str) -> Response:
+    """Any subset of its members; the answer is the whole record. A new name goes to its test cases and results too."""
+    wanted = changes_of(await request.json(), PROJECT)
+    made = await Projects(context_of(request).engine).change(project.rstrip("/"), lambda old: old.changed(wanted))
+    return answer(made.view(PROJECT))
+
+
+@router.delete("/api/v1/projects/{project:path}", "Delete a project", changes())
+async def delete_project(request: Request, project: str) -> Response:
+    """401 while test cases refer to it."""
+    await Projects(context_of(request).engine).delete(project.rstrip("/"))
+    return done()
