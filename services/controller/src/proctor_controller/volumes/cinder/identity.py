@@ -60,6 +60,8 @@ class Identity:
     async def _renewed(self) -> Access:
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
+            # Whoever waited may be cancelled by then: its fault is nobody's, and no reason for a warning.
+            self._renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._renewing)
 
     async def _renew(self) -> Access:

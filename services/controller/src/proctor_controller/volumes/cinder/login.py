@@ -6,6 +6,7 @@ Both libraries are the extra ``openstack`` of this distribution and are loaded a
 import importlib.util
 import os
 import ssl
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,15 +43,18 @@ def check_extra() -> None:
 
 
 class Login:
-    """A cloud's account, opened once and logged in as often as wanted. Not for two threads at once."""
+    """A cloud's account, opened once and logged in as often as wanted."""
 
     def __init__(self, source: CloudSource) -> None:
         self._source = source
         self._opened: CloudRegion | None = None
+        # A login that nobody waits for any more may still hang in its thread.
+        self._one_at_a_time = threading.Lock()
 
-    def tls(self) -> ssl.SSLContext | bool:
-        """How the cloud's certificates are checked: with its own authority where one is named."""
-        verify, cert = self._region().get_requests_verify_args()
+    def tls(self) -> ssl.SSLContext:
+        """How the cloud's certificates are checked: with its own authority where one is named. Raises BadRequest."""
+        with self._one_at_a_time:
+            verify, cert = self._region().get_requests_verify_args()
         try:
             context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
             if verify is False:
@@ -64,6 +68,10 @@ class Login:
 
     def log_in(self) -> Access:
         """Raises BackendDown (no token to be had) or BadRequest (the settings are wrong)."""
+        with self._one_at_a_time:
+            return self._log_in()
+
+    def _log_in(self) -> Access:
         region = self._region()
         from keystoneauth1 import exceptions
 

@@ -1,0 +1,195 @@
+"""What block storage answers, read with care: volumes, pages, errors, versions. Pure.
+
+An error is JSON with one top key whose value has ``code`` and ``message``: the key differs with the kind
+(``badRequest``, ``itemNotFound``, ``overLimit``, ``error``, ``computeFault``). What stands before the service may
+answer in HTML.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from proctor_controller.volumes.backend import (
+    BackendBusy,
+    BackendDown,
+    BackendFault,
+    BadRequest,
+    Found,
+    FoundState,
+    QuotaRefused,
+)
+
+VOLUME_KEY = "proctor_volume"
+INSTALLATION_KEY = "proctor_installation"
+LOWEST, WISHED = (3, 31), (3, 70)
+STATES = {
+    "creating": FoundState.CREATING,
+    "downloading": FoundState.CREATING,
+    "available": FoundState.AVAILABLE,
+    "in-use": FoundState.IN_USE,
+    "attaching": FoundState.IN_USE,
+    "detaching": FoundState.IN_USE,
+    "reserved": FoundState.IN_USE,
+    "deleting": FoundState.DELETING,
+    "error": FoundState.ERROR,
+    "error_deleting": FoundState.ERROR_DELETING,
+}
+_TAG = re.compile(r"<[^<>]{0,500}>")
+_PROJECT_PATH = re.compile(r"/v3(?:/[^/]{1,64})?/?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of any status; ``body`` is the JSON object, empty where there was none."""
+
+    status: int
+    body: Mapping[str, Any]
+    text: str = field(repr=False, default="")
+    retry_after: float | None = None
+    request_id: str = ""
+
+
+def read_json(text: str) -> Mapping[str, Any]:
+    """The object that the text is; empty for anything else."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def seconds_of(header: str | None) -> float | None:
+    """``Retry-After`` in seconds; a date in its place counts as unsaid."""
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < 86_400 else None
+
+
+def message_of(answer: Answer) -> str:
+    """What the answer says in words, as one line."""
+    for value in answer.body.values():
+        if isinstance(value, dict) and value.get("message"):
+            return _line(str(value["message"]))
+    if answer.body:
+        return "no message"
+    # Only the title and text of a page for people; scripts and styles are of no use to anybody.
+    return _line(_TAG.sub(" ", answer.text[:2000])) or "no message"
+
+
+def fault_of(answer: Answer, doing: str) -> BackendFault:
+    """The fault that an answer of 400 or more is, where nothing was done; a 5xx counts as being down."""
+    told = f"{doing}: {answer.status}: {message_of(answer)}"
+    told += f" ({answer.request_id})" if answer.request_id else ""
+    if answer.status == 401:
+        return BackendDown(f"the cloud refuses a fresh token: {told}")
+    if answer.status == 429 or (answer.status == 413 and answer.retry_after):
+        return BackendBusy(told, answer.retry_after or None)
+    if answer.status == 413:
+        return QuotaRefused(told)
+    if answer.status >= 500:
+        return BackendDown(told)
+    return BadRequest(told)
+
+
+def volume_of(given: Any, installation: str, reason: str = "") -> Found | None:
+    """The volume, where it is of this installation; None for a stranger's or for what is no volume at all."""
+    if not isinstance(given, dict) or not isinstance(given.get("id"), str):
+        return None
+    marks = given.get("metadata")
+    if not isinstance(marks, dict) or marks.get(INSTALLATION_KEY) != installation or not marks.get(VOLUME_KEY):
+        return None
+    status = str(given.get("status") or "")
+    state = STATES.get(status, FoundState.OTHER)
+    return Found(
+        backend_id=given["id"],
+        volume_id=str(marks[VOLUME_KEY]),
+        name=str(given.get("name") or ""),
+        type=str(given.get("volume_type") or ""),
+        size_gb=int(given.get("size") or 0),
+        state=state,
+        created_at=time_of(given.get("created_at")),
+        reason=reason or (status if state is FoundState.OTHER else ""),
+    )
+
+
+def time_of(text: Any) -> datetime | None:
+    """Cinder's times: ISO, with or without microseconds, without a zone, in UTC."""
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def next_marker(body: Mapping[str, Any]) -> str | None:
+    """The marker of the next page; None on the last one. The link's own address may be one that only the cloud's
+    inside knows, so no more than its marker is used.
+    """
+    for link in body.get("volumes_links") or ():
+        if isinstance(link, dict) and link.get("rel") == "next":
+            marker = parse_qs(urlsplit(str(link.get("href"))).query).get("marker")
+            return marker[0] if marker else None
+    return None
+
+
+def version_of(body: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The highest microversion of API 3 that a version document names."""
+    for version in body.get("versions") or ():
+        if isinstance(version, dict) and str(version.get("id")).startswith("v3"):
+            return _pair(str(version.get("version") or ""))
+    return None
+
+
+def microversion(highest: tuple[int, int]) -> str:
+    """Which one to ask for. Raises BadRequest: below 3.31 an unknown filter is ignored and everybody's volumes come."""
+    if highest < LOWEST:
+        raise BadRequest(
+            f"this block storage speaks microversions up to {highest[0]}.{highest[1]}; the pool needs 3.31 or newer "
+            "(OpenStack Pike was 3.27, Queens is 3.50)"
+        )
+    major, minor = min(WISHED, highest)
+    return f"{major}.{minor}"
+
+
+def root_of(endpoint: str) -> str:
+    """The address under which the versions are listed: the endpoint without its ``/v3/<project>``."""
+    return _PROJECT_PATH.sub("", endpoint)
+
+
+def base_of(endpoint: str, project: str) -> str:
+    """Where the calls go; some catalogs name no project in the address."""
+    return f"{endpoint}/{project}" if endpoint.endswith("/v3") else endpoint
+
+
+def room_of(body: Mapping[str, Any]) -> int | None:
+    """How many volumes the quota leaves; None where it is unlimited or unsaid. No gigabyte left is no room."""
+    limits = body.get("limits")
+    absolute = limits.get("absolute") if isinstance(limits, dict) else None
+    if not isinstance(absolute, dict):
+        return None
+    volumes = _left(absolute, "maxTotalVolumes", "totalVolumesUsed")
+    gigabytes = _left(absolute, "maxTotalVolumeGigabytes", "totalGigabytesUsed")
+    known = [left for left in (volumes, gigabytes) if left is not None]
+    return min(known, default=None)
+
+
+def _left(absolute: Mapping[str, Any], most: str, used: str) -> int | None:
+    limit, taken = absolute.get(most), absolute.get(used)
+    if not isinstance(limit, int) or not isinstance(taken, int) or limit < 0:
+        return None
+    return max(0, limit - taken)
+
+
+def _pair(text: str) -> tuple[int, int] | None:
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]
