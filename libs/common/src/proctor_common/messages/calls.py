@@ -6,7 +6,7 @@ token and role) and the operation's body. The answer is one byte ``+`` and then 
 may pass on as it is), or one byte ``-`` and then a ``Refusal``.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -65,13 +65,51 @@ class SubmitCase(Message):
 
 
 class SubmitRun(Message):
-    """``run.submit`` -> RunView. ``plan``: an object, or YAML/JSON text."""
+    """``run.submit`` -> RunView. ``plan``: an object, YAML/JSON text, or a stored plan as ``name`` or ``name@version``.
+
+    A plan in the seed's form (``{name, environment, testplan}``) makes a run of kind ``seed``; its steps are named
+    ``case-<n>-step-<k>``. A parameter that is text is turned into the type that the plan declares.
+    """
 
     run: str
     plan: JsonObject | str
     parameters: JsonObject = {}
     group: str | None = None
     name: str | None = None
+
+
+class PlanValidate(Message):
+    """``plan.validate`` -> PlanFaults: every fault at once, and nothing starts. ``parameters`` None: those that the
+    plan needs are not asked for.
+    """
+
+    plan: JsonObject | str
+    parameters: JsonObject | None = None
+    group: str | None = None
+
+
+class PlanPut(Message):
+    """``plan.put`` -> PlanView: a new version; the same text as the newest one's makes none. ``plan``: YAML or JSON
+    text, kept as it is, or an object. ``group``: whom the plan belongs to (None: as it was, or nobody).
+    """
+
+    name: str
+    plan: JsonObject | str
+    group: str | None = None
+
+
+class PlanRef(Message):
+    """``plan.get|delete`` -> PlanView. ``version`` None: the newest; delete takes all versions away."""
+
+    name: str
+    version: int | None = None
+
+
+class PlanList(Message):
+    """``plan.list`` -> Listing of PlanView by name, the newest version of each, without its text."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
 
 
 class RunRef(Message):
@@ -164,6 +202,33 @@ class GroupBinding(Message):
     agent: str
 
 
+class SchedulePut(Message):
+    """``schedule.put`` -> ScheduleView. ``cron``: five fields, or ``@daily`` and the like; ``timezone``: an IANA name;
+    ``plan``, ``parameters``, ``group``: as of ``run.submit``; ``overlap``: skip, a tick whose former run still goes on.
+    """
+
+    name: str
+    cron: str
+    timezone: str = "UTC"
+    plan: JsonObject | str
+    parameters: JsonObject = {}
+    overlap: Literal["skip"] = "skip"
+    group: str | None = None
+
+
+class ScheduleRef(Message):
+    """``schedule.get|delete`` -> ScheduleView (delete: the schedule as it was)."""
+
+    name: str
+
+
+class ScheduleList(Message):
+    """``schedule.list`` -> Listing of ScheduleView, by name."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
 class AuditAdd(Message):
     """``audit.add`` -> AuditView: the api's own deeds (tokens, sessions)."""
 
@@ -187,6 +252,11 @@ OPERATIONS: dict[str, type[Message]] = {
     "ping": Ping,
     "case.submit": SubmitCase,
     "run.submit": SubmitRun,
+    "plan.validate": PlanValidate,
+    "plan.put": PlanPut,
+    "plan.get": PlanRef,
+    "plan.list": PlanList,
+    "plan.delete": PlanRef,
     "run.get": RunRef,
     "run.cancel": RunRef,
     "run.log_index": RunRef,
@@ -206,6 +276,10 @@ OPERATIONS: dict[str, type[Message]] = {
     "group.delete": GroupRef,
     "group.bind": GroupBinding,
     "group.unbind": GroupBinding,
+    "schedule.list": ScheduleList,
+    "schedule.get": ScheduleRef,
+    "schedule.put": SchedulePut,
+    "schedule.delete": ScheduleRef,
     "audit.add": AuditAdd,
     "audit.list": AuditList,
 }

@@ -175,6 +175,55 @@ class GroupView(View):
     created_at: datetime
 
 
+class PlanView(View):
+    """A version of a stored plan. ``plan``: its exact text; None in a list. ``versions``: all there are."""
+
+    name: str
+    version: int
+    versions: list[int] = []
+    plan: str | None = None
+    group: str | None = None
+    created_at: datetime
+    created_by: str = ""
+
+
+class PlanFaults(View):
+    """What is wrong with a plan: ``{code, message, path, line, column}`` each; none: it may be run."""
+
+    errors: list[JsonObject] = []
+
+
+class TickView(View):
+    """What became of a tick of a schedule. ``outcome``: firing (its run is about to be started), started, skipped,
+    missed or refused; ``reason`` says why no run was started.
+    """
+
+    at: datetime
+    outcome: str
+    run: str | None = None
+    reason: str = ""
+
+
+class ScheduleView(View):
+    """A plan by the clock. ``next_at``: its next tick; ``last_run``: the id of the newest run it started, for the tick
+    ``last_at``; ``ticks``: the newest first.
+    """
+
+    name: str
+    cron: str
+    timezone: str
+    plan: JsonObject | str
+    parameters: JsonObject = {}
+    overlap: str = "skip"
+    group: str | None = None
+    created_by: str = ""
+    created_at: datetime | None = None
+    next_at: datetime
+    last_run: str | None = None
+    last_at: datetime | None = None
+    ticks: list[TickView] = []
+
+
 class AuditView(View):
     """Who did what, when."""
 

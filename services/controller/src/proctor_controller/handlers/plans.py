@@ -8,10 +8,11 @@ from typing import Any
 
 from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, is_id, new_id
-from proctor_common.messages.calls import Actor, SubmitRun
-from proctor_common.messages.views import RunView
+from proctor_common.messages.calls import Actor, PlanValidate, SubmitRun
+from proctor_common.messages.views import PlanFaults, RunView
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.placing import find_candidates, read_clock
+from proctor_controller.db.plans import find_plan
 from proctor_controller.db.session import Session, session
 from proctor_controller.db.submissions import DuplicateRun
 from proctor_controller.domain.parameters import Checked, check_parameters
@@ -26,6 +27,7 @@ from proctor_controller.handlers.cases import MAX_NAME, existing_run
 
 STORED_PLAN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]+)?\Z")
 MAX_FAULTS = 100
+MAX_VERSION_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> 
     if not is_id(body.run):
         raise invalid("is not an id", path="run")
     group = _group(actor, body.group)
-    # Reading may take a while for half a megabyte of YAML: other requests go on meanwhile.
-    document, plan = await asyncio.to_thread(_read, body)
     async with session(engine.database) as db:
+        text = await _text(db, actor, body.plan)
+        # Reading may take a while for half a megabyte of YAML: other requests go on meanwhile.
+        document, plan = await asyncio.to_thread(_read, text, body.parameters)
         checked = await _check_steps(db, document, plan, group)
         now = await read_clock(db)
         spec = _spec(engine.settings, body, plan, checked, group=group, by=actor.name)
@@ -67,23 +70,26 @@ def _group(actor: Actor, group: str | None) -> str | None:
     return group
 
 
-def _read(body: SubmitRun) -> tuple[Document, Plan]:
-    if isinstance(body.plan, str) and STORED_PLAN.match(body.plan):
-        raise not_found("plan", body.plan)
+def read_document(plan: Any) -> tuple[Document, Plan]:
+    """The plan in a text or an object. Raises 422 with all faults, 413."""
     try:
-        if isinstance(body.plan, str):
-            document = read_text(body.plan)
+        if isinstance(plan, str):
+            document = read_text(plan)
         else:
-            check_value(body.plan)
-            document = Document(body.plan)
-        plan = read_plan(document)
+            check_value(plan)
+            document = Document(plan)
+        return document, read_plan(document)
     except BadText as fault:
         if fault.fault["code"] == "too_large":
             raise ProctorError(Code.TOO_LARGE, f"the plan {fault}", limit=str(fault)) from None
         raise faults([fault.fault]) from None
     except BadPlan as fault:
         raise faults(fault.faults) from None
-    if body.parameters:
+
+
+def _read(plan: Any, parameters: Mapping[str, Any]) -> tuple[Document, Plan]:
+    document, read = read_document(plan)
+    if parameters:
         raise faults(
             [
                 {
@@ -92,10 +98,38 @@ def _read(body: SubmitRun) -> tuple[Document, Plan]:
                     "path": f"parameters.{name[:100]}",
                 }
                 | {"line": None, "column": None}
-                for name in list(body.parameters)[:MAX_FAULTS]
+                for name in list(parameters)[:MAX_FAULTS]
             ]
         )
-    return document, plan
+    return document, read
+
+
+async def _text(db: Session, actor: Actor, plan: Any) -> Any:
+    """The plan's text; of a stored one the text of its version."""
+    if not isinstance(plan, str) or not STORED_PLAN.match(plan):
+        return plan
+    name, _, version = plan.partition("@")
+    if len(version) > MAX_VERSION_DIGITS:
+        raise not_found("plan", plan)
+    stored = await find_plan(db, name, int(version) if version else None)
+    if stored is None or not actor.sees(stored.group):
+        raise not_found("plan", plan)
+    return stored.document
+
+
+async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidate) -> PlanFaults:
+    """``plan.validate``: every fault; nothing starts."""
+    group = _group(actor, body.group)
+    try:
+        async with session(context.engine.database) as db:
+            text = await _text(db, actor, body.plan)
+            document, plan = await asyncio.to_thread(_read, text, body.parameters or {})
+            await _check_steps(db, document, plan, group)
+    except ProctorError as fault:
+        if fault.code is not Code.INVALID:
+            raise
+        return PlanFaults(errors=fault.details["errors"])
+    return PlanFaults()
 
 
 async def _check_steps(db: Session, document: Document, plan: Plan, group: str | None) -> dict[str, Checked]:
@@ -190,4 +224,4 @@ def _step(step: PlanStep, checked: Checked) -> StepSpec:
     )
 
 
-HANDLERS: Mapping[str, CallHandler] = {"run.submit": submit_run}
+HANDLERS: Mapping[str, CallHandler] = {"run.submit": submit_run, "plan.validate": validate_plan}

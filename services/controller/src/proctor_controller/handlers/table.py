@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proctor_controller.handlers import agents, audit, cases, events, groups, plans, runs
+from proctor_controller.handlers import agents, audit, cases, events, groups, plans, runs, stored_plans
 from proctor_controller.handlers.calls import CallHandler
 
 HANDLERS: Mapping[str, CallHandler] = {
@@ -11,6 +11,7 @@ HANDLERS: Mapping[str, CallHandler] = {
     **audit.HANDLERS,
     **cases.HANDLERS,
     **plans.HANDLERS,
+    **stored_plans.HANDLERS,
     **runs.HANDLERS,
     **events.HANDLERS,
 }

@@ -1,0 +1,102 @@
+"""SQL of stored plans: their versions, never changed once they are there."""
+
+# ruff: noqa: S608 - statements are put together from constants of this module
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from proctor_controller.db.session import Row, Session
+
+_COLUMNS = "name, version, document, group_name, created_by, created_at"
+_ALL = """(SELECT array_agg(v.version ORDER BY v.version) FROM control.plans v
+  WHERE v.name = p.name AND v.deleted_at IS NULL)"""
+_LOCK = 71_004
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """A version of a plan. ``versions``: those there are, only where they were asked for."""
+
+    name: str
+    version: int
+    document: str
+    group: str | None
+    created_by: str
+    created_at: datetime
+    versions: tuple[int, ...] = ()
+
+
+def _plan(row: Row | RowMapping) -> StoredPlan:
+    return StoredPlan(
+        name=row["name"],
+        version=row["version"],
+        document=row["document"],
+        group=row["group_name"],
+        created_by=row["created_by"],
+        created_at=row["created_at"],
+        versions=tuple(row["versions"] or ()),
+    )
+
+
+async def find_plan(session: Session, name: str, version: int | None, *, deleted: bool = False) -> StoredPlan | None:
+    """The version, or the newest one. ``deleted``: one that was deleted since is good enough."""
+    row = await session.fetchrow(
+        f"""SELECT {_COLUMNS}, NULL::int[] AS versions FROM control.plans
+            WHERE name = $1 AND ($2::int IS NULL OR version = $2) AND ($3 OR deleted_at IS NULL)
+            ORDER BY version DESC LIMIT 1""",
+        name,
+        version,
+        deleted,
+    )
+    return _plan(row) if row else None
+
+
+async def load_plan(connection: AsyncConnection, name: str, version: int | None) -> StoredPlan | None:
+    """The version, or the newest one, with the numbers of all."""
+    query = f"""SELECT {_COLUMNS}, {_ALL} AS versions FROM control.plans p
+        WHERE name = :name AND (CAST(:version AS int) IS NULL OR version = :version) AND deleted_at IS NULL
+        ORDER BY version DESC LIMIT 1"""
+    row = (await connection.execute(text(query), {"name": name, "version": version})).mappings().first()
+    return _plan(row) if row else None
+
+
+async def list_plans(
+    connection: AsyncConnection, *, groups: Sequence[str] | None, after: str, limit: int
+) -> list[StoredPlan]:
+    """The newest version of each plan by name, behind ``after``, without its text; only of these groups where given."""
+    query = f"""SELECT DISTINCT ON (name COLLATE "C") name, version, '' AS document, group_name, created_by, created_at,
+          {_ALL} AS versions
+        FROM control.plans p
+        WHERE deleted_at IS NULL AND name COLLATE "C" > :after AND (:all OR group_name = ANY(:groups))
+        ORDER BY name COLLATE "C", version DESC LIMIT :limit"""
+    values = {"after": after, "all": groups is None, "groups": list(groups or []), "limit": limit}
+    return [_plan(row) for row in (await connection.execute(text(query), values)).mappings()]
+
+
+async def lock_plan(connection: AsyncConnection, name: str) -> None:
+    """Hold other writers of this plan off until the transaction ends."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock(:lock, hashtext(:name))"), {"lock": _LOCK, "name": name}
+    )
+
+
+async def insert_plan(connection: AsyncConnection, name: str, document: str, group: str | None, by: str) -> None:
+    """A new version; its number was never another text's, a deleted one's neither."""
+    await connection.execute(
+        text("""INSERT INTO control.plans (name, version, document, group_name, created_by)
+             SELECT :name, coalesce(max(version), 0) + 1, :document, :group, :by
+             FROM control.plans WHERE name = :name"""),
+        {"name": name, "document": document, "group": group, "by": by},
+    )
+
+
+async def delete_plan(connection: AsyncConnection, name: str) -> bool:
+    """Take all versions away; runs that need one still have it."""
+    done = await connection.execute(
+        text("UPDATE control.plans SET deleted_at = now() WHERE name = :name AND deleted_at IS NULL"), {"name": name}
+    )
+    return bool(done.rowcount)

@@ -1,0 +1,113 @@
+"""``plan.put|get|list|delete``: stored plans, each change a new version. No SQL."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+from proctor_common.errors import Code, ProctorError, invalid, not_found
+from proctor_common.ids import GROUP_NAME, PLAN_NAME
+from proctor_common.messages.calls import Actor, PlanList, PlanPut, PlanRef
+from proctor_common.messages.views import PlanView
+from proctor_common.pg import transaction
+from proctor_controller.context import ProcessContext
+from proctor_controller.db import plans as rows
+from proctor_controller.handlers.agents import note
+from proctor_controller.handlers.calls import CallHandler
+from proctor_controller.handlers.pages import page
+from proctor_controller.handlers.plans import read_document
+
+
+def view_of(plan: rows.StoredPlan, *, with_text: bool = True) -> PlanView:
+    """A stored plan as others may see it."""
+    return PlanView(
+        name=plan.name,
+        version=plan.version,
+        versions=list(plan.versions),
+        plan=plan.document if with_text else None,
+        group=plan.group,
+        created_at=plan.created_at,
+        created_by=plan.created_by,
+    )
+
+
+async def put_plan(context: ProcessContext, actor: Actor, body: PlanPut) -> PlanView:
+    """``plan.put``: the newest version as it is then. Raises 422 with all faults, 409 for another group's name."""
+    if not PLAN_NAME.match(body.name):
+        raise invalid("must be 1 to 63 letters, digits, dots, dashes or underscores", path="name")
+    document = body.plan if isinstance(body.plan, str) else json.dumps(body.plan, ensure_ascii=False)
+    await asyncio.to_thread(read_document, body.plan)
+    async with transaction(context.database) as connection:
+        await rows.lock_plan(connection, body.name)
+        known = await rows.load_plan(connection, body.name, None)
+        if known is not None and not actor.sees(known.group):
+            raise ProctorError(Code.CONFLICT, "there is a plan of this name already: choose another one")
+        group = _owner(actor, body.group, known)
+        if known is not None and known.document == document and known.group == group:
+            return view_of(known)
+        await rows.insert_plan(connection, body.name, document, group, actor.name)
+        await note(connection, actor, "plan.put", body.name)
+        stored = await rows.load_plan(connection, body.name, None)
+    assert stored is not None
+    return view_of(stored)
+
+
+def _owner(actor: Actor, group: str | None, known: rows.StoredPlan | None) -> str | None:
+    """The group that the plan belongs to."""
+    if group is not None:
+        if not GROUP_NAME.match(group) or not actor.sees(group):
+            if actor.groups is None:
+                raise invalid("is not a group's name", path="group")
+            raise not_found("group", group[:100])
+        return group
+    if known is not None:
+        return known.group
+    if actor.groups is None:
+        return None
+    if len(actor.groups) != 1:
+        raise invalid("name one of your groups", path="group")
+    return actor.groups[0]
+
+
+async def get_plan(context: ProcessContext, actor: Actor, body: PlanRef) -> PlanView:
+    """``plan.get``"""
+    return view_of(await _find(context, actor, body))
+
+
+async def _find(context: ProcessContext, actor: Actor, body: PlanRef) -> rows.StoredPlan:
+    version = body.version
+    shown = body.name if version is None else f"{body.name}@{version}"
+    if not PLAN_NAME.match(body.name) or (version is not None and not 0 < version < 2**31):
+        raise not_found("plan", shown[:100])
+    async with transaction(context.database) as connection:
+        plan = await rows.load_plan(connection, body.name, version)
+    if plan is None or not actor.sees(plan.group):
+        raise not_found("plan", shown)
+    return plan
+
+
+async def list_plans(context: ProcessContext, actor: Actor, body: PlanList) -> bytes:
+    """``plan.list``: by name; the cursor is the last one's."""
+    after = body.cursor or ""
+    if after and not PLAN_NAME.match(after):
+        raise invalid("cursor: not one of this list", path="cursor")
+    async with transaction(context.database) as connection:
+        found = await rows.list_plans(connection, groups=actor.groups, after=after, limit=body.limit + 1)
+    return page([view_of(plan, with_text=False) for plan in found], body.limit, lambda view: view.name)
+
+
+async def delete_plan(context: ProcessContext, actor: Actor, body: PlanRef) -> PlanView:
+    """``plan.delete``: all versions; the plan as it was."""
+    plan = await _find(context, actor, PlanRef(name=body.name))
+    async with transaction(context.database) as connection:
+        if not await rows.delete_plan(connection, plan.name):
+            raise not_found("plan", body.name)
+        await note(connection, actor, "plan.delete", plan.name)
+    return view_of(plan)
+
+
+HANDLERS: Mapping[str, CallHandler] = {
+    "plan.put": put_plan,
+    "plan.get": get_plan,
+    "plan.list": list_plans,
+    "plan.delete": delete_plan,
+}
