@@ -113,11 +113,21 @@ class PlanList(Message):
 
 
 class RunRef(Message):
-    """``run.get`` -> RunView, ``run.cancel`` -> RunView, ``run.log_index`` -> RunLogIndex. ``run`` is an id or a
-    run's number as text.
+    """``run.get|cancel|pause|resume`` -> RunView, ``run.log_index`` -> RunLogIndex. ``run`` is an id or a run's
+    number as text. A verb that changes nothing gives the run as it stands, an impossible one is a conflict.
     """
 
     run: str
+
+
+class RunAgain(Message):
+    """``run.rerun`` -> RunView of the new run, which has ``rerun_of``. ``new_run``: the id it gets, chosen by the api: a
+    repeated request starts nothing twice. ``failed_only``: steps that passed keep their outputs and are not run again.
+    """
+
+    run: str
+    new_run: str
+    failed_only: bool = False
 
 
 class RunList(Message):
@@ -259,6 +269,9 @@ OPERATIONS: dict[str, type[Message]] = {
     "plan.delete": PlanRef,
     "run.get": RunRef,
     "run.cancel": RunRef,
+    "run.pause": RunRef,
+    "run.resume": RunRef,
+    "run.rerun": RunAgain,
     "run.log_index": RunRef,
     "run.list": RunList,
     "run.steps": StepList,

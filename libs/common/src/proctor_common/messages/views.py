@@ -44,7 +44,13 @@ class RunView(View):
     parent: str | None = None
     outputs: JsonObject = {}
     steps: dict[str, int] = {}
-    """How many step instances ended how; those that have not ended count under their state."""
+    """How many step instances ended how; those that have not ended count under their state. Without those of cleanup."""
+    phase: str = "main"
+    """Which part of it is under way, or was last: main | on_failure | rollback | always"""
+    waiting_for: str | None = None
+    """Why it has not begun, while it is queued or allocating; who paused it."""
+    hold_until: datetime | None = None
+    """Until when it keeps hosts after its end."""
 
 
 class StepView(View):
