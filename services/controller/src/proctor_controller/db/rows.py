@@ -6,7 +6,8 @@ from typing import Any
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.session import Row, clean, rows_json, to_json
-from proctor_controller.domain.decision import AttemptRow, EventRow
+from proctor_controller.domain.decision import AttemptRow, EventRow, RecordRow
+from proctor_controller.domain.rules import rules_of
 from proctor_controller.domain.run import Run
 from proctor_controller.domain.step import Cause, Condition, Edge, Kind, Node, Phase, Retry, RetryOn, Step
 
@@ -19,7 +20,7 @@ STEP_COLUMNS = """s.id, s.run_id AS run, s.node, s.name, s.state, s.result, s.re
  s.due_at, s.ready_at, s.started_at, s.finished_at, s.phase, s.kind, s.instance, s.matrix, s.role, s.role_index,
  s.outputs"""
 NODE_COLUMNS = """n.unfinished, n.failed, n.undecided AS node_undecided, n.dead, n.due_at AS node_due_at,
- n.phase AS node_phase, n.max_parallel, n.untold, n.fail_fast"""
+ n.phase AS node_phase, n.max_parallel, n.untold, n.fail_fast, n.rules"""
 TARGET_COLUMNS = "t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at, t.untold"
 """Of the node that an edge leads to: what a decision may change."""
 
@@ -119,6 +120,7 @@ def to_node(row: Row, run: str) -> Node:
         max_parallel=row["max_parallel"],
         untold=row["untold"],
         fail_fast=row["fail_fast"],
+        rules=rules_of(row["rules"]),
     )
 
 
@@ -229,6 +231,11 @@ def attempts_json(attempts: Iterable[AttemptRow]) -> str:
             }
         )
     return rows_json(rows)
+
+
+def records_json(rows: Iterable[RecordRow]) -> str:
+    """What is to be recorded for json_to_recordset."""
+    return rows_json([{"step_id": row.step, "attempt": row.attempt, "body": to_json(dict(row.body))} for row in rows])
 
 
 def events_json(rows: Iterable[EventRow]) -> str:

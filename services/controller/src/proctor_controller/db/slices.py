@@ -2,6 +2,8 @@
 
 # ruff: noqa: S608, E501 - statements are put together from constants of this package; SQL is not wrapped
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from proctor_controller.db.rows import (
     attempts_json,
     events_json,
     nodes_json,
+    records_json,
     run_values,
     steps_json,
     to_edges,
@@ -22,10 +25,12 @@ from proctor_controller.db.rows import (
     to_run,
     to_step,
 )
+from proctor_controller.db.scopes import load_scope, load_undone, refs_of
 from proctor_controller.db.session import Session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import BATCH, Decision, Slice
-from proctor_controller.domain.step import Node
+from proctor_controller.domain.rules import Rules
+from proctor_controller.domain.step import Node, Phase
 
 _OF_STEP = f"""SELECT {RUN_COLUMNS}, {STEP_COLUMNS}, {NODE_COLUMNS},
  (SELECT json_agg(json_build_array(e.source, e.condition, {TARGET_COLUMNS}))
@@ -51,6 +56,17 @@ WHERE e.run_id = $1 AND e.source = ANY($2)"""
 _NODE = f"SELECT n.name AS node, {NODE_COLUMNS} FROM control.nodes n WHERE n.run_id = $1 AND n.name = $2"
 
 
+_NO_VERDICT = (
+    events.LeasesHeld,
+    events.NoSlot,
+    events.OrderUndelivered,
+    events.OrderUnknown,
+    events.StillRunning,
+    events.AgentReturned,
+)
+"""Events that end no attempt: no expression is evaluated for them."""
+
+
 class Loaded(NamedTuple):
     """A slice and the database's time when it was read."""
 
@@ -73,13 +89,24 @@ async def _load_of_step(session: Session, event: events.OfStep) -> Loaded | None
         return None
     step = to_step(row)
     edges = row["edges"] or []
+    node = to_node(row, step.run)
     part = Slice(
         run=to_run(row),
         steps=(step,),
-        nodes=(to_node(row, step.run),),
+        nodes=(node,),
         edges=to_edges(step.run, edges) if edges else {},
     )
+    if node.rules is not None and node.rules.is_judging and not isinstance(event, _NO_VERDICT):
+        part = await _with_scope(session, part, (node.rules,))
     return Loaded(part, row["now"])
+
+
+async def _with_scope(session: Session, part: Slice, rules: Iterable[Rules]) -> Slice:
+    """The slice with what the expressions in these rules may read."""
+    scope = await load_scope(session, part.run.id, refs_of(rules))
+    undone = {step.id: await load_undone(session, step) for step in part.steps if step.phase is Phase.ROLLBACK}
+    names = None if scope is None else scope.names
+    return replace(part, scope=names, undone={step: found for step, found in undone.items() if found is not None})
 
 
 async def _load_of_run(
@@ -113,6 +140,9 @@ async def _load_of_run(
         edges=to_edges(run.id, edges),
         more=len(rows) > limit,
     )
+    reading = [node.rules for node in nodes.values() if node.rules is not None and node.rules.is_reading]
+    if reading:
+        part = await _with_scope(session, part, reading)
     return Loaded(part, row["now"])
 
 
@@ -160,7 +190,7 @@ steps AS (
   UPDATE control.steps s SET {STEP_SET} FROM json_to_recordset($16::json) AS x({_STEP_TYPES})
   WHERE s.id = x.id AND EXISTS (SELECT 1 FROM run) RETURNING 1),
 ev AS ({EVENTS_SAVED.format(run="$1", rows="$17", where=_IF_SAVED)})
-{{nodes}}{{attempts}}{{released}}
+{{nodes}}{{attempts}}{{released}}{{records}}
 SELECT (SELECT count(*) FROM run) AS saved, (SELECT array_agg(id ORDER BY seq) FROM ev) AS ids, now() AS at, {{queue}},
  1 / (CASE WHEN (SELECT count(*) FROM run) = {{claims}}
         AND (SELECT count(*) FROM steps) = (SELECT count(*) FROM run) * json_array_length($16::json)
@@ -176,6 +206,10 @@ _ON_CONFLICT = """ ON CONFLICT (step_id, attempt) DO UPDATE SET agent_id = exclu
    exit_code = excluded.exit_code, output = excluded.output, error = excluded.error, chunks = excluded.chunks,
    lines = excluded.lines, bytes = excluded.bytes, tree_gone = excluded.tree_gone, reported = excluded.reported,
    started_at = excluded.started_at, finished_at = excluded.finished_at"""
+_RECORDS = """, records AS (
+  INSERT INTO control.records (run_id, step_id, attempt, body) SELECT $1, x.step_id, x.attempt, x.body::json
+  FROM json_to_recordset({rows}::json) AS x(step_id uuid, attempt int, body text) WHERE EXISTS (SELECT 1 FROM run)
+  ON CONFLICT DO NOTHING)"""
 _RELEASED = """, released AS (
   UPDATE control.leases SET step_id = NULL, attempt = NULL, token = NULL, taken_at = NULL
   WHERE token = ANY({tokens}::text[]) AND EXISTS (SELECT 1 FROM run))"""
@@ -204,7 +238,7 @@ async def save_decision(session: Session, decision: Decision) -> Saved | None:
         steps_json(decision.steps),
         events_json(decision.events),
     ]
-    parts = {"claim": "", "claimed": "", "claims": _SAVED, "nodes": "", "attempts": "", "released": ""}
+    parts = {"claim": "", "claimed": "", "claims": _SAVED, "nodes": "", "attempts": "", "released": "", "records": ""}
     parts["queue"] = _QUEUE if decision.released else "false AS queue"
     if decision.held:
         (held,) = decision.held
@@ -225,6 +259,9 @@ async def save_decision(session: Session, decision: Decision) -> Saved | None:
     if decision.released:
         args.append([lease.token for lease in decision.released])
         parts["released"] = _RELEASED.format(tokens=f"${len(args)}")
+    if decision.records:
+        args.append(records_json(decision.records))
+        parts["records"] = _RECORDS.format(rows=f"${len(args)}")
     try:
         row = await session.fetchrow(_SAVE.format(**parts), *args)
     except asyncpg.DivisionByZeroError:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from proctor_common.states import RunState
-from proctor_controller.domain import decide_node, decide_run, decide_step, events
+from proctor_controller.domain import decide_child, decide_gate, decide_node, decide_run, decide_step, events
 from proctor_controller.domain.decision import Decision, Policy, Slice, Stale
 from proctor_controller.domain.draft import Draft
 
@@ -31,6 +31,9 @@ _OF_STEP: dict[type, Decider] = {
     events.NeverStarted: decide_step.decide_never_started,
     events.StillRunning: decide_step.decide_still_running,
     events.Forgotten: decide_step.decide_forgotten,
+    events.RenderFailed: decide_step.decide_render_failed,
+    events.GateDecided: decide_gate.decide_gate,
+    events.ChildEnded: decide_child.decide_child_ended,
     events.AgentLost: decide_step.decide_agent_lost,
     events.AgentReturned: decide_step.decide_agent_returned,
     events.StepDue: decide_step.decide_due,
@@ -88,5 +91,6 @@ def join(first: Decision, second: Decision, *, done: tuple[type, ...] = ()) -> D
         events=(*first.events, *second.events),
         held=(*first.held, *second.held),
         released=(*first.released, *second.released),
+        records=(*first.records, *second.records),
         effects=(*(effect for effect in first.effects if not isinstance(effect, done)), *second.effects),
     )

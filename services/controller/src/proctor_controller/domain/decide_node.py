@@ -3,12 +3,16 @@
 from typing import Any
 
 from proctor_common.states import StepResult, StepState
+from proctor_controller.domain.decide_child import begin_child
+from proctor_controller.domain.decide_gate import open_gate
 from proctor_controller.domain.decide_stop import stop_step
 from proctor_controller.domain.decision import FollowUp, PlaceStep, Stale
 from proctor_controller.domain.draft import Draft
 from proctor_controller.domain.events import NodeDecided
+from proctor_controller.domain.expressions import ExpressionFault, holds
 from proctor_controller.domain.run import DISPATCHING
-from proctor_controller.domain.step import Cause, Step
+from proctor_controller.domain.step import Cause, Kind, Step
+from proctor_controller.domain.verdict import describe
 
 FAIL_FAST = "another instance failed (fail_fast)"
 
@@ -51,12 +55,29 @@ def tell_pending(draft: Draft) -> None:
         elif node.is_stopping:
             draft.finish_step(step.id, StepResult.CANCELLED, reason=FAIL_FAST)
         elif node.room > 0:
-            make_ready(draft, step)
+            begin(draft, step)
+
+
+def begin(draft: Draft, step: Step) -> None:
+    """The step's edges hold: it becomes ready, or ends as skipped where its ``if`` is false."""
+    rules = draft.node(step.node).rules
+    if rules is not None and rules.condition is not None:
+        try:
+            wanted = holds(rules.condition, draft.scope_of(step))
+        except ExpressionFault as fault:
+            draft.finish_step(step.id, StepResult.ERROR, reason=describe("if", fault))
+            return
+        if not wanted:
+            draft.finish_step(step.id, StepResult.SKIPPED, reason=f"if is false: {rules.condition[:200]}")
+            return
+    make_ready(draft, step)
 
 
 def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Any) -> None:
-    """The step may go to an agent as soon as one has room; ``place``: look for one at once."""
-    draft.move_step(
+    """The step may go to an agent as soon as one has room; ``place``: look for one at once. A gate is opened, a nested
+    plan begun.
+    """
+    ready = draft.move_step(
         step.id,
         StepState.READY,
         token=None,
@@ -67,5 +88,17 @@ def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Any) 
         due_at=draft.after(draft.policy.ready_due_s),
         **changes,
     )
-    if place and draft.run.state in DISPATCHING:
+    if step.kind is Kind.GATE:
+        open_gate(draft, ready)
+    elif place:
+        place_ready(draft, ready)
+
+
+def place_ready(draft: Draft, step: Step) -> None:
+    """Look for an agent for a ready step, or begin its nested plan, where the run lets new attempts start."""
+    if draft.run.state not in DISPATCHING:
+        return
+    if step.kind is Kind.PLAN:
+        begin_child(draft, step)
+    else:
         draft.effect(PlaceStep(step.id))

@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 from proctor_common.states import RunState, StepResult, StepState
-from proctor_controller.domain.decide_node import make_ready
+from proctor_controller.domain.decide_child import decide_child_due
+from proctor_controller.domain.decide_gate import decide_gate_due
+from proctor_controller.domain.decide_node import make_ready, place_ready
 from proctor_controller.domain.decide_stop import cancel_attempt, send_cancel
-from proctor_controller.domain.decision import PlaceStep, QueryAttempt, SlotHeld, Stale, StartAttempt
+from proctor_controller.domain.decision import QueryAttempt, SlotHeld, Stale, StartAttempt
 from proctor_controller.domain.draft import Draft, is_live
 from proctor_controller.domain.events import (
     AgentLost,
@@ -18,14 +20,17 @@ from proctor_controller.domain.events import (
     OrderAnswered,
     OrderUndelivered,
     OrderUnknown,
+    RenderFailed,
     StepDue,
     StepEnded,
     StillRunning,
 )
 from proctor_controller.domain.run import DISPATCHING
-from proctor_controller.domain.step import AttemptEnd, Cause, Step
+from proctor_controller.domain.step import AttemptEnd, Cause, Kind, Step
 
-OfAttempt = OrderAnswered | OrderUndelivered | OrderUnknown | StepEnded | NeverStarted | StillRunning | Forgotten
+OfAttempt = (
+    OrderAnswered | OrderUndelivered | OrderUnknown | StepEnded | NeverStarted | StillRunning | Forgotten | RenderFailed
+)
 
 
 def _is_current(step: Step, event: OfAttempt) -> bool:
@@ -110,9 +115,9 @@ def decide_answer(draft: Draft, event: OrderAnswered) -> Stale | None:
     return None
 
 
-def _end_unstarted(draft: Draft, step: Step, reason: str) -> None:
-    """The attempt has never run and never will, and no other one shall: its log is known to be empty."""
-    draft.end_attempt(step.id, StepResult.ERROR, reason=reason, end=AttemptEnd(StepResult.ERROR))
+def _end_unstarted(draft: Draft, step: Step, reason: str, *, again: bool = True) -> None:
+    """The attempt has never run and never will: its log is known to be empty. ``again``: another one may."""
+    draft.end_attempt(step.id, StepResult.ERROR, reason=reason, end=AttemptEnd(StepResult.ERROR), again=again)
 
 
 def _accepted(draft: Draft, step: Step) -> Stale | None:
@@ -173,6 +178,18 @@ def decide_undelivered(draft: Draft, event: OrderUndelivered) -> Stale | None:
     if max(step.sends, event.sends) > 1:
         return Stale("an earlier copy may have arrived")
     _wait_again(draft, step, f"the agent of host {step.host} does not answer")
+    return None
+
+
+def decide_render_failed(draft: Draft, event: RenderFailed) -> Stale | None:
+    """There is no order to send. Where an earlier one may have been sent all the same the agent is asked first."""
+    step = draft.step(event.step)
+    if not _is_current(step, event) or step.state is not StepState.DISPATCHED:
+        return Stale("not the step's current attempt")
+    if max(step.sends, event.sends) > 1:
+        _query(draft, step)
+    else:
+        _end_unstarted(draft, step, event.reason, again=False)
     return None
 
 
@@ -269,11 +286,13 @@ def decide_due(draft: Draft, event: StepDue) -> Stale | None:
         return Stale("not due")
     match step.state:
         case StepState.READY:
-            draft.change_step(step.id, due_at=draft.after(draft.policy.ready_due_s))
-            if draft.run.state in DISPATCHING:
-                draft.effect(PlaceStep(step.id))
+            place_ready(draft, draft.change_step(step.id, due_at=draft.after(draft.policy.ready_due_s)))
         case StepState.DISPATCHED:
             _resend(draft, step)
+        case StepState.RUNNING if step.kind is Kind.GATE:
+            decide_gate_due(draft, step)
+        case StepState.RUNNING | StepState.CANCELLING if step.kind is Kind.PLAN:
+            decide_child_due(draft, step)
         case StepState.RUNNING:
             cancel_attempt(draft, step, Cause.TIMED_OUT)
         case StepState.LOST:

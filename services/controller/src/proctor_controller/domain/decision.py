@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.events import Event
@@ -19,7 +20,8 @@ class Slice:
 
     ``steps``: the step of the event, or up to BATCH steps of the node (NodeDecided) or not finished yet (RunCreated:
     of nodes without edges; CancelAsked, RunDue) · ``more``: there are further ones · ``nodes``: those of ``steps`` ·
-    ``edges``: out of those nodes, by the node's name. Several edges may lead to one node.
+    ``edges``: out of those nodes, by the node's name. Several edges may lead to one node · ``scope``: what expressions
+    of these steps may read, where one of them has any to evaluate; ``undone``: by a rollback's id what it undoes.
     """
 
     run: Run
@@ -27,6 +29,8 @@ class Slice:
     nodes: tuple[Node, ...] = ()
     edges: Mapping[str, tuple[Edge, ...]] = field(default_factory=dict)
     more: bool = False
+    scope: Mapping[str, Any] | None = None
+    undone: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Policy:
     timeout_margin_s: float = 30.0
     ready_due_s: float = 10.0
     requery_s: float = 15.0
+    child_due_s: float = 15.0
     max_refusals: int = 5
 
 
@@ -77,6 +82,15 @@ class AttemptRow:
     reported: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRow:
+    """What a step's plan asks to keep of its end, for the Test API. One an attempt, whatever happens twice."""
+
+    step: str
+    attempt: int
+    body: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +160,46 @@ class ServeQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class StartChild:
+    """See to it that the nested plan's run is there, goes on or rests as its parent does, and is heard of when it has
+    ended.
+    """
+
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopChild:
+    """Ask for the end of the nested plan's run; one that was never begun never will be."""
+
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsWaiting:
+    """There is something for the Test API to fetch."""
+
+
+@dataclass(frozen=True, slots=True)
 class FollowUp:
     """Decide about this event next."""
 
     event: Event
 
 
-Effect = StartAttempt | CancelAttempt | QueryAttempt | PlaceStep | ServeQueue | FollowUp
+Effect = (
+    StartAttempt
+    | CancelAttempt
+    | QueryAttempt
+    | PlaceStep
+    | ServeQueue
+    | StartChild
+    | StopChild
+    | RecordsWaiting
+    | FollowUp
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +217,7 @@ class Decision:
     events: tuple[EventRow, ...] = ()
     held: tuple[SlotHeld, ...] = ()
     released: tuple[SlotReleased, ...] = ()
+    records: tuple[RecordRow, ...] = ()
     effects: tuple[Effect, ...] = ()
 
 

@@ -1,6 +1,6 @@
 """A decision in the making: moves rows along the transition tables and keeps their counters true. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,14 +13,29 @@ from proctor_controller.domain.decision import (
     EventRow,
     FollowUp,
     Policy,
+    RecordRow,
+    RecordsWaiting,
     ServeQueue,
     Slice,
     SlotHeld,
     SlotReleased,
 )
 from proctor_controller.domain.events import NodeDecided
+from proctor_controller.domain.expressions import ExpressionFault
+from proctor_controller.domain.rules import Rules
 from proctor_controller.domain.run import RUN_TRANSITIONS, Run, result_of
+from proctor_controller.domain.scope import Scope, returned, step_scope
 from proctor_controller.domain.step import LIVE, STEP_TRANSITIONS, SUCCESSES, AttemptEnd, Edge, Node, Step
+from proctor_controller.domain.verdict import (
+    JUDGED,
+    RECORDED,
+    Verdict,
+    describe,
+    fill_record,
+    judge,
+    judge_child,
+    null_outputs,
+)
 
 
 class IllegalTransition(Exception):
@@ -47,6 +62,8 @@ class Draft:
         self._events: list[EventRow] = []
         self._held: list[SlotHeld] = []
         self._released: list[SlotReleased] = []
+        self._records: list[RecordRow] = []
+        self._returned: dict[str, Mapping[str, Any]] = {}
         self._effects: list[Effect] = []
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -63,6 +80,13 @@ class Draft:
     def node(self, name: str) -> Node:
         """The node as it stands in the draft."""
         return self._nodes[name]
+
+    def scope_of(self, step: Step) -> Scope:
+        """What the step's expressions may read; what its method returned, where it has just ended."""
+        before = self._before
+        return step_scope(
+            before.scope or {}, step, result=self._returned.get(step.id), undone=before.undone.get(step.id)
+        )
 
     def after(self, seconds: float) -> datetime:
         """The time so many seconds from now."""
@@ -168,37 +192,69 @@ class Draft:
     # -- ends -----------------------------------------------------------------------------------------------------
 
     def end_attempt(
-        self, step: str, result: StepResult, *, reason: str = "", end: AttemptEnd | None = None, reported: bool = False
+        self,
+        step: str,
+        result: StepResult,
+        *,
+        reason: str = "",
+        end: AttemptEnd | None = None,
+        reported: bool = False,
+        again: bool = True,
     ) -> None:
-        """The live attempt of a step has ended: release its slot; then another attempt, or the end of the step."""
+        """The live attempt of a step has ended: release its slot; then another attempt (but for ``again`` False), or
+        the end of the step. What its agent ``reported`` is judged by the plan.
+        """
         row = self._steps[step]
+        verdict = Verdict(result, reason)
+        rules = self._nodes[row.node].rules
+        if rules is not None and reported and end is not None and result in JUDGED:
+            self._returned[step] = returned(result.value, end.output, end.error, end.exit_code)
+            verdict = judge(rules, self.scope_of(row), result, reason, end.error)
         self.release(row)
         self.attempt(
             row,
             state=StepState.FINISHED,
-            result=result,
-            reason=reason,
+            result=verdict.result,
+            reason=verdict.reason,
             end=end,
             reported=reported,
             finished_at=self.now,
         )
-        again = row.state is not StepState.CANCELLING and self.run.cause is None and row.may_retry(result)
-        if again:
+        self._go_on(row, verdict, again=again)
+
+    def end_child(self, step: str, verdict: Verdict, result: Mapping[str, Any]) -> None:
+        """The run of a nested plan has ended, which is the end of the step's attempt. ``result``: for expressions."""
+        row = self._steps[step]
+        self._returned[step] = result
+        self._go_on(row, judge_child(self._nodes[row.node].rules, self.scope_of(row), verdict))
+
+    def _go_on(self, row: Step, verdict: Verdict, *, again: bool = True) -> None:
+        """Another attempt, where the plan asks for one; else the end of the step."""
+        result, reason = verdict.result, verdict.reason
+        again = again and not verdict.is_final and row.state is not StepState.CANCELLING and self.run.cause is None
+        if again and row.may_retry(result):
             resume = self.now + row.retry.delay(row.tries)
             self.move_step(
-                step, StepState.RETRY_WAIT, reason=reason or result.value, token=None, deadline=resume, due_at=resume
+                row.id, StepState.RETRY_WAIT, reason=reason or result.value, token=None, deadline=resume, due_at=resume
             )
         else:
-            self.finish_step(step, result, reason=reason)
+            self.finish_step(row.id, result, reason=reason, outputs=verdict.outputs)
 
-    def finish_step(self, step: str, result: StepResult, *, reason: str = "") -> None:
+    def finish_step(
+        self, step: str, result: StepResult, *, reason: str = "", outputs: Mapping[str, Any] | None = None
+    ) -> None:
         """The end of a step: counted in its run and its node, whose dependants are told."""
-        was_told = self._steps[step].state is not StepState.PENDING
+        row = self._steps[step]
+        rules = self._nodes[row.node].rules
+        if rules is not None:
+            result, reason = self._record_end(row, rules, result, reason)
+            outputs = null_outputs(rules) if outputs is None or result is not StepResult.PASSED else outputs
         self.move_step(
             step,
             StepState.FINISHED,
             result=result,
             reason=reason,
+            outputs=outputs,
             deadline=None,
             due_at=None,
             finished_at=self.now,
@@ -207,7 +263,19 @@ class Draft:
         tally[result] = tally.get(result, 0) + 1
         self.change_run(undecided=self.run.undecided - 1, tally=tally)
         self._note_first_failure(step, result, reason)
-        self._count_in_node(self._steps[step].node, result, was_told=was_told)
+        self._count_in_node(row.node, result, was_told=row.state is not StepState.PENDING)
+
+    def _record_end(self, row: Step, rules: Rules, result: StepResult, reason: str) -> tuple[StepResult, str]:
+        """Keep what the plan wants to be recorded; a record that cannot be filled in is the step's error."""
+        if rules.record is None or result not in RECORDED:
+            return result, reason
+        try:
+            body = fill_record(rules.record, self.scope_of(row), row, result, self.now)
+        except ExpressionFault as fault:
+            return StepResult.ERROR, describe("record", fault)
+        self._records.append(RecordRow(row.id, row.attempt, body))
+        self.effect(RecordsWaiting())
+        return result, reason
 
     def _note_first_failure(self, step: str, result: StepResult, reason: str) -> None:
         """The run's reason: what went wrong first, in the step's own words."""
@@ -279,6 +347,7 @@ class Draft:
             events=tuple(self._events),
             held=tuple(self._held),
             released=tuple(self._released),
+            records=tuple(self._records),
             effects=tuple(self._effects),
         )
 

@@ -1,8 +1,11 @@
 """What the engine decides about: facts about one run, one node or one step. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from proctor_common.states import RunResult
 from proctor_controller.domain.step import AttemptEnd
 
 
@@ -154,6 +157,41 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class RenderFailed:
+    """The order could not be put together: an expression failed, or what came out is not what the method takes."""
+
+    run: str
+    step: str
+    attempt: int
+    token: str
+    reason: str
+    sends: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecided:
+    """Somebody whose role the gate asks for has approved or refused it."""
+
+    run: str
+    step: str
+    approved: bool
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """The run of a nested plan has ended, or could not be begun. ``child``: its id."""
+
+    run: str
+    step: str
+    attempt: int
+    child: str
+    result: RunResult
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentLost:
     """The step's agent has not been heard of for too long."""
 
@@ -189,6 +227,9 @@ OfStep = (
     | NeverStarted
     | StillRunning
     | Forgotten
+    | RenderFailed
+    | GateDecided
+    | ChildEnded
     | AgentLost
     | AgentReturned
     | StepDue

@@ -53,6 +53,16 @@ class Rules:
     artefacts: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_judging(self) -> bool:
+        """Whether the end of a step has expressions to be evaluated."""
+        return bool(self.failed_when or self.until or self.outputs or self.record)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether telling a step that its edges are decided, or ending it, has expressions to be evaluated."""
+        return bool(self.condition or self.record)
+
     def to_json(self) -> dict[str, Any]:
         """As it is stored: members with nothing in them are left out."""
         plain: dict[str, Any] = {

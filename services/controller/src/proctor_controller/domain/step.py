@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from proctor_common.states import StepResult, StepState
+from proctor_controller.domain.rules import Rules
 
 P, RY, W, D, R = StepState.PENDING, StepState.READY, StepState.WAITING, StepState.DISPATCHED, StepState.RUNNING
 L, C, RW, F = StepState.LOST, StepState.CANCELLING, StepState.RETRY_WAIT, StepState.FINISHED
@@ -174,7 +175,7 @@ class Node:
     of them can no longer hold · ``due_at``: set while its instances have still to be told that its edges are decided ·
     ``max_parallel``: most instances under way at once; ``untold``: those
     still pending, where there is such a bound ·
-    ``fail_fast``: one that fails stops the others.
+    ``fail_fast``: one that fails stops the others · ``rules``: None for a plain call.
     """
 
     run: str
@@ -188,6 +189,7 @@ class Node:
     max_parallel: int | None = None
     untold: int = 0
     fail_fast: bool = False
+    rules: Rules | None = None
 
     @property
     def room(self) -> int:

@@ -9,6 +9,7 @@ from proctor_controller.domain.decision import BATCH, Slice
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.rules import Rules
 from proctor_controller.domain.run import Run
+from proctor_controller.domain.scope import run_scope
 from proctor_controller.domain.step import Condition, Edge, Kind, Node, Phase, Retry, Step
 from proctor_controller.domain.wants import Wants
 
@@ -113,7 +114,9 @@ class RunSpec:
                 undecided=undecided[name],
                 phase=phases[name],
                 max_parallel=specs.get(name, plain).max_parallel,
+                untold=count if specs.get(name, plain).max_parallel is not None else 0,
                 fail_fast=specs.get(name, plain).fail_fast,
+                rules=specs.get(name, plain).rules,
             )
             for name, count in unfinished.items()
         }
@@ -161,4 +164,16 @@ class RunSpec:
             nodes=tuple(nodes[name] for name in sorted(names)),
             edges=edges,
             more=len(roots) > BATCH,
+            scope=first_scope(self) if self.node_specs else None,
         )
+
+
+def first_scope(spec: RunSpec) -> dict[str, Any]:
+    """What expressions may read before anything has happened; hidden parameters are masked in it."""
+    return {
+        "params": dict(spec.parameters),
+        "steps": {},
+        "hosts": {},
+        "volumes": {},
+        "run": run_scope(spec.id, spec.name, spec.parent),
+    }

@@ -1,0 +1,51 @@
+"""Decisions about a nested plan: a step whose attempt is another run. Pure."""
+
+from proctor_common.states import RunResult, StepResult, StepState
+from proctor_controller.domain.decision import Stale, StartChild, StopChild
+from proctor_controller.domain.draft import Draft
+from proctor_controller.domain.events import ChildEnded
+from proctor_controller.domain.scope import returned
+from proctor_controller.domain.step import Cause, Kind, Step
+from proctor_controller.domain.verdict import Verdict
+
+_RESULTS = {
+    RunResult.PASSED: StepResult.PASSED,
+    RunResult.FAILED: StepResult.FAILED,
+    RunResult.ERROR: StepResult.ERROR,
+    RunResult.TIMED_OUT: StepResult.TIMED_OUT,
+    RunResult.CANCELLED: StepResult.CANCELLED,
+    RunResult.REJECTED: StepResult.FAILED,
+}
+
+
+def begin_child(draft: Draft, step: Step) -> None:
+    """Start the run of the nested plan. Its own timeouts hold; the step has none but its run's."""
+    draft.move_step(
+        step.id, StepState.RUNNING, started_at=draft.now, deadline=None, due_at=draft.after(draft.policy.child_due_s)
+    )
+    draft.effect(StartChild(step.id, step.attempt))
+
+
+def decide_child_due(draft: Draft, step: Step) -> None:
+    """Whatever a crash left undone: the child is started, paused, stopped or heard of (again)."""
+    draft.change_step(step.id, due_at=draft.after(draft.policy.child_due_s))
+    stopping = step.state is StepState.CANCELLING
+    draft.effect(StopChild(step.id, step.attempt) if stopping else StartChild(step.id, step.attempt))
+
+
+def decide_child_ended(draft: Draft, event: ChildEnded) -> Stale | None:
+    """The child run has ended (or could not be begun): its result and outputs are the step's."""
+    step = draft.step(event.step)
+    if step.kind is not Kind.PLAN or step.state not in {StepState.RUNNING, StepState.CANCELLING}:
+        return Stale(f"the step is {step.state}")
+    if step.attempt != event.attempt:
+        return Stale("not the step's current attempt")
+    result = _RESULTS[event.result]
+    if step.state is StepState.CANCELLING and step.cause is Cause.TIMED_OUT:
+        result = StepResult.TIMED_OUT
+    draft.end_child(
+        step.id,
+        Verdict(result, event.reason, event.outputs),
+        returned(result.value, {"run": event.child, "outputs": dict(event.outputs)}),
+    )
+    return None
