@@ -86,13 +86,14 @@ class Cloud:
         self.created = 0
         self.calls: Counter[str] = Counter()
         self.logins = 0
+        self.refused_tokens = 0
         self.chance: Chance | None = None
         """What goes wrong with a call of this operation, asked at each one."""
         self.passwords = {"member": "member", "admin": "admin"}
         self.credential = ("4b1f00d2c0ffee", "app-secret")
         self.token_ttl = 3600.0
-        self.catalog_types = ("block-storage", "volumev3")
-        self.regions = ("RegionOne",)
+        self.catalog_types: tuple[str, ...] = ("block-storage", "volumev3")
+        self.regions: tuple[str, ...] = ("RegionOne",)
         self.with_project = True
         self.public_url: str | None = None
         self.highest = (3, 71)
@@ -230,6 +231,7 @@ class Cloud:
             return self._issue(asked)
         held = self._tokens.get(asked.headers.get("x-auth-token", ""))
         if held is None or held[1] < time.monotonic():
+            self.refused_tokens += 1
             return _unauthorized()
         version = _version_asked(asked)
         if version > self.highest:

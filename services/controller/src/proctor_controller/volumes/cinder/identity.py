@@ -70,6 +70,12 @@ class Identity:
                 self._access = await asyncio.to_thread(self._login.log_in)
         except TimeoutError as late:
             raise BackendDown(f"no token from the cloud within {self._timeout:g} s") from late
+        except BackendFault:
+            raise
+        except Exception as fault:
+            # What the plugins of keystoneauth1 may raise is nowhere said.
+            log.exception("a login failed in a way that is not known")
+            raise BackendDown(f"no token from the cloud: {type(fault).__name__}") from fault
         self.logins += 1
         return self._access
 

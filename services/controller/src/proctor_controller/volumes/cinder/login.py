@@ -113,9 +113,13 @@ class Login:
             return given.rstrip("/")
         interface = region.get_interface(SERVICE_TYPE) or "public"
         named = region.get_region_name(SERVICE_TYPE) or None
-        found = access.service_catalog.get_endpoint_data_list(
-            service_type=SERVICE_TYPE, interface=interface, region_name=named
-        )
+        try:
+            found = access.service_catalog.get_endpoint_data_list(
+                service_type=SERVICE_TYPE, interface=interface, region_name=named
+            )
+        except ValueError:
+            # So keystoneauth1 says that of several services of this type none has such an endpoint.
+            found = []
         usable = [one.url for one in found if not one.service_type.endswith("v2") and "/v2/" not in one.url]
         if not usable:
             raise BadRequest(
@@ -143,9 +147,11 @@ def _open(source: CloudSource) -> "CloudRegion":
 
 def _offers(access: Any) -> str:
     """What block storage the catalog has, for the message."""
-    every = access.service_catalog.get_endpoint_data_list(service_type=SERVICE_TYPE)
+    every = access.service_catalog.get_endpoint_data_list(service_type=SERVICE_TYPE, interface=None)
     return ", ".join(sorted({f"{one.interface} in {one.region_name}" for one in every}))
 
 
 def _told(fault: BaseException) -> str:
-    return " ".join(str(fault).split())[:300] or type(fault).__name__
+    """The fault in one line of bounded length; the libraries tell the cause last."""
+    text = " ".join(str(fault).split()) or type(fault).__name__
+    return text if len(text) <= 400 else f"{text[:150]} … {text[-240:]}"
