@@ -74,6 +74,35 @@ class AgentState(StrEnum):
     REMOVED = "removed"
 
 
+class VolumeState(StrEnum):
+    """Where a volume is in its life.
+
+    intent: written down, perhaps asked for · creating: known to the backend · ready: idle, a spare · claimed: given
+    away, the backend does not yet show it · in_use · deleting · deleted · failed: of no use; what is left of it in
+    the backend is being deleted · leaked: there, of no use, and the backend will not delete it.
+    """
+
+    INTENT = "intent"
+    CREATING = "creating"
+    READY = "ready"
+    CLAIMED = "claimed"
+    IN_USE = "in_use"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    FAILED = "failed"
+    LEAKED = "leaked"
+
+
+class VnfpState(StrEnum):
+    """Where a VNF is in its life: creating while it waits for its volume."""
+
+    CREATING = "creating"
+    ACTIVE = "active"
+    ERROR = "error"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
 class Role(StrEnum):
     """What a token may do; each role may do all that the ones before it may."""
 

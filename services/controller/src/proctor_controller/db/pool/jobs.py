@@ -1,0 +1,155 @@
+"""SQL of the pool's two jobs, its breakers and the strays that a sync has seen."""
+
+# ruff: noqa: S608 - only constants of these modules stand in the text; every value is a parameter
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from proctor_controller.db.duties import Held
+from proctor_controller.db.session import Session, clean
+from proctor_controller.domain.volumes.breaker import Breaker
+from proctor_controller.domain.volumes.sync import Seen
+
+JOBS = ("replenish", "sync")
+_AT_WORK = """j.started_at IS NOT NULL AND (j.finished_at IS NULL OR j.finished_at < j.started_at) AND EXISTS (
+    SELECT 1 FROM control.duties d WHERE d.name = 'pool' AND d.epoch = j.epoch AND d.expires_at > now())"""
+"""A run whose holder has lost the duty is not at work: another one may begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The last run of a job, and why one was skipped."""
+
+    name: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    outcome: str
+    skipped_at: datetime | None
+    skipped: str
+    asked_at: datetime | None
+    at_work: bool
+
+
+async def holds_pool(db: Session, held: Held) -> bool:
+    """Whether the duty is still held; nobody takes it before this transaction ends. First in every transaction of
+    the keeper.
+    """
+    found = await db.fetchval(
+        "SELECT 1 FROM control.duties WHERE name = $1 AND epoch = $2 AND expires_at > now() FOR SHARE",
+        held.name,
+        held.epoch,
+    )
+    return found is not None
+
+
+async def load_jobs(db: Session) -> dict[str, Job]:
+    """Both jobs by name."""
+    rows = await db.fetch(f"SELECT j.*, ({_AT_WORK}) AS at_work FROM control.pool_jobs j")
+    return {
+        row["name"]: Job(
+            name=row["name"],
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+            outcome=row["outcome"],
+            skipped_at=row["skipped_at"],
+            skipped=row["skipped"],
+            asked_at=row["asked_at"],
+            at_work=row["at_work"],
+        )
+        for row in rows
+    }
+
+
+async def start_job(db: Session, name: str, epoch: int) -> bool:
+    """Begin a run; False where the former one is still at work: then that is written down."""
+    done = await db.execute(
+        f"""UPDATE control.pool_jobs j SET epoch = $2, started_at = clock_timestamp(), outcome = 'at work',
+                asked_at = NULL
+            WHERE name = $1 AND NOT ({_AT_WORK})""",
+        name,
+        epoch,
+    )
+    if done.endswith(" 1"):
+        return True
+    await skip_job(db, name)
+    return False
+
+
+async def skip_job(db: Session, name: str) -> None:
+    """Say that a run was left out."""
+    await db.execute(
+        """UPDATE control.pool_jobs SET skipped_at = clock_timestamp(), asked_at = NULL,
+               skipped = 'the run of ' || to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                   || ' is still at work'
+           WHERE name = $1""",
+        name,
+    )
+
+
+async def finish_job(db: Session, name: str, epoch: int, outcome: str) -> None:
+    """The end of a run."""
+    await db.execute(
+        "UPDATE control.pool_jobs SET finished_at = clock_timestamp(), outcome = $3 WHERE name = $1 AND epoch = $2",
+        name,
+        epoch,
+        clean(outcome, 500),
+    )
+
+
+async def ask_job(db: Session, name: str) -> bool:
+    """Ask for a run now; False where one is at work: then that is written down."""
+    done = await db.execute(
+        f"UPDATE control.pool_jobs j SET asked_at = clock_timestamp() WHERE name = $1 AND NOT ({_AT_WORK})", name
+    )
+    if done.endswith(" 1"):
+        return True
+    await skip_job(db, name)
+    return False
+
+
+async def load_asked(db: Session) -> list[str]:
+    """The jobs that somebody asked to run now."""
+    return [row["name"] for row in await db.fetch("SELECT name FROM control.pool_jobs WHERE asked_at IS NOT NULL")]
+
+
+async def load_breakers(db: Session) -> dict[str, Breaker]:
+    """All breakers by scope; those that count nothing may be absent."""
+    return {
+        row["scope"]: Breaker(
+            scope=row["scope"],
+            failures=row["failures"],
+            opened_at=row["opened_at"],
+            probe_at=row["probe_at"],
+            reason=row["reason"],
+        )
+        for row in await db.fetch("SELECT * FROM control.pool_breakers")
+    }
+
+
+async def save_breaker(db: Session, breaker: Breaker) -> None:
+    """Write one breaker."""
+    await db.execute(
+        """INSERT INTO control.pool_breakers (scope, failures, opened_at, probe_at, reason)
+           VALUES ($1, $2, $3, $4, $5)
+           ON CONFLICT (scope) DO UPDATE SET failures = $2, opened_at = $3, probe_at = $4, reason = $5""",
+        breaker.scope,
+        breaker.failures,
+        breaker.opened_at,
+        breaker.probe_at,
+        clean(breaker.reason, 500),
+    )
+
+
+async def note_strays(db: Session, strays: Sequence[Seen]) -> dict[str, datetime]:
+    """Remember the strays that were seen, forget those that were not; backend id -> when it was first seen."""
+    ids = [stray.backend_id for stray in strays]
+    await db.execute("DELETE FROM control.pool_strays WHERE NOT backend_id = ANY($1)", ids)
+    await db.execute(
+        """INSERT INTO control.pool_strays (backend_id, volume_id)
+           SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING""",
+        ids,
+        [stray.volume_id for stray in strays],
+    )
+    rows = await db.fetch("SELECT backend_id, first_seen FROM control.pool_strays")
+    return {row["backend_id"]: row["first_seen"] for row in rows}

@@ -1,0 +1,158 @@
+"""SQL of pools: targets, stocks, figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from proctor_controller.db.session import Session
+from proctor_controller.domain.volumes.refill import BUCKETS, Stock
+from proctor_controller.domain.volumes.settings import PoolType
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A type as the pool keeps it: what is wanted of it, what there is, how it was used."""
+
+    type: str
+    size_gb: int
+    target: int
+    file_target: int
+    version: int
+    listed: bool
+    ready: int
+    creating: int
+    intent: int
+    failed: int
+    leaked: int
+    claims: int
+    hits: int
+    histogram: tuple[int, ...]
+
+    @property
+    def stock(self) -> Stock:
+        """What refilling goes by; a type that is no longer listed shall have no spares."""
+        return Stock(self.type, self.target if self.listed else 0, self.ready, self.creating, self.intent)
+
+
+_POOLS = """
+SELECT p.*, c.ready, c.creating, c.intent, c.failed, c.leaked
+FROM control.pools p LEFT JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE v.state = 'ready') AS ready,
+        count(*) FILTER (WHERE v.state = 'creating' AND v.vnfp IS NULL AND v.run IS NULL) AS creating,
+        count(*) FILTER (WHERE v.state = 'intent' AND v.vnfp IS NULL AND v.run IS NULL) AS intent,
+        count(*) FILTER (WHERE v.state = 'leaked') AS leaked,
+        (SELECT count(*) FROM control.volumes f WHERE f.type = p.type AND f.state = 'failed'
+            AND (f.gone_at IS NULL OR f.gone_at > now() - interval '1 day')) AS failed
+    FROM control.volumes v WHERE v.type = p.type AND v.gone_at IS NULL
+) c ON true
+ORDER BY p.type
+"""
+
+
+async def load_pools(db: Session) -> list[Pool]:
+    """All types, by name; also those that the file no longer lists."""
+    return [
+        Pool(
+            type=row["type"],
+            size_gb=row["size_gb"],
+            target=row["target"],
+            file_target=row["file_target"],
+            version=row["version"],
+            listed=row["listed"],
+            ready=row["ready"],
+            creating=row["creating"],
+            intent=row["intent"],
+            failed=row["failed"],
+            leaked=row["leaked"],
+            claims=row["claims"],
+            hits=row["hits"],
+            histogram=tuple(row["histogram"]),
+        )
+        for row in await db.fetch(_POOLS)
+    ]
+
+
+async def load_sizes(db: Session) -> dict[str, int]:
+    """Type -> size in GB, of the types that volumes may be asked for."""
+    return {
+        row["type"]: row["size_gb"] for row in await db.fetch("SELECT type, size_gb FROM control.pools WHERE listed")
+    }
+
+
+async def apply_types(db: Session, types: Mapping[str, PoolType]) -> None:
+    """Make the pools what the file says. A target that was set by hand stands until the file's own value changes."""
+    listed = list(types.values())
+    await db.execute(
+        """INSERT INTO control.pools AS p (type, size_gb, target, file_target)
+           SELECT type, size, target, target FROM unnest($1::text[], $2::integer[], $3::integer[])
+               AS f (type, size, target)
+           ON CONFLICT (type) DO UPDATE SET listed = true, size_gb = excluded.size_gb,
+               target = CASE WHEN p.file_target = excluded.file_target THEN p.target ELSE excluded.target END,
+               file_target = excluded.file_target, version = p.version + 1, updated_at = now()
+           WHERE NOT p.listed OR p.size_gb <> excluded.size_gb OR p.file_target <> excluded.file_target""",
+        [each.name for each in listed],
+        [each.size_gb for each in listed],
+        [each.target for each in listed],
+    )
+    await db.execute(
+        """UPDATE control.pools SET listed = false, version = version + 1, updated_at = now()
+           WHERE listed AND NOT type = ANY($1)""",
+        [each.name for each in listed],
+    )
+
+
+async def put_target(db: Session, type: str, target: int) -> bool:
+    """Set a target by hand; False where there is no such type."""
+    done = await db.execute(
+        """UPDATE control.pools SET target = $2, version = version + 1, updated_at = now()
+           WHERE type = $1 AND listed""",
+        type,
+        target,
+    )
+    return done.endswith(" 1")
+
+
+async def count_volumes(db: Session) -> int:
+    """How many volumes there are in the backend, or may be."""
+    return int(await db.fetchval("SELECT count(*) FROM control.volumes WHERE gone_at IS NULL"))
+
+
+async def add_figures(db: Session, figures: Sequence[tuple[str, int, int, Sequence[int]]]) -> None:
+    """Add what claims were made: (type, claims, hits, counts by bucket)."""
+    for type, claims, hits, counts in figures:
+        await db.execute(
+            """UPDATE control.pools SET claims = claims + $2, hits = hits + $3, histogram = ARRAY(
+                   SELECT coalesce(histogram[i], 0) + coalesce(($4::bigint[])[i], 0) FROM generate_series(1, $5) AS i)
+               WHERE type = $1""",
+            type,
+            claims,
+            hits,
+            list(counts),
+            len(BUCKETS),
+        )
+
+
+async def load_standing(db: Session) -> Any:
+    """The one row of the pool's own: installation, reload, held_until, held_reason, and now."""
+    return await db.fetchrow("SELECT *, clock_timestamp() AS now FROM control.pool_settings")
+
+
+async def hold_creation(db: Session, seconds: float, reason: str) -> None:
+    """Ask for no more spares for a while: the quota is used up."""
+    await db.execute(
+        "UPDATE control.pool_settings SET held_until = now() + make_interval(secs => $1::float8), held_reason = $2",
+        seconds,
+        reason[:500],
+    )
+
+
+async def end_hold(db: Session) -> None:
+    """There is room again, or it is time to ask."""
+    await db.execute(
+        "UPDATE control.pool_settings SET held_until = NULL, held_reason = '' WHERE held_until IS NOT NULL"
+    )
+
+
+async def ask_reload(db: Session) -> None:
+    """Every controller reads its file again."""
+    await db.execute("UPDATE control.pool_settings SET reload = reload + 1")

@@ -1,0 +1,138 @@
+"""A volume, a VNF, and what has to be done about a volume in the backend next. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from proctor_common.states import VnfpState, VolumeState
+
+S = VolumeState
+
+VOLUME_TRANSITIONS: Mapping[VolumeState, frozenset[VolumeState]] = {
+    S.INTENT: frozenset({S.CREATING, S.DELETING, S.DELETED, S.FAILED}),
+    S.CREATING: frozenset({S.READY, S.IN_USE, S.DELETING, S.FAILED}),
+    S.READY: frozenset({S.CLAIMED, S.DELETING, S.FAILED}),
+    S.CLAIMED: frozenset({S.IN_USE, S.DELETING, S.FAILED}),
+    S.IN_USE: frozenset({S.DELETING, S.FAILED}),
+    S.DELETING: frozenset({S.DELETED, S.LEAKED}),
+    S.DELETED: frozenset(),
+    S.FAILED: frozenset({S.LEAKED}),
+    S.LEAKED: frozenset({S.DELETING, S.DELETED}),
+}
+"""Which state of a volume may follow which. A volume that somebody waits for goes from creating to in_use."""
+
+VNFP_TRANSITIONS: Mapping[VnfpState, frozenset[VnfpState]] = {
+    VnfpState.CREATING: frozenset({VnfpState.ACTIVE, VnfpState.ERROR, VnfpState.DELETING}),
+    VnfpState.ACTIVE: frozenset({VnfpState.ERROR, VnfpState.DELETING}),
+    VnfpState.ERROR: frozenset({VnfpState.DELETING}),
+    VnfpState.DELETING: frozenset({VnfpState.DELETED}),
+    VnfpState.DELETED: frozenset(),
+}
+"""Which state of a VNF may follow which."""
+
+MAX_TRIES = 3
+"""How many volumes are made, one after the other, for one who waits, before he is told that there is none."""
+MAX_EVICTIONS = 3
+"""How many spares may give way for one who waits and is refused for the quota."""
+LOOK_FOR = timedelta(seconds=30)
+"""For how long a volume whose creation was not answered is looked for. One that shows up later is swept."""
+STUCK_AFTER = timedelta(minutes=30)
+"""After how long in ``creating`` a volume counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume's row.
+
+    ``id`` is ours, ``backend_id`` the backend's · ``name``: what it shall be called; ``named``: what the backend was
+    last told · ``from_pool``: made as a spare · ``vnfp``, or ``run`` and ``key``: whose it is · ``tries``: which one
+    it is of those made for him · ``evictions``: spares that gave way to it · ``posted_at``: when the backend was
+    (about to be) asked for it; a row with it and without ``backend_id`` has to be looked for · ``gone_at``: since
+    when the backend is known to have none · ``now``: the database's clock when the row was read.
+    """
+
+    id: str
+    type: str
+    size_gb: int
+    name: str
+    state: VolumeState
+    created_at: datetime
+    now: datetime
+    from_pool: bool = False
+    named: str = ""
+    backend_id: str | None = None
+    path: str = ""
+    vnfp: str | None = None
+    run: str | None = None
+    key: str | None = None
+    retain: bool = False
+    tries: int = 1
+    evictions: int = 0
+    posted_at: datetime | None = None
+    gone_at: datetime | None = None
+    reason: str = ""
+    version: int = 1
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for it or has it."""
+        return self.vnfp is not None or self.run is not None
+
+
+class Work(StrEnum):
+    """What a volume needs of the backend now."""
+
+    NOTHING = "nothing"
+    CREATE = "create"
+    LOOK_FOR = "look_for"
+    """It may have been made: ask the backend by our id."""
+    FOLLOW = "follow"
+    RENAME = "rename"
+    DELETE = "delete"
+
+
+def work_of(volume: Volume) -> Work:
+    """What is to be done next. It follows from the row alone, so whoever takes over goes on from there."""
+    match volume.state:
+        case VolumeState.INTENT:
+            return Work.CREATE if volume.posted_at is None else Work.LOOK_FOR
+        case VolumeState.CREATING:
+            return Work.FOLLOW
+        case VolumeState.CLAIMED:
+            return Work.RENAME
+        case VolumeState.IN_USE:
+            return Work.RENAME if volume.name != volume.named else Work.NOTHING
+        case VolumeState.DELETING:
+            return _end_of(volume)
+        case VolumeState.FAILED:
+            return Work.NOTHING if volume.gone_at is not None else _end_of(volume)
+        case _:
+            return Work.NOTHING
+
+
+def _end_of(volume: Volume) -> Work:
+    if volume.backend_id is None and volume.posted_at is not None:
+        return Work.LOOK_FOR
+    return Work.DELETE
+
+
+def gives_up_looking(volume: Volume, now: datetime) -> bool:
+    """Whether a volume whose creation was not answered may be taken for not made."""
+    return volume.posted_at is None or now - volume.posted_at >= LOOK_FOR
+
+
+def is_stuck(volume: Volume, now: datetime) -> bool:
+    """Whether it has been in ``creating`` for too long."""
+    since = volume.posted_at or volume.created_at
+    return now - since >= STUCK_AFTER
+
+
+def state_when_available(volume: Volume) -> VolumeState:
+    """Where a volume goes that the backend has made: to who waits for it, or to the spares."""
+    return VolumeState.IN_USE if volume.wanted else VolumeState.READY
+
+
+def may_try_again(volume: Volume) -> bool:
+    """Whether another volume is made for who waits for this one, which failed."""
+    return volume.wanted and volume.tries < MAX_TRIES

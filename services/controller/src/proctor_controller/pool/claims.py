@@ -1,0 +1,145 @@
+"""Where the engine and the pool meet: volumes for a run, all or nothing, and what becomes of them at its end.
+
+Both calls may come twice, from any controller; the second one finds what the first one did.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_common.states import VolumeState
+from proctor_controller.db.pool import claims as rows
+from proctor_controller.db.pool.pools import load_sizes
+from proctor_controller.db.session import Session, session
+from proctor_controller.domain.volumes.volume import Volume
+
+Mode = Literal["prefer", "require", "bypass"]
+Wake = Callable[[], Awaitable[None]]
+HAD = frozenset({VolumeState.CLAIMED, VolumeState.IN_USE})
+AWAITED = frozenset({VolumeState.INTENT, VolumeState.CREATING})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One volume that a run wants. ``key``: its name in the run, one each (``data[0]``) · ``size_gb`` None: as large
+    as the pool's · ``mode``: prefer a spare, require one, or bypass the pool.
+    """
+
+    key: str
+    type: str
+    size_gb: int | None = None
+    mode: Mode = "prefer"
+
+
+@dataclass(frozen=True, slots=True)
+class RunVolume:
+    """A volume that a run holds. ``path``: its file, where the backend is on this machine; else empty."""
+
+    key: str
+    id: str
+    name: str
+    type: str
+    size_gb: int
+    path: str
+    from_pool: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The run holds all that it wants."""
+
+    volumes: tuple[RunVolume, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Not yet; ask again when the pool says that something changed, or after a while. Where a required spare is
+    missing nothing is held; where volumes are being made the run holds the others (settle it to let go).
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """It cannot be had: no such type, three volumes failed, or the run was settled. Settle the run."""
+
+    why: str
+
+
+class _NoSpareError(Exception):
+    def __init__(self, type: str) -> None:
+        super().__init__(type)
+        self.type = type
+
+
+class Claims:
+    """Claims of runs. ``wake`` is called after each commit that gives the pool work."""
+
+    def __init__(self, database: AsyncEngine, wake: Wake) -> None:
+        self._database = database
+        self._wake = wake
+
+    async def claim_for_run(self, run: str, wanted: Sequence[Wanted]) -> Claimed | Waiting | Never:
+        """All volumes for the run, or none. Raises ProctorError ``database_unavailable``."""
+        try:
+            async with session(self._database) as db, db.transaction():
+                await rows.lock_run(db, run)
+                found = await rows.load_of_run(db, run)
+                if not found:
+                    sizes = await load_sizes(db)
+                    missing = sorted({each.type for each in wanted} - set(sizes))
+                    if missing:
+                        return Never(f"no such type of volume: {', '.join(missing)}")
+                    for each in wanted:
+                        await _claim(db, run, each, each.size_gb or sizes[each.type])
+                    found = await rows.load_of_run(db, run)
+        except _NoSpareError as none:
+            return Waiting(f"no spare of type {none.type} is ready")
+        await self._wake()
+        return answer_for(found, wanted)
+
+    async def settle_run(self, run: str, ends: Mapping[str, Literal["delete", "retain"]]) -> None:
+        """Delete the run's volumes, but those whose key ends with ``retain``; a key that is not named: delete.
+
+        Raises ProctorError ``database_unavailable``.
+        """
+        async with session(self._database) as db, db.transaction():
+            await rows.lock_run(db, run)
+            await rows.settle_run(db, run, ends)
+        await self._wake()
+
+
+async def _claim(db: Session, run: str, wanted: Wanted, size_gb: int) -> None:
+    name = f"run-{run[-12:]}-{wanted.key}"[:255]
+    if wanted.mode != "bypass":
+        spare = await rows.claim_spare_for_run(db, run, wanted.key, name, type=wanted.type, size_gb=size_gb)
+        if spare is not None:
+            return
+        if wanted.mode == "require":
+            raise _NoSpareError(wanted.type)
+    await rows.insert_for_run(db, run, wanted.key, name, type=wanted.type, size_gb=size_gb)
+
+
+def answer_for(found: Sequence[Volume], wanted: Sequence[Wanted]) -> Claimed | Waiting | Never:
+    """What the run's rows mean for it."""
+    last = {row.key: row for row in found}
+    alive = {row.key: row for row in found if row.state in HAD | AWAITED}
+    for each in wanted:
+        if each.key not in alive:
+            lost = last.get(each.key)
+            why = lost.reason if lost is not None else "the run has claimed its volumes already, without this one"
+            return Never(f"volume {each.key}: {why or 'it is gone'}")
+    awaited = [row for row in alive.values() if row.state in AWAITED]
+    if awaited:
+        first = awaited[0]
+        return Waiting(f"volume {first.key} is being made" + (f": {first.reason}" if first.reason else ""))
+    return Claimed(
+        tuple(
+            RunVolume(each.key, row.id, row.name, row.type, row.size_gb, row.path, row.from_pool)
+            for each in wanted
+            for row in [alive[each.key]]
+        )
+    )
