@@ -14,6 +14,7 @@ MEMBERS_ONLY = frozenset({"steps", "params", "hosts", "volumes", "matrix", "secr
 """Roots that stand only as ``root.name…`` or ``root["literal"]…``."""
 ROOTS = MEMBERS_ONLY | {"host", "run", "self", "result"}
 MACROS = frozenset({"map", "filter", "all", "exists", "exists_one", "existsOne"})
+FUNCTIONS = frozenset({"join", "text"})
 _NO_NAMES = frozenset({"true", "false", "null", "in"})
 
 _TOKEN = re.compile(
@@ -72,12 +73,15 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An expression's references, how many macros it has, and the most elements its literals may bring."""
+    """An expression's references, how many macros it has, the most elements its literals may bring, and whether it
+    calls a function of ours.
+    """
 
     text: str
     references: tuple[Reference, ...]
     macros: int
     commas: int
+    has_functions: bool = False
 
 
 def tokens(text: str, start: int = 0) -> Iterator[Token]:
@@ -129,7 +133,9 @@ def read_source(text: str) -> Source:
         raise SourceFault(f"an expression has at most {MAX_SOURCE} bytes", 1)
     reader = _Reader(list(tokens(text)))
     references = tuple(reader.read())
-    return Source(text, references, reader.macros, sum(token.value == "," for token in reader.tokens))
+    commas = sum(token.value == "," for token in reader.tokens)
+    called = any(token.kind == "name" and token.value in FUNCTIONS for token in reader.tokens)
+    return Source(text, references, reader.macros, commas, called)
 
 
 class _Reader:

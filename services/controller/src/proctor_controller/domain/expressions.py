@@ -25,6 +25,7 @@ MAX_MACRO_WORK = 10_000_000
 """Elements times what the macros' bodies read."""
 MAX_FILLED = 1024 * 1024
 """Characters of a filled text."""
+MAX_TEMPLATE = 512 * 1024
 MAX_DEPTH = 60
 OPENING, ESCAPED = "${{", "$${{"
 
@@ -58,7 +59,7 @@ def evaluate(source: str, scope: Scope) -> Any:
     trimmed = _trim(parsed, scope)
     _check_cost(parsed, scope)
     try:
-        value = program.execute(trimmed)
+        value = program.execute({**trimmed, **FUNCTIONS} if parsed.has_functions else trimmed)
     except Exception as fault:
         raise _runtime_fault(parsed, scope, fault) from None
     return _to_json(source, value, 0)
@@ -98,6 +99,8 @@ def fill_text(template: str, scope: Scope) -> str:
 def _fill_text(template: str, scope: Scope) -> Any:
     if OPENING not in template:
         return template
+    if len(template) > MAX_TEMPLATE:
+        raise ExpressionFault(template[:200], 1, f"a text with expressions has at most {MAX_TEMPLATE} characters")
     pieces = split_text(template)
     if len(pieces) == 1 and pieces[0].source is not None:
         return evaluate(pieces[0].source, scope)
@@ -122,16 +125,29 @@ def kind_of(value: Any) -> str:
     return "text" if isinstance(value, str) else "a list" if isinstance(value, list) else "a map"
 
 
+def _join(values: Any, delimiter: Any) -> str:
+    if not isinstance(values, list) or not isinstance(delimiter, str):
+        raise TypeError("join takes a list and a text")
+    texts = [as_text(value) for value in values]
+    if sum(map(len, texts)) + len(delimiter) * len(texts) > MAX_FILLED:
+        raise OverflowError("too long")
+    return delimiter.join(texts)
+
+
+FUNCTIONS = {"join": _join, "text": as_text}
+"""What expressions may call beside CEL's own: ``join(list, delimiter)`` and ``text(value)``."""
+
+
 # -- reading ------------------------------------------------------------------------------------------------------
 
 
 def has_expression(template: Any) -> bool:
-    """Whether an expression, or an escaped opening of one, stands anywhere in the template."""
+    """Whether an expression stands anywhere in the template. Raises ExpressionFault for one without an end."""
     todo = [template]
     while todo:
         part = todo.pop()
         if isinstance(part, str):
-            if OPENING in part:
+            if OPENING in part and any(piece.source is not None for piece in split_text(part)):
                 return True
         elif isinstance(part, Mapping):
             todo += part.values()

@@ -41,7 +41,7 @@ def check_parameters(schema: Mapping[str, Any], parameters: Mapping[str, Any], r
         return Checked(parameters, (), tuple(faults))
     result: dict[str, Any] = json.loads(json.dumps(parameters))
     secrets: list[Path] = []
-    for path, marks in _marked(schema, schema, result, ()):
+    for path, marks in marked(schema, schema, result, ()):
         if marks.get("x-secret"):
             secrets.append(path)
         if marks.get("x-argv"):
@@ -74,7 +74,7 @@ def _check_env(env: Any, root: str) -> list[Fault]:
     return []
 
 
-def _marked(
+def marked(
     whole: Mapping[str, Any], schema: Any, value: Any, path: Path, depth: int = 0
 ) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """The schema's properties with marks of ours that ``value`` has, with where they stand in it."""
@@ -86,14 +86,14 @@ def _marked(
         return
     for form in ("allOf", "anyOf", "oneOf"):
         for part in schema.get(form) or ():
-            yield from _marked(whole, part, value, path, depth + 1)
+            yield from marked(whole, part, value, path, depth + 1)
     if isinstance(value, dict):
         for name, part in (schema.get("properties") or {}).items():
             if name in value:
-                yield from _marked(whole, part, value[name], (*path, name), depth + 1)
+                yield from marked(whole, part, value[name], (*path, name), depth + 1)
     elif isinstance(value, list) and isinstance(schema.get("items"), Mapping):
         for index, item in enumerate(value[:MAX_MARKS]):
-            yield from _marked(whole, schema["items"], item, (*path, index), depth + 1)
+            yield from marked(whole, schema["items"], item, (*path, index), depth + 1)
 
 
 def _resolve(whole: Mapping[str, Any], schema: Any) -> Any:
