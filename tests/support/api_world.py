@@ -28,6 +28,7 @@ from proctor_common.messages.views import (
     EventView,
     GroupView,
     Listing,
+    RecordView,
     RunChanged,
     RunLogIndex,
     RunView,
@@ -127,6 +128,8 @@ class World:
         self.groups = {"lab-a", "lab-b"}
         self.waiting_steps: list[StepView] = []
         self.silent: set[str] = set()
+        self.records: list[RecordView] = []
+        self.confirmed: list[int] = []
         self.events = 0
         self._served: list[Any] = []
 
@@ -141,6 +144,8 @@ class World:
     async def _answer(self, message: Message) -> bytes | None:
         op = message.subject.removeprefix(subjects.call(""))
         call = decode(Call, message.data)
+        if op.startswith("record."):
+            return self._of_records(op, call)
         self.asked.setdefault(op, []).append(call)
         if op in self.silent:
             return None
@@ -151,6 +156,23 @@ class World:
             return accept(getattr(self, "on_" + op.replace(".", "_"))(call.actor, body).encode())
         except ProctorError as error:
             return refuse(error)
+
+    def _of_records(self, op: str, call: Call) -> bytes | None:
+        """What the api's recorder asks by itself; not counted among what its callers asked."""
+        if op in self.silent:
+            return None
+        if op == "record.confirm":
+            self.confirmed += call.body["ids"]
+            self.records = [record for record in self.records if record.id not in call.body["ids"]]
+        found = self.records[: call.body.get("limit", 0)]
+        following = str(len(found)) if len(found) < len(self.records) else None
+        return accept(Listing(items=list(found), next=following).encode())
+
+    async def record(self, *records: RecordView, told: bool = True) -> None:
+        """Have something recorded; ``told``: the api learns of it at once."""
+        self.records += records
+        if told:
+            await self.bus.publish(subjects.records(), b"")
 
     def find(self, actor: Actor, ref: str) -> FakeRun:
         for run in self.runs.values():

@@ -107,6 +107,15 @@ def wake(run: str) -> str:
     return f"{ROOT}.wake.{_token(run)}"
 
 
+def records() -> str:
+    """Core notification, empty: the controllers have something to record (``record.pending``)."""
+    return f"{ROOT}.rec"
+
+
+POOL_WAKE = f"{ROOT}.pool.wake"
+"""Core notification to all controllers that the volume pool has work; without content."""
+
+
 def kick(server: str) -> str:
     """System account: ask a server to close one client's connection."""
     return f"$SYS.REQ.SERVER.{_token(server)}.KICK"

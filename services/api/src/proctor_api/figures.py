@@ -24,6 +24,10 @@ class Figures:
         self.slow_viewers = Counter(
             "proctor_api_slow_viewers", "Websockets closed because their client stopped reading", registry=registry
         )
+        self.recorded = Counter("proctor_api_results_recorded", "Finished steps that became results", registry=registry)
+        self.rejected = Counter(
+            "proctor_api_records_rejected", "Finished steps whose record could not be stored", registry=registry
+        )
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that is read when it is asked for."""

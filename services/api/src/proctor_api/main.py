@@ -9,6 +9,7 @@ from starlette.routing import WebSocketRoute
 
 from proctor_api import errors, server
 from proctor_api.auth import Authenticator
+from proctor_api.catalog.recorder import Recorder
 from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import ProcessContext
 from proctor_api.controller_client import ControllerClient
@@ -50,6 +51,7 @@ def make_app(context: ProcessContext) -> FastAPI:
     )
     app.state.context = context
     app.state.streams = ResultStreams(context.engine)
+    app.state.recorder = Recorder(context)
     app.add_middleware(Frame, figures=context.figures)
     settings = context.settings
     if settings.root_path or settings.trusted_proxies:
@@ -131,12 +133,15 @@ async def serve(settings: ApiSettings, stop: Stop, listening: socket.socket) -> 
     async with AsyncExitStack() as stack:
         stack.callback(listening.close)
         context = await make_context(settings, stack)
-        http = server.make_server(make_app(context), settings)
+        app = make_app(context)
+        http = server.make_server(app, settings)
         if settings.metrics_http is not None:
             stack.callback(server.serve_metrics(split_address(settings.metrics_http), context.registry))
+        await app.state.recorder.start()
         background = await stack.enter_async_context(Background(stop))
         background.start("watch", context.watch.run())
         background.start("heal", context.watch.heal(settings.record_check))
+        background.start("recorder", app.state.recorder.run())
         background.start("token uses", _note_uses(context, stop))
         background.start("sweep", _sweep(context, stop))
         log.info("listening", http=settings.http, tls=settings.tls)

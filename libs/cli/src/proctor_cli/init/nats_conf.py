@@ -73,7 +73,8 @@ def nats_server_conf(
 
 def _accounts(identities: NatsIdentities, callout_seconds: float) -> str:
     publish = [subjects.ALL_CALLS, subjects.DIRECT_GET_LOG]
-    subscribe = [subjects.ALL_WAKES, subjects.LIVE_SUBJECTS, f"{subjects.inbox_prefix('api')}.>"]
+    heard = [subjects.ALL_WAKES, subjects.LIVE_SUBJECTS, subjects.records()]
+    subscribe = [*heard, f"{subjects.inbox_prefix('api')}.>"]
     return f"""\
 accounts {{
   PROCTOR {{

@@ -62,6 +62,8 @@ class SubmitCase(Message):
     parameters: JsonObject = {}
     timeout_s: float | None = None
     name: str | None = None
+    record: JsonObject | None = None
+    """What the Test API is to get when it is finished: members as of a plan's ``record``."""
 
 
 class SubmitRun(Message):
@@ -254,6 +256,18 @@ class AuditList(Message):
     cursor: str | None = None
 
 
+class RecordsPending(Message):
+    """``record.pending`` -> Listing of RecordView, the oldest first: what nobody has confirmed yet."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class RecordsConfirm(Message):
+    """``record.confirm`` -> ``{}``: these are stored (or refused for good, which is stored too). Again: no effect."""
+
+    ids: list[int] = Field(max_length=1000)
+
+
 class Ping(Message):
     """``ping`` -> ``{}``: a round trip that includes a query, for readiness."""
 
@@ -293,6 +307,8 @@ OPERATIONS: dict[str, type[Message]] = {
     "schedule.get": ScheduleRef,
     "schedule.put": SchedulePut,
     "schedule.delete": ScheduleRef,
+    "record.pending": RecordsPending,
+    "record.confirm": RecordsConfirm,
     "audit.add": AuditAdd,
     "audit.list": AuditList,
 }

@@ -230,6 +230,24 @@ class ScheduleView(View):
     ticks: list[TickView] = []
 
 
+class RecordView(View):
+    """What one attempt wants to be recorded. ``body``: the plan's ``record`` with its expressions filled in; None where
+    it is too large to be sent. ``step_name``: as viewers see it, with its instance. Dates in it are UTC.
+    """
+
+    id: int
+    run: str
+    run_number: int
+    group: str | None = None
+    step: str
+    step_name: str
+    attempt: int
+    host: str | None = None
+    volume: list[JsonObject] = []
+    """The run's volumes: ``{key, name, type, size_gb, id}`` each."""
+    body: JsonObject | None = None
+
+
 class AuditView(View):
     """Who did what, when."""
 

@@ -15,6 +15,7 @@ from proctor_api.catalog.fields import dump, name_of, text_of, trust_of
 from proctor_api.catalog.ids import is_record_id, new_record_id
 from proctor_api.catalog.queries import PAGE, ResultQuery
 from proctor_api.catalog.sessions import Connection, session
+from proctor_common.errors import ProctorError
 
 NAMES = (
     "id",
@@ -32,7 +33,7 @@ NAMES = (
 )
 SELECT = f"SELECT {', '.join(NAMES)}, details::text AS details FROM catalog.results"
 _COUNT = "SELECT count(*) FROM"
-_INSERT = """
+INSERT = """
 INSERT INTO catalog.results (id, pod_name, project_name, case_name, installer, version, scenario, build_tag, criteria,
     start_date, stop_date, start_at, stop_at, trust_indicator, size, owner_group, details, run, step, attempt)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17::text::json, $18, $19, $20)
@@ -126,6 +127,22 @@ def view_of(row: Any) -> bytes:
     return orjson.dumps(shown)
 
 
+async def what_is_unknown(engine: AsyncEngine, result: NewResult) -> ProctorError:
+    """404 for the pod, project or test case that a result refers to in vain."""
+    async with session(engine) as connection:
+        row = await connection.fetchrow(
+            "SELECT EXISTS (SELECT FROM catalog.pods WHERE name = $1) AS pod,"
+            " EXISTS (SELECT FROM catalog.projects WHERE name = $2) AS project",
+            result.pod_name,
+            result.project_name,
+        )
+    if not row["pod"]:
+        return unknown("pod", result.pod_name)
+    if not row["project"]:
+        return unknown("project", result.project_name)
+    return unknown("test case of this project", f"{result.project_name}/{result.case_name}")
+
+
 class Results:
     """Raises the Test API's refusals and ``database_unavailable``."""
 
@@ -136,23 +153,9 @@ class Results:
         """Raises 404 for an unknown pod, project or case."""
         try:
             async with session(self._engine) as connection:
-                await connection.execute(_INSERT, *result.arguments)
+                await connection.execute(INSERT, *result.arguments)
         except asyncpg.ForeignKeyViolationError:
-            raise await self._what_is_unknown(result) from None
-
-    async def _what_is_unknown(self, result: NewResult) -> Exception:
-        async with session(self._engine) as connection:
-            row = await connection.fetchrow(
-                "SELECT EXISTS (SELECT FROM catalog.pods WHERE name = $1) AS pod,"
-                " EXISTS (SELECT FROM catalog.projects WHERE name = $2) AS project",
-                result.pod_name,
-                result.project_name,
-            )
-        if not row["pod"]:
-            return unknown("pod", result.pod_name)
-        if not row["project"]:
-            return unknown("project", result.project_name)
-        return unknown("test case of this project", f"{result.project_name}/{result.case_name}")
+            raise await what_is_unknown(self._engine, result) from None
 
     async def get(self, id_: str, groups: list[str] | None) -> bytes:
         """A result's JSON. Raises 404, for a malformed id too."""

@@ -40,6 +40,24 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+RecordText = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(printable)]
+
+
+class RecordRequest(Body):
+    """The result that the Test API gets when the test case is finished, exactly once."""
+
+    project: RecordText
+    case: RecordText
+    pod: RecordText | None = Field(default=None, description="Absent: the host")
+    installer: RecordText | None = None
+    version: RecordText | None = None
+    scenario: RecordText | None = None
+    build_tag: RecordText | None = None
+    criteria: RecordText | None = Field(default=None, description="Absent: PASS or FAIL by the verdict")
+    details: Any = Field(default=None, description="Stands beside run, step, attempt, host, volume and log")
+    declare: bool = Field(default=False, description="Declare the pod, project and case that are missing")
+
+
 class CaseRequest(Body):
     """A test case: one method of a plugin, once, on one agent. One of host, group, labels says where."""
 
@@ -65,6 +83,7 @@ class CaseRequest(Body):
     parameters: dict[str, Any] = Field(default={}, description="As the method's JSON Schema says")
     timeout: float | str | None = Field(default=None, description="Seconds, or a number with ms, s, m, h or d")
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    record: RecordRequest | None = None
 
 
 class RunRequest(Body):
@@ -201,6 +220,33 @@ class EventsPage(View):
 
     items: list[EventView]
     next: str | None
+
+
+class RejectionView(View):
+    """What a finished step wanted to be recorded, and why it was not. ``record``: as the plan filled it in."""
+
+    id: int
+    run: str
+    run_number: int
+    step: str
+    attempt: int
+    reason: str
+    rejected_at: datetime
+    record: dict[str, Any] | None
+
+
+class RejectionPage(View):
+    """A page of records that could not be stored, the oldest first."""
+
+    items: list[RejectionView]
+    next: str | None
+
+
+class RetryView(View):
+    """How many records became results, and how many could not."""
+
+    stored: int
+    left: int
 
 
 class Standing(View):

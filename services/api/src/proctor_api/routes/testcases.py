@@ -57,6 +57,7 @@ async def submit_case(request: Request, case: CaseRequest) -> Response:
             parameters=case.parameters,
             timeout_s=timeout,
             name=case.name,
+            record=None if case.record is None else case.record.model_dump(exclude_none=True),
         )
         view = await context.controllers.ask("case.submit", caller.actor, body)
         return json_view(view, 202, {"Location": f"/v1/runs/{run}"})

@@ -1,6 +1,7 @@
 """``case.submit``: one method on one host, checked as a whole before anything is stored. No SQL."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, HOST_NAME, is_id, new_id
@@ -13,7 +14,8 @@ from proctor_controller.db.session import Session, session
 from proctor_controller.db.submissions import DuplicateRun
 from proctor_controller.domain.parameters import Checked, check_parameters, mask
 from proctor_controller.domain.placement import Place
-from proctor_controller.domain.submission import RunSpec, StepSpec
+from proctor_controller.domain.rules import Rules
+from proctor_controller.domain.submission import NodeSpec, RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.recent import HostKey
 from proctor_controller.engine.settings import EngineSettings
@@ -110,6 +112,8 @@ def _check_body(body: SubmitCase) -> None:
         text = getattr(body, name)
         if text is not None and ("\0" in text or len(text) > MAX_NAME):
             raise invalid(f"must have at most {MAX_NAME} characters and no NUL", path=name)
+    if body.record is not None and not all(isinstance(body.record.get(name), str) for name in ("project", "case")):
+        raise invalid("needs a project and a case", path="record")
     # A comparison that is false for NaN.
     if body.timeout_s is not None and not 0 < body.timeout_s <= MAX_TIMEOUT:
         raise invalid("must be more than 0 and at most 30 days", path="timeout")
@@ -196,7 +200,19 @@ def _spec(
         parameters=mask(checked.parameters, checked.secrets),
         created_by=by,
         timeout_s=settings.run_timeout(timeout),
+        node_specs=() if body.record is None else (NodeSpec(body.method, rules=Rules(record=_literal(body.record))),),
     )
+
+
+def _literal(value: Any) -> Any:
+    """A template that stands for the value itself: a test case's record has no expressions."""
+    if isinstance(value, str):
+        return value.replace("${{", "$${{")
+    if isinstance(value, dict):
+        return {name: _literal(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_literal(member) for member in value]
+    return value
 
 
 async def existing_run(db: Session, actor: Actor, run: str) -> RunView:

@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping
 
-from proctor_controller.handlers import agents, audit, cases, events, groups, plans, runs, stored_plans
+from proctor_controller.handlers import (
+    agents,
+    audit,
+    cases,
+    events,
+    groups,
+    plans,
+    records,
+    runs,
+    stored_plans,
+)
 from proctor_controller.handlers.calls import CallHandler
 
 HANDLERS: Mapping[str, CallHandler] = {
@@ -14,4 +24,5 @@ HANDLERS: Mapping[str, CallHandler] = {
     **stored_plans.HANDLERS,
     **runs.HANDLERS,
     **events.HANDLERS,
+    **records.HANDLERS,
 }

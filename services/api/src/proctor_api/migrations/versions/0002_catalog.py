@@ -61,6 +61,19 @@ CREATE TABLE catalog.results (
     CONSTRAINT results_case FOREIGN KEY (project_name, case_name)
         REFERENCES catalog.cases (project_name, name) ON UPDATE CASCADE
 );
+CREATE TABLE catalog.rejections (
+    run uuid NOT NULL,
+    step uuid NOT NULL,
+    attempt integer NOT NULL,
+    id bigint NOT NULL,
+    owner_group text COLLATE "C",
+    item json NOT NULL,
+    reason text NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (run, step, attempt)
+);
+CREATE INDEX rejections_by_id ON catalog.rejections (id);
+
 CREATE UNIQUE INDEX results_once ON catalog.results (run, step, attempt) WHERE run IS NOT NULL;
 CREATE INDEX results_by_start ON catalog.results (start_at, id);
 CREATE INDEX results_by_case ON catalog.results (project_name, case_name, start_at, id);

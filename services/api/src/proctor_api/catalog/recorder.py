@@ -1,0 +1,198 @@
+"""The recorder: what a plan asks to ``record`` becomes a result exactly once.
+
+The controller keeps a row for each end of a step that is to be recorded, until it is confirmed. Whatever dies between
+the two: the row is asked for again, and the result's own key (run, step, attempt) makes the second insert nothing.
+What cannot be recorded (an unknown pod and no ``declare``, a text that is none) is kept too, with the reason, and
+confirmed: one record that nobody can store must not stand in the way of those behind it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import structlog
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from proctor_api.catalog.dates import read_date
+from proctor_api.catalog.faults import bad
+from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.rejections import Rejections
+from proctor_api.catalog.results import INSERT, NewResult, Origin, read_result, what_is_unknown
+from proctor_api.catalog.sessions import Connection, changing
+from proctor_api.context import ProcessContext
+from proctor_api.controller_client import SELF
+from proctor_api.settings import ApiSettings
+from proctor_common import subjects
+from proctor_common.bus import Message
+from proctor_common.errors import Code, ProctorError
+from proctor_common.messages.calls import RecordsConfirm, RecordsPending
+from proctor_common.messages.views import RecordView
+
+log = structlog.get_logger(__name__)
+
+EVERY = 30.0
+"""Seconds after which is asked without having been told."""
+AT_ONCE = 100
+REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""What the database says of a value: it would say the same again."""
+NAMES = {"project": "project_name", "case": "case_name", "pod": "pod_name"}
+TEXTS = ("installer", "version", "scenario", "build_tag", "criteria")
+
+
+class RecordPage(BaseModel):
+    """A page of what is to be recorded."""
+
+    items: list[RecordView]
+    next: str | None = None
+
+
+class Recorder:
+    """Takes records from the controllers; every replica of the api may run one."""
+
+    def __init__(self, context: ProcessContext) -> None:
+        self._engine = context.engine
+        self._bus = context.bus
+        self._controllers = context.controllers
+        self._settings = context.settings
+        self._clock = context.clock
+        self._figures = context.figures
+        self._told = asyncio.Event()
+        self.rejections = Rejections(context.engine)
+
+    async def start(self) -> None:
+        """Subscribe. Raises BusError."""
+        await self._bus.subscribe(subjects.records(), self._on_told)
+
+    def _on_told(self, message: Message) -> None:
+        self._told.set()
+
+    async def run(self) -> None:
+        """Take what there is, then wait to be told or for EVERY seconds; until cancelled."""
+        while True:
+            self._told.clear()
+            try:
+                while await self.take():
+                    pass
+            except ProctorError as fault:
+                log.warning("records_not_taken", error=fault.message)
+            except Exception:
+                # Whatever it is: the records are still there, and the other routes are not to end for it.
+                log.exception("records_not_taken")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY):
+                    await self._told.wait()
+
+    async def take(self) -> bool:
+        """Store one page and confirm it; whether there may be more. Raises ProctorError."""
+        page = await self._controllers.view(RecordPage, "record.pending", SELF, RecordsPending(limit=AT_ONCE))
+        for item in page.items:
+            await self.store(item)
+        if page.items:
+            await self._controllers.ask("record.confirm", SELF, RecordsConfirm(ids=[item.id for item in page.items]))
+        return page.next is not None and bool(page.items)
+
+    async def store(self, item: RecordView) -> bool:
+        """Store one; whether it became a result (now, or before). Raises ProctorError where the database is away."""
+        try:
+            await self._store_result(item)
+        except ProctorError as fault:
+            if fault.status >= 500:
+                raise
+            await self._reject(item, fault.message)
+            return False
+        except REFUSED as fault:
+            await self._reject(item, f"the database refuses it: {type(fault).__name__}")
+            return False
+        self._figures.recorded.inc()
+        return True
+
+    async def _store_result(self, item: RecordView) -> None:
+        now = self._clock.now()
+        body = body_of(item, self._settings)
+        origin = Origin(item.run, item.step, item.attempt)
+        result = read_result(body, now, self._settings.zone, group=item.group, origin=origin)
+        declared = (item.body or {}).get("declare") is True
+        try:
+            async with changing(self._engine) as connection:
+                if declared:
+                    await self._declare(connection, result)
+                await connection.execute(f"{INSERT} ON CONFLICT DO NOTHING", *result.arguments)
+                await self.rejections.settle(connection, item)
+        except asyncpg.ForeignKeyViolationError:
+            raise await what_is_unknown(self._engine, result) from None
+
+    async def _declare(self, connection: Connection, result: NewResult) -> None:
+        """Add the pod, project and test case that are missing."""
+        now = self._clock.now()
+        date = creation_date(now, self._settings.zone)
+        for table, name in (("pods", result.pod_name), ("projects", result.project_name)):
+            await connection.execute(
+                f"INSERT INTO catalog.{table} (id, name, body, creation_date) VALUES ($1, $2, '{{}}', $3)"
+                " ON CONFLICT DO NOTHING",
+                new_record_id(now),
+                name,
+                date,
+            )
+        await connection.execute(
+            "INSERT INTO catalog.cases (id, project_name, name, body, creation_date) VALUES ($1, $2, $3, '{}', $4)"
+            " ON CONFLICT DO NOTHING",
+            new_record_id(now),
+            result.project_name,
+            result.case_name,
+            date,
+        )
+
+    async def _reject(self, item: RecordView, reason: str) -> None:
+        if await self.rejections.add(item, reason):
+            self._figures.rejected.inc()
+            log.warning("record_rejected", run=item.run, step=item.step_name, attempt=item.attempt, reason=reason)
+
+
+def body_of(item: RecordView, settings: ApiSettings) -> dict[str, Any]:
+    """A record in the shape of a POST. Raises 400 for what cannot be one."""
+    record = item.body
+    if record is None:
+        raise ProctorError(Code.TOO_LARGE, "the record is too large")
+    body: dict[str, Any] = {NAMES[key]: _text(key, record.get(key)) for key in NAMES}
+    body |= {key: _text(key, record.get(key)) for key in TEXTS}
+    for key in ("start_date", "stop_date"):
+        moment = read_date(_text(key, record.get(key)), UTC)
+        body[key] = None if moment is None else moment.astimezone(settings.zone).strftime("%Y-%m-%d %H:%M:%S")
+    body["trust_indicator"] = record.get("trust_indicator")
+    body["details"] = details_of(item, record.get("details"), settings.public_url)
+    return body
+
+
+def details_of(item: RecordView, given: Any, public_url: str | None) -> dict[str, Any]:
+    """Where a result comes from, and what the plan says of it beside. What is no object, or has members of the same
+    names, stands whole under ``details``.
+    """
+    path = f"/v1/runs/{item.run}/logs?step={quote(item.step_name, safe='')}"
+    origin: dict[str, Any] = {
+        "run": item.run,
+        "run_number": item.run_number,
+        "step": item.step_name,
+        "attempt": item.attempt,
+        "host": item.host,
+        "volume": item.volume,
+        "log": f"{(public_url or '').rstrip('/')}{path}",
+    }
+    if given is None:
+        return origin
+    if isinstance(given, Mapping) and not origin.keys() & given.keys():
+        return {**origin, **given}
+    return {**origin, "details": given}
+
+
+def _text(key: str, value: Any) -> str | None:
+    """An expression may give a number where the Test API has a text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return to_json(value).decode()
+    raise bad(f"{key} must be a text")

@@ -1,0 +1,61 @@
+"""``/v1/results/rejected``: what was to be recorded and could not be; and another try at it."""
+
+import orjson
+from fastapi import Request, Response
+
+from proctor_api.catalog.recorder import Recorder
+from proctor_api.routes.guard import caller_of, json_view, needs, router
+from proctor_api.routes.shapes import After, Limit, RejectionPage, RetryView
+from proctor_common.errors import invalid
+from proctor_common.states import Role
+
+routes = router()
+MAX_ID = 2**63 - 1
+AT_ONCE = 100
+
+
+@routes.get(
+    "/v1/results/rejected",
+    response_model=RejectionPage,
+    tags=["results"],
+    summary="Records that could not be stored",
+    openapi_extra=needs(Role.VIEWER),
+)
+async def list_rejections(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+    """What finished steps wanted to be recorded and why it was not, the oldest first."""
+    after = _after(cursor)
+    found = await _recorder(request).rejections.list(caller_of(request).actor.groups, after, limit + 1)
+    following = str(found[limit - 1].item.id) if len(found) > limit else None
+    return json_view(orjson.dumps({"items": [each.view() for each in found[:limit]], "next": following}))
+
+
+@routes.post(
+    "/v1/results/rejected/retry",
+    response_model=RetryView,
+    tags=["results"],
+    summary="Try again to store them",
+    openapi_extra=needs(Role.RUNNER),
+)
+async def retry_rejections(request: Request) -> Response:
+    """Each becomes a result if what it refers to is there by now; the others stay, with their newest reason."""
+    recorder = _recorder(request)
+    stored, left, after = 0, 0, 0
+    while page := await recorder.rejections.list(caller_of(request).actor.groups, after, AT_ONCE):
+        outcomes = [await recorder.store(rejection.item) for rejection in page]
+        stored += outcomes.count(True)
+        left += outcomes.count(False)
+        after = page[-1].item.id
+    return json_view(orjson.dumps({"stored": stored, "left": left}))
+
+
+def _recorder(request: Request) -> Recorder:
+    recorder: Recorder = request.app.state.recorder
+    return recorder
+
+
+def _after(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 19 or int(cursor) > MAX_ID:
+        raise invalid("cursor: not a cursor", path="query.cursor", code="cursor")
+    return int(cursor)

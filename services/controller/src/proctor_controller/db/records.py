@@ -1,0 +1,41 @@
+"""SQL of what is to be recorded in the Test API: rows written with the end of a step, taken by the api's recorder."""
+
+from collections.abc import Sequence
+
+from proctor_common.messages.views import RecordView
+from proctor_controller.db.session import Session
+
+LARGEST = 512 * 1024
+"""Bytes of JSON: a larger body is not sent, only that there is one."""
+
+_PENDING = """
+SELECT c.id, c.run_id, r.number, r.group_name, c.step_id, c.attempt, s.name, s.instance, coalesce(s.host, '') AS host,
+    CASE WHEN octet_length(c.body::text) <= $2 THEN c.body END AS body
+FROM control.records c JOIN control.runs r ON r.id = c.run_id JOIN control.steps s ON s.id = c.step_id
+WHERE c.taken_at IS NULL ORDER BY c.id LIMIT $1
+"""
+
+
+async def pending_records(session: Session, limit: int) -> list[RecordView]:
+    """What nobody has taken, the oldest first."""
+    return [
+        RecordView(
+            id=row["id"],
+            run=str(row["run_id"]),
+            run_number=row["number"],
+            group=row["group_name"],
+            step=str(row["step_id"]),
+            step_name=f"{row['name']}[{row['instance']}]" if row["instance"] else row["name"],
+            attempt=row["attempt"],
+            host=row["host"] or None,
+            body=row["body"],
+        )
+        for row in await session.fetch(_PENDING, limit, LARGEST)
+    ]
+
+
+async def confirm_records(session: Session, ids: Sequence[int]) -> None:
+    """They are taken; of no effect on those that were before."""
+    await session.execute(
+        "UPDATE control.records SET taken_at = now() WHERE id = ANY($1::bigint[]) AND taken_at IS NULL", list(ids)
+    )
