@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
@@ -10,11 +11,14 @@ from proctor_common import subjects
 from proctor_common.bus import BusError, Message, Subscription
 from proctor_common.bus.streams import event_consumer, event_stream, log_stream
 from proctor_common.probe import serve_probe
-from proctor_common.service import StartError, Stop
+from proctor_common.service import ConfigurationError, StartError, Stop
 from proctor_controller.context import ProcessContext, open_context
 from proctor_controller.duties.duty import Duty, Work
+from proctor_controller.duties.outbound import Allowed, Outbound
+from proctor_controller.duties.schedules import ScheduleClock
 from proctor_controller.duties.silence import SilenceSweep
 from proctor_controller.duties.strangers import StrangerSweep
+from proctor_controller.duties.webhooks import WebhookSender
 from proctor_controller.engine.figures import observe_engine
 from proctor_controller.engine.reports import Reports
 from proctor_controller.engine.watchdog import Watchdog
@@ -22,6 +26,7 @@ from proctor_controller.handlers.callout import Callout
 from proctor_controller.handlers.calls import Calls
 from proctor_controller.handlers.forgery import Forgeries
 from proctor_controller.handlers.heartbeat import Heartbeats
+from proctor_controller.handlers.plans import submit_run
 from proctor_controller.handlers.registration import Registrations
 from proctor_controller.handlers.table import HANDLERS
 from proctor_controller.settings import ControllerSettings
@@ -100,6 +105,29 @@ async def serve(context: ProcessContext) -> list[Subscription]:
         raise StartError(f"cannot serve on the bus: {fault}") from fault
 
 
+def make_clock(context: ProcessContext) -> ScheduleClock:
+    """What starts the runs of schedules; it submits them as the api's requests are."""
+    settings = context.settings
+    return ScheduleClock(
+        context.database,
+        context.engine.seal,
+        partial(submit_run, context),
+        interval=settings.schedule_interval,
+        grace=settings.schedule_grace,
+    )
+
+
+def make_sender(context: ProcessContext) -> WebhookSender:
+    """What tells receivers of runs that have ended. Raises StartError."""
+    settings = context.settings
+    try:
+        allowed = Allowed(settings.webhook_hosts, public=settings.webhook_public)
+    except ValueError as fault:
+        raise ConfigurationError(f"webhook_hosts: {fault}") from None
+    outbound = Outbound(allowed, timeout=settings.webhook_timeout)
+    return WebhookSender(context.database, context.engine.seal, outbound, give_up=settings.webhook_give_up)
+
+
 def start_duties(context: ProcessContext) -> None:
     """The periodic jobs: each is done by one of the controllers."""
     settings = context.settings
@@ -123,6 +151,8 @@ def start_duties(context: ProcessContext) -> None:
         ("agents", silence.turn, settings.sweep_interval),
         ("watchdog", watch, settings.watchdog_interval),
         ("log-sweep", strangers.turn, settings.log_sweep_interval),
+        ("schedules", make_clock(context).turn, settings.schedule_interval),
+        ("webhooks", make_sender(context).turn, settings.webhook_interval),
     )
     for name, work, interval in jobs:
         duty = Duty(

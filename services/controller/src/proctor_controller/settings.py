@@ -67,6 +67,18 @@ class ControllerSettings(ServiceSettings):
     agent_user_lifetime: float = Field(default=12 * 3600.0, gt=0)
     """After it the server closes an agent's connection, and the agent is asked for its key again."""
 
+    schedule_interval: float = Field(default=1.0, gt=0)
+    schedule_grace: float = Field(default=60.0, gt=0)
+    """How late a tick of a schedule may still start a run; one that is later counts as missed."""
+    webhook_interval: float = Field(default=1.0, gt=0)
+    webhook_timeout: float = Field(default=10.0, gt=0, le=300)
+    webhook_give_up: float = Field(default=DAY, ge=0)
+    """How long after a run's end its webhook is still tried."""
+    webhook_hosts: list[str] = []
+    """Where webhooks may go although it is no public address: host names, ``*.suffix``, addresses, networks."""
+    webhook_public: bool = True
+    """Whether they may go to public addresses that ``webhook_hosts`` does not name."""
+
     log_max_bytes: int = Field(default=20 * GIB, gt=0)
     log_max_age: float = Field(default=30 * DAY, gt=0)
     attempt_log_limit: int = Field(default=2 * GIB, gt=0)

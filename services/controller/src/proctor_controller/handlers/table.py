@@ -24,5 +24,6 @@ HANDLERS: Mapping[str, CallHandler] = {
     **stored_plans.HANDLERS,
     **runs.HANDLERS,
     **events.HANDLERS,
+    **schedules.HANDLERS,
     **records.HANDLERS,
 }

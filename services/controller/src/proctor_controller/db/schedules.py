@@ -1,0 +1,202 @@
+"""SQL of schedules and of what became of their ticks."""
+
+# ruff: noqa: S608 - statements are put together from constants of this module
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from proctor_controller.db.session import clean, to_json
+from proctor_controller.domain.schedule import Outcome, Schedule
+
+KEPT_TICKS = 100
+"""Of each schedule; older ones are dropped."""
+
+_COLUMNS = """s.id, s.name, s.cron, s.timezone, s.plan, s.parameters, s.sealed, s.overlap, s.group_name, s.created_by,
+ s.created_at, s.next_at"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What became of one tick; ``run``: the run that was started for it."""
+
+    at: datetime
+    outcome: Outcome
+    run: str | None = None
+    reason: str = ""
+
+
+def _schedule(row: RowMapping) -> Schedule:
+    return Schedule(
+        id=str(row["id"]),
+        name=row["name"],
+        cron=row["cron"],
+        timezone=row["timezone"],
+        plan=row["plan"],
+        next_at=row["next_at"],
+        parameters=row["parameters"],
+        sealed=row["sealed"],
+        overlap=row["overlap"],
+        group=row["group_name"],
+        created_by=row["created_by"],
+        created_at=row["created_at"],
+    )
+
+
+async def load_schedule(connection: AsyncConnection, name: str, *, lock: bool = False) -> Schedule | None:
+    """The schedule of this name; ``lock``: nobody changes it before this transaction ends."""
+    query = f"SELECT {_COLUMNS} FROM control.schedules s WHERE s.name = :name {'FOR UPDATE' if lock else ''}"
+    row = (await connection.execute(text(query), {"name": name})).mappings().first()
+    return _schedule(row) if row else None
+
+
+async def list_schedules(
+    connection: AsyncConnection, *, groups: Sequence[str] | None, after: str, limit: int
+) -> list[Schedule]:
+    """Schedules by name, behind ``after``; only those of ``groups`` where that is not None."""
+    query = f"""SELECT {_COLUMNS} FROM control.schedules s
+        WHERE s.name COLLATE "C" > :after AND (:all OR s.group_name = ANY(:groups))
+        ORDER BY s.name COLLATE "C" LIMIT :limit"""
+    values = {"after": after, "all": groups is None, "groups": list(groups or []), "limit": limit}
+    return [_schedule(row) for row in (await connection.execute(text(query), values)).mappings()]
+
+
+async def save_schedule(connection: AsyncConnection, schedule: Schedule) -> None:
+    """Make it, or change the one of this name, which keeps its id and who made it."""
+    await connection.execute(
+        text("""INSERT INTO control.schedules AS s (name, id, cron, timezone, plan, parameters, sealed, overlap,
+               group_name, created_by, next_at)
+             VALUES (:name, :id, :cron, :timezone, :plan, :parameters, :sealed, :overlap, :group, :by, :next)
+             ON CONFLICT (name) DO UPDATE SET cron = :cron, timezone = :timezone, plan = :plan,
+               parameters = :parameters, sealed = :sealed, overlap = :overlap, group_name = :group, next_at = :next,
+               changed_at = now()"""),
+        {
+            "name": schedule.name,
+            "id": schedule.id,
+            "cron": schedule.cron,
+            "timezone": schedule.timezone,
+            "plan": json.dumps(schedule.plan),
+            "parameters": to_json(schedule.parameters),
+            "sealed": schedule.sealed,
+            "overlap": schedule.overlap,
+            "group": schedule.group,
+            "by": clean(schedule.created_by),
+            "next": schedule.next_at,
+        },
+    )
+
+
+async def delete_schedule(connection: AsyncConnection, name: str) -> bool:
+    """Delete it with its ticks; the runs it started stay."""
+    done = await connection.execute(text("DELETE FROM control.schedules WHERE name = :name"), {"name": name})
+    return bool(done.rowcount)
+
+
+async def read_now(connection: AsyncConnection) -> datetime:
+    """The database's clock, which schedules go by."""
+    now: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return now
+
+
+async def seconds_to_next(connection: AsyncConnection) -> float | None:
+    """How long it is until the next tick of any schedule; None where there is no schedule."""
+    query = "SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM control.schedules"
+    seconds: float | None = await connection.scalar(text(query))
+    return seconds
+
+
+async def lock_due(connection: AsyncConnection, limit: int) -> list[Schedule]:
+    """Schedules with a tick that is due, the longest due first; nobody changes them before this transaction ends."""
+    query = f"""SELECT {_COLUMNS} FROM control.schedules s WHERE s.next_at <= clock_timestamp()
+        ORDER BY s.next_at LIMIT :limit FOR UPDATE"""
+    return [_schedule(row) for row in (await connection.execute(text(query), {"limit": limit})).mappings()]
+
+
+async def find_unfinished(connection: AsyncConnection, schedule: str) -> tuple[int, str] | None:
+    """Number and state of a run of this schedule that has not finished."""
+    query = """SELECT r.number, r.state FROM control.schedule_ticks t JOIN control.runs r ON r.id = t.run_id
+        WHERE t.schedule_id = :schedule AND r.state <> 'finished' ORDER BY t.at DESC LIMIT 1"""
+    row = (await connection.execute(text(query), {"schedule": schedule})).first()
+    return (row.number, row.state) if row else None
+
+
+async def is_firing(connection: AsyncConnection, schedule: str) -> bool:
+    """Whether a run is about to be started for an earlier tick."""
+    query = "SELECT 1 FROM control.schedule_ticks WHERE schedule_id = :schedule AND outcome = 'firing' LIMIT 1"
+    return await connection.scalar(text(query), {"schedule": schedule}) is not None
+
+
+async def add_ticks(connection: AsyncConnection, schedule: str, ticks: Sequence[Tick], next_at: datetime) -> list[Tick]:
+    """Write down what becomes of the ticks and when the next one is; those that were not decided before."""
+    added = []
+    for tick in ticks:
+        done = await connection.execute(
+            text("""INSERT INTO control.schedule_ticks (schedule_id, at, outcome, run_id, reason)
+                 VALUES (:schedule, :at, :outcome, :run, :reason) ON CONFLICT DO NOTHING"""),
+            {"schedule": schedule, "at": tick.at, "outcome": tick.outcome, "run": tick.run, "reason": tick.reason},
+        )
+        if done.rowcount:
+            added.append(tick)
+    await connection.execute(
+        text("UPDATE control.schedules SET next_at = :next WHERE id = :id"), {"id": schedule, "next": next_at}
+    )
+    await connection.execute(
+        text("""DELETE FROM control.schedule_ticks WHERE schedule_id = :schedule AND outcome <> 'firing'
+             AND at < (SELECT at FROM control.schedule_ticks WHERE schedule_id = :schedule
+                       ORDER BY at DESC OFFSET :kept LIMIT 1)"""),
+        {"schedule": schedule, "kept": KEPT_TICKS},
+    )
+    return added
+
+
+async def load_firing(connection: AsyncConnection, limit: int) -> list[tuple[Schedule, Tick]]:
+    """Ticks for which a run is to be started, the oldest first."""
+    query = f"""SELECT {_COLUMNS}, t.at, t.outcome, t.run_id, t.reason
+        FROM control.schedule_ticks t JOIN control.schedules s ON s.id = t.schedule_id
+        WHERE t.outcome = 'firing' ORDER BY t.at LIMIT :limit"""
+    rows = (await connection.execute(text(query), {"limit": limit})).mappings()
+    return [(_schedule(row), _tick(row)) for row in rows]
+
+
+async def end_tick(connection: AsyncConnection, schedule: str, tick: Tick) -> bool:
+    """Write down how a tick that was firing ended; False where that stands there already."""
+    done = await connection.execute(
+        text("""UPDATE control.schedule_ticks SET outcome = :outcome, run_id = :run, reason = :reason,
+               decided_at = now() WHERE schedule_id = :schedule AND at = :at AND outcome = 'firing'"""),
+        {
+            "schedule": schedule,
+            "at": tick.at,
+            "outcome": tick.outcome,
+            "run": tick.run,
+            "reason": clean(tick.reason),
+        },
+    )
+    return bool(done.rowcount)
+
+
+async def run_is_there(connection: AsyncConnection, run: str) -> bool:
+    """Whether a run of this id was started."""
+    return await connection.scalar(text("SELECT 1 FROM control.runs WHERE id = :run"), {"run": run}) is not None
+
+
+async def newest_ticks(connection: AsyncConnection, schedules: Sequence[str], limit: int) -> dict[str, list[Tick]]:
+    """What became of the newest ticks of each of the schedules, the newest first."""
+    rows = await connection.execute(
+        text("""SELECT t.* FROM unnest(CAST(:schedules AS uuid[])) AS s (id) CROSS JOIN LATERAL (
+               SELECT * FROM control.schedule_ticks WHERE schedule_id = s.id ORDER BY at DESC LIMIT :limit) t"""),
+        {"schedules": list(schedules), "limit": limit},
+    )
+    found: dict[str, list[Tick]] = {}
+    for row in rows.mappings():
+        found.setdefault(str(row["schedule_id"]), []).append(_tick(row))
+    return found
+
+
+def _tick(row: RowMapping | Any) -> Tick:
+    run = row["run_id"]
+    return Tick(row["at"], Outcome(row["outcome"]), str(run) if run else None, row["reason"])

@@ -1,0 +1,90 @@
+"""A schedule: which ticks of its clock are due, which were missed, and the id of the run that a tick starts. Pure."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+MOST_TICKS = 500
+"""So many ticks are looked at one by one; of a longer time without a controller only the last ones are told."""
+
+
+class Outcome(StrEnum):
+    """What became of a tick."""
+
+    FIRING = "firing"
+    STARTED = "started"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A plan by the clock. ``plan``: a stored plan's name, a document as text or as a mapping · ``sealed``: the whole
+    parameters, where some of them are hidden.
+    """
+
+    id: str
+    name: str
+    cron: str
+    timezone: str
+    plan: Any
+    next_at: datetime
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    sealed: str | None = None
+    overlap: str = "skip"
+    group: str | None = None
+    created_by: str = ""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """``fire``: the tick to start a run for, if any · ``missed``: those that nobody was there for, oldest first ·
+    ``next_at``: the first that is still to come.
+    """
+
+    fire: datetime | None
+    missed: tuple[datetime, ...]
+    next_at: datetime
+
+
+def plan_ticks(
+    next_at: datetime, now: datetime, following: Callable[[datetime], datetime], grace: timedelta
+) -> Due | None:
+    """What is due at ``now``; None where nothing is. ``following``: the first tick behind a moment.
+
+    Only the newest tick is fired, and only within ``grace``: a run that starts hours late is not what was asked for.
+    """
+    if next_at > now:
+        return None
+    ticks: list[datetime] = []
+    tick = next_at
+    while tick <= now:
+        ticks.append(tick)
+        if len(ticks) == MOST_TICKS:
+            tick = max(following(tick), following(now - grace))
+            continue
+        tick = following(tick)
+        if len(ticks) > MOST_TICKS:
+            del ticks[0]
+    fire = ticks[-1] if now - ticks[-1] <= grace else None
+    return Due(fire, tuple(ticks if fire is None else ticks[:-1]), tick)
+
+
+def run_of_tick(schedule: str, tick: datetime) -> str:
+    """The id of the run that a tick starts: always the same one, so that starting it twice starts it once.
+
+    A UUID of version 8: the tick's time in milliseconds (as the other ids have it, so that it sorts with them), then
+    a hash of the schedule's id and the tick.
+    """
+    moment = int(tick.timestamp())
+    digest = hashlib.sha256(f"{schedule} {moment}".encode()).digest()
+    number = int.from_bytes((moment * 1000).to_bytes(6, "big") + digest[:10], "big")
+    number = number & ~(0xF << 76) | 8 << 76
+    number = number & ~(0x3 << 62) | 2 << 62
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

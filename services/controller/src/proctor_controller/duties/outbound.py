@@ -1,0 +1,129 @@
+"""One POST to an address that a plan's author chose, from inside the control plane: only where the settings let it.
+
+Names are looked up here and the connection goes to the very address that was checked, so that no name can lead to one
+address when it is checked and to another when it is used. No redirect is followed, no proxy used, no answer's body
+read.
+"""
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+
+
+class NotSent(Exception):
+    """Why there is no answer; ``for_good``: it would be so the next time too."""
+
+    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+        super().__init__(reason)
+        self.for_good = for_good
+
+
+class Allowed:
+    """Where calls may go. ``entries``: host names, ``*.suffix``, addresses and networks that are allowed whatever they
+    are; ``public``: addresses of the public internet as well.
+    """
+
+    def __init__(self, entries: Iterable[str], *, public: bool) -> None:
+        """Raises ValueError for an entry that is none of these."""
+        self._names: set[str] = set()
+        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._public = public
+        for entry in entries:
+            try:
+                self._networks.append(ipaddress.ip_network(entry, strict=False))
+            except ValueError:
+                name = entry.lower().rstrip(".")
+                if not name.removeprefix("*.") or not set(name.removeprefix("*.")) <= _NAME:
+                    raise ValueError(f"neither a host name nor a network: {entry}") from None
+                self._names.add(name)
+
+    def allows(self, host: str, address: str) -> bool:
+        """Whether ``host``, found at ``address``, may be called."""
+        name = host.lower().rstrip(".")
+        parents = [f"*.{name[i + 1 :]}" for i, character in enumerate(name) if character == "."]
+        if name in self._names or self._names.intersection(parents):
+            return True
+        found = ipaddress.ip_address(address.partition("%")[0])
+        plain = getattr(found, "ipv4_mapped", None) or found
+        if any(plain.version == network.version and plain in network for network in self._networks):
+            return True
+        return self._public and plain.is_global and not plain.is_multicast
+
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
+
+
+class _Checked(httpcore.AsyncNetworkBackend):
+    def __init__(self, allowed: Allowed) -> None:
+        self._allowed = allowed
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
+        except OSError as fault:
+            raise NotSent(f"no address for {host}: {fault.strerror or fault}") from None
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        usable = [address for address in addresses if self._allowed.allows(host, address)]
+        if not usable:
+            raise NotSent(
+                f"{host} is at {', '.join(addresses) or 'no address'}, where the controllers' settings let no webhook "
+                "go (webhook_hosts, webhook_public)",
+                for_good=True,
+            )
+        last: Exception = NotSent(f"no address for {host}")
+        for address in usable:
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except httpcore.ConnectError as fault:
+                last = fault
+        raise last
+
+    async def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        raise NotSent("a socket in the file system is no receiver", for_good=True)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Outbound:
+    """Makes calls; each on a connection of its own."""
+
+    def __init__(self, allowed: Allowed, *, timeout: float) -> None:
+        self._backend = _Checked(allowed)
+        self._timeout = timeout
+        self._trust: ssl.SSLContext | None = None
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """The answer's status. Raises NotSent."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise NotSent("its URL is neither http:// nor https://", for_good=True)
+        if self._trust is None:
+            self._trust = await asyncio.to_thread(ssl.create_default_context)
+        given = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        try:
+            async with asyncio.timeout(self._timeout):
+                pool = httpcore.AsyncConnectionPool(
+                    ssl_context=self._trust, max_connections=1, network_backend=self._backend
+                )
+                async with pool, pool.stream("POST", url, headers=given, content=body) as answer:
+                    return int(answer.status)
+        except TimeoutError:
+            raise NotSent(f"no answer within {self._timeout:g} s") from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError) as fault:
+            raise NotSent(str(fault) or type(fault).__name__) from None
+        except (httpcore.UnsupportedProtocol, ValueError, UnicodeError) as fault:
+            raise NotSent(f"cannot be called: {fault}", for_good=True) from None

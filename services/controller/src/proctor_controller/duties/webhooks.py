@@ -1,0 +1,98 @@
+"""The duty ``webhooks``: tells receivers of runs that have ended, again and again until they take it.
+
+At least once: a controller that dies after a receiver has answered and before that is written down leaves the row as
+it was, and the next one sends it again, under the same id.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+
+import structlog
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_common.errors import ProctorError
+from proctor_common.pg import transaction
+from proctor_controller.db.duties import Held, holds_duty
+from proctor_controller.db.run_views import RunKey, find_run
+from proctor_controller.db.sealing import Seal
+from proctor_controller.db.session import session
+from proctor_controller.db.webhooks import Delivery, load_due, mark_failed, mark_taken
+from proctor_controller.domain.webhook import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, pause, signature
+from proctor_controller.duties.outbound import NotSent, Outbound
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 32
+AGENT = "proctor-webhook/1"
+
+
+class WebhookSender:
+    """One turn a second or so. ``give_up``: how long after a run's end its receiver is still called, in seconds."""
+
+    def __init__(self, database: AsyncEngine, seal: Seal, outbound: Outbound, *, give_up: float) -> None:
+        self._database = database
+        self._seal = seal
+        self._outbound = outbound
+        self._give_up = give_up
+
+    async def turn(self, held: Held) -> None:
+        """Call everybody who is due once. Raises ProctorError ``database_unavailable``."""
+        async with transaction(self._database) as connection:
+            if not await holds_duty(connection, held):
+                return
+            due = await load_due(connection, AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            for delivery in due:
+                tasks.create_task(self._deliver(held, delivery))
+
+    async def _deliver(self, held: Held, delivery: Delivery) -> None:
+        # One receiver's fault must not keep the others from being called.
+        try:
+            await self._send(held, delivery)
+        except ProctorError as fault:
+            log.warning("webhook_not_sent", run=delivery.run, error=fault.message)
+        except Exception:
+            log.exception("webhook_not_sent", run=delivery.run)
+
+    async def _send(self, held: Held, delivery: Delivery) -> None:
+        status: int | None = None
+        reason, for_good = "", False
+        try:
+            headers, body = await self._message(delivery)
+            status = await self._outbound.post(delivery.url, headers, body)
+            if not 200 <= status < 300:
+                reason = f"answered {status}" + (": redirects are not followed" if 300 <= status < 400 else "")
+        except NotSent as fault:
+            reason, for_good = str(fault), fault.for_good
+        async with transaction(self._database) as connection:
+            if not await holds_duty(connection, held):
+                return
+            if not reason and status is not None:
+                if await mark_taken(connection, delivery, status):
+                    log.info("webhook_taken", run=delivery.run, tries=delivery.tries + 1)
+                return
+            wait = pause(delivery.tries + 1)
+            over = for_good or delivery.age_s + wait.total_seconds() > self._give_up
+            await mark_failed(connection, delivery, status=status, reason=reason, again_in=None if over else wait)
+        log.warning("webhook_given_up" if over else "webhook_refused", run=delivery.run, reason=reason)
+
+    async def _message(self, delivery: Delivery) -> tuple[dict[str, str], bytes]:
+        """Headers and body; the body is the same at every try."""
+        async with session(self._database) as db:
+            run = await find_run(db, RunKey(delivery.run, None), None)
+        if run is None:
+            raise NotSent("its run is gone", for_good=True)
+        shown = run.model_dump(mode="json", by_alias=True)
+        body = to_json({"type": "run.finished", "timestamp": shown["finished_at"], "data": shown})
+        timestamp = int(datetime.now(UTC).timestamp())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": AGENT,
+            ID_HEADER: delivery.id,
+            TIMESTAMP_HEADER: str(timestamp),
+        }
+        if delivery.signed:
+            opened = self._seal.open(delivery.sealed or "", delivery.run)
+            headers[SIGNATURE_HEADER] = signature(str(opened["webhook_secret"]), delivery.id, timestamp, body)
+        return headers, body

@@ -1,0 +1,153 @@
+"""Operations on schedules: plans by the clock. No SQL."""
+
+import asyncio
+from collections.abc import Mapping
+
+from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.ids import GROUP_NAME, PLAN_NAME, new_id
+from proctor_common.messages.calls import Actor, PlanValidate, ScheduleList, SchedulePut, ScheduleRef
+from proctor_common.messages.views import ScheduleView, TickView
+from proctor_common.pg import transaction
+from proctor_controller.context import ProcessContext
+from proctor_controller.db import schedules as rows
+from proctor_controller.db.plans import find_plan
+from proctor_controller.db.schedules import Tick
+from proctor_controller.db.session import session
+from proctor_controller.domain.schedule import Outcome, Schedule
+from proctor_controller.duties.cron import BadCron, Cron
+from proctor_controller.duties.schedules import sealed_for
+from proctor_controller.handlers.agents import note
+from proctor_controller.handlers.calls import CallHandler
+from proctor_controller.handlers.pages import page
+from proctor_controller.handlers.plans import STORED_PLAN, read_document, validate_plan
+
+SHOWN_TICKS = 20
+
+
+def view_of(schedule: Schedule, ticks: list[Tick]) -> ScheduleView:
+    """A schedule as others may see it; ``ticks``: the newest first."""
+    started = next((tick for tick in ticks if tick.outcome is Outcome.STARTED), None)
+    return ScheduleView(
+        name=schedule.name,
+        cron=schedule.cron,
+        timezone=schedule.timezone,
+        plan=schedule.plan,
+        parameters=dict(schedule.parameters),
+        overlap=schedule.overlap,
+        group=schedule.group,
+        created_by=schedule.created_by,
+        created_at=schedule.created_at,
+        next_at=schedule.next_at,
+        last_run=started.run if started else None,
+        last_at=started.at if started else None,
+        ticks=[TickView(at=tick.at, outcome=tick.outcome.value, run=tick.run, reason=tick.reason) for tick in ticks],
+    )
+
+
+async def list_schedules(context: ProcessContext, actor: Actor, body: ScheduleList) -> bytes:
+    """``schedule.list``: by name; the cursor is the last one's."""
+    after = body.cursor or ""
+    if after and not PLAN_NAME.match(after):
+        raise invalid("cursor: not one of this list", path="cursor")
+    async with transaction(context.database) as connection:
+        found = await rows.list_schedules(connection, groups=actor.groups, after=after, limit=body.limit + 1)
+        ticks = await rows.newest_ticks(connection, [schedule.id for schedule in found], 5)
+    return page([view_of(each, ticks.get(each.id, [])) for each in found], body.limit, lambda view: view.name)
+
+
+async def get_schedule(context: ProcessContext, actor: Actor, body: ScheduleRef) -> ScheduleView:
+    """``schedule.get``"""
+    async with transaction(context.database) as connection:
+        schedule = await rows.load_schedule(connection, body.name) if PLAN_NAME.match(body.name) else None
+        if schedule is None or not actor.sees(schedule.group):
+            raise not_found("schedule", body.name[:100])
+        ticks = await rows.newest_ticks(connection, [schedule.id], SHOWN_TICKS)
+    return view_of(schedule, ticks.get(schedule.id, []))
+
+
+async def put_schedule(context: ProcessContext, actor: Actor, body: SchedulePut) -> ScheduleView:
+    """``schedule.put``: make it, or change the one of this name; a tick that is due already is not made up for."""
+    if not PLAN_NAME.match(body.name):
+        raise invalid(
+            "name: 1 to 63 of A-Z, a-z, 0-9, dot, underscore and hyphen, a letter or digit first", path="name"
+        )
+    try:
+        cron = Cron(body.cron, body.timezone)
+    except BadCron as fault:
+        raise invalid(f"{fault.path}: {fault}", path=fault.path) from None
+    group = _group(actor, body.group)
+    hidden = await _check_plan(context, actor, body, group)
+    async with transaction(context.database) as connection:
+        former = await rows.load_schedule(connection, body.name, lock=True)
+        if former is not None and not actor.sees(former.group):
+            raise ProctorError(Code.CONFLICT, f"the name {body.name} is taken", name=body.name)
+        id_ = new_id() if former is None else former.id
+        shown = {name: "***" if name in hidden else value for name, value in body.parameters.items()}
+        schedule = Schedule(
+            id=id_,
+            name=body.name,
+            cron=body.cron,
+            timezone=body.timezone,
+            plan=body.plan,
+            next_at=cron.next_after(await rows.read_now(connection)),
+            parameters=shown,
+            sealed=context.engine.seal.seal(body.parameters, sealed_for(id_)) if shown != body.parameters else None,
+            overlap=body.overlap,
+            group=group,
+            created_by=actor.name,
+        )
+        await rows.save_schedule(connection, schedule)
+        detail = {"cron": body.cron, "timezone": body.timezone, "group": group}
+        await note(connection, actor, "schedule.put", body.name, detail)
+    return await get_schedule(context, actor, ScheduleRef(name=body.name))
+
+
+def _group(actor: Actor, group: str | None) -> str | None:
+    """The group that the schedule and its runs belong to."""
+    if group is not None:
+        if not GROUP_NAME.match(group) or not actor.sees(group):
+            raise not_found("group", group[:100])
+        return group
+    if actor.groups is None:
+        return None
+    if len(actor.groups) != 1:
+        raise invalid("name one of your groups", path="group")
+    return actor.groups[0]
+
+
+async def _check_plan(context: ProcessContext, actor: Actor, body: SchedulePut, group: str | None) -> set[str]:
+    """Names of the plan's hidden parameters. Raises 404 and 422, as a submission would: better now than at night."""
+    checked = await validate_plan(context, actor, PlanValidate(plan=body.plan, parameters=body.parameters, group=group))
+    if checked.errors:
+        raise faults(checked.errors)
+    plan = body.plan
+    if isinstance(plan, str) and STORED_PLAN.match(plan):
+        name, _, version = plan.partition("@")
+        async with session(context.database) as db:
+            stored = await find_plan(db, name, int(version) if version else None)
+        if stored is None or not actor.sees(stored.group):
+            raise not_found("plan", plan)
+        plan = stored.document
+    document, _ = await asyncio.to_thread(read_document, plan)
+    declared = document.value.get("parameters") if isinstance(document.value, Mapping) else None
+    if not isinstance(declared, Mapping):
+        return set()
+    return {name for name, spec in declared.items() if isinstance(spec, Mapping) and spec.get("hidden") is True}
+
+
+async def delete_schedule(context: ProcessContext, actor: Actor, body: ScheduleRef) -> ScheduleView:
+    """``schedule.delete``: the schedule as it was; what it has started goes on."""
+    view = await get_schedule(context, actor, body)
+    async with transaction(context.database) as connection:
+        if not await rows.delete_schedule(connection, view.name):
+            raise not_found("schedule", body.name)
+        await note(connection, actor, "schedule.delete", view.name)
+    return view
+
+
+HANDLERS: dict[str, CallHandler] = {
+    "schedule.list": list_schedules,
+    "schedule.get": get_schedule,
+    "schedule.put": put_schedule,
+    "schedule.delete": delete_schedule,
+}
