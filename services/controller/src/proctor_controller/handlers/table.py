@@ -11,6 +11,7 @@ from proctor_controller.handlers import (
     plans,
     records,
     runs,
+    schedules,
     stored_plans,
 )
 from proctor_controller.handlers.calls import CallHandler
@@ -24,6 +25,6 @@ HANDLERS: Mapping[str, CallHandler] = {
     **stored_plans.HANDLERS,
     **runs.HANDLERS,
     **events.HANDLERS,
-    **schedules.HANDLERS,
     **records.HANDLERS,
+    **schedules.HANDLERS,
 }
