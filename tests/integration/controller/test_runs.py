@@ -119,7 +119,7 @@ async def test_hidden_parameters_are_sealed_masked_and_listed(
     async with session(engine.database) as db:
         again = await load_order(db, order.step, engine.seal)
     assert again is not None
-    assert (again.parameters, again.secrets) == (order.parameters, order.secrets)
+    assert (again.order.parameters, again.order.secrets) == (order.parameters, order.secrets)
 
 
 async def test_numbers_and_lists(engine: Engine, agent: FakeAgent) -> None:

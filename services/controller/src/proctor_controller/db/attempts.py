@@ -1,21 +1,36 @@
 """SQL of attempts: what an agent was given, what it reports late, what its heartbeat says of them."""
 
-from collections.abc import Sequence
+# ruff: noqa: S608 - statements are put together from constants of this package
+
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from proctor_common.messages.orders import StartOrder
+from proctor_controller.db.rows import STEP_COLUMNS, to_step
 from proctor_controller.db.sealing import Seal
-from proctor_controller.db.session import Session
+from proctor_controller.db.session import Session, to_json
 from proctor_controller.domain.parameters import Path, secret_texts
+from proctor_controller.domain.rules import Rules, rules_of
+from proctor_controller.domain.step import Step
 
 
-async def load_order(session: Session, step: str, seal: Seal) -> StartOrder | None:
-    """The start order of a step, but for what belongs to one attempt (attempt, token, not_after)."""
+class LoadedOrder(NamedTuple):
+    """A step's order, but for what belongs to one attempt (attempt, token, not_after). ``rules``: with templates that
+    have still to be filled in, else None.
+    """
+
+    order: StartOrder
+    step: Step
+    rules: Rules | None
+
+
+async def load_order(session: Session, step: str, seal: Seal) -> LoadedOrder | None:
+    """The start order of a step; None where there is no such step."""
     row = await session.fetchrow(
-        """SELECT s.id, s.run_id, r.number, s.name, s.plugin, s.method, s.parameters, s.sealed, s.env, s.target,
-                  s.timeout_s, s.grace_s
-           FROM control.steps s JOIN control.runs r ON r.id = s.run_id WHERE s.id = $1""",
+        f"""SELECT {STEP_COLUMNS}, r.number, s.plugin, s.method, s.parameters, s.sealed, s.env, s.target, n.rules
+           FROM control.steps s JOIN control.runs r ON r.id = s.run_id
+           JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node WHERE s.id = $1""",
         step,
     )
     if row is None:
@@ -26,8 +41,8 @@ async def load_order(session: Session, step: str, seal: Seal) -> StartOrder | No
         parameters = opened["parameters"]
         paths: tuple[Path, ...] = tuple(tuple(path) for path in opened["secrets"])
         secrets = secret_texts(parameters, paths)
-    return StartOrder(
-        run=str(row["run_id"]),
+    order = StartOrder(
+        run=str(row["run"]),
         run_number=row["number"],
         step=step,
         step_name=row["name"],
@@ -43,6 +58,13 @@ async def load_order(session: Session, step: str, seal: Seal) -> StartOrder | No
         timeout_s=row["timeout_s"],
         grace_s=row["grace_s"],
     )
+    rules = rules_of(row["rules"])
+    return LoadedOrder(order, to_step(row), rules if rules is not None and rules.is_filling else None)
+
+
+async def keep_shown(session: Session, step: str, parameters: Mapping[str, Any]) -> None:
+    """Show the parameters as they were filled in, hidden values masked. Nothing is decided by them."""
+    await session.execute("UPDATE control.steps SET parameters = $2::json WHERE id = $1", step, to_json(parameters))
 
 
 class Given(NamedTuple):

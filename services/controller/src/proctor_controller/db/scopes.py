@@ -16,7 +16,9 @@ _SHARED = """SELECT r.id, r.name, r.parent, r.parameters, r.sealed,
  (SELECT json_agg(json_build_array(s.node, s.instance, s.result, s.outputs, s.host, t.output, t.error, t.exit_code)
    ORDER BY s.idx)
   FROM control.steps s LEFT JOIN control.attempts t ON $3 AND t.step_id = s.id AND t.attempt = s.attempt
-  WHERE s.run_id = r.id AND s.node = ANY($2::text[])) AS steps
+  WHERE s.run_id = r.id AND s.node = ANY($2::text[])) AS steps,
+ (SELECT json_agg(json_build_array(v.key, v.id, v.name, v.type, v.size_gb, v.path) ORDER BY v.key, v.created_at)
+  FROM control.volumes v WHERE v.run = r.id AND v.state IN ('claimed', 'in_use')) AS volumes
 FROM control.runs r WHERE r.id = $1"""
 _UNDONE = """SELECT s.result, s.outputs, s.host, t.output, t.error, t.exit_code
 FROM control.steps s LEFT JOIN control.attempts t ON t.step_id = s.id AND t.attempt = s.attempt
@@ -41,14 +43,24 @@ async def load_scope(session: Session, run: str, refs: Sequence[str], *, results
     for role, host, labels, targets, default in row["hosts"] or ():
         address = (targets or {}).get(default or "", {}).get("host")
         hosts.setdefault(role, []).append({"host": host, "labels": labels or {}, "address": address or host})
+    volumes: dict[str, list[dict[str, Any]]] = {}
+    for key, number, name, kind, size, path in sorted(row["volumes"] or (), key=lambda each: _place(each[0])):
+        found = {"id": number, "name": name, "type": kind, "size_gb": size, "path": path}
+        volumes.setdefault(_place(key)[0], []).append(found)
     names = {
         "params": row["parameters"],
         "steps": steps_scope(_instance(each) for each in row["steps"] or ()),
         "hosts": hosts,
-        "volumes": {},
+        "volumes": volumes,
         "run": run_scope(run, row["name"], str(row["parent"]) if row["parent"] else None),
     }
     return SharedScope(names, row["sealed"])
+
+
+def _place(key: str) -> tuple[str, int]:
+    """The name and number in a volume's key: ``data[1]``."""
+    name, _, number = key.partition("[")
+    return name, int(number[:-1]) if number[:-1].isdecimal() else 0
 
 
 def _instance(columns: Sequence[Any]) -> Instance:

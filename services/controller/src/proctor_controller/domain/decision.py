@@ -178,6 +178,16 @@ class StopChild:
 
 
 @dataclass(frozen=True, slots=True)
+class TellParent:
+    """The run has ended: the step that it stood for is to hear of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellChildren:
+    """The run rests, or goes on: the runs of its nested plans are to do so too."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordsWaiting:
     """There is something for the Test API to fetch."""
 
@@ -197,6 +207,8 @@ Effect = (
     | ServeQueue
     | StartChild
     | StopChild
+    | TellParent
+    | TellChildren
     | RecordsWaiting
     | FollowUp
 )

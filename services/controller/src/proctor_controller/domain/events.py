@@ -36,6 +36,22 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """Somebody asks the run to rest: nothing new starts, what lives goes on to its end."""
+
+    run: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    """Somebody asks a run that rests, or is about to, to go on."""
+
+    run: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunDue:
     """The watchdog looks at a run: timeouts, and work that a crash left half done."""
 
@@ -234,4 +250,4 @@ OfStep = (
     | AgentReturned
     | StepDue
 )
-Event = RunCreated | CancelAsked | RunDue | NodeDecided | OfStep
+Event = RunCreated | CancelAsked | PauseAsked | ResumeAsked | RunDue | NodeDecided | OfStep

@@ -63,6 +63,11 @@ class Rules:
         """Whether telling a step that its edges are decided, or ending it, has expressions to be evaluated."""
         return bool(self.condition or self.record)
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether an order has templates to be filled in."""
+        return self.parameters is not None or self.env is not None
+
     def to_json(self) -> dict[str, Any]:
         """As it is stored: members with nothing in them are left out."""
         plain: dict[str, Any] = {

@@ -28,14 +28,21 @@ from proctor_controller.domain.decision import (
     FollowUp,
     PlaceStep,
     QueryAttempt,
+    RecordsWaiting,
     ServeQueue,
     Slice,
     Stale,
     StartAttempt,
+    StartChild,
+    StopChild,
+    TellChildren,
+    TellParent,
 )
 from proctor_controller.domain.placement import choose, explain
+from proctor_controller.engine.children import Children
 from proctor_controller.engine.orders import Orders
 from proctor_controller.engine.recent import Recent
+from proctor_controller.engine.scopes import Scopes
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.tasks import Tasks
 
@@ -80,6 +87,8 @@ class Engine:
         self._placing = asyncio.Semaphore(PLACED_AT_ONCE)
         self._perform = perform
         self._orders = Orders(self)
+        self.scopes = Scopes(seal, self.settings.secrets_dir)
+        self.children = Children(self)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._performers: dict[type, Callable[[str, Effect], None]] = {
             StartAttempt: self._orders.start,
@@ -88,6 +97,11 @@ class Engine:
             PlaceStep: self._place_later,
             ServeQueue: self._serve_later,
             FollowUp: self._follow_later,
+            StartChild: self.children.start,
+            StopChild: self.children.stop,
+            TellParent: self.children.tell_parent,
+            TellChildren: self.children.tell_children,
+            RecordsWaiting: self._wake_recorder,
         }
 
     async def close(self) -> None:
@@ -164,6 +178,16 @@ class Engine:
                 self._performers[type(effect)](decision.run.id, effect)
         if decision.events:
             self.tasks.start("wake", self._wake(decision, saved))
+
+    def _wake_recorder(self, run: str, effect: Effect) -> None:
+        self.tasks.start("wake recorder", self._publish_records())
+
+    async def _publish_records(self) -> None:
+        # The recorder asks now and then by itself.
+        try:
+            await self.bus.publish(subjects.records(), b"")
+        except BusError as fault:
+            log.debug("wake_not_sent", error=str(fault))
 
     async def _wake(self, decision: Decision, saved: Saved) -> None:
         run = decision.run

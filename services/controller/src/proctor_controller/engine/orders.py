@@ -19,11 +19,13 @@ from proctor_common.messages.orders import (
     StartOrder,
     StartReply,
 )
-from proctor_controller.db.attempts import load_order
-from proctor_controller.db.session import session
+from proctor_controller.db.attempts import keep_shown, load_order
+from proctor_controller.db.session import Session, session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import CancelAttempt, Effect, QueryAttempt, Stale, StartAttempt
-from proctor_controller.domain.step import AttemptEnd
+from proctor_controller.domain.rendering import RenderFault, render
+from proctor_controller.domain.rules import Rules
+from proctor_controller.domain.step import AttemptEnd, Step
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
@@ -120,13 +122,25 @@ class Orders:
         return await bus.request(subject, payload, timeout=timeout)
 
     async def _order(self, run: str, effect: StartAttempt) -> StartOrder | None:
+        """The order; None where there is none to be sent (any more)."""
         prepared = self._prepared.pop(effect.step, None)
         if prepared is None:
             async with session(self._engine.database) as db:
                 loaded = await load_order(db, effect.step, self._engine.seal)
-            if loaded is None or loaded.run != run:
+                if loaded is None or loaded.order.run != run:
+                    return None
+                prepared = loaded.order
+                fault = ""
+                if loaded.rules is not None:
+                    try:
+                        prepared = await self._fill(db, loaded.order, loaded.step, loaded.rules)
+                    except RenderFault as wrong:
+                        fault = str(wrong)
+            if fault:
+                await self._engine.feed(
+                    events.RenderFailed(run, effect.step, effect.attempt, effect.token, fault, effect.sends)
+                )
                 return None
-            prepared = loaded
         return prepared.model_copy(
             update={
                 "attempt": effect.attempt,
@@ -135,6 +149,15 @@ class Orders:
                 "log_limit": self._engine.settings.attempt_log_limit,
             }
         )
+
+    async def _fill(self, db: Session, order: StartOrder, step: Step, rules: Rules) -> StartOrder:
+        """The order with its templates filled in. Raises RenderFault."""
+        scope, hidden = await self._engine.scopes.of_step(db, step, rules)
+        done = render(rules, order.parameters, order.env, scope, hidden)
+        if rules.parameters is not None:
+            await keep_shown(db, step.id, done.shown)
+        secrets = list(dict.fromkeys([*order.secrets, *done.secrets]))
+        return order.model_copy(update={"parameters": dict(done.parameters), "env": dict(done.env), "secrets": secrets})
 
     async def _answered(self, run: str, effect: StartAttempt, answer: StartReply, sends: int) -> None:
         if answer.answer is StartAnswer.ACCEPTED:

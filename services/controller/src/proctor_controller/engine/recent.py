@@ -34,6 +34,11 @@ def _put(cache: "OrderedDict[str, T]", key: str, value: T) -> None:
         cache.popitem(last=False)
 
 
+def _needs_scope(part: Slice) -> bool:
+    """Whether the end of the slice's step is judged by expressions, and what they read was not loaded."""
+    return part.scope is None and any(node.rules is not None and node.rules.is_judging for node in part.nodes)
+
+
 class Recent:
     """Remembers the slices of live steps, each until it is used."""
 
@@ -50,7 +55,7 @@ class Recent:
         step = part.steps[0]
         if step.state is StepState.FINISHED:
             _put(self._ended, step.id, None)
-        elif part.run.undecided == 1:
+        elif part.run.undecided == 1 and not _needs_scope(part):
             _put(self._slices, step.id, part)
 
     def has_ended(self, step: str) -> bool:

@@ -1,0 +1,94 @@
+"""An order put together: templates filled in, checked as the method's schema says, hidden values masked. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proctor_controller.domain.expressions import ExpressionFault, as_text, fill
+from proctor_controller.domain.filling import fill_parameters
+from proctor_controller.domain.parameters import MASK, mask, secret_texts
+from proctor_controller.domain.rules import Rules
+from proctor_controller.domain.scope import Scope
+from proctor_controller.domain.verdict import describe
+
+SHOWN_FAULTS = 5
+MAX_ENV_TEXT = 128 * 1024
+
+
+class RenderFault(Exception):
+    """The order cannot be put together. Its text quotes no hidden value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What an order carries. ``shown``: the parameters with hidden values masked; ``secrets``: every hidden text."""
+
+    parameters: Mapping[str, Any]
+    env: Mapping[str, str]
+    shown: Mapping[str, Any]
+    secrets: tuple[str, ...] = ()
+
+
+def render(
+    rules: Rules, parameters: Mapping[str, Any], env: Mapping[str, str], scope: Scope, hidden: Mapping[str, Any]
+) -> Rendered:
+    """The parameters and environment of one step. ``parameters``, ``env``: the literal ones, for what has no template;
+    ``scope``: with the hidden values in it, which ``hidden`` holds again so that they can be masked.
+
+    Raises RenderFault: an expression failed, or what came out is not what the method takes.
+    """
+    texts = dict.fromkeys(texts_in(hidden))
+    try:
+        if rules.parameters is not None:
+            checked = fill_parameters(rules.parameters, rules.schema or {"type": "object"}, scope)
+            if checked.faults:
+                wrong = [f"{fault['path']} {fault['message']}" for fault in checked.faults[:SHOWN_FAULTS]]
+                raise RenderFault(_masked("the method does not take what was filled in: " + "; ".join(wrong), texts))
+            parameters = checked.parameters
+            texts.update(dict.fromkeys(secret_texts(parameters, checked.secrets)))
+            shown = _mask_all(mask(parameters, checked.secrets), texts)
+        else:
+            shown = parameters
+        if rules.env is not None:
+            env = {name: _env_text(name, fill(part, scope)) for name, part in rules.env.items()}
+    except ExpressionFault as fault:
+        raise RenderFault(_masked(describe("with or env", fault), texts)) from None
+    return Rendered(parameters, env, shown, tuple(texts))
+
+
+def _env_text(name: str, value: Any) -> str:
+    text = as_text(value)
+    if "\0" in text or len(text) > MAX_ENV_TEXT:
+        raise RenderFault(f"env.{name} holds a NUL character or has more than {MAX_ENV_TEXT} characters")
+    return text
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text within a hidden value."""
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            if part:
+                yield part
+        elif isinstance(part, Mapping):
+            todo += part.values()
+        elif isinstance(part, list | tuple):
+            todo += part
+
+
+def _mask_all(value: Any, texts: Mapping[str, None]) -> Any:
+    """The value without any of the texts in it."""
+    if isinstance(value, str):
+        return _masked(value, texts)
+    if isinstance(value, Mapping):
+        return {name: _mask_all(part, texts) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_mask_all(part, texts) for part in value]
+    return value
+
+
+def _masked(text: str, texts: Mapping[str, None]) -> str:
+    for each in sorted(texts, key=len, reverse=True):
+        text = text.replace(each, MASK)
+    return text
