@@ -115,7 +115,7 @@ class PlanList(Message):
 
 
 class RunRef(Message):
-    """``run.get|cancel|pause|resume`` -> RunView, ``run.log_index`` -> RunLogIndex. ``run`` is an id or a run's
+    """``run.get|cancel|pause|resume`` -> RunView, ``run.log_index`` -> RunLogIndex, ``run.document`` -> DocumentView. ``run`` is an id or a run's
     number as text. A verb that changes nothing gives the run as it stands, an impossible one is a conflict.
     """
 
@@ -130,6 +130,13 @@ class RunAgain(Message):
     run: str
     new_run: str
     failed_only: bool = False
+
+
+class StepRef(Message):
+    """``run.approve|reject`` -> RunView: a person's word on a gate. ``step``: its name (with its instance) or id."""
+
+    run: str
+    step: str
 
 
 class RunList(Message):
@@ -286,6 +293,9 @@ OPERATIONS: dict[str, type[Message]] = {
     "run.pause": RunRef,
     "run.resume": RunRef,
     "run.rerun": RunAgain,
+    "run.approve": StepRef,
+    "run.reject": StepRef,
+    "run.document": RunRef,
     "run.log_index": RunRef,
     "run.list": RunList,
     "run.steps": StepList,

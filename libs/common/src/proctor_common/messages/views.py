@@ -53,6 +53,15 @@ class RunView(View):
     """Until when it keeps hosts after its end."""
 
 
+class DocumentView(View):
+    """The exact text a run was made from; null for a test case. ``version``: of the stored plan, if it was one."""
+
+    run: str
+    plan: str | None = None
+    version: int | None = None
+    document: str | None = None
+
+
 class StepView(View):
     """One step instance: its last attempt (or one attempt, with ``?attempts=all``)."""
 
