@@ -64,6 +64,10 @@ fmt: ready
 soak *ARGS: ready
     pytest --soak --timeout 3600 "$@"
 
+# The volume pool on a real OpenStack: the one that OS_* or clouds.yaml (with OS_CLOUD) names; docs/openstack.md
+openstack *ARGS: ready
+    pytest --openstack -m openstack --timeout 600 -rs "$@"
+
 # The figures of docs/benchmarks.md, each beside its floor
 bench *ARGS: ready
     python -m bench "$@"

@@ -24,6 +24,7 @@ settings.register_profile("soak", max_examples=3000, deadline=None, suppress_hea
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run long suites in full instead of a fixed sample")
+    parser.addoption("--openstack", action="store_true", help="use the OpenStack that OS_* or clouds.yaml name")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +39,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("soak"):
                 item.add_marker(pytest.mark.skip(reason="runs for long: just soak"))
+    if not config.getoption("--openstack"):
+        for item in items:
+            if item.get_closest_marker("openstack"):
+                item.add_marker(pytest.mark.skip(reason="makes volumes in a real cloud: just openstack"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
