@@ -196,8 +196,8 @@ async def test_numbers_in_a_query_must_be_numbers(declared: Api) -> None:
         for wrong in ("x", "", "1.5", "1e3", "٣"):
             answer = await declared.call("GET", RESULTS, params={key: wrong})
             assert (answer.status_code, key in answer.json()["message"]) == (400, True)
-    for wrong in ({"page": "0"}, {"page": "-1"}, {"last": "-1"}, {"from": "soon"}, {"to": "2016-13-01"}):
-        assert (await declared.call("GET", RESULTS, params=wrong)).status_code == 400
+    for key, wrong in (("page", "0"), ("page", "-1"), ("last", "-1"), ("from", "soon"), ("to", "2016-13-01")):
+        assert (await declared.call("GET", RESULTS, params={key: wrong})).status_code == 400
 
 
 async def test_pages_of_twenty(declared: Api) -> None:

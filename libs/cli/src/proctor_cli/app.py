@@ -19,6 +19,7 @@ CLIENT = (
     "proctor_cli.commands.runs",
     "proctor_cli.commands.agents",
     "proctor_cli.commands.tokens",
+    "proctor_cli.commands.results",
 )
 LOCAL_WORDS = frozenset({"up", "init", "demo"})
 SUBMITTING = frozenset({"case", "run"})

@@ -33,11 +33,33 @@ NAMES = (
 )
 SELECT = f"SELECT {', '.join(NAMES)}, details::text AS details FROM catalog.results"
 _COUNT = "SELECT count(*) FROM"
-INSERT = """
-INSERT INTO catalog.results (id, pod_name, project_name, case_name, installer, version, scenario, build_tag, criteria,
-    start_date, stop_date, start_at, stop_at, trust_indicator, size, owner_group, details, run, step, attempt)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17::text::json, $18, $19, $20)
-"""
+COLUMN_TYPES = (
+    ("id", "text"),
+    ("pod_name", "text"),
+    ("project_name", "text"),
+    ("case_name", "text"),
+    ("installer", "text"),
+    ("version", "text"),
+    ("scenario", "text"),
+    ("build_tag", "text"),
+    ("criteria", "text"),
+    ("start_date", "text"),
+    ("stop_date", "text"),
+    ("start_at", "timestamptz"),
+    ("stop_at", "timestamptz"),
+    ("trust_indicator", "double precision"),
+    ("size", "integer"),
+    ("owner_group", "text"),
+    ("details", "text"),
+    ("run", "uuid"),
+    ("step", "uuid"),
+    ("attempt", "integer"),
+)
+"""What an INSERT gives, in the order of ``NewResult.arguments``."""
+_VALUES = ", ".join(
+    f"${place}::text::json" if name == "details" else f"${place}" for place, (name, _) in enumerate(COLUMN_TYPES, 1)
+)
+INSERT = f"INSERT INTO catalog.results ({', '.join(name for name, _ in COLUMN_TYPES)}) VALUES ({_VALUES})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +118,20 @@ TEXTS = ("installer", "version", "scenario", "build_tag", "criteria", "start_dat
 
 
 def read_result(
-    body: Mapping[str, Any], now: datetime, zone: tzinfo, *, group: str | None = None, origin: Origin | None = None
+    body: Mapping[str, Any],
+    now: datetime,
+    zone: tzinfo,
+    *,
+    group: str | None = None,
+    origin: Origin | None = None,
+    id_: str | None = None,
 ) -> NewResult:
-    """The result in a body. Raises 400."""
+    """The result in a body; ``id_`` None: with a new ``_id``. Raises 400."""
     pod, project, case = (name_of(body, key) for key in ("pod_name", "project_name", "case_name"))
     texts = {key: text_of(body, key) for key in TEXTS}
     details = body.get("details")
     return NewResult(
-        id=new_record_id(now),
+        id=id_ or new_record_id(now),
         pod_name=pod,
         project_name=project,
         case_name=case,

@@ -20,6 +20,7 @@ from proctor_api.routes import (
     testapi,
     testcases,
     tokens,
+    transfer,
 )
 
 ALL_ROUTERS: tuple[APIRouter, ...] = (
@@ -27,6 +28,7 @@ ALL_ROUTERS: tuple[APIRouter, ...] = (
     runs.routes,
     logs.routes,
     records.routes,
+    transfer.routes,
     agents.routes,
     groups.routes,
     tokens.routes,

@@ -17,6 +17,8 @@ from proctor_common.states import Role
 
 ROLE = "x-proctor-role"
 OPEN = "anyone"
+STREAMED = "x-proctor-streamed"
+"""Marks a route that reads its body itself, piece by piece."""
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 JSON = "application/json"
 
@@ -58,6 +60,7 @@ class GuardedRoute(APIRoute):
             raise RuntimeError(f"{self.path} says no role")
         role = None if word == OPEN else Role(word)
         takes_json = self.body_field is not None
+        streamed = bool((self.openapi_extra or {}).get(STREAMED))
         native = not self.path.startswith(LEGACY)
 
         async def handle(request: Request) -> Response:
@@ -67,7 +70,7 @@ class GuardedRoute(APIRoute):
                 caller = await context.auth.caller(request)
                 request.state.caller = caller
                 caller.require(role)
-            if request.method in WITH_BODY:
+            if request.method in WITH_BODY and not streamed:
                 raw = await read_body(request, context.settings.body_limit)
                 value = _json_of(request, raw) if takes_json else None
                 if not takes_json and raw.strip() and native:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from proctor_api.errors import TEST_API
-from proctor_api.routes.guard import OPEN, ROLE
+from proctor_api.routes.guard import OPEN, ROLE, STREAMED
 
 DESCRIPTION = """\
 Runs test cases and test plans on a fleet of hosts and shows their logs as they happen.
@@ -101,7 +101,8 @@ def make(app: FastAPI) -> dict[str, Any]:
 def _finish(path: str, operation: dict[str, Any]) -> None:
     """Say how an operation fails and which role it asks for."""
     role = operation.pop(ROLE, OPEN)
-    operation.pop("x-proctor-creates", None)
+    for marker in ("x-proctor-creates", STREAMED):
+        operation.pop(marker, None)
     if role != OPEN:
         operation["description"] = f"{operation.get('description', '')}\n\nRole: **{role}**.".strip()
     schema, media = (

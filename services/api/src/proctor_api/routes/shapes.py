@@ -242,6 +242,22 @@ class RejectionPage(View):
     next: str | None
 
 
+class LineFault(View):
+    """Why a line could not be stored."""
+
+    line: int
+    message: str
+
+
+class ImportView(View):
+    """What became of the lines. ``known``: their `_id` was there already; ``errors``: the first hundred refusals."""
+
+    stored: int
+    known: int
+    refused: int
+    errors: list[LineFault]
+
+
 class RetryView(View):
     """How many records became results, and how many could not."""
 

@@ -10,7 +10,10 @@ LARGEST = 512 * 1024
 
 _PENDING = """
 SELECT c.id, c.run_id, r.number, r.group_name, c.step_id, c.attempt, s.name, s.instance, coalesce(s.host, '') AS host,
-    CASE WHEN octet_length(c.body::text) <= $2 THEN c.body END AS body
+    CASE WHEN octet_length(c.body::text) <= $2 THEN c.body END AS body,
+    (SELECT json_agg(json_build_object('key', v.key, 'name', v.name, 'type', v.type, 'size_gb', v.size_gb,
+        'id', v.backend_id) ORDER BY v.key) FROM control.volumes v
+        WHERE v.run = c.run_id AND v.state NOT IN ('failed', 'leaked')) AS volume
 FROM control.records c JOIN control.runs r ON r.id = c.run_id JOIN control.steps s ON s.id = c.step_id
 WHERE c.taken_at IS NULL ORDER BY c.id LIMIT $1
 """
@@ -28,6 +31,7 @@ async def pending_records(session: Session, limit: int) -> list[RecordView]:
             step_name=f"{row['name']}[{row['instance']}]" if row["instance"] else row["name"],
             attempt=row["attempt"],
             host=row["host"] or None,
+            volume=row["volume"] or [],
             body=row["body"],
         )
         for row in await session.fetch(_PENDING, limit, LARGEST)

@@ -12,8 +12,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from proctor_api.bodies import parse_json, read_body
-from proctor_api.catalog.faults import bad
+from proctor_api.catalog.faults import bad, forbidden
 from proctor_api.catalog.fields import refuse_infinite
+from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import caller_of, context_of
 from proctor_api.proxies import EXTERNAL_PREFIX
 from proctor_api.routes.guard import JSON, ROLE, StrictRequest, check_url
@@ -154,3 +155,19 @@ def address(request: Request) -> str:
 def groups_of(request: Request) -> list[str] | None:
     """The groups whose results the caller may see; None: all."""
     return caller_of(request).actor.groups
+
+
+def streams_of(request: Request) -> ResultStreams:
+    """The process's streams."""
+    streams: ResultStreams = request.app.state.streams
+    return streams
+
+
+def group_for(request: Request) -> str | None:
+    """The group that a new result belongs to: the only one of the caller's token. Raises 403 where it has several."""
+    groups = groups_of(request)
+    if groups is None:
+        return None
+    if len(groups) != 1:
+        raise forbidden("a token that is bound to several groups adds no results: nothing says to which they belong")
+    return groups[0]

@@ -6,14 +6,13 @@ import orjson
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from proctor_api.catalog.faults import forbidden
 from proctor_api.catalog.fields import object_of
 from proctor_api.catalog.queries import read_query
 from proctor_api.catalog.results import Results, read_result
-from proctor_api.catalog.streams import Place, ResultStreams
+from proctor_api.catalog.streams import Place
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.door import Router, creates, groups_of, href, reads
+from proctor_api.routes.testapi.door import Router, creates, group_for, groups_of, href, reads, streams_of
 
 router = Router()
 routes = router.routes
@@ -70,22 +69,6 @@ async def add_result(request: Request) -> Response:
 async def get_result(request: Request, result: str) -> Response:
     """404 where there is none."""
     return Response(await Results(context_of(request).engine).get(result, groups_of(request)), media_type=JSON)
-
-
-def streams_of(request: Request) -> ResultStreams:
-    """The process's streams."""
-    streams: ResultStreams = request.app.state.streams
-    return streams
-
-
-def group_for(request: Request) -> str | None:
-    """The group that a new result belongs to: the only one of the caller's token. Raises 403 where it has several."""
-    groups = groups_of(request)
-    if groups is None:
-        return None
-    if len(groups) != 1:
-        raise forbidden("a token that is bound to several groups adds no results: nothing says to which they belong")
-    return groups[0]
 
 
 def _whole(rows: list[bytes], page: int, pages: int) -> bytes:
