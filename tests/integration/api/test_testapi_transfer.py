@@ -36,8 +36,9 @@ async def fill(api: Api, count: int, size: int = 10) -> None:
     await connection.execute(
         "INSERT INTO catalog.results (id, pod_name, project_name, case_name, build_tag, start_at, stop_at, size,"
         " details) SELECT lpad(to_hex(n), 24, '0'), 'lab', 'functest', 'vPing', n::text,"
-        " '2026-01-01'::timestamptz + n / 2 * interval '1 second', '-infinity', length(d) + 2, to_json(d) FROM (SELECT n, repeat('x', CASE WHEN n % 100 = 0"
-        " THEN 40000 ELSE $2::int END) AS d FROM generate_series(1, $1::int) AS n) AS made",
+        " '2026-01-01'::timestamptz + n / 2 * interval '1 second', '-infinity', length(d) + 2, to_json(d)"
+        " FROM (SELECT n, repeat('x', CASE WHEN n % 100 = 0 THEN 40000 ELSE $2::int END) AS d"
+        " FROM generate_series(1, $1::int) AS n) AS made",
         count,
         size,
     )
