@@ -14,6 +14,7 @@ from proctor_controller.domain.decision import (
     Decision,
     Effect,
     FollowUp,
+    LookLater,
     PlaceStep,
     QueryAttempt,
     ServeQueue,
@@ -184,6 +185,8 @@ class World:
                 self.serve()
             case FollowUp():
                 self.feed(effect.event)
+            case LookLater():
+                self.feed(events.StepDue(self.run.id, effect.step))
 
     def crash(self) -> None:
         """The controller dies between commit and perform."""

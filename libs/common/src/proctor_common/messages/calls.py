@@ -115,8 +115,9 @@ class PlanList(Message):
 
 
 class RunRef(Message):
-    """``run.get|cancel|pause|resume`` -> RunView, ``run.log_index`` -> RunLogIndex, ``run.document`` -> DocumentView. ``run`` is an id or a run's
-    number as text. A verb that changes nothing gives the run as it stands, an impossible one is a conflict.
+    """``run.get|cancel|pause|resume`` -> RunView, ``run.log_index`` -> RunLogIndex, ``run.document`` -> DocumentView.
+    ``run`` is an id or a run's number as text. A verb that changes nothing gives the run as it stands, an impossible
+    one is a conflict.
     """
 
     run: str

@@ -70,6 +70,10 @@ class StepView(View):
     instance: str = ""
     host: str | None = None
     agent: str | None = None
+    kind: str = "method"
+    """method | gate | plan"""
+    phase: str = "main"
+    """main | on_failure | rollback | always"""
     plugin: str = ""
     method: str = ""
     parameters: JsonObject = {}
@@ -79,8 +83,13 @@ class StepView(View):
     reason: str = ""
     waiting_for: str | None = None
     outputs: JsonObject = {}
+    """What its plan makes of its result, by name; null where it did not pass."""
     output: JsonObject = {}
     """What the method returned."""
+    gate: JsonObject | None = None
+    """Of a gate: ``roles`` that may decide it, ``deadline`` while it waits for them."""
+    child: str | None = None
+    """Of a nested plan: the run that its last attempt stands for."""
     error: JsonObject | None = None
     exit_code: int | None = None
     started_at: datetime | None = None

@@ -113,12 +113,15 @@ async def list_runs(session: Session, wanted: RunFilter, groups: Sequence[str] |
 
 # -- steps --------------------------------------------------------------------------------------------------------
 
-_STEP = """SELECT s.id, s.idx, s.name, s.instance, s.plugin, s.method, s.parameters, s.state, s.result, s.reason,
+_STEP = """SELECT s.id, s.idx, s.name, s.instance, s.kind, s.phase, s.outputs, s.deadline,
+ CASE WHEN s.kind = 'gate' THEN n.rules -> 'gate' END AS gate,
+ CASE WHEN s.kind = 'plan' THEN
+  (SELECT c.id FROM control.runs c WHERE c.parent_step = s.id ORDER BY c.number DESC LIMIT 1) END AS child, s.plugin, s.method, s.parameters, s.state, s.result, s.reason,
  s.waiting_for, s.attempt, s.place_host, s.host, s.agent_id, s.started_at, s.finished_at,
  a.attempt AS a_attempt, a.state AS a_state, a.result AS a_result, a.reason AS a_reason, a.agent_id AS a_agent,
  g.host AS a_host, a.exit_code, a.output, a.error, a.lines, a.bytes, a.tree_gone,
  a.started_at AS a_started_at, a.finished_at AS a_finished_at
-FROM control.steps s"""
+FROM control.steps s JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node"""
 
 
 class StepAfter(NamedTuple):
@@ -164,6 +167,11 @@ def _step_view(row: Row, attempts: bool) -> StepView:
         id=str(row["id"]),
         step=row["name"],
         instance=row["instance"],
+        kind=row["kind"],
+        phase=row["phase"],
+        outputs=row["outputs"] or {},
+        gate=_gate(row),
+        child=str(row["child"]) if row["child"] else None,
         agent=str(agent) if agent else None,
         plugin=row["plugin"],
         method=row["method"],
@@ -178,6 +186,15 @@ def _step_view(row: Row, attempts: bool) -> StepView:
         tree_gone=row["tree_gone"],
         **fields,
     )
+
+
+def _gate(row: Row) -> dict[str, Any] | None:
+    """Who may decide the gate, and until when; None for any other step."""
+    if row["kind"] != "gate":
+        return None
+    is_open = row["state"] == "running" and row["deadline"] is not None
+    roles = list((row["gate"] or {}).get("roles") or ["admin"])
+    return {"roles": roles, "deadline": row["deadline"].isoformat() if is_open else None}
 
 
 # -- events -------------------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ _OF_PLAN = (
     ("rerun_of", "uuid"),
 )
 """Columns of a run that a test case leaves as they are."""
+_PARENT = "parent AS (SELECT 1 FROM control.steps WHERE id = {step}::uuid AND state = 'running' FOR SHARE),"
 _IF_SAVED = "WHERE EXISTS (SELECT 1 FROM run)"
 
 
@@ -100,8 +101,8 @@ async def insert_run(
     """Store the run as the decision leaves it. ``hidden`` by the step's id; ``now``: of the decision; ``sealed``: the
     run's own hidden values.
 
-    None, and nothing is stored: the slot it needs is gone (or, if asked so, some step waits for a slot). Raises
-    DuplicateRun.
+    None, and nothing is stored: the slot it needs is gone (or, if asked so, some step waits for a slot), or the step
+    that it was to stand for runs no longer. Raises DuplicateRun.
     """
     run = decision.run
     args: list[Any] = [
@@ -128,6 +129,11 @@ async def insert_run(
         args += [held.agent, held.token, held.step, held.attempt]
         parts["claim"] = CLAIM.format(guard=guard, agent="$27", token="$28", step="$29", attempt="$30") + ","  # noqa: S106
         parts["claimed"] = "EXISTS (SELECT 1 FROM claim)"
+    if spec.parent_step is not None:
+        # A nested plan's run is stored only while its step runs: one that was stopped meanwhile never gets it.
+        args.append(spec.parent_step)
+        parts["claim"] += _PARENT.format(step=f"${len(args)}")
+        parts["claimed"] += " AND EXISTS (SELECT 1 FROM parent)"
     if spec.document is not None or spec.rerun_of is not None:
         names = ", ".join(name for name, _ in _OF_PLAN)
         values = ", ".join(f"${len(args) + index}::{kind}" for index, (_, kind) in enumerate(_OF_PLAN, 1))

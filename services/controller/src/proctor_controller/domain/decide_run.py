@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from proctor_common.states import RunResult, RunState, StepResult, StepState
+from proctor_common.states import RunResult, RunState
 from proctor_controller.domain.decide_node import tell_pending
-from proctor_controller.domain.decide_stop import cancel_attempt
+from proctor_controller.domain.decide_stop import stop_step
 from proctor_controller.domain.decision import FollowUp, Stale
 from proctor_controller.domain.draft import Draft
 from proctor_controller.domain.events import CancelAsked, RunCreated, RunDue
@@ -50,10 +50,7 @@ def begin_end(draft: Draft, cause: RunResult, reason: str = "") -> None:
 
 def _end_steps(draft: Draft) -> None:
     for step in draft.steps:
-        if step.state in {StepState.DISPATCHED, StepState.RUNNING, StepState.LOST}:
-            cancel_attempt(draft, step, Cause.CANCELLED)
-        elif step.state not in {StepState.CANCELLING, StepState.FINISHED}:
-            draft.finish_step(step.id, StepResult.CANCELLED)
+        stop_step(draft, step, Cause.CANCELLED)
     if draft.run.undecided > 0:
         # Where the slice held only some of the steps the next look takes more of them.
         draft.change_run(due_at=draft.after(1.0))

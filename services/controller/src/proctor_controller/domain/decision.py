@@ -45,6 +45,7 @@ class Policy:
     ready_due_s: float = 10.0
     requery_s: float = 15.0
     child_due_s: float = 15.0
+    short_wait_s: float = 10.0
     max_refusals: int = 5
 
 
@@ -153,6 +154,14 @@ class PlaceStep:
 
 
 @dataclass(frozen=True, slots=True)
+class LookLater:
+    """Look at the step when it is due, in so many seconds; the watchdog does so too, but only about once a second."""
+
+    step: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServeQueue:
     """A slot of this agent is free: the step that has waited longest for one like it is next."""
 
@@ -204,6 +213,7 @@ Effect = (
     | CancelAttempt
     | QueryAttempt
     | PlaceStep
+    | LookLater
     | ServeQueue
     | StartChild
     | StopChild

@@ -12,6 +12,7 @@ from proctor_controller.domain.decision import (
     Effect,
     EventRow,
     FollowUp,
+    LookLater,
     Policy,
     RecordRow,
     RecordsWaiting,
@@ -233,10 +234,13 @@ class Draft:
         result, reason = verdict.result, verdict.reason
         again = again and not verdict.is_final and row.state is not StepState.CANCELLING and self.run.cause is None
         if again and row.may_retry(result):
-            resume = self.now + row.retry.delay(row.tries)
+            wait = row.retry.delay(row.tries)
+            resume = self.now + wait
             self.move_step(
                 row.id, StepState.RETRY_WAIT, reason=reason or result.value, token=None, deadline=resume, due_at=resume
             )
+            if wait.total_seconds() <= self.policy.short_wait_s:
+                self.effect(LookLater(row.id, wait.total_seconds()))
         else:
             self.finish_step(row.id, result, reason=reason, outputs=verdict.outputs)
 

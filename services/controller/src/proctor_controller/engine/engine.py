@@ -26,6 +26,7 @@ from proctor_controller.domain.decision import (
     Decision,
     Effect,
     FollowUp,
+    LookLater,
     PlaceStep,
     QueryAttempt,
     RecordsWaiting,
@@ -97,6 +98,7 @@ class Engine:
             PlaceStep: self._place_later,
             ServeQueue: self._serve_later,
             FollowUp: self._follow_later,
+            LookLater: self._look_later,
             StartChild: self.children.start,
             StopChild: self.children.stop,
             TellParent: self.children.tell_parent,
@@ -237,6 +239,14 @@ class Engine:
     def _follow_later(self, run: str, effect: Effect) -> None:
         if isinstance(effect, FollowUp):
             self.tasks.start("follow up", self._follow(effect.event))
+
+    def _look_later(self, run: str, effect: Effect) -> None:
+        if isinstance(effect, LookLater):
+            self.tasks.start("look later", self._look(run, effect))
+
+    async def _look(self, run: str, effect: LookLater) -> None:
+        await asyncio.sleep(effect.seconds)
+        await self.feed(events.StepDue(run, effect.step))
 
     async def _serve(self, agent: str | None) -> None:
         await self.serve_queue(agent)

@@ -21,13 +21,17 @@ from proctor_controller.engine.engine import Engine
 CREATED = "queued"
 
 
+class Unwanted(Exception):
+    """The step that the run was to stand for runs no longer; nothing is stored."""
+
+
 async def submit(
     engine: Engine, db: Session, spec: RunSpec, now: datetime, found: list[placing.Found] | None = None
 ) -> RunView:
     """Store and begin a run. ``now``: the database's clock, a moment ago; ``found``: the agents for its only step,
     where they were looked up already.
 
-    Raises DuplicateRun, ProctorError ``database_unavailable``.
+    Raises DuplicateRun, Unwanted, ProctorError ``database_unavailable``.
     """
     candidates = [each.candidate for each in found or ()]
     chosen = choose(candidates) if len(spec.steps) == 1 else None
@@ -38,7 +42,8 @@ async def submit(
     if view is None:
         # Somebody took the last slot in between.
         view = await _submit(engine, db, spec, now, _decide_first(engine, spec, candidates, None, now))
-    assert view is not None
+    if view is None:
+        raise Unwanted(spec.id)
     return view
 
 
@@ -62,7 +67,7 @@ async def _submit(
         return None
     engine.recent.set_clock(inserted.at)
     engine.recent.keep(apply(spec.first_slice(), decision))
-    if len(spec.steps) == 1:
+    if len(spec.steps) == 1 and not any(node.rules and node.rules.is_filling for node in spec.node_specs):
         engine.orders.prepare(_order(spec, spec.steps[0], inserted.number))
     engine.committed(decision, Saved(inserted.ids, inserted.at))
     if any(step.state is StepState.WAITING for step in decision.steps):

@@ -1,0 +1,275 @@
+"""What a plan asks of its steps, on a real database and bus: conditions, verdicts, outputs, orders, gates, records."""
+
+import json
+from typing import Any
+
+import pytest
+
+from proctor_common.errors import Code, ProctorError
+from proctor_common.messages.calls import Actor
+from proctor_common.states import Role, StepResult
+from proctor_controller.domain.placement import Place
+from proctor_controller.domain.rules import Gate, Rules
+from proctor_controller.domain.step import Kind, Retry
+from proctor_controller.domain.submission import NodeSpec
+from proctor_controller.engine.engine import Engine
+from support.engine import FakeAgent, call, until_finished
+from support.postgres import Database
+from support.steps import fan_out, filled, plan, run, step, steps_of, until_there
+from support.wait import eventually
+
+
+async def ends(agent: FakeAgent, engine: Engine, run: str, **outputs: dict[str, Any]) -> Any:
+    """End each attempt as it starts, with what `outputs` says of its step; the run when it has ended."""
+    done: set[str] = set()
+
+    async def finish_some() -> Any:
+        for order in list(agent.alive_orders()):
+            if order.token not in done:
+                done.add(order.token)
+                given = {"result": StepResult.PASSED, **outputs.get(order.step_name, {})}
+                await agent.finish(order, **given)
+        view = await call(engine, "run.get", run=run)
+        assert view["state"] == "finished", view
+        return view
+
+    return await eventually(finish_some, 15, f"the end of run {run}")
+
+
+def args_of(agent: FakeAgent, name: str) -> list[Any]:
+    return [order.parameters.get("args") for order in agent.started if order.step_name == name]
+
+
+async def test_outputs_reach_the_steps_that_name_them(engine: Engine, agent: FakeAgent) -> None:
+    rules = {
+        "build": Rules(outputs={"artifact": "${{ result.last }}", "code": "${{ result.exit_code }}"}),
+        "deploy": Rules(
+            parameters={
+                "command": "cp",
+                "args": ["${{ steps.build.outputs.artifact }}", "n=${{ matrix.n }} ${{ host }}"],
+            },
+            schema=filled({}).schema,
+            refs=("build",),
+        ),
+    }
+    spec = plan(step("build"), *fan_out("deploy", 2), rules=rules, edges="build -> deploy")
+    view = await ends(agent, engine, await run(engine, spec), build={"output": {"last": "a b.img"}})
+
+    assert view["result"] == "passed"
+    found = await steps_of(engine, spec.id)
+    assert found["build"]["outputs"] == {"artifact": "a b.img", "code": 0}
+    assert sorted(args_of(agent, "deploy")) == [["a b.img", "n=0 h1"], ["a b.img", "n=1 h1"]]
+    assert found["deploy[n=1]"]["parameters"]["args"] == ["a b.img", "n=1 h1"], "what was filled in is shown"
+
+
+async def test_a_fanned_out_step_gives_lists(engine: Engine, agent: FakeAgent) -> None:
+    rules = {
+        "each": Rules(outputs={"n": "${{ matrix.n * 10 }}"}),
+        "after": Rules(
+            parameters={
+                "command": "${{ string(steps.each.outputs.n[1]) }}",
+                "args": ["${{ steps.each.hosts }}", "${{ steps.each.result[2].verdict }}"],
+            },
+            schema=filled({}).schema,
+            refs=("each",),
+        ),
+    }
+    spec = plan(*fan_out("each", 3), step("after"), rules=rules, edges="each -> after")
+    await ends(agent, engine, await run(engine, spec))
+    order = next(order for order in agent.started if order.step_name == "after")
+    assert order.parameters == {"command": "10", "args": ["h1", "h1", "h1", "passed"]}
+
+
+async def test_a_false_if_skips_and_satisfies(engine: Engine, agent: FakeAgent) -> None:
+    rules = {
+        "off": Rules(condition="params.image == 'other'", outputs={"path": "${{ result.path }}"}),
+        "after": Rules(
+            condition="steps.off.outputs.path == null && steps.off.result.verdict == 'skipped'", refs=("off",)
+        ),
+        "some": Rules(condition="matrix.n != 1"),
+    }
+    steps = (step("off"), step("after"), *fan_out("some", 3), step("last"))
+    spec = plan(*steps, rules=rules, edges="off -> after, some -> last", parameters={"image": "this"})
+    view = await ends(agent, engine, await run(engine, spec))
+    assert view["result"] == "passed"
+    found = await steps_of(engine, spec.id)
+    assert {name: one["result"] for name, one in found.items()} == {
+        "off": "skipped", "after": "passed", "last": "passed",
+        "some[n=0]": "passed", "some[n=1]": "skipped", "some[n=2]": "passed",
+    }  # fmt: skip
+    assert found["off"]["outputs"] == {"path": None}
+
+
+@pytest.mark.parametrize(
+    ("rules", "end", "result", "reason"),
+    [
+        (Rules(failed_when="!(result.exit_code in [0, 3])"), {"result": "failed", "exit_code": 3}, "passed", ""),
+        (Rules(failed_when="result.exit_code != 4"), {}, "failed", "failed_when is true"),
+        (Rules(failed_when="result.nothing"), {}, "error", "result has no member nothing (at 1 of"),
+        (Rules(failed_when="result.exit_code"), {}, "error", "true or false"),
+        (Rules(failed_when="true"), {"result": "error", "exit_code": None}, "error", ""),
+        (Rules(until="result.last == 'ready'"), {"output": {"last": "no"}}, "failed", "until is not true"),
+        (Rules(outputs={"big": "${{ result.text }}"}), {"output": {"text": "x" * 65600}}, "error", "65602 bytes"),
+        (Rules(outputs={"a": "${{ 1 / 0 }}"}), {}, "error", "outputs.a: division by zero"),
+        (Rules(expect={"kind": "qmp", "contains": "medium"}), {"error": ("qmp", "no medium", {})}, "passed", ""),
+        (Rules(expect={"kind": "qmp", "class": "A"}), {"error": ("qmp", "", {"class": "A"})}, "passed", ""),
+        (Rules(expect={"kind": "qmp", "class": "A"}), {"error": ("qmp", "", {})}, "failed", "but it was qmp"),
+        (Rules(expect={"kind": "qmp"}), {}, "failed", "but the method passed"),
+    ],
+)  # fmt: skip
+async def test_verdicts(
+    engine: Engine, agent: FakeAgent, rules: Rules, end: dict[str, Any], result: str, reason: str
+) -> None:
+    if "error" in end:
+        kind, message, data = end["error"]
+        end = {"result": "error", "error": {"kind": kind, "message": message, "data": data}}
+    if "result" in end:
+        end = {**end, "result": StepResult(end["result"])}
+    spec = plan(step("s"), rules={"s": rules})
+    await ends(agent, engine, await run(engine, spec), s=end)
+    found = (await steps_of(engine, spec.id))["s"]
+    assert (found["result"], reason in found["reason"]) == (result, True), found["reason"]
+
+
+async def test_until_is_tried_again(engine: Engine, agent: FakeAgent) -> None:
+    spec = plan(step("s", retry=Retry(attempts=5, delay_s=0.01)), rules={"s": Rules(until="result.n == 3")})
+    await run(engine, spec)
+    for number in range(1, 4):
+        await eventually(lambda n=number: len(agent.started) == n)
+        await agent.finish(agent.started[-1], output={"n": number})
+    view = await until_finished(engine, spec.id)
+    assert (view["result"], len(agent.started)) == ("passed", 3)
+
+
+async def test_what_cannot_be_filled_in_is_never_sent(engine: Engine, agent: FakeAgent) -> None:
+    rules = {
+        "fault": filled({"command": "${{ params.list[4] }}"}),
+        "type": filled({"command": "x", "name": "${{ params.name }}"}),
+    }
+    parameters = {"list": [1], "name": "NOT LOWER"}
+    spec = plan(step("fault", retry=Retry(attempts=3)), step("type"), rules=rules, parameters=parameters)
+    await run(engine, spec)
+    await until_finished(engine, spec.id)
+    found = await steps_of(engine, spec.id)
+    assert (found["fault"]["result"], found["fault"]["attempt"]) == ("error", 1)
+    assert "a list has fewer elements (at 1 of the expression params.list[4])" in found["fault"]["reason"]
+    assert found["type"]["result"] == "error"
+    assert "name" in found["type"]["reason"]
+    assert "NOT LOWER" not in found["type"]["reason"]
+    assert agent.seen == []
+
+
+async def test_hidden_values_are_nowhere_in_clear(engine: Engine, agent: FakeAgent, control_database: Database) -> None:
+    rules = {
+        "s": Rules(
+            parameters={"command": "login", "password": "${{ params.token }}"},
+            env={"TOKEN": "t=${{ params.token }}", "N": "${{ 1 + 1 }}"},
+            schema=filled({}).schema,
+        )
+    }
+    parameters, hidden = {"token": "***", "open": "x"}, {"token": "geheim-7"}
+    spec = plan(step("s"), rules=rules, parameters=parameters, hidden=hidden)
+    await ends(agent, engine, await run(engine, spec))
+    (order,) = agent.started
+    assert order.parameters["password"] == "geheim-7"
+    assert order.env == {"TOKEN": "t=geheim-7", "N": "2"}
+    assert order.secrets == ["geheim-7"]
+    assert (await steps_of(engine, spec.id))["s"]["parameters"] == {"command": "login", "password": "***"}
+    for table in ("runs", "steps", "nodes", "attempts", "run_events", "records"):
+        dump = control_database.psql(f"SELECT t::text FROM control.{table} t")
+        assert "geheim-7" not in dump
+
+
+async def test_at_most_so_many_instances_at_once(engine: Engine, agent: FakeAgent) -> None:
+    agent.slots = 16
+    nodes = (NodeSpec("s", max_parallel=2),)
+    spec = plan(*fan_out("s", 7), step("after"), nodes=nodes, edges="s -> after")
+    view = await ends(agent, engine, await run(engine, spec))
+    assert view["result"] == "passed"
+    assert agent.most_at_once <= 2
+    assert len(agent.started) == 8
+
+
+async def test_the_first_failure_stops_the_others(engine: Engine, agent: FakeAgent) -> None:
+    nodes = (NodeSpec("s", fail_fast=True),)
+    spec = plan(*fan_out("s", 5), step("other", place=Place(host="h1")), nodes=nodes)
+    await run(engine, spec)
+    orders = await eventually(lambda: agent.started if len(agent.started) == 2 else None)
+    await agent.finish(orders[0], StepResult.FAILED)
+    view = await ends(agent, engine, spec.id)
+    assert view["result"] == "failed"
+    assert view["steps"] == {"failed": 1, "cancelled": 4, "passed": 1}
+
+
+async def gate_plan(engine: Engine, **gate: Any) -> str:
+    rules = {"gate": Rules(gate=Gate(**gate))}
+    gate_step = step("gate", kind=Kind.GATE, plugin="", method="", place=Place(), parameters={})
+    return await run(engine, plan(step("a"), gate_step, step("b"), rules=rules, edges="a -> gate, gate -> b"))
+
+
+async def test_a_gate_is_approved_once(engine: Engine, agent: FakeAgent, control_database: Database) -> None:
+    agent.ends = StepResult.PASSED
+    at = await gate_plan(engine, roles=("runner",), timeout_s=60)
+    with pytest.raises(ProctorError, match="no such step"):
+        await call(engine, "run.approve", run=at, step="nothing")
+    waiting = await until_there(engine, at, "gate", "running")
+    assert waiting["gate"]["roles"] == ["runner"]
+    assert waiting["gate"]["deadline"]
+    assert waiting["waiting_for"] == "the approval of runner"
+    with pytest.raises(ProctorError) as refused:
+        await call(engine, "run.approve", Actor(name="eva", role=Role.VIEWER), run=at, step="gate")
+    assert refused.value.code is Code.FORBIDDEN
+    with pytest.raises(ProctorError, match="not a gate"):
+        await call(engine, "run.approve", run=at, step="a")
+
+    await call(engine, "run.approve", run=at, step="gate")
+    await call(engine, "run.approve", run=at, step="gate")
+    view = await until_finished(engine, at)
+    assert view["result"] == "passed"
+    await call(engine, "run.approve", run=at, step="gate")
+    with pytest.raises(ProctorError, match="has been decided: passed"):
+        await call(engine, "run.reject", run=at, step="gate")
+    audit = control_database.psql("SELECT action, actor, detail FROM control.audit").splitlines()
+    assert len([line for line in audit if "run.approve" in line]) == 1
+
+
+async def test_a_refused_gate_fails_the_run(engine: Engine, agent: FakeAgent) -> None:
+    agent.ends = StepResult.PASSED
+    at = await gate_plan(engine)
+    await until_there(engine, at, "gate", "running")
+    await call(engine, "run.reject", run=at, step="gate")
+    view = await until_finished(engine, at)
+    assert (view["result"], view["steps"]) == ("failed", {"passed": 1, "failed": 1, "upstream_failed": 1})
+    assert "refused by root" in view["reason"]
+
+
+async def test_a_gate_that_waits_is_cancelled(engine: Engine, agent: FakeAgent) -> None:
+    agent.ends = StepResult.PASSED
+    at = await gate_plan(engine)
+    await until_there(engine, at, "gate", "running")
+    await call(engine, "run.cancel", run=at)
+    assert (await until_finished(engine, at))["result"] == "cancelled"
+
+
+async def test_what_is_to_be_recorded_is_kept_once(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    record = {"project": "functest", "case": "c${{ matrix.n }}", "version": "${{ params.v }}", "details": {"x": 1}}
+    spec = plan(*fan_out("s", 2), rules={"s": Rules(record=record)}, parameters={"v": "1.2"})
+    await ends(agent, engine, await run(engine, spec))
+    rows = control_database.psql("SELECT body FROM control.records ORDER BY body ->> 'case'").splitlines()
+    bodies = [json.loads(line) for line in rows]
+    assert [body["case"] for body in bodies] == ["c0", "c1"]
+    assert {key: bodies[0][key] for key in ("project", "pod", "version", "criteria", "details", "declare")} == {
+        "project": "functest", "pod": "h1", "version": "1.2", "criteria": "PASS", "details": {"x": 1}, "declare": False,
+    }  # fmt: skip
+    assert bodies[0]["start_date"] <= bodies[0]["stop_date"]
+
+
+async def test_failed_edges_are_followed(engine: Engine, agent: FakeAgent) -> None:
+    edges = "a -> b, a -> c: failed, a -> d: completed, b -> e"
+    spec = plan(*(step(name) for name in "abcde"), edges=edges)
+    view = await ends(agent, engine, await run(engine, spec), a={"result": StepResult.FAILED})
+    assert view["result"] == "failed"
+    found = {name: one["result"] for name, one in (await steps_of(engine, spec.id)).items()}
+    assert found == {"a": "failed", "b": "upstream_failed", "c": "passed", "d": "passed", "e": "upstream_failed"}
