@@ -1,10 +1,17 @@
-"""The backend `cinder` on a test server."""
+"""The backend `cinder` on a test server, or on the cloud that OS_* or clouds.yaml name."""
 
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
+from proctor_controller.volumes.backend import NotNow
 from proctor_controller.volumes.cinder.backend import CinderBackend, open_cinder
-from proctor_controller.volumes.cinder.source import CloudSource
+from proctor_controller.volumes.cinder.source import CloudSource, names_a_cloud
 from support.cloud import Cloud
+from support.wait import eventually
 
 
 def source_of(cloud: Cloud, **changes: Any) -> CloudSource:
@@ -15,3 +22,34 @@ def source_of(cloud: Cloud, **changes: Any) -> CloudSource:
 
 def backend_on(cloud: Cloud, installation: str, **changes: Any) -> CinderBackend:
     return open_cinder(source_of(cloud, **changes), installation)
+
+
+@asynccontextmanager
+async def named_cloud(installation: str, **changes: Any) -> AsyncIterator[CinderBackend]:
+    """The backend on the cloud that the environment names; skips where none is. Deletes at the end what it made."""
+    source = CloudSource(**changes)
+    if not names_a_cloud(source, os.environ):
+        pytest.skip("no cloud is named: set OS_CLOUD (clouds.yaml) or OS_AUTH_URL and the rest of OS_*")
+    backend = open_cinder(source, installation)
+    try:
+        yield backend
+    finally:
+        await eventually(lambda: _cleared(backend), 60, "the volumes of the test to be gone")
+        await backend.close()
+
+
+async def _cleared(backend: CinderBackend) -> bool:
+    left = await backend.list_ours()
+    for volume in left:
+        try:
+            await backend.delete(volume.backend_id)
+        except NotNow:
+            continue
+    return not left
+
+
+async def volume_types(backend: CinderBackend) -> list[str]:
+    """The types that this account may use, those of the cloud's own making (``__DEFAULT__``) last."""
+    answer = await backend.storage.call("GET", "/types", doing="list the volume types")
+    names = [str(kind["name"]) for kind in answer.body["volume_types"]]
+    return sorted(names, key=lambda name: (name.startswith("__"), name))
