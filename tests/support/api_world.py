@@ -78,12 +78,16 @@ class FakeRun:
     events: list[EventView] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     name: str = "case"
+    kind: str = "case"
+    reason: str = ""
 
     def view(self) -> RunView:
         return RunView(
             id=self.id,
             number=self.number,
             name=self.name,
+            kind=self.kind,
+            reason=self.reason,
             state=self.state,
             result=self.result,
             created_at=self.created_at,
@@ -117,7 +121,7 @@ class FakeRun:
 
 
 class World:
-    """Answers calls; ``asked`` counts them by operation; ``refusals`` answers an operation with an error."""
+    """Answers calls; ``asked`` counts them by operation; ``refusals`` and ``answers`` go before what it knows."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
@@ -125,6 +129,7 @@ class World:
         self.agents: list[AgentView] = []
         self.asked: dict[str, list[Call]] = {}
         self.refusals: dict[str, ProctorError] = {}
+        self.answers: dict[str, Any] = {}
         self.groups = {"lab-a", "lab-b"}
         self.waiting_steps: list[StepView] = []
         self.silent: set[str] = set()
@@ -152,6 +157,9 @@ class World:
         try:
             if op in self.refusals:
                 raise self.refusals[op]
+            if op in self.answers:
+                OPERATIONS[op].model_validate(call.body)
+                return accept(self.answers[op].encode())
             body = OPERATIONS[op].model_validate(call.body)
             return accept(getattr(self, "on_" + op.replace(".", "_"))(call.actor, body).encode())
         except ProctorError as error:

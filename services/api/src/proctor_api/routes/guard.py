@@ -60,6 +60,7 @@ class GuardedRoute(APIRoute):
             raise RuntimeError(f"{self.path} says no role")
         role = None if word == OPEN else Role(word)
         takes_json = self.body_field is not None
+        needs_json = self.body_field is not None and self.body_field.field_info.is_required()
         streamed = bool((self.openapi_extra or {}).get(STREAMED))
         native = not self.path.startswith(LEGACY)
 
@@ -72,7 +73,7 @@ class GuardedRoute(APIRoute):
                 caller.require(role)
             if request.method in WITH_BODY and not streamed:
                 raw = await read_body(request, context.settings.body_limit)
-                value = _json_of(request, raw) if takes_json else None
+                value = _json_of(request, raw) if takes_json and (needs_json or raw.strip()) else None
                 if not takes_json and raw.strip() and native:
                     _refuse_fields(_json_of(request, raw))
                 request = StrictRequest(request, raw, value)

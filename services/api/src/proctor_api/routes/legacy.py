@@ -77,11 +77,11 @@ async def list_slave_details(request: Request) -> Response:
 )
 async def get_slave(request: Request, number: str) -> Response:
     """The same without the outer key, plus `uuid`."""
-    body = AgentRef(agent=_number(number, "slave"))
+    body = AgentRef(agent=number_of(number, "slave"))
     try:
         agent = await context_of(request).controllers.view(AgentView, "agent.get", caller_of(request).actor, body)
     except ProctorError as fault:
-        raise _renamed(fault, "slave", number) from fault
+        raise renamed(fault, "slave", number) from fault
     if agent.state is AgentState.REMOVED:
         raise not_found("slave", number)
     return json_view(orjson.dumps({**_detail(agent), "uuid": agent.id}))
@@ -117,11 +117,11 @@ async def submit_legacy_case(request: Request, case: LegacyCase) -> Response:
 async def get_legacy_case(request: Request, number: str) -> Response:
     """`{CaseId, Message, Status}`; Status: initing, execute, successfully or fail."""
     context, actor = context_of(request), caller_of(request).actor
-    ref = _number(number, "testcase")
+    ref = number_of(number, "testcase")
     try:
         run = await context.controllers.view(RunView, "run.get", actor, RunRef(run=ref))
     except ProctorError as fault:
-        raise _renamed(fault, "testcase", number) from fault
+        raise renamed(fault, "testcase", number) from fault
     if run.kind != "case":
         raise not_found("testcase", number)
     page = await context.controllers.view(StepPage, "run.steps", actor, StepList(run=ref, limit=1))
@@ -174,12 +174,13 @@ def _detail(agent: AgentView) -> dict[str, Any]:
     }
 
 
-def _number(text: str, what: str) -> str:
+def number_of(text: str, what: str) -> str:
     """An integer from the path. Raises 404 for anything else."""
     if not text.isascii() or not text.isdecimal() or len(text) > 10 or not 0 < int(text) <= MAX_NUMBER:
         raise not_found(what, text)
     return str(int(text))
 
 
-def _renamed(fault: ProctorError, what: str, name: str) -> ProctorError:
+def renamed(fault: ProctorError, what: str, name: str) -> ProctorError:
+    """A 404 in the words of these routes; any other fault as it is."""
     return not_found(what, name) if fault.code is Code.NOT_FOUND else fault

@@ -1,0 +1,118 @@
+"""Schedules: plans by the clock."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Request, Response
+from pydantic import ConfigDict, Field, StringConstraints
+
+from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.shapes import After, Body, GroupName, Limit
+from proctor_common.messages import calls
+from proctor_common.messages.views import ScheduleView, View
+from proctor_common.states import Role
+
+routes = router()
+
+ScheduleRef = Annotated[str, Path(description="The schedule's name", max_length=64, examples=["nightly"])]
+
+
+class ScheduleRequest(Body):
+    """When to run which plan."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "cron": "30 2 * * mon-fri",
+                "timezone": "Europe/Berlin",
+                "plan": {
+                    "testplan_version": "2026-12-01",
+                    "name": "nightly",
+                    "steps": {
+                        "hello": {
+                            "uses": "linux_system.run_shell",
+                            "runs_on": {"host": "local-1"},
+                            "with": {"command": "echo", "args": "good night"},
+                        }
+                    },
+                },
+            }
+        }
+    )
+
+    cron: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        description="Five fields as of crontab(5), or @hourly, @daily, @weekly, @monthly, @yearly"
+    )
+    timezone: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
+        default="UTC", description="An IANA name"
+    )
+    plan: dict[str, Any] | str = Field(description="A stored plan's name (and version), or a plan as of POST /v1/runs")
+    parameters: dict[str, Any] = {}
+    overlap: Literal["skip"] = Field(default="skip", description="A tick is skipped while the former run goes on")
+    group: GroupName | None = None
+
+
+class SchedulePage(View):
+    """A page of schedules, by name."""
+
+    items: list[ScheduleView]
+    next: str | None
+
+
+@routes.get(
+    "/v1/schedules",
+    response_model=SchedulePage,
+    tags=["schedules"],
+    summary="Schedules",
+    openapi_extra=needs(Role.VIEWER),
+)
+async def list_schedules(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+    """Schedules that the token may see, by name, each with its next tick and its newest ones."""
+    body = calls.ScheduleList(limit=limit, cursor=cursor)
+    return json_view(await context_of(request).controllers.ask("schedule.list", caller_of(request).actor, body))
+
+
+@routes.get(
+    "/v1/schedules/{name}",
+    response_model=ScheduleView,
+    tags=["schedules"],
+    summary="A schedule",
+    openapi_extra=needs(Role.VIEWER),
+)
+async def get_schedule(request: Request, name: ScheduleRef) -> Response:
+    """One schedule: when it is due next, and what became of its newest ticks."""
+    body = calls.ScheduleRef(name=name)
+    return json_view(await context_of(request).controllers.ask("schedule.get", caller_of(request).actor, body))
+
+
+@routes.put(
+    "/v1/schedules/{name}",
+    response_model=ScheduleView,
+    tags=["schedules"],
+    summary="Make or change a schedule",
+    openapi_extra=needs(Role.RUNNER),
+)
+async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequest) -> Response:
+    """Faults of the plan, its parameters, the expression or the time zone are a 422 now, not at night."""
+    body = calls.SchedulePut(
+        name=name,
+        cron=wanted.cron,
+        timezone=wanted.timezone,
+        plan=wanted.plan,
+        parameters=wanted.parameters,
+        overlap=wanted.overlap,
+        group=wanted.group,
+    )
+    return json_view(await context_of(request).controllers.ask("schedule.put", caller_of(request).actor, body))
+
+
+@routes.delete(
+    "/v1/schedules/{name}",
+    response_model=ScheduleView,
+    tags=["schedules"],
+    summary="Delete a schedule",
+    openapi_extra=needs(Role.RUNNER),
+)
+async def delete_schedule(request: Request, name: ScheduleRef) -> Response:
+    """The runs it has started go on. The answer is the schedule as it was."""
+    body = calls.ScheduleRef(name=name)
+    return json_view(await context_of(request).controllers.ask("schedule.delete", caller_of(request).actor, body))

@@ -1,0 +1,123 @@
+"""Stored test plans, each change a new version, and checking a plan without running it."""
+
+from typing import Annotated, Any
+
+from fastapi import Path, Query, Request, Response
+from pydantic import ConfigDict, Field
+
+from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.shapes import After, Body, GroupName, Limit
+from proctor_common.messages import calls
+from proctor_common.messages.base import Message
+from proctor_common.messages.views import PlanFaults, PlanView, View
+from proctor_common.states import Role
+
+routes = router()
+
+EXAMPLE: dict[str, Any] = {
+    "testplan_version": "2026-12-01",
+    "name": "hello",
+    "parameters": {"who": {"type": "string", "default": "world"}},
+    "steps": {
+        "hello": {
+            "uses": "linux_system.run_shell",
+            "runs_on": {"host": "local-1"},
+            "with": {"command": "echo", "args": "hello ${{ params.who }}"},
+        }
+    },
+}
+PlanRef = Annotated[str, Path(description="The plan's name", max_length=64, examples=["hello"])]
+Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="One of its versions; absent: the newest")]
+
+
+class ValidateRequest(Body):
+    """A plan to check: an object, YAML or JSON text, or a stored plan's name (and version)."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"plan": EXAMPLE}})
+
+    plan: dict[str, Any] | str
+    parameters: dict[str, Any] | None = Field(
+        default=None, description="Checked with it; absent: those that it needs are not asked for"
+    )
+    group: GroupName | None = None
+
+
+class PlanRequest(Body):
+    """A plan to keep: YAML or JSON text, kept as it is, or an object."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"plan": EXAMPLE}})
+
+    plan: dict[str, Any] | str
+    group: GroupName | None = Field(default=None, description="Whom it belongs to; absent: as it was, or nobody")
+
+
+class PlanPage(View):
+    """A page of stored plans, by name; without their text."""
+
+    items: list[PlanView]
+    next: str | None
+
+
+@routes.post(
+    "/v1/testplans/validate",
+    response_model=PlanFaults,
+    tags=["test plans"],
+    summary="Check a test plan",
+    openapi_extra=needs(Role.VIEWER),
+)
+async def validate_plan(request: Request, wanted: ValidateRequest) -> Response:
+    """Every fault at once, each with line and column (for text) and path; none: it may be run. Nothing is started."""
+    body = calls.PlanValidate(plan=wanted.plan, parameters=wanted.parameters, group=wanted.group)
+    return await _ask(request, "plan.validate", body)
+
+
+@routes.get(
+    "/v1/testplans",
+    response_model=PlanPage,
+    tags=["test plans"],
+    summary="Stored plans",
+    openapi_extra=needs(Role.VIEWER),
+)
+async def list_plans(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+    """The newest version of each plan that the token may see, by name."""
+    return await _ask(request, "plan.list", calls.PlanList(limit=limit, cursor=cursor))
+
+
+@routes.get(
+    "/v1/testplans/{name}",
+    response_model=PlanView,
+    tags=["test plans"],
+    summary="A stored plan",
+    openapi_extra=needs(Role.VIEWER),
+)
+async def get_plan(request: Request, name: PlanRef, version: Version = None) -> Response:
+    """A version of a plan, with its exact text."""
+    return await _ask(request, "plan.get", calls.PlanRef(name=name, version=version))
+
+
+@routes.put(
+    "/v1/testplans/{name}",
+    response_model=PlanView,
+    tags=["test plans"],
+    summary="Store a plan",
+    openapi_extra=needs(Role.RUNNER),
+)
+async def put_plan(request: Request, name: PlanRef, wanted: PlanRequest) -> Response:
+    """A new version; the same text again makes none. Faults of the plan are a 422 with all of them at once."""
+    return await _ask(request, "plan.put", calls.PlanPut(name=name, plan=wanted.plan, group=wanted.group))
+
+
+@routes.delete(
+    "/v1/testplans/{name}",
+    response_model=PlanView,
+    tags=["test plans"],
+    summary="Delete a stored plan",
+    openapi_extra=needs(Role.RUNNER),
+)
+async def delete_plan(request: Request, name: PlanRef) -> Response:
+    """All its versions. Runs of it go on, and keep the text they were made from."""
+    return await _ask(request, "plan.delete", calls.PlanRef(name=name))
+
+
+async def _ask(request: Request, op: str, body: Message) -> Response:
+    return json_view(await context_of(request).controllers.ask(op, caller_of(request).actor, body))

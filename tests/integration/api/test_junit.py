@@ -1,0 +1,112 @@
+"""JUnit XML of runs, read by a parser as a CI server does."""
+
+import xml.etree.ElementTree as ET
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from proctor_common.ids import new_id
+from proctor_common.messages.views import StepView
+from proctor_common.states import RunResult, RunState, StepResult, StepState
+from support.api_world import Api, FakeRun
+
+START = datetime(2026, 12, 1, tzinfo=UTC)
+HOSTILE = "a<b>&\"'\x00\x1b[31m]]>\ud83d\ufffe\n<script>"
+
+
+def step(name: str, result: StepResult | None = StepResult.PASSED, **changes: Any) -> StepView:
+    values: dict[str, Any] = {
+        "id": new_id(),
+        "step": name,
+        "state": StepState.FINISHED if result else StepState.PENDING,
+        "result": result,
+        "attempt": 1,
+        "host": "local-1",
+        "started_at": START if result else None,
+        "finished_at": START + timedelta(seconds=1.5) if result else None,
+    }
+    return StepView(**{**values, **changes})
+
+
+def finished(api: Api, result: RunResult = RunResult.PASSED, *steps: StepView) -> FakeRun:
+    run = api.world.add_run()
+    run.name, run.state, run.result = "vnf <smoke>", RunState.FINISHED, result
+    api.world.waiting_steps = list(steps)
+    return run
+
+
+async def junit(api: Api, run: FakeRun) -> ET.Element:
+    answer = await api.call("GET", f"/v1/runs/{run.id}/junit")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/xml; charset=utf-8"
+    return ET.fromstring(answer.content)
+
+
+async def test_suites_cases_times_and_properties(api: Api) -> None:
+    run = finished(
+        api,
+        RunResult.FAILED,
+        step("build"),
+        step("smoke", StepResult.FAILED, instance="case=vping", reason="exit code 3", exit_code=3,
+             output={"stdout": "one\ntwo\n", "stderr_last_line": "boom"}),
+        step("deploy", StepResult.ERROR, error={"kind": "ssh_denied", "message": "permission denied"}),
+        step("slow", StepResult.TIMED_OUT),
+        step("later", StepResult.UPSTREAM_FAILED, started_at=None),
+        step("open", None, waiting_for="a slot on local-1"),
+        step("always[0]"),
+    )  # fmt: skip
+    root = await junit(api, run)
+    assert (root.tag, root.get("name")) == ("testsuites", "vnf <smoke>")
+    numbers = ("tests", "failures", "errors", "skipped", "time")
+    assert [root.get(name) for name in numbers] == ["7", "2", "1", "2", "7.500"]
+    main, cleanup = root.findall("testsuite")
+    assert [main.get(name) for name in numbers] == ["6", "2", "1", "2", "6.000"]
+    assert (cleanup.get("name"), cleanup.get("tests")) == ("vnf <smoke>: always", "1")
+    properties = {each.get("name"): each.get("value") for each in main.iter("property")}
+    assert (properties["run"], properties["result"]) == (run.id, "failed")
+    cases = {case.get("name"): case for case in main.findall("testcase")}
+    assert list(cases) == ["build", "smoke[case=vping]", "deploy", "slow", "later", "open"]
+    assert cases["build"].get("time") == "1.500" and len(cases["build"]) == 0
+    failure = cases["smoke[case=vping]"].find("failure")
+    assert failure is not None and failure.get("message") == "exit code 3"
+    assert failure.text == "host local-1\nattempt 1\nexit code 3\nboom"
+    assert cases["smoke[case=vping]"].findtext("system-out") == "one\ntwo\n"
+    error = cases["deploy"].find("error")
+    assert error is not None
+    assert (error.get("type"), error.get("message")) == ("ssh_denied", "permission denied")
+    skipped = cases["open"].find("skipped")
+    assert skipped is not None and skipped.get("message") == "a slot on local-1"
+
+
+async def test_hostile_text_is_text(api: Api) -> None:
+    hostile = HOSTILE.encode("utf-8", "replace").decode()
+    run = finished(
+        api,
+        RunResult.FAILED,
+        step("a", StepResult.FAILED, reason=hostile, host=hostile, output={"stdout": hostile + "x" * 100_000}),
+        step("b", StepResult.FAILED, reason=hostile, output={"stdout": hostile}),
+    )
+    root = await junit(api, run)
+    long, short = root.iter("testcase")
+    assert len(long.findtext("system-out") or "") < 20_000
+    said = short.findtext("system-out") or ""
+    assert "<script>" in said and "\x1b" not in said and "\x00" not in said
+
+
+async def test_a_run_that_ended_badly_though_no_step_failed_is_no_success(api: Api) -> None:
+    run = finished(api, RunResult.TIMED_OUT, step("a"), step("b", StepResult.CANCELLED))
+    run.reason = "over its timeout"
+    root = await junit(api, run)
+    assert (root.get("tests"), root.get("failures")) == ("3", "1")
+    own = next(case for case in root.iter("testcase") if case.get("name") == "(run)")
+    failure = own.find("failure")
+    assert failure is not None
+    assert (failure.get("type"), failure.get("message")) == ("timed_out", "over its timeout")
+
+    root = await junit(api, finished(api, RunResult.ERROR))
+    assert (root.get("tests"), root.get("errors")) == ("1", "1")
+    root = await junit(api, finished(api, RunResult.PASSED))
+    assert (root.get("tests"), len(root.findall("testsuite"))) == ("0", 1)
+
+
+async def test_an_unknown_run_is_404(api: Api) -> None:
+    assert (await api.call("GET", f"/v1/runs/{new_id()}/junit")).status_code == 404
