@@ -196,6 +196,7 @@ async def test_the_first_failure_stops_the_others(engine: Engine, agent: FakeAge
     await run(engine, spec)
     orders = await eventually(lambda: agent.started if len(agent.started) == 2 else None)
     await agent.finish(orders[0], StepResult.FAILED)
+    await eventually(lambda: agent.alive_orders() and agent.alive_orders()[0].step_name == "other")
     view = await ends(agent, engine, spec.id)
     assert view["result"] == "failed"
     assert view["steps"] == {"failed": 1, "cancelled": 4, "passed": 1}

@@ -1,0 +1,94 @@
+"""Whatever order things happen in: what plans ask of their steps holds, and every run ends."""
+
+import random
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proctor_common.states import RunResult, RunState, StepResult
+from proctor_controller.domain import events
+from proctor_controller.domain.placement import Place
+from proctor_controller.domain.rules import Child, Gate, Rules
+from proctor_controller.domain.step import Condition, Kind, Retry, RetryOn
+from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
+from support.step_world import StepWorld
+
+RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]
+ENDS = [RunResult.PASSED, RunResult.FAILED, RunResult.CANCELLED]
+MOVES: dict[str, Callable[[StepWorld, int], object]] = {
+    "perform": lambda w, n: w.perform(n),
+    "perform again": lambda w, n: w.perform(n),
+    "crash": lambda w, n: n % 5 == 0 and w.crash(),
+    "deliver": lambda w, n: w.deliver(n),
+    "hear": lambda w, n: w.hear(n),
+    "end": lambda w, n: w.end_some(n // 4, RESULTS[n % 4]),
+    "report": lambda w, n: w.report(n),
+    "lose agent": lambda w, n: n % 3 == 0 and w.lose_agent(n),
+    "return agent": lambda w, n: w.return_agent(n),
+    "approve": lambda w, n: w.decide_gate(n, approved=n % 3 > 0),
+    "end child": lambda w, n: w.end_child(n, ENDS[n % 3]),
+    "tick": lambda w, n: w.tick(),
+    "wait": lambda w, n: w.advance([1, 6, 20, 70, 700][n % 5]),
+    "cancel": lambda w, n: n % 12 == 0 and w.feed(events.CancelAsked(w.run.id, "somebody")),
+}
+RULES = [
+    None,
+    Rules(condition="matrix.n != 1"),
+    Rules(condition="params.nothing"),
+    Rules(outputs={"a": "${{ matrix.n }}"}, record={"case": "c${{ matrix.n }}"}),
+    Rules(outputs={"a": "${{ result.nothing }}"}),
+    Rules(failed_when="matrix.n == 2", record={"case": "${{ params.nothing }}"}),
+    Rules(until="matrix.n == 0", expect=None),
+    Rules(expect={"kind": "x"}),
+]
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> RunSpec:
+    """Up to four nodes of all kinds, fanned out and bounded or not, with edges that lead forward."""
+    steps: list[StepSpec] = []
+    nodes: list[NodeSpec] = []
+    edges: list[EdgeSpec] = []
+    for number in range(draw(st.integers(1, 4))):
+        name = f"n{number}"
+        kind = draw(st.sampled_from([Kind.METHOD, Kind.METHOD, Kind.METHOD, Kind.GATE, Kind.PLAN]))
+        rules = draw(st.sampled_from(RULES))
+        if kind is Kind.GATE:
+            rules = Rules(gate=Gate(timeout_s=100))
+        elif kind is Kind.PLAN:
+            rules = Rules(child=Child("p@1"))
+        bound = draw(st.sampled_from([None, None, 1, 2]))
+        nodes.append(NodeSpec(name, rules=rules, max_parallel=bound, fail_fast=draw(st.booleans())))
+        retry = Retry(
+            attempts=draw(st.integers(1, 3)), delay_s=draw(st.sampled_from([0.0, 5.0])), on=frozenset(RetryOn)
+        )
+        for n in range(draw(st.sampled_from([1, 3, 5]))):
+            steps.append(
+                StepSpec(
+                    id=f"s{number}.{n}", node=name, name=name, plugin="p", method="m", place=Place(host="h"),
+                    kind=kind, instance=str(n), matrix={"n": n}, timeout_s=60, retry=retry,
+                )
+            )  # fmt: skip
+        for source in range(number):
+            if draw(st.booleans()):
+                edges.append(EdgeSpec(f"n{source}", name, draw(st.sampled_from(Condition))))
+    return RunSpec(
+        id="run", name="r", kind="plan", steps=tuple(steps), edges=tuple(edges), node_specs=tuple(nodes), timeout_s=9000
+    )
+
+
+moves = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 999)), max_size=100)
+
+
+@given(specs(), moves, st.integers(0, 2**32))
+@settings(max_examples=120, deadline=None)
+def test_what_plans_ask_of_steps_holds_and_every_run_ends(
+    spec: RunSpec, happenings: list[tuple[str, int]], seed: int
+) -> None:
+    world = StepWorld(spec)
+    for name, number in happenings:
+        MOVES[name](world, number)
+    world.settle(random.Random(seed), rounds=1000)
+    assert world.run.state is RunState.FINISHED
+    assert sum(world.run.tally.values()) == len(spec.steps)
