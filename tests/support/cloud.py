@@ -26,7 +26,7 @@ TYPES = ("igw", "bgw", "dhcp", "cast")
 DELETABLE = {"available", "error", "error_restoring", "error_extending"}
 FILTERS = {"metadata", "limit", "marker", "sort", "all_tenants", "status", "name", "with_count", "offset"}
 PROJECT = "8a4f3c0d9b1e4a55a7d1f2c3b4e5d6f7"
-BEFORE = {"401", "413", "429", "503", "reset", "html"}
+BEFORE = {"401", "413", "429", "503", "reset", "html", "no route"}
 """Faults that come before anything is done; the others come after: lost, half, 500, slow, garbage, hang."""
 
 Chance = Callable[[str], str | None]
@@ -219,6 +219,8 @@ class Cloud:
             return Reply(429, {"overLimit": {"code": 429, "message": "Too many requests"}}, {"Retry-After": "1"})
         if fault == "503":
             return Reply(503, "<html><head><title>503</title></head><body><h1>Service Unavailable</h1></body></html>")
+        if fault == "no route":
+            return Reply(404, "<html><h1>404 Not Found</h1></html>")
         return Reply(cut=True) if fault == "reset" else Reply(502, "<html><h1>502 Bad Gateway</h1></html>")
 
     def _perform(self, operation: str, asked: Asked, fault: str | None) -> Reply:

@@ -177,6 +177,21 @@ async def test_a_cloud_that_is_down_is_down(cloud: Cloud, backend: CinderBackend
     assert cloud.created == 0
 
 
+async def test_a_404_of_whatever_stands_before_it_ends_no_volume(cloud: Cloud, backend: CinderBackend) -> None:
+    ours = await make(backend)
+    for operation in ("get", "rename", "delete", "list"):
+        cloud.inject(operation, "no route")
+    for call in (
+        backend.get(ours.backend_id),
+        backend.rename(ours.backend_id, "other"),
+        backend.delete(ours.backend_id),
+        backend.list_ours(),
+    ):
+        with pytest.raises(BackendDown, match="404"):
+            await call
+    assert await backend.get(ours.backend_id) is not None
+
+
 async def test_refusals_are_told_apart(cloud: Cloud, backend: CinderBackend) -> None:
     async def create(type: str = "igw", size: int = 10) -> str:
         return await backend.create(new_id(), "spare", type, size)

@@ -82,6 +82,11 @@ def message_of(answer: Answer) -> str:
     return _line(_TAG.sub(" ", answer.text[:2000])) or "no message"
 
 
+def is_gone(answer: Answer) -> bool:
+    """Whether block storage itself says that there is no such thing. A 404 of what stands before it says nothing."""
+    return answer.status == 404 and "itemNotFound" in answer.body
+
+
 def fault_of(answer: Answer, doing: str) -> BackendFault:
     """The fault that an answer of 400 or more is, where nothing was done; a 5xx counts as being down."""
     told = f"{doing}: {answer.status}: {message_of(answer)}"
@@ -92,7 +97,7 @@ def fault_of(answer: Answer, doing: str) -> BackendFault:
         return BackendBusy(told, answer.retry_after or None)
     if answer.status == 413:
         return QuotaRefused(told)
-    if answer.status >= 500:
+    if answer.status >= 500 or (answer.status == 404 and not is_gone(answer)):
         return BackendDown(told)
     return BadRequest(told)
 

@@ -19,6 +19,7 @@ from proctor_controller.volumes.cinder.answers import (
     VOLUME_KEY,
     Answer,
     fault_of,
+    is_gone,
     message_of,
     next_marker,
     room_of,
@@ -81,7 +82,7 @@ class CinderBackend:
     async def get(self, backend_id: str) -> Found | None:
         doing = f"look at volume {backend_id}"
         answer = await self.storage.call("GET", _path(backend_id), doing=doing)
-        if answer.status == 404:
+        if is_gone(answer):
             return None
         if answer.status != 200:
             raise fault_of(answer, doing)
@@ -94,7 +95,7 @@ class CinderBackend:
         doing = f"rename volume {backend_id}"
         wished = {"volume": {"name": name[:LONGEST_NAME]}}
         answer = await self.storage.call("PUT", _path(backend_id), json=wished, doing=doing)
-        if answer.status == 404:
+        if is_gone(answer):
             return False
         if answer.status == 400 and "status" in message_of(answer).lower():
             raise NotNow(f"{doing}: {message_of(answer)}")
@@ -105,7 +106,7 @@ class CinderBackend:
     async def delete(self, backend_id: str) -> bool:
         doing = f"delete volume {backend_id}"
         answer = await self.storage.call("DELETE", _path(backend_id), doing=doing)
-        if answer.status == 404:
+        if is_gone(answer):
             return False
         if answer.status == 400:
             return await self._delete_later(backend_id, answer)
@@ -136,7 +137,7 @@ class CinderBackend:
         answer = await self.storage.call(
             "POST", f"{_path(backend_id)}/action", json={"os-force_delete": {}}, doing=doing
         )
-        if answer.status in {202, 404}:
+        if answer.status == 202 or is_gone(answer):
             return answer.status == 202
         if answer.status in {400, 403}:
             raise Stuck(
@@ -161,7 +162,7 @@ class CinderBackend:
             if marker is not None:
                 params["marker"] = marker
             answer = await self.storage.call("GET", "/volumes/detail", params=params, doing=doing)
-            if answer.status == 404 and marker is not None:
+            if is_gone(answer) and marker is not None:
                 return None
             rows = answer.body.get("volumes")
             if answer.status != 200 or not isinstance(rows, list):
