@@ -63,13 +63,13 @@ async def measure(system: System, report: Report, count: int = 300) -> None:
             assert await finishes.result(answer.json()["id"]) == "passed"
             return time.perf_counter() - begun
 
-        await _several(floor, 20, 1)
-        await _several(ours, 20, 1)
+        await several(floor, 20, 1)
+        await several(ours, 20, 1)
         floors: list[float] = []
         times: list[float] = []
         for _ in range(count // 50):
-            floors += await _several(floor, 50, 1)
-            times += await _several(ours, 50, 1)
+            floors += await several(floor, 50, 1)
+            times += await several(ours, 50, 1)
         for name, share, target in (("p50", 0.5, 4.0), ("p99", 0.99, None)):
             a, b = percentile(times, share), percentile(floors, share)
             wanted = f"<= {target:g} times" if target else ""
@@ -92,7 +92,8 @@ async def measure(system: System, report: Report, count: int = 300) -> None:
         listener.cancel()
 
 
-async def _several(one, count: int, width: int) -> list[float]:  # type: ignore[no-untyped-def]
+async def several(one, count: int, width: int) -> list[float]:  # type: ignore[no-untyped-def]
+    """The times that ``count`` calls took, ``width`` at once."""
     gate = asyncio.Semaphore(width)
 
     async def turn() -> float:
@@ -104,5 +105,5 @@ async def _several(one, count: int, width: int) -> list[float]:  # type: ignore[
 
 async def _rate(one, count: int, width: int) -> float:  # type: ignore[no-untyped-def]
     begun = time.perf_counter()
-    await _several(one, count, width)
+    await several(one, count, width)
     return count / (time.perf_counter() - begun)
