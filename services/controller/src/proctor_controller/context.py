@@ -1,5 +1,6 @@
 """What a controller process is made of: built once, frozen, handed to everything that needs it."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.work import EngineWork
 from proctor_controller.identity.nkey import BadKey, Issuer
+from proctor_controller.pool.pool import Pool
+from proctor_controller.pool.source import default_backend
 from proctor_controller.settings import ControllerSettings
 
 SERVER_SETTINGS = {"plan_cache_mode": "force_generic_plan"}
@@ -46,6 +49,7 @@ class ProcessContext:
     registry: CollectorRegistry
     engine: Engine
     work: EngineWork
+    pool: Pool
     background: Background
     stop: Stop
 
@@ -80,6 +84,15 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
         observe_bus(registry, bus)
         engine = make_engine_of_runs(settings, database, bus)
         stack.push_async_callback(engine.close)
+        pool = Pool(
+            database,
+            bus,
+            SystemClock(),
+            file=settings.pool_file,
+            folder=settings.pool_folder,
+            default_backend=default_backend(os.environ),
+        )
+        stack.push_async_callback(pool.close)
         background = await stack.enter_async_context(Background(stop))
         yield ProcessContext(
             settings=settings,
@@ -93,6 +106,7 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             registry=registry,
             engine=engine,
             work=EngineWork(engine),
+            pool=pool,
             background=background,
             stop=stop,
         )

@@ -1,6 +1,7 @@
 """The controller's process: migrate, connect, serve, watch; end in the reverse order."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -10,9 +11,11 @@ import structlog
 from proctor_common import subjects
 from proctor_common.bus import BusError, Message, Subscription
 from proctor_common.bus.streams import event_consumer, event_stream, log_stream
+from proctor_common.errors import ProctorError
 from proctor_common.probe import serve_probe
 from proctor_common.service import ConfigurationError, StartError, Stop
 from proctor_controller.context import ProcessContext, open_context
+from proctor_controller.domain.volumes.settings import BadPoolSettings
 from proctor_controller.duties.duty import Duty, Work
 from proctor_controller.duties.outbound import Allowed, Outbound
 from proctor_controller.duties.schedules import ScheduleClock
@@ -29,6 +32,7 @@ from proctor_controller.handlers.heartbeat import Heartbeats
 from proctor_controller.handlers.plans import submit_run
 from proctor_controller.handlers.registration import Registrations
 from proctor_controller.handlers.table import HANDLERS
+from proctor_controller.pool.figures import observe_pool
 from proctor_controller.settings import ControllerSettings
 
 log = structlog.get_logger(__name__)
@@ -39,6 +43,8 @@ REGISTRATIONS_AT_ONCE = 8
 KNOCKS_AT_ONCE = 64
 STUCK_AFTER = 60.0
 DRAIN_SECONDS = 1.0
+POOL_INTERVAL = 1.0
+"""Until the pool is taken up again after its keeper has failed."""
 
 Answer = Callable[[Message], Awaitable[bytes | None]]
 
@@ -51,6 +57,7 @@ async def run(settings: ControllerSettings, stop: Stop) -> None:
             stack.enter_context(serve_probe(settings.metrics_http, context.registry, lambda: health(context)))
         await ensure_streams(context)
         served = await serve(context)
+        await start_pool(context, stack)
         start_duties(context)
         log.info("controller_ready", replica=context.replica)
         await stop.wait()
@@ -128,6 +135,25 @@ def make_sender(context: ProcessContext) -> WebhookSender:
     return WebhookSender(context.database, context.engine.seal, outbound, give_up=settings.webhook_give_up)
 
 
+async def start_pool(context: ProcessContext, stack: AsyncExitStack) -> None:
+    """Let the pool hear wake-ups, count, and read its file again on SIGHUP. Raises StartError."""
+    pool, loop = context.pool, asyncio.get_running_loop()
+    try:
+        await pool.start()
+    except BadPoolSettings as fault:
+        raise ConfigurationError(f"pool_file: {context.settings.pool_file}: {fault}") from fault
+    except (BusError, ProctorError) as fault:
+        raise StartError(f"cannot start the volume pool: {fault}") from fault
+    observe_pool(context.registry, pool)
+    context.background.start("pool figures", pool.watch())
+
+    def reread() -> None:
+        context.background.start("pool settings", pool.reload_on_signal())
+
+    loop.add_signal_handler(signal.SIGHUP, reread)
+    stack.callback(loop.remove_signal_handler, signal.SIGHUP)
+
+
 def start_duties(context: ProcessContext) -> None:
     """The periodic jobs: each is done by one of the controllers."""
     settings = context.settings
@@ -148,6 +174,7 @@ def start_duties(context: ProcessContext) -> None:
         await watchdog.tick()
 
     jobs: tuple[tuple[str, Work, float], ...] = (
+        ("pool", context.pool.keeper.turn, POOL_INTERVAL),
         ("agents", silence.turn, settings.sweep_interval),
         ("watchdog", watch, settings.watchdog_interval),
         ("log-sweep", strangers.turn, settings.log_sweep_interval),

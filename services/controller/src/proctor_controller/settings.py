@@ -49,7 +49,9 @@ class ControllerSettings(ServiceSettings):
     """``address:port`` of ``/healthz`` and ``/metrics``."""
 
     pool_file: Path | None = None
-    """Settings of the volume pool, in the seed's INI form."""
+    """Settings of the volume pool, in the seed's INI form. Read again on SIGHUP. Without it there are no pools."""
+    pool_folder: Path | None = None
+    """Where the backend ``local`` keeps the files of volumes."""
 
     heartbeat: float = Field(default=5.0, gt=0)
     suspect_after: float = Field(default=15.0, gt=0)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.base import VERSION, BadMessage, JsonObject, Message, decode
-from proctor_common.states import Role
+from proctor_common.states import Role, VnfpState, VolumeState
 
 MAX_REPLY = 1024 * 1024
 """Most bytes of an answer: a list then gives fewer rows than asked for, and a ``next``."""
@@ -249,6 +249,57 @@ class ScheduleList(Message):
     cursor: str | None = None
 
 
+class PoolList(Message):
+    """``pool.list`` -> Listing of PoolView, by type; all of them. ``pool.replenish|sync`` -> JobView,
+    ``pool.reload`` -> Listing of PoolView: every controller reads its file again.
+    """
+
+
+class PoolPut(Message):
+    """``pool.put`` -> PoolView: set a target by hand; it stands until the file's own value changes."""
+
+    type: str
+    target: int = Field(ge=0, le=10_000)
+
+
+class VolumeList(Message):
+    """``volume.list`` -> Listing of VolumeView, newest first; deleted ones only with ``state``."""
+
+    state: VolumeState | None = None
+    type: str | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class VolumeRef(Message):
+    """``volume.delete`` -> VolumeView: delete a volume that a run has retained."""
+
+    volume: str
+
+
+class VnfpCreate(Message):
+    """``vnfp.create`` -> VnfpView. ``id`` is chosen by the api: a repeated request makes nothing twice."""
+
+    id: str
+    name: str = Field(min_length=1, max_length=255)
+    type: str
+    size_gb: int | None = Field(default=None, ge=1, le=100_000)
+
+
+class VnfpRef(Message):
+    """``vnfp.get|delete`` -> VnfpView."""
+
+    vnfp: str
+
+
+class VnfpList(Message):
+    """``vnfp.list`` -> Listing of VnfpView, newest first; deleted ones only with ``state``."""
+
+    state: VnfpState | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
 class AuditAdd(Message):
     """``audit.add`` -> AuditView: the api's own deeds (tokens, sessions)."""
 
@@ -320,6 +371,17 @@ OPERATIONS: dict[str, type[Message]] = {
     "schedule.delete": ScheduleRef,
     "record.pending": RecordsPending,
     "record.confirm": RecordsConfirm,
+    "pool.list": PoolList,
+    "pool.put": PoolPut,
+    "pool.replenish": PoolList,
+    "pool.sync": PoolList,
+    "pool.reload": PoolList,
+    "volume.list": VolumeList,
+    "volume.delete": VolumeRef,
+    "vnfp.create": VnfpCreate,
+    "vnfp.get": VnfpRef,
+    "vnfp.list": VnfpList,
+    "vnfp.delete": VnfpRef,
     "audit.add": AuditAdd,
     "audit.list": AuditList,
 }

@@ -11,6 +11,7 @@ from proctor_controller.handlers import (
     gates,
     groups,
     plans,
+    pools,
     records,
     runs,
     schedules,
@@ -31,4 +32,5 @@ HANDLERS: Mapping[str, CallHandler] = {
     **events.HANDLERS,
     **records.HANDLERS,
     **schedules.HANDLERS,
+    **pools.HANDLERS,
 }

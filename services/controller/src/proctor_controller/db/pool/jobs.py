@@ -97,6 +97,14 @@ async def finish_job(db: Session, name: str, epoch: int, outcome: str) -> None:
     )
 
 
+async def end_interrupted(db: Session) -> None:
+    """A keeper begins: no run is at work, whatever the rows say."""
+    await db.execute(
+        """UPDATE control.pool_jobs SET finished_at = clock_timestamp(), outcome = 'interrupted'
+           WHERE started_at IS NOT NULL AND (finished_at IS NULL OR finished_at < started_at)"""
+    )
+
+
 async def ask_job(db: Session, name: str) -> bool:
     """Ask for a run now; False where one is at work: then that is written down."""
     done = await db.execute(

@@ -35,17 +35,19 @@ class Pool:
 
 
 _POOLS = """
-SELECT p.*, c.ready, c.creating, c.intent, c.failed, c.leaked
-FROM control.pools p LEFT JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE v.state = 'ready') AS ready,
-        count(*) FILTER (WHERE v.state = 'creating' AND v.vnfp IS NULL AND v.run IS NULL) AS creating,
-        count(*) FILTER (WHERE v.state = 'intent' AND v.vnfp IS NULL AND v.run IS NULL) AS intent,
-        count(*) FILTER (WHERE v.state = 'leaked') AS leaked,
-        (SELECT count(*) FROM control.volumes f WHERE f.type = p.type AND f.state = 'failed'
-            AND (f.gone_at IS NULL OR f.gone_at > now() - interval '1 day')) AS failed
-    FROM control.volumes v WHERE v.type = p.type AND v.gone_at IS NULL
-) c ON true
-ORDER BY p.type
+SELECT p.*, coalesce(c.ready, 0) AS ready, coalesce(c.creating, 0) AS creating, coalesce(c.intent, 0) AS intent,
+    coalesce(c.leaked, 0) AS leaked, coalesce(f.failed, 0) AS failed
+FROM control.pools p LEFT JOIN (
+    SELECT type, count(*) FILTER (WHERE state = 'ready') AS ready,
+        count(*) FILTER (WHERE state = 'creating' AND vnfp IS NULL AND run IS NULL) AS creating,
+        count(*) FILTER (WHERE state = 'intent' AND vnfp IS NULL AND run IS NULL) AS intent,
+        count(*) FILTER (WHERE state = 'leaked') AS leaked
+    FROM control.volumes WHERE gone_at IS NULL GROUP BY type
+) c USING (type) LEFT JOIN (
+    SELECT type, count(*) AS failed FROM control.volumes
+    WHERE state = 'failed' AND (gone_at IS NULL OR gone_at > now() - interval '1 day') GROUP BY type
+) f USING (type)
+ORDER BY type
 """
 
 
@@ -98,6 +100,19 @@ async def apply_types(db: Session, types: Mapping[str, PoolType]) -> None:
         """UPDATE control.pools SET listed = false, version = version + 1, updated_at = now()
            WHERE listed AND NOT type = ANY($1)""",
         [each.name for each in listed],
+    )
+
+
+async def add_types(db: Session, types: Mapping[str, PoolType]) -> None:
+    """Make pools for types that are new, so that a controller that has just started knows them."""
+    listed = list(types.values())
+    await db.execute(
+        """INSERT INTO control.pools (type, size_gb, target, file_target)
+           SELECT type, size, target, target FROM unnest($1::text[], $2::integer[], $3::integer[])
+               AS f (type, size, target) ON CONFLICT DO NOTHING""",
+        [each.name for each in listed],
+        [each.size_gb for each in listed],
+        [each.target for each in listed],
     )
 
 

@@ -210,6 +210,14 @@ async def drop_unasked(db: Session, type: str, count: int) -> int:
     return int(done.split()[-1])
 
 
+async def drop_all_unasked(db: Session) -> None:
+    """Take back all intents of spares that the backend was never asked for: there is no room for them."""
+    await db.execute(
+        """UPDATE control.volumes SET state = 'deleted', gone_at = now(), reason = 'no room', version = version + 1
+           WHERE state = 'intent' AND posted_at IS NULL AND vnfp IS NULL AND run IS NULL"""
+    )
+
+
 async def make_way(db: Session, demand: Volume) -> str | None:
     """Give up one idle spare, so that ``demand`` finds room: of another type, the one with most to spare; its id.
     None where no spare is left, or one is on its way out already.

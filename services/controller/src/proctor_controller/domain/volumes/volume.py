@@ -11,8 +11,8 @@ S = VolumeState
 
 VOLUME_TRANSITIONS: Mapping[VolumeState, frozenset[VolumeState]] = {
     S.INTENT: frozenset({S.CREATING, S.DELETING, S.DELETED, S.FAILED}),
-    S.CREATING: frozenset({S.READY, S.IN_USE, S.DELETING, S.FAILED}),
-    S.READY: frozenset({S.CLAIMED, S.DELETING, S.FAILED}),
+    S.CREATING: frozenset({S.READY, S.IN_USE, S.DELETING, S.FAILED, S.LEAKED}),
+    S.READY: frozenset({S.CLAIMED, S.DELETING, S.FAILED, S.LEAKED}),
     S.CLAIMED: frozenset({S.IN_USE, S.DELETING, S.FAILED}),
     S.IN_USE: frozenset({S.DELETING, S.FAILED}),
     S.DELETING: frozenset({S.DELETED, S.LEAKED}),

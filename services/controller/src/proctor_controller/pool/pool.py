@@ -1,0 +1,142 @@
+"""The volume pool as a controller has it: claims in every replica, the keeper in the one that holds the duty."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proctor_common import subjects
+from proctor_common.bus import Bus, BusError, Subscription
+from proctor_common.clock import Clock
+from proctor_common.errors import ProctorError, not_found
+from proctor_controller.db.pool.claims import Demand
+from proctor_controller.db.pool.jobs import ask_job, load_breakers, load_jobs
+from proctor_controller.db.pool.pools import Pool as PoolRow
+from proctor_controller.db.pool.pools import add_types, ask_reload, load_pools, load_sizes
+from proctor_controller.db.session import session
+from proctor_controller.domain.volumes.settings import BadPoolSettings
+from proctor_controller.pool.claims import Claims
+from proctor_controller.pool.demands import Demands
+from proctor_controller.pool.desk import Notice, tell_nobody
+from proctor_controller.pool.keeper import Keeper
+from proctor_controller.pool.snapshot import Snapshot
+from proctor_controller.pool.source import PoolSource
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SECONDS = 2.0
+WAKE_SECONDS = 0.01
+
+
+class Pool:
+    """Built once a process. ``keeper.turn`` is the work of the duty ``pool``."""
+
+    def __init__(
+        self,
+        database: AsyncEngine,
+        bus: Bus,
+        clock: Clock,
+        *,
+        file: Path | None,
+        folder: Path | None,
+        default_backend: str = "",
+        notice: Notice = tell_nobody,
+    ) -> None:
+        self._database = database
+        self._bus = bus
+        self.source = PoolSource(file, default_backend=default_backend)
+        self.keeper = Keeper(database, self.source, clock, folder=folder, notice=notice)
+        self.claims = Claims(database, self.wake)
+        self.demands = Demands(database, clock, self.wake)
+        self.snapshot = Snapshot()
+        self._sizes: dict[str, int] = {}
+        self._subscription: Subscription | None = None
+        self._waking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen for wake-ups. Raises BusError, ProctorError, and BadPoolSettings for a file that cannot be used."""
+        settings = self.source.check()
+        async with session(self._database) as db:
+            await add_types(db, settings.types)
+        self._subscription = await self._bus.subscribe(subjects.POOL_WAKE, lambda _: self.keeper.woken.set())
+
+    async def close(self) -> None:
+        """Stop listening, let claims come to their end, keep the figures."""
+        if self._subscription is not None:
+            await self._subscription.close()
+        if self._waking is not None:
+            self._waking.cancel()
+        await self.demands.close()
+        with contextlib.suppress(ProctorError):
+            await self.demands.flush()
+
+    async def wake(self) -> None:
+        """Tell the keeper, wherever it is, that there is work. A lost wake-up costs two seconds, nothing more."""
+        self.keeper.woken.set()
+        if self._waking is None or self._waking.done():
+            self._waking = asyncio.create_task(self._publish(), name="wake the pool")
+
+    async def _publish(self) -> None:
+        # Many claims at once are one wake-up.
+        await asyncio.sleep(WAKE_SECONDS)
+        with contextlib.suppress(BusError):
+            await self._bus.publish(subjects.POOL_WAKE, b"")
+
+    async def watch(self) -> None:
+        """Keep the figures, and what metrics show, up to date; until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self.demands.flush()
+                self.snapshot.pools = await self.pools()
+                async with session(self._database) as db:
+                    self.snapshot.breakers = await load_breakers(db)
+                    self.snapshot.jobs = await load_jobs(db)
+                self._sizes = {row.type: row.size_gb for row in self.snapshot.pools if row.listed}
+            except ProctorError as fault:
+                log.warning("pool_figures_not_read", error=fault.message)
+
+    async def pools(self) -> list[PoolRow]:
+        """All types, those that are no longer listed too. Raises ProctorError."""
+        async with session(self._database) as db:
+            return await load_pools(db)
+
+    async def size_of(self, type: str) -> int:
+        """How large a volume of the type is when nobody says so. Raises ProctorError ``not_found``."""
+        if type not in self._sizes:
+            async with session(self._database) as db:
+                self._sizes = await load_sizes(db)
+        if type not in self._sizes:
+            raise not_found("type", type[:100])
+        return self._sizes[type]
+
+    async def claim(self, type: str, size_gb: int | None, demand: Demand) -> bool | None:
+        """A volume for a VNF: see :meth:`Demands.claim`. Raises ProctorError ``not_found`` for an unknown type."""
+        usual = await self.size_of(type)
+        return await self.demands.claim(type, usual if size_gb is None else size_gb, demand)
+
+    async def run_job(self, name: str) -> bool:
+        """Let the keeper run a job now; False where one is at work. Raises ProctorError."""
+        async with session(self._database) as db:
+            asked = await ask_job(db, name)
+        await self.wake()
+        return asked
+
+    async def reload(self) -> None:
+        """Every controller reads its file again. Raises BadPoolSettings, then nothing changes; ProctorError."""
+        self.source.check()
+        async with session(self._database) as db:
+            await ask_reload(db)
+        await self.wake()
+
+    async def reload_on_signal(self) -> None:
+        """What SIGHUP asks for; a fault is logged."""
+        try:
+            await self.reload()
+            log.info("pool_settings_read", file=str(self.source.path))
+        except BadPoolSettings as fault:
+            log.error("pool_settings_refused", file=str(self.source.path), faults=fault.faults)
+        except ProctorError as fault:
+            log.error("pool_settings_not_told", error=fault.message)

@@ -1,0 +1,16 @@
+"""What metrics show of the pool: as it was read a moment ago, so that reading metrics costs no query."""
+
+from dataclasses import dataclass, field
+
+from proctor_controller.db.pool.jobs import Job
+from proctor_controller.db.pool.pools import Pool
+from proctor_controller.domain.volumes.breaker import Breaker
+
+
+@dataclass
+class Snapshot:
+    """The rows of pools, breakers and jobs."""
+
+    pools: list[Pool] = field(default_factory=list)
+    breakers: dict[str, Breaker] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
