@@ -17,6 +17,9 @@ LOCAL = ("proctor_cli.local.command", "proctor_cli.init.command")
 CLIENT = (
     "proctor_cli.commands.submit",
     "proctor_cli.commands.runs",
+    "proctor_cli.commands.verbs",
+    "proctor_cli.commands.plans",
+    "proctor_cli.commands.schedules",
     "proctor_cli.commands.agents",
     "proctor_cli.commands.tokens",
     "proctor_cli.commands.results",

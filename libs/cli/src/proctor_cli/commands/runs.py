@@ -1,5 +1,6 @@
 """``proctor runs``, ``show``, ``cancel`` and ``logs``: look at what ran and what runs."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,17 +10,20 @@ import typer
 
 from proctor_cli.client import Client
 from proctor_cli.faults import Refused, Usage
+from proctor_cli.gantt import draw
 from proctor_cli.options import LimitOption, Output, OutputOption, open_client
 from proctor_cli.render import LogPrinter, as_json, duration, gap_line, harmless, seconds_between, table, talk
 from proctor_cli.tail import follow
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="the run's id")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="the run's id or number")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(epilog="Example: proctor runs --result failed --limit 20")(runs)
-    app.command(epilog="Example: proctor show 0199… -o json")(show)
+    app.command(epilog="Example: proctor show 0199… --events · proctor show 0199… --gantt · proctor show 12 -o json")(
+        show
+    )
     app.command(epilog="Example: proctor cancel 0199…")(cancel)
     app.command(epilog="Example: proctor logs -f 0199… --timestamps")(logs)
 
@@ -27,6 +31,7 @@ def register(app: typer.Typer) -> None:
 def runs(
     state: Annotated[str | None, typer.Option(help="queued, running, finished, …")] = None,
     result: Annotated[str | None, typer.Option(help="passed, failed, error, timed_out, cancelled, rejected")] = None,
+    plan: Annotated[str | None, typer.Option(help="runs of the plan of this name")] = None,
     host: Annotated[str | None, typer.Option(help="runs that used this host")] = None,
     group: Annotated[str | None, typer.Option()] = None,
     since: Annotated[str | None, typer.Option(help="created since then, as 2026-12-01T08:00:00Z")] = None,
@@ -36,7 +41,9 @@ def runs(
     """List runs, newest first."""
     with open_client() as client:
         found = list(
-            client.items("/v1/runs", most=limit, state=state, result=result, host=host, group=group, since=since)
+            client.items(
+                "/v1/runs", most=limit, state=state, result=result, plan=plan, host=host, group=group, since=since
+            )
         )
     if output is Output.JSON:
         as_json(found)
@@ -53,40 +60,75 @@ def runs(
 def show(
     run: RunArgument,
     events: Annotated[bool, typer.Option("--events", help="every change of state, oldest first")] = False,
+    gantt: Annotated[bool, typer.Option("--gantt", help="the steps over time")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show one run and its steps."""
+    """Show one run and its steps: how they ended, what they gave, what they wait for."""
     with open_client() as client:
         found = client.get(f"/v1/runs/{run}")
         steps = list(client.items(f"/v1/runs/{run}/steps"))
         story = list(client.items(f"/v1/runs/{run}/events")) if events else []
+        attempts = list(client.items(f"/v1/runs/{run}/steps", attempts="all")) if gantt else []
     if output is Output.JSON:
-        as_json({**found, "step_list": steps, **({"events": story} if events else {})})
+        more = {**({"events": story} if events else {}), **({"attempt_list": attempts} if gantt else {})}
+        as_json({**found, "step_list": steps, **more})
         return
-    print(harmless(f"{found['name']}  {found['state']}  {found['result'] or ''}  {found['reason']}").rstrip())
-    print(f"id {found['id']}  number {found['number']}  created {found['created_at']}  took {_took(found)}\n")
-    table(
-        ["step", "host", "state", "result", "attempt", "exit", "took", "reason"],
-        [
-            [
-                s["step"] + s["instance"],
-                s["host"],
-                s["state"],
-                s["result"],
-                s["attempt"],
-                s["exit_code"],
-                _took(s),
-                _why(s),
-            ]
-            for s in steps
-        ],
-    )
+    _show_run(found)
+    if gantt:
+        draw(found, attempts)
+    else:
+        _show_steps(steps)
     if events:
         print()
         table(
             ["seq", "at", "what", "from", "to", "result", "reason"],
             [[e["seq"], e["at"], e["step"] or "run", e["from"], e["to"], e["result"], e["reason"]] for e in story],
         )
+
+
+def _show_run(found: dict[str, Any]) -> None:
+    print(harmless(f"{found['name']}  {found['state']}  {found['result'] or ''}  {found['reason']}").rstrip())
+    print(f"id {found['id']}  number {found['number']}  created {found['created_at']}  took {_took(found)}")
+    about = {
+        "plan": found["plan"] if found["plan"] != found["name"] else None,
+        "group": found["group"],
+        "rerun of": found["rerun_of"],
+        "part of": found["parent"],
+        "waits for": found.get("waiting_for"),
+        "keeps its hosts until": found.get("hold_until"),
+    }
+    told = "  ".join(f"{name} {value}" for name, value in about.items() if value)
+    if told:
+        print(harmless(told))
+    if found["outputs"]:
+        print(harmless(f"outputs {values_line(found['outputs'], 1000)}"))
+    print()
+
+
+def _show_steps(steps: list[dict[str, Any]]) -> None:
+    columns = ["step", "host", "state", "result", "attempt", "exit", "took"]
+    rows = [[_name(s), s["host"], s["state"], s["result"], s["attempt"], s["exit_code"], _took(s)] for s in steps]
+    if any(s["outputs"] for s in steps):
+        columns.append("outputs")
+        rows = [[*row, values_line(s["outputs"])] for row, s in zip(rows, steps, strict=True)]
+    if any(s["waiting_for"] for s in steps):
+        columns.append("waits for")
+        rows = [[*row, s["waiting_for"]] for row, s in zip(rows, steps, strict=True)]
+    table([*columns, "reason"], [[*row, s["reason"]] for row, s in zip(rows, steps, strict=True)])
+
+
+def _name(step: dict[str, Any]) -> str:
+    return f"{step['step']}[{step['instance']}]" if step["instance"] else str(step["step"])
+
+
+def values_line(values: dict[str, Any], most: int = 80) -> str:
+    """Outputs in one line: texts as they are, all else as JSON; cut to ``most`` characters."""
+    parts = [
+        f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in values.items()
+    ]
+    line = "  ".join(parts)
+    return line if len(line) <= most else f"{line[: most - 1]}\u2026"
 
 
 def cancel(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
@@ -144,8 +186,6 @@ def _since_named() -> Iterator[None]:
 
 def _read(client: Client, run: str, printer: LogPrinter, **which: Any) -> str | None:
     """Print what is stored; the cursor behind it."""
-    import json
-
     cursor: str | None = None
     rest = b""
     for piece in client.stream(f"/v1/runs/{run}/logs", format="ndjson", **which):
@@ -166,7 +206,3 @@ def _last_lines(client: Client, run: str, step: str | None, tail: int, printer: 
 def _took(row: dict[str, Any]) -> str:
     seconds = seconds_between(row["started_at"], row["finished_at"])
     return "" if seconds is None else duration(seconds)
-
-
-def _why(step: dict[str, Any]) -> str:
-    return str(step["waiting_for"] or step["reason"] or "")

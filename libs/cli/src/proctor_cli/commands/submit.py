@@ -21,7 +21,10 @@ FollowOption = Annotated[bool, typer.Option("--follow/--no-follow", help="show t
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(epilog="Example: proctor case local-1 linux_system.run_shell command=ls args=-alt")(case)
-    app.command(epilog="Example: proctor run examples/smoke.yaml -p image=vnf-1.4")(run)
+    app.command(
+        epilog="Example: proctor run examples/smoke.yaml -p image=vnf-1.4 · proctor run smoke@2 · "
+        "proctor run - < plan.json"
+    )(run)
 
 
 def case(
@@ -62,7 +65,9 @@ def run(
     follow: FollowOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Run a test plan and follow it.
+    """Run a test plan and follow it: a file (YAML or JSON, the seed's form too), or a stored plan.
+
+    NAME=VALUE takes the type that the plan declares for the parameter; NAME:=JSON gives any JSON value as it is.
 
     Exit code: 0 passed, 1 failed or rejected, 2 usage, 3 error, 4 timed out, 130 cancelled. Ctrl-C asks to cancel;
     a second one leaves the run alone.

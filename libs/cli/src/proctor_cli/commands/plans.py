@@ -1,0 +1,162 @@
+"""``proctor plans``: check test plans, keep them, look at them."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from proctor_cli.commands.submit import read_parameter, read_plan
+from proctor_cli.faults import CommandFault, Usage
+from proctor_cli.options import Output, OutputOption, open_client
+from proctor_cli.render import ago, as_json, harmless, table, talk
+
+plans_app = typer.Typer(
+    help="List stored test plans; check, keep, show and delete them.",
+    invoke_without_command=True,
+    epilog="Example: proctor plans validate examples/smoke.yaml · proctor plans push examples/smoke.yaml · "
+    "proctor run smoke",
+)
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON; - for standard input")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="a stored plan")]
+GroupOption = Annotated[str | None, typer.Option(help="as a run of this group would see it")]
+_NAME = re.compile(r"""^name:[ \t]*["']?([A-Za-z0-9][A-Za-z0-9._-]{0,62})["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
+
+
+class Faulty(CommandFault):
+    """The plan has faults; they have been told."""
+
+    exit_code = 1
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.add_typer(plans_app, name="plans")
+
+
+@plans_app.callback()
+def list_plans(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """List stored plans, the newest version of each."""
+    if context.invoked_subcommand is None:
+        _list(output)
+
+
+@plans_app.command("list", epilog="Example: proctor plans list -o json")
+def list_again(output: OutputOption = Output.TABLE) -> None:
+    """List stored plans, the newest version of each."""
+    _list(output)
+
+
+def _list(output: Output) -> None:
+    with open_client() as client:
+        found = list(client.items("/v1/testplans"))
+    if output is Output.JSON:
+        as_json(found)
+        return
+    table(
+        ["name", "version", "group", "changed", "by"],
+        [[p["name"], p["version"], p["group"], ago(p["created_at"]), p["created_by"]] for p in found],
+    )
+
+
+@plans_app.command("validate", epilog="Example: proctor plans validate examples/smoke.yaml -p image=vnf-1.4")
+def validate(
+    file: FileArgument,
+    parameters: Annotated[list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE")] = None,
+    group: GroupOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Check a plan and tell every fault at once, with its place; nothing is started.
+
+    Exit code: 0 no fault, 1 faults. Parameters are checked where some are given.
+    """
+    body: dict[str, Any] = {"plan": read_plan(file)}
+    if parameters:
+        body["parameters"] = dict(read_parameter(text, {}) for text in parameters)
+    if group is not None:
+        body["group"] = group
+    with open_client() as client:
+        found = client.post("/v1/testplans/validate", body)
+    errors = found["errors"]
+    if output is Output.JSON:
+        as_json(found)
+        if errors:
+            raise typer.Exit(1)
+        return
+    for error in errors:
+        print(harmless(fault_line(file, error)))
+    if errors:
+        raise Faulty(f"{file}: {len(errors)} fault{'s' if len(errors) > 1 else ''}")
+    talk(f"{file}: no fault")
+
+
+def fault_line(file: str, error: dict[str, Any]) -> str:
+    """``file:line:column: path: message``, as editors and CI servers read it."""
+    place = f":{error['line']}:{error['column'] or 1}" if error.get("line") else ""
+    path, message = str(error.get("path") or ""), str(error.get("message", ""))
+    return f"{file}{place}: {message if not path or message.startswith(path) else f'{path}: {message}'}"
+
+
+@plans_app.command("push", epilog="Example: proctor plans push examples/smoke.yaml --name nightly-smoke")
+def push(
+    file: FileArgument,
+    name: Annotated[str | None, typer.Option(help="the name to keep it under; default: the plan's own")] = None,
+    group: Annotated[str | None, typer.Option(help="the group it belongs to")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Keep a plan: a new version, unless it is as it was."""
+    if file != "-" and not Path(file).exists():
+        raise Usage(f"cannot read the plan: no such file: {file}")
+    text = read_plan(file)
+    name = name or name_in(text)
+    if name is None:
+        raise Usage("the plan has no name that it could be kept under: give one with --name")
+    body: dict[str, Any] = {"plan": text}
+    if group is not None:
+        body["group"] = group
+    with open_client() as client:
+        found = client.put(f"/v1/testplans/{name}", body)
+    if output is Output.JSON:
+        as_json(found)
+    else:
+        print(f"{found['name']}@{found['version']}")
+
+
+def name_in(text: str) -> str | None:
+    """The name in a plan's text; None where there is none that a stored plan may have."""
+    if text.lstrip().startswith("{"):
+        try:
+            found = json.loads(text).get("name")
+        except ValueError:
+            return None  # the api says what is wrong with it
+        return found if isinstance(found, str) and _NAME.match(f"name: {found}") else None
+    match = _NAME.search(text)
+    return match[1] if match else None
+
+
+@plans_app.command("show", epilog="Example: proctor plans show smoke@2")
+def show(plan: NameArgument, output: OutputOption = Output.TABLE) -> None:
+    """Show the exact text of a stored plan."""
+    name, at, version = plan.partition("@")
+    if at and not version.isdecimal():
+        raise Usage(f"not NAME or NAME@VERSION: {plan}")
+    with open_client() as client:
+        found = client.get(f"/v1/testplans/{name}", version=version or None)
+    if output is Output.JSON:
+        as_json(found)
+        return
+    versions = ", ".join(str(each) for each in found["versions"])
+    talk(
+        f"{found['name']}@{found['version']} by {found['created_by']}, {ago(found['created_at'])} (versions {versions})"
+    )
+    sys.stdout.write(harmless(found["plan"]).rstrip("\n") + "\n")
+
+
+@plans_app.command("delete", epilog="Example: proctor plans delete smoke")
+def delete(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Delete a stored plan with all its versions; its runs stay."""
+    with open_client() as client:
+        client.delete(f"/v1/testplans/{name}")
+    talk(f"plan {name} is deleted")

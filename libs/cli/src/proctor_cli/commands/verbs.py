@@ -1,0 +1,76 @@
+"""``proctor pause``, ``resume``, ``rerun`` and ``approve``: act on a run that is there."""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from proctor_cli.following import follow_run
+from proctor_cli.options import Output, OutputOption, open_client
+from proctor_cli.render import as_json, harmless, talk
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="the run's id or number")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command(epilog="Example: proctor pause 0199…")(pause)
+    app.command(epilog="Example: proctor resume 0199…")(resume)
+    app.command(epilog="Example: proctor rerun 0199… --failed --follow")(rerun)
+    app.command(epilog="Example: proctor approve 0199… release · proctor approve 0199… release --reject")(approve)
+
+
+def pause(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
+    """Start nothing new in a run; what runs goes on to its end, and hosts stay with the run."""
+    with open_client() as client:
+        _tell(client.post(f"/v1/runs/{run}/pause"), output)
+
+
+def resume(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
+    """Let a paused run go on."""
+    with open_client() as client:
+        _tell(client.post(f"/v1/runs/{run}/resume"), output)
+
+
+def rerun(
+    run: RunArgument,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="only what did not pass; passed steps keep their outputs")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="show the log until the run ends")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Run a finished run's plan again, as a new run. With --follow the exit code is its result's, as of `run`."""
+    with open_client() as client:
+        started = client.post(f"/v1/runs/{run}/rerun", {"failed_only": failed}, starts=True)
+        if follow:
+            raise typer.Exit(follow_run(client, started, as_document=output is Output.JSON))
+    if output is Output.JSON:
+        as_json(started)
+    else:
+        print(started["id"])
+        talk(f"started; `proctor logs -f {started['id']}` shows its log")
+
+
+def approve(
+    run: RunArgument,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="the gate's name")],
+    reject: Annotated[bool, typer.Option("--reject", help="keep it shut: the gate fails")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Open a gate that a run waits at, or keep it shut."""
+    verb = "reject" if reject else "approve"
+    with open_client() as client:
+        found = client.post(f"/v1/runs/{run}/steps/{quote(step, safe='')}/{verb}")
+    if output is Output.JSON:
+        as_json(found)
+    else:
+        talk(f"{harmless(step)} is {'rejected' if reject else 'approved'}; the run is {found['state']}")
+
+
+def _tell(found: dict[str, Any], output: Output) -> None:
+    if output is Output.JSON:
+        as_json(found)
+        return
+    why = f": {harmless(found['waiting_for'])}" if found.get("waiting_for") else ""
+    talk(f"{harmless(found['name'])} is {found['state']}{why}")

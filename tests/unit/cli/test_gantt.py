@@ -1,0 +1,89 @@
+"""A run over time in plain characters, and what commands make of a plan's text and faults."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from proctor_cli.commands.plans import fault_line, name_in
+from proctor_cli.commands.runs import values_line
+from proctor_cli.gantt import draw
+
+START = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def at(seconds: float | None) -> str | None:
+    return None if seconds is None else (START + timedelta(seconds=seconds)).isoformat()
+
+
+def row(
+    step: str, begin: float | None, end: float | None, result: str | None = "passed", **more: Any
+) -> dict[str, Any]:
+    values = {
+        "id": step, "step": step, "instance": "", "attempt": 1, "result": result, "waiting_for": None,
+        "state": "finished" if result else "pending", "started_at": at(begin), "finished_at": at(end),
+    }  # fmt: skip
+    return {**values, **more}
+
+
+RUN = {"started_at": at(0), "created_at": at(0), "finished_at": at(100)}
+
+
+def test_bars_stand_where_the_steps_were(capsys: pytest.CaptureFixture[str]) -> None:
+    draw(
+        RUN,
+        [
+            row("build", 0, 50),
+            row("flaky", 50, 60, "failed"),
+            row("flaky", 70, 100, attempt=2),
+            row("later", None, None, None, waiting_for="a slot\x1b[2J on h1", instance="x"),
+        ],
+    )
+    head, build, flaky, later = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "0100.00" or "1 m 40 s" in head
+    room = build.count("#") * 2 - 2
+    assert build.startswith("build") and build.endswith("50.00 s  passed")
+    assert flaky.endswith("30.00 s  passed  attempt 2")
+    bars = flaky[10 : 10 + room]
+    assert bars.index("#") == pytest.approx(room / 2, abs=1)
+    assert bars.index("=") == pytest.approx(room * 0.7, abs=1)
+    assert later.startswith("later[x]") and "#" not in later
+    assert "\x1b" not in later and "waits" not in later and "a slot" in later
+
+
+def test_what_still_runs_has_an_open_end(capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"started_at": datetime.now(UTC).isoformat(), "created_at": at(0), "finished_at": None}
+    draw(run, [row("a", None, None, None, started_at=run["started_at"], state="running")])
+    assert ">" in capsys.readouterr().out.splitlines()[1]
+
+
+def test_a_run_that_never_began_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    draw({"started_at": None, "created_at": at(0), "finished_at": at(0)}, [])
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("testplan_version: '2026-12-01'\nname: smoke  # what\nsteps:\n  name: x\n", "smoke"),
+        ('name: "a.b-c"\n', "a.b-c"),
+        ('{"name": "two", "steps": {}}', "two"),
+        ('{"name": "two steps"}', None),
+        ("steps:\n  name: x\n", None),
+        ("name: two words\n", None),
+        ("{", None),
+    ],
+)
+def test_the_name_of_a_plan(text: str, name: str | None) -> None:
+    assert name_in(text) == name
+
+
+def test_faults_are_told_as_editors_read_them() -> None:
+    fault = {"line": 4, "column": 3, "path": "steps.a", "message": "no such plugin"}
+    assert fault_line("p.yaml", fault) == "p.yaml:4:3: steps.a: no such plugin"
+    assert fault_line("p.yaml", {"message": "is empty", "path": "", "line": None}) == "p.yaml: is empty"
+
+
+def test_outputs_in_a_line() -> None:
+    assert values_line({"a": "x y", "b": [1, None], "c": {"d": True}}) == 'a=x y  b=[1, null]  c={"d": true}'
+    assert values_line({"a": "x" * 100}, 20).endswith("…")
