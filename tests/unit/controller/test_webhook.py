@@ -3,6 +3,10 @@
 import base64
 import hashlib
 import hmac
+import re
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +65,20 @@ def test_where_it_may_go(entries: list[str], public: bool, host: str, address: s
 def test_what_is_neither_name_nor_network(entry: str) -> None:
     with pytest.raises(ValueError, match="neither"):
         Allowed([entry], public=True)
+
+
+def test_the_page_says_how_to_check_it() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?def is_ours.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    now = int(time.time())
+    for secret in ("swordfish", f"whsec_{SECRET}"):
+        headers = {
+            "webhook-id": "i",
+            "webhook-timestamp": str(now),
+            "webhook-signature": signature(secret, "i", now, b"{}"),
+        }
+        assert names["is_ours"](secret, headers, b"{}")
+        assert not names["is_ours"](secret, headers, b"{ }")
+        assert not names["is_ours"]("other", headers, b"{}")
