@@ -29,6 +29,7 @@ from proctor_common.messages.orders import (
 from proctor_common.states import Role, StepResult
 from proctor_controller.db.sealing import Seal
 from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.nested_runs import NestedRuns
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.handlers.table import HANDLERS
 from support.nats import NatsAccount
@@ -57,7 +58,9 @@ def bus_to(nats: NatsAccount, name: str = "test") -> Bus:
 
 
 def make_runs_engine(database: AsyncEngine, bus: Bus, settings: EngineSettings | None = None, **options: Any) -> Engine:
-    return Engine(database, bus, Seal(SEAL), settings, **options)
+    engine = Engine(database, bus, Seal(SEAL), settings, **options)
+    engine.children.begin = NestedRuns(engine).begin
+    return engine
 
 
 @dataclass

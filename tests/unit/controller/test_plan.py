@@ -101,23 +101,23 @@ steps:
 """
     )
     assert [(fault["line"], fault["path"], fault["code"]) for fault in found] == [
-        (3, "stpes", "unknown_member"),
-        (4, "matrix", "unknown_member"),
         (1, "testplan_version", "unknown_version"),
         (2, "name", "invalid"),
+        (3, "stpes", "unknown_member"),
+        (4, "matrix", "unknown_member"),
         (6, "steps.1a", "invalid"),
-        (10, "steps.1a.tiemout", "unknown_member"),
         (7, "steps.1a.uses", "invalid"),
-        (8, "steps.1a.runs_on", "not_supported"),
-        (9, "steps.1a.with.command", "not_supported"),
-        (16, "steps.b.if", "not_supported"),
+        (8, "steps.1a.runs_on", "unknown_name"),
+        (9, "steps.1a.with.command", "unknown_name"),
+        (10, "steps.1a.tiemout", "unknown_member"),
         (13, "steps.b.runs_on", "invalid"),
         (14, "steps.b.depends_on[0]", "unknown_step"),
         (14, "steps.b.depends_on[1]", "cycle"),
         (15, "steps.b.timeout", "invalid"),
     ]
-    assert "did you mean steps?" in found[0]["message"]
-    assert found[3]["column"] == 1
+    assert "did you mean steps?" in found[2]["message"]
+    assert "did you mean timeout?" in found[8]["message"]
+    assert found[1]["column"] == 1
     assert all(fault["column"] >= 1 for fault in found)
 
 
@@ -128,19 +128,6 @@ def test_a_circle_is_named() -> None:
     )
     (fault,) = faults_of(f'testplan_version: "2026-12-01"\nname: x\nsteps:\n{steps}')
     assert fault["message"] == "goes round in a circle: a -> c -> b -> a"
-
-
-@pytest.mark.parametrize("member", ["parameters", "hosts", "volumes", "always", "rollback", "webhook"])
-def test_what_does_not_run_yet_is_refused_by_name(member: str) -> None:
-    (fault,) = faults_of(PLAN + f"{member}: {{}}\n")
-    assert (fault["code"], fault["path"], fault["line"]) == ("not_supported", member, 23)
-
-
-@pytest.mark.parametrize("member", ["queue", "cleanup"])
-def test_a_timeout_without_effect_is_refused(member: str) -> None:
-    plan = 'testplan_version: "2026-12-01"\nname: x\nsteps:\n  a: {uses: p.m, runs_on: {host: h}}\n'
-    (fault,) = faults_of(f"{plan}timeouts: {{{member}: 5m}}\n")
-    assert (fault["code"], fault["path"]) == ("not_supported", f"timeouts.{member}")
 
 
 @pytest.mark.parametrize(

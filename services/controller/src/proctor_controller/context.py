@@ -18,6 +18,7 @@ from proctor_common.service import Background, ConfigurationError, StartError, S
 from proctor_controller.db.sealing import BadSealKey, Seal
 from proctor_controller.domain.decision import Policy
 from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.nested_runs import NestedRuns
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.work import EngineWork
 from proctor_controller.identity.nkey import BadKey, Issuer
@@ -119,7 +120,14 @@ def make_engine_of_runs(settings: ControllerSettings, database: AsyncEngine, bus
     except BadSealKey as fault:
         raise ConfigurationError(str(fault)) from fault
     policy = Policy(lost_grace_s=settings.lost_grace)
-    return Engine(database, bus, seal, EngineSettings(policy=policy, attempt_log_limit=settings.attempt_log_limit))
+    engine = Engine(
+        database,
+        bus,
+        seal,
+        EngineSettings(policy=policy, attempt_log_limit=settings.attempt_log_limit, secrets_dir=settings.secrets_dir),
+    )
+    engine.children.begin = NestedRuns(engine).begin
+    return engine
 
 
 def bus_options(settings: ControllerSettings, replica: str) -> BusOptions:

@@ -45,6 +45,8 @@ class ControllerSettings(ServiceSettings):
 
     seal_key: SecretStr | None = None
     """Keys that seal stored secrets, ``<id>:<base64 of 32 bytes>`` a line; the first one seals."""
+    secrets_dir: Path | None = None
+    """A folder with one file a secret, by the names that plans refer to them."""
     metrics_http: str | None = None
     """``address:port`` of ``/healthz`` and ``/metrics``."""
 

@@ -100,6 +100,18 @@ async def group_exists(session: Session, group: str) -> bool:
     return bool(await session.fetchval("SELECT EXISTS (SELECT 1 FROM control.groups WHERE name = $1)", group))
 
 
+async def known_methods(session: Session, group: str | None) -> list[str]:
+    """Every ``plugin.method`` that some agent of the group (None: any) has, to find one of a similar name."""
+    rows = await session.fetch(
+        """SELECT DISTINCT p.key || '.' || m AS name FROM control.agents a, jsonb_each(a.plugins) p,
+             jsonb_object_keys(p.value -> 'methods') m
+           WHERE a.revoked_at IS NULL AND ($1::text IS NULL OR EXISTS (SELECT 1 FROM control.group_agents g
+             WHERE g.agent_id = a.id AND g.group_name = $1)) LIMIT 5000""",
+        group,
+    )
+    return [row["name"] for row in rows]
+
+
 async def make_slots(session: Session, agent: str) -> None:
     """Make the rows of the agent's slots that are not there yet."""
     await session.execute(

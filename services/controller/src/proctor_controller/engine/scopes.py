@@ -37,11 +37,15 @@ class Scopes:
             raise RenderFault(f"hidden parameters cannot be read: {fault.message}") from None
         params = shared.names["params"]
         hidden = {name: value for name, value in opened.items() if name in params}
-        secrets = {name: await self._secret(reference) for name, reference in rules.secrets.items()}
+        # Beside the stored ones: those that stand in the plan's own text.
+        secrets = dict(opened.get("~secrets", {}))
+        for name, reference in rules.secrets.items():
+            secrets[name] = await self.secret(reference)
         names = {**shared.names, "params": {**params, **hidden}, "secrets": secrets}
         return step_scope(names, step, undone=await load_undone(db, step)), {"params": hidden, "secrets": secrets}
 
-    async def _secret(self, reference: str) -> str:
+    async def secret(self, reference: str) -> str:
+        """A stored secret's text. Raises RenderFault."""
         if self._secrets_dir is None:
             raise RenderFault(f"there is no secret {reference}: the controller has no folder of secrets (secrets_dir)")
         if not _NAME.match(reference):

@@ -16,10 +16,11 @@ from proctor_controller.db.session import session
 from proctor_controller.domain.schedule import Outcome, Schedule
 from proctor_controller.duties.cron import BadCron, Cron
 from proctor_controller.duties.schedules import sealed_for
+from proctor_controller.engine.planning import STORED_PLAN, read_document
 from proctor_controller.handlers.agents import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
-from proctor_controller.handlers.plans import STORED_PLAN, read_document, validate_plan
+from proctor_controller.handlers.plans import validate_plan
 
 SHOWN_TICKS = 20
 

@@ -1,6 +1,5 @@
 """``plan.put|get|list|delete``: stored plans, each change a new version. No SQL."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 
@@ -11,10 +10,11 @@ from proctor_common.messages.views import PlanView
 from proctor_common.pg import transaction
 from proctor_controller.context import ProcessContext
 from proctor_controller.db import plans as rows
+from proctor_controller.db.session import session
+from proctor_controller.engine.planning import check_stored
 from proctor_controller.handlers.agents import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
-from proctor_controller.handlers.plans import read_document
 
 
 def view_of(plan: rows.StoredPlan, *, with_text: bool = True) -> PlanView:
@@ -35,7 +35,8 @@ async def put_plan(context: ProcessContext, actor: Actor, body: PlanPut) -> Plan
     if not PLAN_NAME.match(body.name):
         raise invalid("must be 1 to 63 letters, digits, dots, dashes or underscores", path="name")
     document = body.plan if isinstance(body.plan, str) else json.dumps(body.plan, ensure_ascii=False)
-    await asyncio.to_thread(read_document, body.plan)
+    async with session(context.database) as db:
+        await check_stored(db, body.name, body.plan, None if actor.groups is None else tuple(actor.groups))
     async with transaction(context.database) as connection:
         await rows.lock_plan(connection, body.name)
         known = await rows.load_plan(connection, body.name, None)

@@ -1,0 +1,104 @@
+"""A step's parameters against the schema of its method, before anything runs: what is literal is checked here. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from proctor_controller.domain.expressions import has_expression
+from proctor_controller.domain.filling import BadLine, split_words
+from proctor_controller.domain.parameters import Path, check_parameters, marked, secret_texts
+from proctor_controller.domain.plan.model import PlanStep
+from proctor_controller.domain.plan.templates import hidden_leaves
+from proctor_controller.domain.schemas import BadSchema, Fault, dotted, fault, find_faults
+
+LITERAL = "~literal"
+"""Where secrets that stand in the document itself are kept: not a name that a plan can give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A checked call. ``parameters``: as they are, or a template whose command lines are split; ``secrets``: paths of
+    hidden values in those that are as they are; ``kept``: hidden literals taken out of a template, by the name under
+    which it reads them now; ``texts``: hidden texts that stand in the document.
+    """
+
+    parameters: Mapping[str, Any]
+    schema: Mapping[str, Any]
+    secrets: tuple[Path, ...] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+def check_call(step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str], *, literal_from: int = 0) -> Call:
+    """The step's call. ``hidden``: names of hidden parameters; ``literal_from``: number of the first kept literal."""
+    root = dotted([*step.path, "with"])
+    if step.is_literal:
+        checked = check_parameters(schema, step.parameters, root)
+        texts = () if checked.faults else tuple(secret_texts(checked.parameters, checked.secrets))
+        return Call(checked.parameters, schema, checked.secrets, texts=texts, faults=checked.faults)
+    try:
+        template = split_words(schema, step.parameters)
+    except BadLine as wrong:
+        return Call({}, schema, faults=(fault(str(wrong), dotted(wrong.path, root)),))
+    try:
+        wrong_parts = _faults_of_literals(schema, template, root)
+    except BadSchema as bad:
+        return Call({}, schema, faults=(fault(f"the method's schema cannot be used: {bad}", root, "bad_schema"),))
+    secret_paths = [path for path, marks in marked(schema, schema, template, ()) if marks.get("x-secret")]
+    for path, name in hidden_leaves(template, hidden):
+        if not any(path[: len(secret)] == secret for secret in secret_paths):
+            message = f"{name} is hidden: it goes into env, or into a field that the method marks secret"
+            wrong_parts.append(fault(message, dotted(path, root), "hidden"))
+    kept: dict[str, str] = {}
+    for path in secret_paths:
+        _keep_literals(template, path, kept, literal_from)
+    return Call(template, schema, kept=kept, texts=tuple(kept.values()), faults=tuple(wrong_parts))
+
+
+def _faults_of_literals(schema: Mapping[str, Any], template: Mapping[str, Any], root: str) -> list[Fault]:
+    """What the schema has against the parts without expressions; the others are checked when they are filled."""
+    open_paths = {dotted(path, root) for path in _expression_paths(template, ())}
+    above = {part for path in open_paths for part in _above(path)}
+    found: list[Fault] = []
+    for each in find_faults(schema, template, root):
+        path = each["path"]
+        if path in open_paths or any(path.startswith((f"{start}.", f"{start}[")) for start in open_paths):
+            continue
+        says_of_names = each["message"].endswith(" is missing") or each["message"].startswith("unknown")
+        if path not in above or says_of_names:
+            found.append(each)
+    return found
+
+
+def _expression_paths(template: Any, path: Path) -> Iterator[Path]:
+    if isinstance(template, str):
+        if has_expression(template):
+            yield path
+    elif isinstance(template, Mapping):
+        for name, part in template.items():
+            yield from _expression_paths(part, (*path, name))
+    elif isinstance(template, list):
+        for index, part in enumerate(template):
+            yield from _expression_paths(part, (*path, index))
+
+
+def _above(path: str) -> Iterator[str]:
+    while (cut := max(path.rfind("."), path.rfind("["))) > 0:
+        path = path[:cut]
+        yield path
+
+
+def _keep_literals(template: Any, path: Path, kept: dict[str, str], first: int) -> None:
+    """Take literal texts at ``path`` out of the template, which is stored in the clear."""
+    holder: Any = template
+    for part in path[:-1]:
+        holder = holder[part]
+    value = holder[path[-1]] if path else None
+    if isinstance(value, str) and value and not has_expression(value):
+        name = f"{LITERAL}{first + len(kept)}"
+        kept[name] = value.replace("$${{", "${{")
+        holder[path[-1]] = f'${{{{ secrets["{name}"] }}}}'
+    elif isinstance(value, dict | list):
+        for part in list(value) if isinstance(value, dict) else range(len(value)):
+            _keep_literals(value, (part,), kept, first)

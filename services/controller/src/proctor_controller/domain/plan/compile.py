@@ -1,0 +1,200 @@
+"""A checked plan as a run: every step instance, every node and edge. Pure."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+from proctor_controller.domain.parameters import MASK
+from proctor_controller.domain.plan.calls import Call
+from proctor_controller.domain.plan.matrix import cell_text
+from proctor_controller.domain.plan.model import Path, Plan, PlanStep
+from proctor_controller.domain.rules import Child, Rules
+from proctor_controller.domain.schemas import Fault, dotted, fault
+from proctor_controller.domain.step import Condition, Phase
+from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
+
+MAX_INSTANCES = 10_000
+MAX_INSTANCE_TEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a run is made with beside its plan. ``document``: its exact text, hidden texts masked; ``hidden``: values
+    that are sealed; ``default_timeout_s``: of the whole run, for so many seconds of work, where the plan sets none.
+    """
+
+    run: str
+    name: str
+    document: str
+    default_timeout_s: Callable[[float], float]
+    group: str | None = None
+    created_by: str = ""
+    plan: str | None = None
+    plan_version: int | None = None
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    parent_step: str | None = None
+    depth: int = 0
+    rerun_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One of what a step is fanned out to."""
+
+    text: str = ""
+    cell: Mapping[str, Any] | None = None
+    role_index: int | None = None
+
+
+def find_explosion(plan: Plan) -> list[Fault]:
+    """A fault where the plan comes to more step instances than a run may have."""
+    counts = {role.name: role.count for role in plan.wants.roles}
+    sizes = {step.path: _size(step, counts) for step in plan.calls()}
+    total = sum(sizes.values())
+    if total <= MAX_INSTANCES:
+        return []
+    largest = max(sizes, key=lambda path: sizes[path])
+    message = f"the plan comes to {total} step instances, {sizes[largest]} of this step; a run has at most"
+    return [fault(f"{message} {MAX_INSTANCES}", dotted(list(largest)), "too_large")]
+
+
+def _size(step: PlanStep, counts: Mapping[str, int]) -> int:
+    cells = len(step.cells) if step.cells is not None else 1
+    return cells * (counts[step.role] if step.each and step.role is not None else 1)
+
+
+def compile_run(
+    plan: Plan, calls: Mapping[Path, Call], children: Mapping[Path, str], birth: Birth, new_id: Callable[[], str]
+) -> RunSpec:
+    """The run. ``calls``: by the step's path; ``children``: the exact stored plan of a nested one's path."""
+    counts = {role.name: role.count for role in plan.wants.roles}
+    main: list[StepSpec] = []
+    rollbacks: list[StepSpec] = []
+    for step in plan.steps:
+        made = [_spec(step, each, calls, new_id) for each in _instances(step, counts)]
+        main += made
+        if step.rollback is not None:
+            # The same cells and hosts in the same order.
+            undoing = zip(made, _instances(step.rollback, counts), strict=True)
+            rollbacks += [replace(_spec(step.rollback, each, calls, new_id), of=done.id) for done, each in undoing]
+    cleanup = [_spec(step, each, calls, new_id) for step in plan.cleanup for each in _instances(step, counts)]
+    work = sum((step.timeout_s + step.grace_s) * step.retry.attempts for step in main)
+    return RunSpec(
+        id=birth.run,
+        name=birth.name,
+        kind=plan.kind,
+        steps=(*main, *rollbacks, *cleanup),
+        edges=tuple(_edges(plan)),
+        plan=birth.plan or plan.name,
+        group=birth.group,
+        parameters={name: MASK if name in plan.hidden else value for name, value in plan.values.items()},
+        created_by=birth.created_by,
+        timeout_s=plan.run_timeout_s or birth.default_timeout_s(work),
+        node_specs=tuple(_nodes(plan, calls, children)),
+        wants=plan.wants,
+        document=birth.document,
+        plan_version=birth.plan_version,
+        hidden=birth.hidden,
+        parent=birth.parent,
+        parent_step=birth.parent_step,
+        depth=birth.depth,
+        rerun_of=birth.rerun_of,
+    )
+
+
+def _instances(step: PlanStep, counts: Mapping[str, int]) -> Iterator[Instance]:
+    indexes: Sequence[int | None] = [step.role_index if step.role is not None else None]
+    if step.each and step.role is not None:
+        indexes = range(counts[step.role])
+    seen: set[str] = set()
+    for cell in step.cells if step.cells is not None else (None,):
+        for index in indexes:
+            parts = [f"{step.role}[{index}]"] if step.each else []
+            parts += [cell_text(cell)] if cell is not None else []
+            text = ", ".join(parts)
+            if len(text) > MAX_INSTANCE_TEXT or text in seen:
+                text = f"{text[: MAX_INSTANCE_TEXT - 10]}… #{len(seen)}"
+            seen.add(text)
+            yield Instance(text, cell, index)
+
+
+def _spec(step: PlanStep, each: Instance, calls: Mapping[Path, Call], new_id: Callable[[], str]) -> StepSpec:
+    call = calls.get(step.path)
+    return StepSpec(
+        id=new_id(),
+        node=step.node or step.name,
+        name=step.name,
+        plugin=step.plugin,
+        method=step.method,
+        place=step.place,
+        instance=each.text,
+        parameters=call.parameters if call is not None else step.parameters,
+        secrets=call.secrets if call is not None else (),
+        env=step.env,
+        target=step.target,
+        timeout_s=step.timeout_s,
+        grace_s=step.grace_s,
+        retry=step.retry,
+        idempotent=step.idempotent,
+        phase=step.phase,
+        kind=step.kind,
+        matrix=each.cell,
+        role=step.role,
+        role_index=each.role_index,
+    )
+
+
+def _nodes(plan: Plan, calls: Mapping[Path, Call], children: Mapping[Path, str]) -> Iterator[NodeSpec]:
+    for step in plan.calls():
+        rules = _rules(step, calls.get(step.path), children.get(step.path))
+        yield NodeSpec(step.name, step.phase, rules, step.max_parallel, step.fail_fast)
+
+
+def _rules(step: PlanStep, call: Call | None, child: str | None) -> Rules | None:
+    rules = step.rules
+    if rules is None:
+        return None
+    if call is not None and rules.parameters is not None:
+        rules = replace(rules, parameters=call.parameters, schema=call.schema)
+    if child is not None and rules.child is not None:
+        rules = replace(rules, child=Child(child, rules.child.parameters))
+    return rules
+
+
+def _edges(plan: Plan) -> Iterator[EdgeSpec]:
+    nodes = {step.name: step.node or step.name for step in plan.steps}
+    seen: set[tuple[str, str]] = set()
+    for step in plan.steps:
+        for source, condition in step.depends_on:
+            pair = nodes.get(source, source), nodes[step.name]
+            if pair not in seen:
+                seen.add(pair)
+                yield EdgeSpec(*pair, condition)
+    yield from _rollback_edges(plan)
+    for phase in (Phase.ON_FAILURE, Phase.ALWAYS):
+        names = [step.name for step in plan.cleanup if step.phase is phase]
+        for before, after in pairwise(names):
+            yield EdgeSpec(before, after, Condition.COMPLETED)
+
+
+def _rollback_edges(plan: Plan) -> Iterator[EdgeSpec]:
+    """Who ran later is undone earlier, across steps that have nothing to undo."""
+    undone = {step.name for step in plan.steps if step.rollback is not None}
+    if not undone:
+        return
+    steps = {step.name: step for step in plan.steps}
+    for step in plan.steps:
+        if step.name not in undone:
+            continue
+        todo, seen = [source for source, _ in step.depends_on], set[str]()
+        while todo:
+            source = todo.pop()
+            if source in seen:
+                continue
+            seen.add(source)
+            if source in undone:
+                yield EdgeSpec(f"rollback.{step.name}", f"rollback.{source}", Condition.COMPLETED)
+            else:
+                todo += [before for before, _ in steps[source].depends_on]

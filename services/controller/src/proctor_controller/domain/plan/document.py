@@ -1,0 +1,187 @@
+"""A whole plan, read with all its faults at once. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from proctor_common.ids import PLAN_NAME
+from proctor_controller.domain.plan import resources
+from proctor_controller.domain.plan.model import BadPlan, Plan, PlanStep
+from proctor_controller.domain.plan.order import check_order
+from proctor_controller.domain.plan.parameters import bind, read_parameters
+from proctor_controller.domain.plan.reader import Faults, Unknown
+from proctor_controller.domain.plan.steps import Defaults, Steps
+from proctor_controller.domain.plan.templates import Known, Templates
+from proctor_controller.domain.step import Phase
+from proctor_controller.domain.wants import CLEANUP_S, QUEUE_S, Rollback, Wants, Webhook
+from proctor_controller.domain.yaml_text import Document
+
+VERSIONS = ("2026-12-01",)
+MAX_STEPS = 1000
+MAX_CLEANUP = 100
+MEMBERS = (
+    "testplan_version", "name", "description", "parameters", "hosts", "volumes", "concurrency", "timeouts", "defaults",
+    "steps", "on_failure", "always", "rollback", "hold_on_failure", "outputs", "secrets", "webhook",
+)  # fmt: skip
+
+
+def read_plan(document: Document, given: Mapping[str, Any] | None = None) -> Plan:
+    """The plan in a document. ``given``: values of its parameters; None: nobody runs it now, so that those without a
+    default need no value.
+
+    Raises BadPlan.
+    """
+    return _Whole(document).read(given)
+
+
+class _Whole:
+    def __init__(self, document: Document) -> None:
+        self._root = document.value
+        self._faults = Faults(document)
+        self._known = Known()
+        self._reader = Templates(self._faults, self._known)
+
+    def read(self, given: Mapping[str, Any] | None) -> Plan:
+        reader, root = self._reader, self._root
+        if not isinstance(root, dict):
+            reader.fault((), "a test plan is a mapping")
+            raise BadPlan(self._faults.all())
+        reader.members(root, (), MEMBERS)
+        self._version()
+        name = self._name()
+        known = self._known
+        known.parameters = read_parameters(reader, root.get("parameters", {}))
+        known.values = bind(reader, known.parameters, given or {}, complete=given is not None)
+        known.outputs = _outputs_of(root.get("steps"))
+        known.roles = resources.read_roles(reader, root.get("hosts", {}))
+        known.volumes = resources.read_volumes(reader, root.get("volumes", {}))
+        known.secrets = self._secrets()
+        timeouts = self._timeouts()
+        defaults = Defaults(reader, root.get("defaults", {}))
+        steps = self._steps(Steps(reader, defaults, known.outputs))
+        cleanup = self._cleanup(Steps(reader, defaults, known.outputs))
+        wants, webhook_secret = self._wants(timeouts)
+        description = reader.text(root.get("description", ""), ("description",))
+        if not self._faults:
+            check_order(reader, steps)
+        if self._faults:
+            raise BadPlan(self._faults.all())
+        return Plan(
+            name=name,
+            steps=steps,
+            description=description,
+            run_timeout_s=timeouts.get("run"),
+            parameters=known.parameters,
+            values=known.values,
+            cleanup=cleanup,
+            wants=wants,
+            secrets=known.secrets,
+            webhook_secret=webhook_secret,
+            secret_texts=self._secret_texts(webhook_secret),
+        )
+
+    def _version(self) -> None:
+        version = self._root.get("testplan_version")
+        if version is None:
+            self._reader.fault((), "testplan_version is missing", "missing")
+        elif version not in VERSIONS:
+            known = ", ".join(VERSIONS)
+            message = f"this version is not known here; known: {known}"
+            self._reader.fault(("testplan_version",), message, "unknown_version")
+
+    def _name(self) -> str:
+        name = self._root.get("name")
+        if name is None:
+            self._reader.fault((), "name is missing", "missing")
+        elif not isinstance(name, str) or not PLAN_NAME.match(name):
+            self._reader.fault(("name",), "must be 1 to 63 letters, digits, dots, dashes or underscores")
+        return str(name)
+
+    def _timeouts(self) -> dict[str, float]:
+        reader, path = self._reader, ("timeouts",)
+        given = reader.mapping(self._root.get("timeouts", {}), path, ("run", "queue", "cleanup"))
+        early = {key: reader.early(value, (*path, key)) for key, value in given.items()}
+        known = {key: value for key, value in early.items() if not isinstance(value, Unknown)}
+        return {key: reader.duration(value, (*path, key)) for key, value in known.items()}
+
+    def _secrets(self) -> dict[str, str]:
+        """Those of the plan and of its steps: one name means one secret in the whole plan."""
+        reader = self._reader
+        known = resources.read_secrets(reader, self._root.get("secrets", {}), ("secrets",))
+        steps = self._root.get("steps")
+        for name, step in steps.items() if isinstance(steps, dict) else ():
+            own = step.get("secrets") if isinstance(step, dict) else None
+            for secret, reference in own.items() if isinstance(own, dict) else ():
+                if isinstance(reference, str) and known.setdefault(secret, reference) != reference:
+                    reader.fault(("steps", name, "secrets", secret), "the same name means another secret elsewhere")
+        return known
+
+    def _steps(self, steps: Steps) -> tuple[PlanStep, ...]:
+        value = self._root.get("steps")
+        if value is None:
+            self._reader.fault((), "steps is missing", "missing")
+        elif not isinstance(value, dict) or not value:
+            self._reader.fault(("steps",), "must be a mapping of at least one step")
+        elif len(value) > MAX_STEPS:
+            self._reader.fault(("steps",), f"has more than {MAX_STEPS} steps", "too_large")
+        else:
+            return tuple(steps.main(name, step) for name, step in value.items())
+        return ()
+
+    def _cleanup(self, steps: Steps) -> tuple[PlanStep, ...]:
+        found: list[PlanStep] = []
+        for phase in (Phase.ON_FAILURE, Phase.ALWAYS):
+            listed = self._root.get(phase.value, [])
+            if not isinstance(listed, list):
+                self._reader.fault((phase.value,), "must be a list of steps")
+                continue
+            if len(listed) > MAX_CLEANUP:
+                self._reader.fault((phase.value,), f"has more than {MAX_CLEANUP} steps", "too_large")
+                continue
+            for index, part in enumerate(listed):
+                step = steps.cleanup(f"{phase.value}[{index}]", (phase.value, index), part)
+                found.append(PlanStep(**{name: getattr(step, name) for name in step.__slots__} | {"phase": phase}))
+        return tuple(found)
+
+    def _wants(self, timeouts: Mapping[str, float]) -> tuple[Wants, str | None]:
+        reader, root, refs = self._reader, self._root, set[str]()
+        url, secret = resources.read_webhook(reader, root["webhook"]) if "webhook" in root else ("", None)
+        hold = root.get("hold_on_failure")
+        wants = Wants(
+            roles=tuple(self._known.roles.values()),
+            volumes=tuple(self._known.volumes.values()),
+            concurrency=resources.read_concurrency(reader, root["concurrency"]) if "concurrency" in root else None,
+            queue_s=timeouts.get("queue", QUEUE_S),
+            cleanup_s=timeouts.get("cleanup", CLEANUP_S),
+            rollback=resources.read_rollback(reader, root.get("rollback", Rollback.NEVER.value)),
+            hold=None if hold is None else resources.read_hold(reader, hold, self._known.roles),
+            outputs=resources.read_outputs(reader, root.get("outputs", {}), refs),
+            outputs_refs=tuple(sorted(refs)),
+            webhook=Webhook(url, signed=secret is not None) if "webhook" in root else None,
+        )
+        return wants, secret
+
+    def _secret_texts(self, webhook_secret: str | None) -> tuple[str, ...]:
+        texts = [webhook_secret] if webhook_secret and resources.is_literal_secret(webhook_secret) else []
+        for parameter in self._known.parameters.values():
+            if parameter.hidden and parameter.default is not None:
+                texts += _texts(parameter.default)
+        return tuple(text for text in texts if text)
+
+
+def _texts(value: Any) -> list[str]:
+    """Every scalar in a value, as text."""
+    if isinstance(value, dict):
+        return [text for part in value.values() for text in _texts(part)]
+    if isinstance(value, list):
+        return [text for part in value for text in _texts(part)]
+    return [str(value)] if value is not None and not isinstance(value, bool) else []
+
+
+def _outputs_of(steps: Any) -> dict[str, frozenset[str] | None]:
+    """The declared outputs of each step, before it is read; of a nested plan they are not known here."""
+    found: dict[str, frozenset[str] | None] = {}
+    for name, step in steps.items() if isinstance(steps, dict) else ():
+        outputs = step.get("outputs") if isinstance(step, dict) else None
+        is_plan = isinstance(step, dict) and "plan" in step
+        found[name] = None if is_plan else frozenset(outputs if isinstance(outputs, dict) else ())
+    return found

@@ -1,0 +1,46 @@
+"""The text of a plan as it is stored: hidden values that stand in it are masked. Pure."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from proctor_controller.domain.parameters import MASK
+from proctor_controller.domain.yaml_text import BadText, read_text
+
+
+def mask_text(text: str, value: Any, secrets: Sequence[str]) -> str:
+    """The text with ``***`` for each hidden text; ``value``: what it reads as.
+
+    Where a hidden text is written otherwise (escaped, folded) than it reads, the value as JSON is what is left.
+    """
+    if not secrets:
+        return text
+    masked = _mask(text, secrets)
+    try:
+        if not _holds(read_text(masked).value, secrets):
+            return masked
+    except BadText:
+        pass
+    return json.dumps(_mask_value(value, secrets), ensure_ascii=False)
+
+
+def _mask(text: str, secrets: Sequence[str]) -> str:
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def _mask_value(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        return _mask(value, secrets)
+    if isinstance(value, dict):
+        return {_mask(name, secrets): _mask_value(part, secrets) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_mask_value(part, secrets) for part in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return MASK if str(value) in secrets else value
+    return value
+
+
+def _holds(value: Any, secrets: Sequence[str]) -> bool:
+    return bool(value != _mask_value(value, secrets))

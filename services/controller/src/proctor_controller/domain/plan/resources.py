@@ -1,0 +1,195 @@
+"""What a plan's run wants as a whole: roles of hosts, volumes, concurrency, hold, timeouts, outputs, webhook. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
+from proctor_controller.domain.expressions import has_expression
+from proctor_controller.domain.plan.model import Path
+from proctor_controller.domain.plan.reader import Unknown
+from proctor_controller.domain.plan.templates import OF_RUN, Names, Templates
+from proctor_controller.domain.wants import Concurrency, Hold, Role, Rollback, VolumeWant, WhenFull
+
+MAX_LABELS = 32
+MAX_LABEL = 255
+MAX_ROLES = 50
+MAX_HOSTS = 256
+MAX_VOLUMES = 50
+MAX_OUTPUTS = 100
+MAX_KEY = 200
+MAX_SECRETS = 50
+SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,126}\Z")
+_TYPE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+_BAD_NAME = "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
+
+
+def _named(reader: Templates, value: Any, path: Path, most: int) -> dict[str, Any]:
+    """A mapping of names to whatever they stand for."""
+    mapping = reader.mapping(value, path)
+    if len(mapping) > most:
+        reader.fault(path, f"has more than {most} names", "too_large")
+        return {}
+    for name in mapping:
+        if not STEP_NAME.match(name):
+            reader.fault((*path, name), _BAD_NAME)
+    return mapping
+
+
+def read_labels(reader: Templates, value: Any, path: Path) -> dict[str, str]:
+    """Labels that an agent must have."""
+    labels = reader.mapping(value, path)
+    if not 1 <= len(labels) <= MAX_LABELS:
+        reader.fault(path, f"give 1 to {MAX_LABELS} labels")
+    return {key: reader.text(label, (*path, key), most=MAX_LABEL) for key, label in labels.items()}
+
+
+def read_roles(reader: Templates, value: Any) -> dict[str, Role]:
+    """``hosts``: those with faults too, so that what names them can be checked."""
+    path: Path = ("hosts",)
+    return {
+        name: _role(reader, name, part, (*path, name)) for name, part in _named(reader, value, path, MAX_ROLES).items()
+    }
+
+
+def _role(reader: Templates, name: str, value: Any, path: Path) -> Role:
+    given = reader.mapping(value, path, ("group", "labels", "host", "plugin", "count", "exclusive"))
+    known = {key: part for key in given if not isinstance(part := reader.early(given[key], (*path, key)), Unknown)}
+    if not given.keys() & {"group", "labels", "host", "plugin"}:
+        reader.fault(path, "give at least one of group, labels, host and plugin", "missing")
+    count = reader.count(known.get("count", 1), (*path, "count"), most=MAX_HOSTS)
+    if "host" in known and count > 1:
+        reader.fault((*path, "count"), "a named host is one host")
+    return Role(
+        name=name,
+        group=reader.text(known["group"], (*path, "group"), GROUP_NAME) if "group" in known else None,
+        labels=read_labels(reader, known["labels"], (*path, "labels")) if "labels" in known else None,
+        host=reader.text(known["host"], (*path, "host"), HOST_NAME) if "host" in known else None,
+        plugin=reader.text(known["plugin"], (*path, "plugin"), PLUGIN_NAME) if "plugin" in known else None,
+        count=count,
+        exclusive=reader.flag(known.get("exclusive", False), (*path, "exclusive")),
+    )
+
+
+def read_volumes(reader: Templates, value: Any) -> dict[str, VolumeWant]:
+    """``volumes``"""
+    path: Path = ("volumes",)
+    return {
+        name: _volume(reader, name, part, (*path, name))
+        for name, part in _named(reader, value, path, MAX_VOLUMES).items()
+    }
+
+
+def _volume(reader: Templates, name: str, value: Any, path: Path) -> VolumeWant:
+    given = reader.mapping(value, path, ("type", "count", "size_gb", "pool", "on_end"))
+    known = {key: part for key in given if not isinstance(part := reader.early(given[key], (*path, key)), Unknown)}
+    if "type" not in given:
+        reader.fault(path, "type is missing", "missing")
+    size = known.get("size_gb")
+    return VolumeWant(
+        name=name,
+        type=reader.text(known["type"], (*path, "type"), _TYPE_NAME) if "type" in known else "",
+        count=reader.count(known.get("count", 1), (*path, "count"), most=MAX_HOSTS),
+        size_gb=None if size is None else reader.count(size, (*path, "size_gb"), most=64 * 1024),
+        pool=reader.choice(known.get("pool", "prefer"), (*path, "pool"), ("prefer", "require", "bypass")),
+        on_end=reader.choice(known.get("on_end", "delete"), (*path, "on_end"), ("delete", "retain")),
+    )
+
+
+def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
+    """``concurrency``: None where its key hangs on a parameter that is not known."""
+    path: Path = ("concurrency",)
+    given = reader.mapping(value, path, ("group", "max", "when_full"))
+    if "group" not in given:
+        reader.fault(path, "group is missing", "missing")
+        return None
+    key = reader.early(given["group"], (*path, "group"))
+    most = reader.early(given.get("max", 1), (*path, "max"))
+    when = reader.choice(given.get("when_full", WhenFull.QUEUE.value), (*path, "when_full"), WhenFull)
+    if isinstance(key, Unknown) or isinstance(most, Unknown):
+        return None
+    if isinstance(key, int | float) and not isinstance(key, bool):
+        key = str(key)
+    text = reader.text(key, (*path, "group"), most=MAX_KEY)
+    if isinstance(key, str) and not key.strip():
+        reader.fault((*path, "group"), "must not be empty")
+    return Concurrency(text, reader.count(most, (*path, "max"), most=10_000), WhenFull(when))
+
+
+def read_hold(reader: Templates, value: Any, roles: Mapping[str, Role]) -> Hold | None:
+    """``hold_on_failure``"""
+    path: Path = ("hold_on_failure",)
+    given = reader.mapping(value, path, ("hosts", "for"))
+    if missing := {"hosts", "for"} - given.keys():
+        reader.fault(path, f"{min(missing)} is missing", "missing")
+        return None
+    names = given["hosts"]
+    if not isinstance(names, list) or not names:
+        reader.fault((*path, "hosts"), "must be a list of roles")
+        return None
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or name not in roles:
+            reader.fault((*path, "hosts", index), f"there is no role {str(name)[:60]!r}", "unknown_name")
+    seconds = reader.early(given["for"], (*path, "for"))
+    if isinstance(seconds, Unknown):
+        return None
+    return Hold(tuple(map(str, names)), reader.duration(seconds, (*path, "for")))
+
+
+def read_outputs(reader: Templates, value: Any, refs: set[str]) -> dict[str, Any]:
+    """``outputs`` of the plan."""
+    path: Path = ("outputs",)
+    names = Names(OF_RUN)
+    return {
+        name: reader.template(part, (*path, name), names, refs)
+        for name, part in _named(reader, value, path, MAX_OUTPUTS).items()
+    }
+
+
+def read_rollback(reader: Templates, value: Any) -> Rollback:
+    """``rollback`` of the plan."""
+    return Rollback(reader.choice(value, ("rollback",), Rollback))
+
+
+def read_secrets(reader: Templates, value: Any, path: Path) -> dict[str, str]:
+    """``secrets``: references by the names they have here."""
+    return {
+        name: reader.text(part, (*path, name), SECRET_NAME)
+        for name, part in _named(reader, value, path, MAX_SECRETS).items()
+    }
+
+
+def read_webhook(reader: Templates, value: Any) -> tuple[str, str | None]:
+    """``webhook``: its address, and the template of its secret, if it has one."""
+    path: Path = ("webhook",)
+    given = reader.mapping(value, path, ("url", "secret"))
+    if "url" not in given:
+        reader.fault(path, "url is missing", "missing")
+        return "", None
+    url = reader.early(given["url"], (*path, "url"))
+    if not isinstance(url, Unknown):
+        _check_url(reader, reader.text(url, (*path, "url"), most=2000), (*path, "url"))
+    if "secret" not in given:
+        return str(url), None
+    where = (*path, "secret")
+    secret = reader.template(given["secret"], where, Names(frozenset({"params"}), hidden=True), set())
+    return str(url), reader.text(secret, where, most=2000) or None
+
+
+def _check_url(reader: Templates, url: str, path: Path) -> None:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        personal = parts.username is not None or parts.password is not None
+    except ValueError:
+        sound = personal = False
+    if url and not sound:
+        reader.fault(path, "must be an http or https address")
+    elif personal:
+        reader.fault(path, "must hold no user and password: it is stored in the clear")
+
+
+def is_literal_secret(template: str | None) -> bool:
+    """Whether a secret stands in the document itself instead of being named there."""
+    return template is not None and not has_expression(template)

@@ -1,0 +1,341 @@
+"""Steps of a plan: method calls, gates, nested plans. Pure."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from proctor_common.ids import GROUP_NAME, HOST_NAME, PLAN_NAME, PLUGIN_NAME, STEP_NAME
+from proctor_common.states import Role as TokenRole
+from proctor_controller.domain.expressions import ExpressionFault, fill, has_expression
+from proctor_controller.domain.parameters import MAX_ENV
+from proctor_controller.domain.placement import Place
+from proctor_controller.domain.plan import matrix, resources, verdict
+from proctor_controller.domain.plan.model import Path, PlanStep
+from proctor_controller.domain.plan.reader import Unknown, hint
+from proctor_controller.domain.plan.templates import BEFORE, Names, Templates, secrets_in
+from proctor_controller.domain.rules import Child, Gate, Rules
+from proctor_controller.domain.step import Condition, Kind, Phase, Retry
+
+DAY = 86_400.0
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}\Z")
+_ROLE = re.compile(r"(?P<each>each\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_-]{0,62})(?:\[(?P<index>[0-9]{1,4})\])?\Z")
+_CHILD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]{1,9})?\Z")
+_BAD_NAME = "a step's name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
+
+CALL = ("uses", "with", "runs_on", "timeout", "grace", "retry", "idempotent", "env", "target", "secrets")
+METHOD = (
+    *CALL, "depends_on", "if", "matrix", "strategy", "outputs", "rollback", "failed_when", "until", "expect", "record",
+    "artefacts",
+)  # fmt: skip
+GATE = ("gate", "depends_on", "if", "timeout")
+PLAN = ("plan", "with", "depends_on", "if", "matrix", "strategy", "timeout", "retry", "outputs")
+ROLLBACK = ("uses", "with", "timeout", "grace", "retry", "idempotent", "env", "target", "secrets")
+CLEANUP = (*CALL, "if")
+
+
+class Defaults:
+    """``defaults`` of the plan, each read once."""
+
+    def __init__(self, reader: Templates, value: Any) -> None:
+        path: Path = ("defaults",)
+        given = reader.mapping(value, path, ("timeout", "grace", "target"))
+        early = {key: reader.early(part, (*path, key)) for key, part in given.items()}
+        known = {key: part for key, part in early.items() if not isinstance(part, Unknown)}
+        self.timeout = reader.duration(known["timeout"], (*path, "timeout")) if "timeout" in known else 1800.0
+        self.grace = reader.duration(known["grace"], (*path, "grace"), least=0.0) if "grace" in known else 10.0
+        self.target = reader.text(known["target"], (*path, "target")) if "target" in known else None
+
+
+class Steps:
+    """Reads steps one by one. ``names``: of all main steps, for ``depends_on``."""
+
+    def __init__(self, reader: Templates, defaults: Defaults, names: Mapping[str, Any]) -> None:
+        self._reader = reader
+        self._defaults = defaults
+        self._names = names
+
+    def main(self, name: str, value: Any) -> PlanStep:
+        """A step under ``steps``."""
+        reader, path = self._reader, ("steps", name)
+        if not STEP_NAME.match(name):
+            reader.fault(path, _BAD_NAME)
+        step = reader.mapping(value, path)
+        kinds = [word for word in ("uses", "gate", "plan") if word in step]
+        if len(kinds) > 1:
+            reader.fault((*path, kinds[1]), f"a step has one of uses, gate and plan; this one has {kinds[0]} too")
+        if not kinds:
+            reader.fault(path, "uses is missing (or gate, or plan)", "missing")
+        kind = {"gate": Kind.GATE, "plan": Kind.PLAN}.get(kinds[0] if kinds else "", Kind.METHOD)
+        members = {Kind.METHOD: METHOD, Kind.GATE: GATE, Kind.PLAN: PLAN}[kind]
+        step = {key: part for key, part in reader.mapping(step, path, (*members, *kinds)).items() if key in members}
+        names = Names(BEFORE, matrix=matrix.matrix_keys(step.get("matrix")), step=name)
+        if kind is Kind.METHOD:
+            read = self._call(step, path, name, names)
+        else:
+            read = self._gate(step, path, name) if kind is Kind.GATE else self._child(step, path, name, names)
+        return self._around(read, step, path, names)
+
+    def rollback(self, of: PlanStep, value: Any, names: Names) -> PlanStep:
+        """What undoes a step; it runs where that ran."""
+        path = (*of.path, "rollback")
+        step = self._reader.mapping(value, path, ROLLBACK)
+        names = Names(BEFORE | {"self"}, matrix=names.matrix)
+        read = self._call(step, path, f"rollback.{of.name}", names, place=of)
+        return _replaced(read, phase=Phase.ROLLBACK, cells=of.cells)
+
+    def cleanup(self, name: str, path: Path, value: Any) -> PlanStep:
+        """A step under ``on_failure`` or ``always``."""
+        step = self._reader.mapping(value, path, CLEANUP)
+        names = Names(BEFORE - {"matrix"})
+        read = self._call(step, path, name, names)
+        if "if" not in step:
+            return read
+        refs = set(read.rules.refs) if read.rules else set()
+        condition = self._reader.source(step["if"], (*path, "if"), names, refs)
+        return _with_rules(read, refs, condition=condition)
+
+    # -- kinds ----------------------------------------------------------------------------------------------------
+
+    def _call(
+        self, step: Mapping[str, Any], path: Path, name: str, names: Names, place: PlanStep | None = None
+    ) -> PlanStep:
+        reader, refs = self._reader, set[str]()
+        plugin, method = self._uses(step, path)
+        where = place or self._runs_on(step, path)
+        resources.read_secrets(reader, step.get("secrets", {}), (*path, "secrets"))
+        given = reader.mapping(step.get("with", {}), (*path, "with"))
+        hidden = Names(names.roots, hidden=True, matrix=names.matrix, step=names.step)
+        parameters = reader.template(given, (*path, "with"), hidden, refs)
+        env = self._env(step.get("env", {}), (*path, "env"), hidden, refs)
+        with_template, env_template = _has_expression(parameters), _has_expression(env)
+        rules = Rules(
+            parameters=parameters if with_template else None,
+            env=env if env_template else None,
+            refs=tuple(sorted(refs)),
+            secrets={name: reader.known.secrets[name] for name in secrets_in((parameters, env), reader.known.secrets)},
+        )
+        retry = verdict.read_retry(reader, step["retry"], (*path, "retry")) if "retry" in step else Retry()
+        return PlanStep(
+            name=name,
+            path=path,
+            plugin=plugin,
+            method=method,
+            place=where.place,
+            role=where.role,
+            role_index=where.role_index,
+            each=where.each,
+            parameters=parameters if with_template else _plain(parameters),
+            is_literal=not with_template,
+            env={} if env_template else _plain(env),
+            target=self._default(step, path, "target", self._defaults.target, reader.text),
+            timeout_s=self._default(step, path, "timeout", self._defaults.timeout, reader.duration),
+            grace_s=self._default(step, path, "grace", self._defaults.grace, reader.duration, least=0.0),
+            retry=retry,
+            idempotent=reader.flag(step.get("idempotent", False), (*path, "idempotent")),
+            rules=rules if with_template or env_template else None,
+        )
+
+    def _gate(self, step: Mapping[str, Any], path: Path, name: str) -> PlanStep:
+        reader, where = self._reader, (*path, "gate")
+        gate = reader.mapping(step["gate"] or {}, where, ("roles", "timeout"))
+        roles = gate.get("roles", [TokenRole.ADMIN.value])
+        if not isinstance(roles, list) or not roles:
+            reader.fault((*where, "roles"), f"must be a list of {', '.join(TokenRole)}")
+            roles = []
+        words = tuple(reader.choice(role, (*where, "roles", index), TokenRole) for index, role in enumerate(roles))
+        seconds = self._default(gate, where, "timeout", None, reader.duration)
+        limit = self._default(step, path, "timeout", seconds or DAY, reader.duration)
+        return PlanStep(
+            name=name, path=path, kind=Kind.GATE, timeout_s=limit, rules=Rules(gate=Gate(words, seconds or limit))
+        )
+
+    def _child(self, step: Mapping[str, Any], path: Path, name: str, names: Names) -> PlanStep:
+        reader, refs = self._reader, set[str]()
+        plan = reader.early(step["plan"], (*path, "plan"))
+        if isinstance(plan, Unknown):
+            plan = ""
+        elif not isinstance(plan, str) or not _CHILD.match(plan):
+            reader.fault((*path, "plan"), f"must be the name of a stored plan, or name@version ({PLAN_NAME.pattern})")
+            plan = ""
+        hidden = Names(names.roots, hidden=True, matrix=names.matrix, step=names.step)
+        given = reader.template(reader.mapping(step.get("with", {}), (*path, "with")), (*path, "with"), hidden, refs)
+        retry = verdict.read_retry(reader, step["retry"], (*path, "retry")) if "retry" in step else Retry()
+        return PlanStep(
+            name=name,
+            path=path,
+            kind=Kind.PLAN,
+            parameters=given,
+            is_literal=not _has_expression(given),
+            timeout_s=self._default(step, path, "timeout", 7 * DAY, reader.duration),
+            retry=retry,
+            rules=Rules(
+                child=Child(plan, given),
+                refs=tuple(sorted(refs)),
+                secrets={name: reader.known.secrets[name] for name in secrets_in(given, reader.known.secrets)},
+            ),
+        )
+
+    def _around(self, read: PlanStep, step: Mapping[str, Any], path: Path, names: Names) -> PlanStep:
+        """What stands around a call: edges, condition, matrix, verdict."""
+        reader = self._reader
+        refs = set(read.rules.refs) if read.rules else set()
+        rules: dict[str, Any] = {}
+        ended = verdict.after(names)
+        before = names.roots if read.role is not None else names.roots - {"host"}
+        allowed = {"if": Names(before, matrix=names.matrix, step=names.step), "failed_when": ended, "until": ended}
+        for word, member in (("if", "condition"), ("failed_when", "failed_when"), ("until", "until")):
+            if word in step:
+                rules[member] = reader.source(step[word], (*path, word), allowed[word], refs)
+        if "outputs" in step:
+            rules["outputs"] = verdict.read_step_outputs(reader, step["outputs"], (*path, "outputs"), ended, refs)
+        if "expect" in step:
+            rules["expect"] = verdict.read_expect(reader, step["expect"], (*path, "expect"))
+        if "record" in step:
+            rules["record"] = verdict.read_record(reader, step["record"], (*path, "record"), ended, refs)
+        if "artefacts" in step:
+            rules["artefacts"] = verdict.read_artefacts(reader, step["artefacts"], (*path, "artefacts"))
+        depends = self._depends_on(step.get("depends_on", []), (*path, "depends_on"), read.name)
+        known = {source for source, _ in depends}
+        implied = tuple((source, Condition.SUCCEEDED) for source in sorted(refs - known))
+        cells = matrix.read_matrix(reader, step["matrix"], (*path, "matrix")) if "matrix" in step else None
+        parallel, fast = None, False
+        if "strategy" in step:
+            parallel, fast = matrix.read_strategy(reader, step["strategy"], (*path, "strategy"))
+        changed = _replaced(read, depends_on=(*depends, *implied), cells=cells, max_parallel=parallel, fail_fast=fast)
+        changed = _with_rules(changed, refs, **rules) if rules or refs else changed
+        if "rollback" in step:
+            return _replaced(changed, rollback=self.rollback(changed, step["rollback"], names))
+        return changed
+
+    # -- members --------------------------------------------------------------------------------------------------
+
+    def _default(
+        self, step: Mapping[str, Any], path: Path, member: str, otherwise: Any, read: Callable[..., Any], **options: Any
+    ) -> Any:
+        if member not in step:
+            return otherwise
+        value = self._reader.early(step[member], (*path, member))
+        return otherwise if isinstance(value, Unknown) else read(value, (*path, member), **options)
+
+    def _uses(self, step: Mapping[str, Any], path: Path) -> tuple[str, str]:
+        uses = step.get("uses")
+        if uses is None:
+            if path[0] != "steps" or path[-1] == "rollback":
+                self._reader.fault(path, "uses is missing", "missing")
+            return "", ""
+        plugin, _, method = uses.partition(".") if isinstance(uses, str) else ("", "", "")
+        if not PLUGIN_NAME.match(plugin) or not PLUGIN_NAME.match(method):
+            self._reader.fault((*path, "uses"), "must be plugin.method")
+            return "", ""
+        return plugin, method
+
+    def _runs_on(self, step: Mapping[str, Any], path: Path) -> PlanStep:
+        """Where a step runs: its place or role; the rest of what comes back is empty."""
+        reader, where = self._reader, (*path, "runs_on")
+        nowhere = PlanStep("", path)
+        if "runs_on" not in step:
+            reader.fault(path, "runs_on is missing: a role, role[i], each role, or {host: …}, {group: …}", "missing")
+            return nowhere
+        value = reader.early(step["runs_on"], where)
+        if isinstance(value, Unknown):
+            return nowhere
+        if isinstance(value, str):
+            return self._on_role(value, path, where)
+        place = reader.mapping(value, where, ("host", "group", "labels"))
+        if len(place) != 1:
+            reader.fault(where, "give exactly one of host, group and labels")
+            return nowhere
+        if "host" in place:
+            found = Place(host=reader.text(place["host"], (*where, "host"), HOST_NAME))
+        elif "group" in place:
+            found = Place(group=reader.text(place["group"], (*where, "group"), GROUP_NAME))
+        else:
+            found = Place(
+                labels=tuple(sorted(resources.read_labels(reader, place["labels"], (*where, "labels")).items()))
+            )
+        return PlanStep("", path, place=found)
+
+    def _on_role(self, value: str, path: Path, where: Path) -> PlanStep:
+        reader, roles = self._reader, self._reader.known.roles
+        found = _ROLE.match(value.strip())
+        if found is None or (found["each"] and found["index"]):
+            reader.fault(where, "must be a role, role[i], or each role; or {host: …}, {group: …} or {labels: …}")
+            return PlanStep("", path)
+        name, index = found["name"], int(found["index"] or 0)
+        role = roles.get(name)
+        if role is None:
+            reader.fault(where, f"there is no role {name!r}{hint(name, roles)}", "unknown_name")
+            return PlanStep("", path)
+        if index >= role.count:
+            reader.fault(where, f"role {name} has {role.count} hosts: the last one is {name}[{role.count - 1}]")
+        return PlanStep("", path, role=name, role_index=index, each=bool(found["each"]))
+
+    def _env(self, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, str]:
+        reader = self._reader
+        mapping = reader.mapping(value, path)
+        if len(mapping) > MAX_ENV:
+            reader.fault(path, f"has more than {MAX_ENV} names", "too_large")
+            return {}
+        env: dict[str, str] = {}
+        for name, item in mapping.items():
+            where = (*path, name)
+            if not _ENV_NAME.match(name):
+                reader.fault(where, "is not a name of an environment variable")
+            if isinstance(item, bool):
+                env[name] = str(item).lower()
+            elif isinstance(item, str | int | float):
+                env[name] = reader.template(str(item), where, names, refs)
+                if "\0" in env[name]:
+                    reader.fault(where, "must not hold a NUL character")
+            elif isinstance(item, dict):
+                env[name] = str(reader.template(item, where, names, refs))
+            else:
+                reader.fault(where, "must be text")
+        return env
+
+    def _depends_on(self, value: Any, path: Path, name: str) -> tuple[tuple[str, Condition], ...]:
+        reader = self._reader
+        if isinstance(value, list):
+            pairs = [(item, Condition.SUCCEEDED.value, (*path, index)) for index, item in enumerate(value)]
+        elif isinstance(value, dict):
+            pairs = [(item, condition, (*path, item)) for item, condition in value.items()]
+        else:
+            reader.fault(path, "must be a list of steps, or a mapping of steps to succeeded, failed or completed")
+            return ()
+        found: dict[str, Condition] = {}
+        for source, condition, where in pairs:
+            if not isinstance(source, str) or source not in self._names:
+                near = hint(source, self._names) if isinstance(source, str) else ""
+                reader.fault(where, f"there is no step {str(source)[:60]!r}{near}", "unknown_step")
+            elif source == name:
+                reader.fault(where, "a step cannot wait for itself", "cycle")
+            elif source in found:
+                reader.fault(where, f"names the step {source!r} twice")
+            else:
+                found[source] = Condition(reader.choice(condition, where, Condition))
+        return tuple(found.items())
+
+
+def _replaced(step: PlanStep, **changes: Any) -> PlanStep:
+    return PlanStep(**{name: getattr(step, name) for name in step.__slots__} | changes)
+
+
+def _with_rules(step: PlanStep, refs: set[str], **changes: Any) -> PlanStep:
+    rules = step.rules or Rules()
+    kept = {name: getattr(rules, name) for name in rules.__slots__}
+    return _replaced(step, rules=Rules(**kept | changes | {"refs": tuple(sorted(refs))}))
+
+
+def _has_expression(template: Any) -> bool:
+    try:
+        return has_expression(template)
+    except ExpressionFault:
+        return False
+
+
+def _plain(template: Any) -> Any:
+    """A template without expressions as what it stands for: ``$${{`` is ``${{`` there."""
+    try:
+        return fill(template, {})
+    except ExpressionFault:
+        return template

@@ -1,0 +1,270 @@
+"""Templates and conditions of a plan: Heat's maps compiled, every name that they read looked up. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from proctor_controller.domain.expression_source import ROOTS, Reference
+from proctor_controller.domain.expressions import (
+    OPENING,
+    ExpressionFault,
+    fill,
+    references_of,
+    split_text,
+)
+from proctor_controller.domain.plan.hot import ATTRIBUTES, BadHot, compile_hot, is_hot
+from proctor_controller.domain.plan.model import Parameter, Path
+from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader, hint
+from proctor_controller.domain.schemas import dotted
+
+BEFORE = frozenset({"params", "steps", "hosts", "volumes", "matrix", "host", "run"})
+"""What may be read before a step has run."""
+AFTER = BEFORE | {"self", "result"}
+OF_RUN = frozenset({"params", "steps", "hosts", "volumes", "run"})
+_OF_RUN_MEMBERS = frozenset({"id", "name", "url", "parent"})
+_OF_SELF = frozenset({"result", "outputs", "host"})
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the expressions at one place may read. ``hidden``: hidden values too (the method's schema is asked later
+    whether the field is one for them) · ``matrix``: its keys · ``step``: whose part it is.
+    """
+
+    roots: frozenset[str]
+    hidden: bool = False
+    matrix: frozenset[str] = frozenset()
+    step: str | None = None
+
+
+@dataclass(slots=True)
+class Known:
+    """What the document declares. ``outputs``: of each step; None where its names are not known here · ``values``: of
+    the parameters, as far as they are known.
+    """
+
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    roles: Mapping[str, Any] = field(default_factory=dict)
+    volumes: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+class Templates(Reader):
+    """Reads templates; ``refs`` gathers the steps that they name."""
+
+    def __init__(self, faults: Faults, known: Known) -> None:
+        super().__init__(faults)
+        self.known = known
+
+    def early(self, value: Any, path: Path) -> Any:
+        """The value filled in at once, which only works with parameters; UNKNOWN where one is not known."""
+        if not _is_template(value):
+            return value
+        before = len(self.faults)
+        template = self.template(value, path, Names(frozenset({"params"})), set())
+        if len(self.faults) > before:
+            return UNKNOWN
+        values = self.known.values
+        if not _reads(template) <= values.keys():
+            return UNKNOWN
+        try:
+            return fill(template, {"params": values})
+        except ExpressionFault as fault:
+            self.fault(path, str(fault), "expression")
+            return UNKNOWN
+
+    def template(self, value: Any, path: Path, names: Names, refs: set[str]) -> Any:
+        """The value with Heat's maps compiled and its expressions checked."""
+        if isinstance(value, str):
+            if OPENING in value:
+                self._check_text(value, path, names, refs)
+            return value
+        if is_hot(value):
+            try:
+                compiled = compile_hot(value)
+            except (BadHot, ExpressionFault) as fault:
+                below = fault.path if isinstance(fault, BadHot) else ()
+                self.fault((*path, *below), str(fault), "expression")
+                return ""
+            self._check_text(compiled, path, names, refs)
+            return compiled
+        if isinstance(value, dict):
+            return {key: self.template(part, (*path, key), names, refs) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self.template(part, (*path, index), names, refs) for index, part in enumerate(value)]
+        return value
+
+    def source(self, value: Any, path: Path, names: Names, refs: set[str]) -> str | None:
+        """A condition: an expression, with or without its brackets, or just true or false."""
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if is_hot(value):
+            value = self.template(value, path, names, refs)
+        if not isinstance(value, str) or not value.strip():
+            self.fault(path, "must be an expression")
+            return None
+        source: str | None = value.strip()
+        if OPENING in value:
+            try:
+                pieces = split_text(value.strip())
+            except ExpressionFault as fault:
+                self.fault(path, str(fault), "expression")
+                return None
+            source = pieces[0].source if len(pieces) == 1 else None
+            if source is None:
+                self.fault(path, "must be one expression; the brackets may be left out", "expression")
+                return None
+        assert source is not None
+        self._check_source(source, path, names, refs)
+        return source
+
+    def _check_text(self, text: str, path: Path, names: Names, refs: set[str]) -> None:
+        try:
+            pieces = split_text(text)
+        except ExpressionFault as fault:
+            self.fault(path, str(fault), "expression")
+            return
+        for piece in pieces:
+            if piece.source is not None:
+                self._check_source(piece.source, path, names, refs)
+
+    def _check_source(self, source: str, path: Path, names: Names, refs: set[str]) -> None:
+        try:
+            found = references_of(source)
+        except ExpressionFault as fault:
+            self.fault(path, str(fault), "expression")
+            return
+        for reference in found:
+            why = self._why_not(reference, names)
+            if why is not None:
+                message, code = why
+                self.fault(path, f"{message} (at {reference.position} of the expression {source[:200]})", code)
+            elif reference.root == "steps" and reference.member is not None:
+                refs.add(reference.member)
+
+    def _why_not(self, reference: Reference, names: Names) -> tuple[str, str] | None:
+        """What is wrong with a reference, and the fault's code."""
+        root = reference.root
+        if root not in names.roots and not (root == "secrets" and names.hidden):
+            if root == "secrets":
+                return "secrets are read in env and in the method's secret fields only", "hidden"
+            if root in ROOTS:
+                return f"{root} cannot be read here, only {', '.join(sorted(names.roots))}", "unknown_name"
+            return f"there is no name {root[:60]!r}{hint(root, names.roots)}", "unknown_name"
+        match root:
+            case "params":
+                return self._why_not_param(reference, names)
+            case "steps":
+                return self._why_not_step(reference, names)
+            case "hosts":
+                return _unless(reference, self.known.roles, "role")
+            case "volumes":
+                return _unless(reference, self.known.volumes, "volume")
+            case "secrets":
+                return _unless(reference, self.known.secrets, "secret")
+            case "matrix":
+                return _unless(reference, names.matrix, "name in the matrix")
+            case "run":
+                return _unless(reference, _OF_RUN_MEMBERS, "member of run") if reference.member else None
+            case "self":
+                return _unless(reference, _OF_SELF, "member of self") if reference.member else None
+        return None
+
+    def _why_not_param(self, reference: Reference, names: Names) -> tuple[str, str] | None:
+        why = _unless(reference, self.known.parameters, "parameter")
+        if why is None and not names.hidden and self.known.parameters[reference.path[1]].hidden:
+            return f"the parameter {reference.path[1]} is hidden: it is read in env and in secret fields only", "hidden"
+        return why
+
+    def _why_not_step(self, reference: Reference, names: Names) -> tuple[str, str] | None:
+        known = self.known.outputs
+        if reference.dashed is not None and len(reference.path) == 2:
+            name = reference.dashed
+            return f'steps.{name} is a subtraction: write steps["{name}"]', "expression"
+        if (why := _unless(reference, known, "step")) is not None:
+            return why
+        step = reference.path[1]
+        if step == names.step:
+            return "a step cannot read what it has not come to itself", "cycle"
+        if len(reference.path) < 3:
+            return None
+        if reference.path[2] not in ATTRIBUTES:
+            near = hint(reference.path[2], ATTRIBUTES)
+            return f"a step has no {reference.path[2][:60]!r}{near}", "unknown_name"
+        outputs = known[step]
+        if reference.path[2] == "outputs" and len(reference.path) > 3 and outputs is not None:
+            name = reference.path[3]
+            if name not in outputs:
+                return f"the step {step} has no output {name[:60]!r}{hint(name, outputs)}", "unknown_name"
+        return None
+
+
+def _unless(reference: Reference, known: Any, what: str) -> tuple[str, str] | None:
+    name = reference.member or ""
+    if name in known:
+        return None
+    if reference.dashed is not None and reference.dashed in known:
+        shown = f'{reference.root}["{reference.dashed}"]'
+        return f"{reference.root}.{reference.dashed} is a subtraction: write {shown}", "expression"
+    return f"there is no {what} {name[:60]!r}{hint(name, known)}", "unknown_name"
+
+
+def with_matrix(names: Names, keys: frozenset[str]) -> Names:
+    """The same names for a step with a matrix of these keys."""
+    return replace(names, matrix=keys) if keys else names
+
+
+def _is_template(value: Any) -> bool:
+    """Whether something in it has to be filled in (or unescaped)."""
+    if isinstance(value, str):
+        return OPENING in value
+    if isinstance(value, dict):
+        return is_hot(value) or any(map(_is_template, value.values()))
+    return isinstance(value, list) and any(map(_is_template, value))
+
+
+def _reads(template: Any) -> set[str]:
+    """The parameters that a checked template reads."""
+    return {
+        reference.path[1]
+        for _, source in sources_in(template)
+        for reference in references_of(source)
+        if reference.root == "params"
+    }
+
+
+def sources_in(template: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Every expression in a template, with where it stands."""
+    if isinstance(template, str):
+        if OPENING in template:
+            yield from ((path, piece.source) for piece in split_text(template) if piece.source is not None)
+    elif isinstance(template, Mapping):
+        for key, part in template.items():
+            yield from sources_in(part, (*path, key))
+    elif isinstance(template, list | tuple):
+        for index, part in enumerate(template):
+            yield from sources_in(part, (*path, index))
+
+
+def hidden_leaves(template: Any, hidden: frozenset[str]) -> Iterator[tuple[Path, str]]:
+    """Where a template reads a hidden parameter or a secret, and which."""
+    for path, source in sources_in(template):
+        for reference in references_of(source):
+            if reference.root == "secrets" or (reference.root == "params" and reference.member in hidden):
+                yield path, dotted(list(reference.path[:2]))
+
+
+def secrets_in(template: Any, known: Mapping[str, str]) -> list[str]:
+    """The secrets that a template names, those with faults left out."""
+    try:
+        found = {
+            reference.path[1]
+            for _, source in sources_in(template)
+            for reference in references_of(source)
+            if reference.root == "secrets"
+        }
+    except ExpressionFault:
+        return []
+    return sorted(found & known.keys())

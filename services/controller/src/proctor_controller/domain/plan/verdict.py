@@ -1,0 +1,104 @@
+"""What a step's end means, as its plan says: retry, failed_when, until, expect, record, outputs, artefacts. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from proctor_common.ids import STEP_NAME
+from proctor_controller.domain.expressions import has_expression
+from proctor_controller.domain.plan.model import Path
+from proctor_controller.domain.plan.reader import Unknown
+from proctor_controller.domain.plan.templates import AFTER, Names, Templates
+from proctor_controller.domain.step import Retry, RetryOn
+
+MAX_ATTEMPTS = 100
+MAX_OUTPUTS = 100
+MAX_ARTEFACTS = 50
+RECORD = (
+    "project", "case", "pod", "installer", "version", "scenario", "build_tag", "criteria", "details", "declare",
+)  # fmt: skip
+_RETRY = ("attempts", "delay", "backoff", "max_delay", "on")
+
+
+def read_retry(reader: Templates, value: Any, path: Path) -> Retry:
+    """``retry``"""
+    given = reader.mapping(value, path, _RETRY)
+    retry = {key: part for key in given if not isinstance(part := reader.early(given[key], (*path, key)), Unknown)}
+    backoff = retry.get("backoff", 1)
+    if isinstance(backoff, bool) or not isinstance(backoff, int | float) or not 1 <= backoff <= 100:
+        reader.fault((*path, "backoff"), "must be a number from 1 to 100")
+        backoff = 1
+    words = retry.get("on", [word.value for word in Retry().on])
+    if not isinstance(words, list) or not all(isinstance(word, str) and word in list(RetryOn) for word in words):
+        reader.fault((*path, "on"), f"must be a list of {', '.join(RetryOn)}")
+        words = []
+    return Retry(
+        attempts=reader.count(retry.get("attempts", 1), (*path, "attempts"), most=MAX_ATTEMPTS),
+        delay_s=reader.duration(retry.get("delay", 0), (*path, "delay"), least=0.0),
+        backoff=float(backoff),
+        max_delay_s=reader.duration(retry.get("max_delay", 3600), (*path, "max_delay"), least=0.0),
+        on=frozenset(RetryOn(word) for word in words),
+    )
+
+
+def read_step_outputs(reader: Templates, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, Any]:
+    """``outputs`` of a step."""
+    mapping = reader.mapping(value, path)
+    if len(mapping) > MAX_OUTPUTS:
+        reader.fault(path, f"has more than {MAX_OUTPUTS} outputs", "too_large")
+        return {}
+    for name in mapping:
+        if not STEP_NAME.match(name):
+            reader.fault((*path, name), "a name is 1 to 63 letters, digits, dashes or underscores, no digit first")
+    return {name: reader.template(part, (*path, name), names, refs) for name, part in mapping.items()}
+
+
+def read_expect(reader: Templates, value: Any, path: Path) -> dict[str, Any] | None:
+    """``expect``: what the method's error must be."""
+    expect = reader.mapping(value, path, ("error",))
+    if "error" not in expect:
+        reader.fault(path, "error is missing", "missing")
+        return None
+    where = (*path, "error")
+    error = reader.mapping(expect["error"], where)
+    if not error:
+        reader.fault(where, "give kind, contains or what else the error must hold")
+    for name in ("kind", "contains"):
+        if name in error:
+            reader.text(error[name], (*where, name))
+    filled = reader.early(error, where)
+    return None if isinstance(filled, Unknown) else dict(filled)
+
+
+def read_record(reader: Templates, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, Any]:
+    """``record``: what is kept as a result of the Test API."""
+    record = reader.mapping(value, path, RECORD)
+    for name in ("project", "case"):
+        if name not in record:
+            reader.fault(path, f"{name} is missing", "missing")
+    for name in record.keys() - {"details", "declare"}:
+        if not isinstance(record[name], str | int | float | Mapping) or isinstance(record[name], bool):
+            reader.fault((*path, name), "must be text")
+    filled: dict[str, Any] = {}
+    for name, part in record.items():
+        filled[name] = reader.template(part, (*path, name), names, refs)
+    declare = filled.get("declare", False)
+    if not isinstance(declare, bool) and not has_expression(declare):
+        reader.fault((*path, "declare"), "must be true or false")
+    return filled
+
+
+def read_artefacts(reader: Templates, value: Any, path: Path) -> tuple[str, ...]:
+    """``artefacts``: patterns of files to keep."""
+    if not isinstance(value, list) or len(value) > MAX_ARTEFACTS:
+        reader.fault(path, f"must be a list of at most {MAX_ARTEFACTS} patterns")
+        return ()
+    patterns = tuple(reader.text(part, (*path, index), most=500) for index, part in enumerate(value))
+    for index, pattern in enumerate(patterns):
+        if not pattern.strip():
+            reader.fault((*path, index), "must not be empty")
+    return patterns
+
+
+def after(names: Names) -> Names:
+    """What may be read once the step has ended: never a hidden value."""
+    return Names(AFTER, matrix=names.matrix, step=names.step)
