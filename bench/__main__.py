@@ -6,11 +6,11 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import dispatch, logs
+from bench import dispatch, logs, plans, results
 from bench.figures import Figure, Report
 from bench.system import System, local_system, machine, settle
 
-PARTS = ("start", "dispatch", "flow", "memory", "delay", "viewers")
+PARTS = ("start", "dispatch", "plans", "flow", "memory", "delay", "viewers", "results")
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; none: all")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, to see that it runs")
+    parser.add_argument("--results", type=int, default=100_000, help="of how many results the Test API is full")
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     report = Report()
@@ -25,7 +26,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="proctor-bench-") as folder:
         data = Path(folder) / "data"
         with local_system(data) as system:
-            asyncio.run(_measure(system, report, parts, 0.1 if arguments.quick else 1.0))
+            scale = 0.1 if arguments.quick else 1.0
+            asyncio.run(_measure(system, report, parts, scale))
+            if "results" in parts:
+                asyncio.run(results.measure(system, report, int(arguments.results * scale)))
         if "start" in parts:
             with local_system(data) as system:
                 warm = system.started_in
@@ -37,6 +41,8 @@ async def _measure(system: System, report: Report, parts: tuple[str, ...] | list
     await settle()
     if "dispatch" in parts:
         await dispatch.measure(system, report, max(50, int(300 * scale)))
+    if "plans" in parts:
+        await plans.measure(system, report, max(40, int(200 * scale)))
     if "flow" in parts:
         await logs.measure_flow(system, report, int(100_000_000 * scale))
     if "memory" in parts:

@@ -10,6 +10,7 @@ from starlette.routing import WebSocketRoute
 from proctor_api import errors, server
 from proctor_api.auth import Authenticator
 from proctor_api.catalog.recorder import Recorder
+from proctor_api.catalog.sessions import close_sessions
 from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import ProcessContext
 from proctor_api.controller_client import ControllerClient
@@ -77,6 +78,7 @@ async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ProcessC
         pool_size=settings.database_pool,
     )
     stack.push_async_callback(engine.dispose)
+    stack.push_async_callback(close_sessions, engine)
     await migrate(engine, CHAIN, wait=settings.start_timeout)
     tokens = TokenStore(engine)
     if settings.first_token is not None:

@@ -17,8 +17,8 @@ from proctor_api.catalog.queries import PAGE, ResultQuery
 from proctor_api.catalog.sessions import Connection, session
 from proctor_common.errors import ProctorError
 
-NAMES = (
-    "id",
+COLUMNS = (
+    'id AS "_id"',
     "pod_name",
     "project_name",
     "case_name",
@@ -31,7 +31,7 @@ NAMES = (
     "stop_date",
     "trust_indicator",
 )
-SELECT = f"SELECT {', '.join(NAMES)}, details::text AS details FROM catalog.results"
+SELECT = f"SELECT {', '.join(COLUMNS)}, details::text AS details FROM catalog.results"
 _COUNT = "SELECT count(*) FROM"
 COLUMN_TYPES = (
     ("id", "text"),
@@ -145,14 +145,17 @@ def read_result(
     )
 
 
-def view_of(row: Any) -> bytes:
-    """A row's JSON, as clients see it; the details go through as they are stored."""
-    shown = {"_id": row["id"]}
-    for name in NAMES[1:]:
-        shown[name] = row[name]
-    details = row["details"]
-    shown["details"] = None if details is None else orjson.Fragment(details)
-    return orjson.dumps(shown)
+Shown = dict[str, Any]
+"""A result as clients see it, for ``orjson``: its details stand in it as the text that is stored."""
+
+
+def view_of(row: Any) -> Shown:
+    """What clients see of a row of SELECT."""
+    shown = dict(row)
+    details = shown["details"]
+    if details is not None:
+        shown["details"] = orjson.Fragment(details)
+    return shown
 
 
 async def what_is_unknown(engine: AsyncEngine, result: NewResult) -> ProctorError:
@@ -193,10 +196,10 @@ class Results:
             async with session(self._engine) as connection:
                 row = await connection.fetchrow(f"{SELECT} WHERE {where}", *values)
             if row is not None:
-                return view_of(row)
+                return orjson.dumps(view_of(row))
         raise unknown("result", id_)
 
-    async def page(self, query: ResultQuery) -> tuple[list[bytes], int]:
+    async def page(self, query: ResultQuery) -> tuple[list[Shown], int]:
         """The rows of page ``query.page`` and the number of pages. Raises 400 for a page beyond the last."""
         page = query.page or 1
         async with session(self._engine) as connection:

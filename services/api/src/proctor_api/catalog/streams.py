@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_api.catalog.queries import ResultQuery
-from proctor_api.catalog.results import NAMES, view_of
+from proctor_api.catalog.results import COLUMNS, Shown, view_of
 from proctor_api.catalog.sessions import Connection, changing, session
 
-BATCH = 200
-LARGE = 16 * 1024
+BATCH = 400
+LARGE = 8 * 1024
 """Bytes: larger details are read one by one, so that a batch has a size."""
 PATIENCE = 5.0
 """Seconds that a reader may keep a connection without taking what was read for it."""
@@ -28,9 +29,9 @@ TURN = 15.0
 """Seconds after which a list gives its turn to one that waits."""
 QUEUED = 2
 
-_Queue = asyncio.Queue[list[bytes] | None]
+_Queue = asyncio.Queue[list[Shown] | None]
 
-_COLUMNS = f"{', '.join(NAMES)}, start_at, size, CASE WHEN size <= {LARGE} THEN details::text END AS details"
+_COLUMNS = f"{', '.join(COLUMNS)}, start_at, size, CASE WHEN size <= {LARGE} THEN details::text END AS details"
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class ResultStreams:
         self._engine = engine
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def first(self, query: ResultQuery) -> tuple[list[bytes], Place | None]:
+    async def first(self, query: ResultQuery) -> tuple[list[Shown], Place | None]:
         """The first rows, and the place behind them; None where these are all."""
         place = Place(None, query.last or None)
         async with session(self._engine) as connection:
@@ -58,7 +59,7 @@ class ResultStreams:
         _move(place, rows)
         return shown, (None if len(rows) < BATCH or place.left == 0 else place)
 
-    async def rest(self, query: ResultQuery, place: Place) -> AsyncIterator[list[bytes]]:
+    async def rest(self, query: ResultQuery, place: Place) -> AsyncIterator[list[Shown]]:
         """What comes behind a place, batch by batch."""
         queue: _Queue = asyncio.Queue(QUEUED)
         reading = asyncio.create_task(self._read(query, place, queue), name="results read")
@@ -85,7 +86,7 @@ class ResultStreams:
             raise
         await queue.put(None)
 
-    async def _turn(self, query: ResultQuery, place: Place, queue: _Queue) -> tuple[bool, list[bytes] | None]:
+    async def _turn(self, query: ResultQuery, place: Place, queue: _Queue) -> tuple[bool, list[Shown] | None]:
         """Read on for a turn: whether there is more, and a batch that nobody took in time."""
         end = asyncio.get_running_loop().time() + TURN
         async with changing(self._engine) as connection:
@@ -112,17 +113,18 @@ def _select(query: ResultQuery, place: Place) -> str:
 
 def _move(place: Place, rows: list[Any]) -> None:
     if rows:
-        place.after = (rows[-1]["start_at"], rows[-1]["id"])
+        place.after = (rows[-1]["start_at"], rows[-1]["_id"])
         if place.left is not None:
             place.left -= len(rows)
 
 
-async def _shown(connection: Connection, rows: list[Any]) -> list[bytes]:
+async def _shown(connection: Connection, rows: list[Any]) -> list[Shown]:
     shown = []
     for row in rows:
-        if row["size"] <= LARGE:
-            shown.append(view_of(row))
-        else:
-            text = await connection.fetchval("SELECT details::text FROM catalog.results WHERE id = $1", row["id"])
-            shown.append(view_of({**row, "details": text}))
+        view = view_of(row)
+        del view["start_at"]
+        if view.pop("size") > LARGE:
+            text = await connection.fetchval("SELECT details::text FROM catalog.results WHERE id = $1", view["_id"])
+            view["details"] = orjson.Fragment(text)
+        shown.append(view)
     return shown

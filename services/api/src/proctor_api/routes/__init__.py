@@ -28,7 +28,9 @@ from proctor_api.routes import (
 )
 
 ALL_ROUTERS: tuple[APIRouter, ...] = (
+    # What is asked most stands first: routes are looked through one after the other.
     testcases.routes,
+    testapi.results.routes,
     runs.routes,
     logs.routes,
     junit.routes,

@@ -8,6 +8,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from proctor_api.catalog.queries import read_query
+from proctor_api.catalog.results import Shown
 from proctor_api.catalog.transfer import Import, lines_of
 from proctor_api.routes.guard import STREAMED, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import ImportView
@@ -69,10 +70,13 @@ async def export_results(request: Request) -> Response:
     first, place = await streams.first(query)
 
     async def body() -> AsyncIterator[bytes]:
-        if first:
-            yield b"\n".join(first) + b"\n"
+        yield _lines(first)
         if place is not None:
             async for batch in streams.rest(query, place):
-                yield b"\n".join(batch) + b"\n"
+                yield _lines(batch)
 
     return StreamingResponse(body(), media_type=NDJSON)
+
+
+def _lines(rows: list[Shown]) -> bytes:
+    return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from proctor_api.catalog.fields import object_of
 from proctor_api.catalog.queries import read_query
-from proctor_api.catalog.results import Results, read_result
+from proctor_api.catalog.results import Results, Shown, read_result
 from proctor_api.catalog.streams import Place
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
@@ -47,9 +47,9 @@ async def list_results(request: Request) -> Response:
         return Response(_whole(rows, 1, 1), media_type=JSON)
 
     async def body(place: Place) -> AsyncIterator[bytes]:
-        yield b'{"results":[' + b",".join(rows)
+        yield b'{"results":[' + orjson.dumps(rows)[1:-1]
         async for batch in streams.rest(query, place):
-            yield b"," + b",".join(batch)
+            yield b"," + orjson.dumps(batch)[1:-1]
         yield b"]," + _pagination(1, 1) + b"}"
 
     return StreamingResponse(body(place), media_type=JSON)
@@ -71,8 +71,8 @@ async def get_result(request: Request, result: str) -> Response:
     return Response(await Results(context_of(request).engine).get(result, groups_of(request)), media_type=JSON)
 
 
-def _whole(rows: list[bytes], page: int, pages: int) -> bytes:
-    return b'{"results":[' + b",".join(rows) + b"]," + _pagination(page, pages) + b"}"
+def _whole(rows: list[Shown], page: int, pages: int) -> bytes:
+    return b'{"results":' + orjson.dumps(rows) + b"," + _pagination(page, pages) + b"}"
 
 
 def _pagination(page: int, pages: int) -> bytes:
