@@ -18,11 +18,16 @@ LAB_B = Actor(name="b", role=Role.RUNNER, groups=["lab-b"])
 BOTH = Actor(name="ab", role=Role.RUNNER, groups=["lab-a", "lab-b"])
 
 
-async def refused(engine: Engine, actor: Actor | None = None, **body: Any) -> ProctorError:
+async def refused_only(engine: Engine, actor: Actor | None = None, **body: Any) -> ProctorError:
     with pytest.raises(ProctorError) as caught:
         await submit(engine, *([actor] if actor else []), **body)
-    assert engine_is_empty(await call(engine, "run.list"))
     return caught.value
+
+
+async def refused(engine: Engine, actor: Actor | None = None, **body: Any) -> ProctorError:
+    fault = await refused_only(engine, actor, **body)
+    assert engine_is_empty(await call(engine, "run.list"))
+    return fault
 
 
 def engine_is_empty(listing: Any) -> bool:
@@ -36,6 +41,7 @@ MISSING: list[tuple[dict[str, Any], str, str]] = [
     ({"host": "h1", "method": "nix"}, "method", "shell.nix"),
     ({"host": "h1", "target": "nix"}, "target", "nix"),
     ({"group": "nix"}, "group", "nix"),
+    ({"host": "h1", "group": "nix"}, "group", "nix"),
     ({"labels": {"os": "nix"}}, "agent", "an agent with labels os=nix"),
 ]
 
@@ -47,7 +53,7 @@ async def test_what_is_not_there_is_named(engine: Engine, agent: FakeAgent) -> N
 
 
 BAD_BODIES: list[tuple[dict[str, Any], str]] = [
-    ({"host": "h1", "group": "g"}, "host"),
+    ({"host": "h1", "labels": {"os": "debian"}}, "host"),
     ({}, "host"),
     ({"host": "h1", "parameters": {}}, "parameters"),
     ({"host": "h1", "parameters": {"command": 1}}, "parameters.command"),
@@ -153,7 +159,7 @@ async def test_a_wrong_plan_names_every_fault_with_its_line(engine: Engine, agen
     assert engine_is_empty(await call(engine, "run.list"))
 
 
-async def test_stored_plans_are_not_there_yet(engine: Engine) -> None:
+async def test_a_stored_plan_that_is_not_there(engine: Engine) -> None:
     with pytest.raises(ProctorError) as caught:
         await call(engine, "run.submit", run=new_id(), plan="smoke@3")
     assert (caught.value.status, caught.value.details["what"]) == (404, "plan")
@@ -171,9 +177,12 @@ async def test_groups_keep_apart(engine: Engine, bus: Bus, control_database: Dat
     nobodys = await submit(engine, host="ha")
     mine = await submit(engine, LAB_A, host="ha")
     assert mine["group"] == "lab-a"
-    assert (await submit(engine, BOTH, host="ha"))["group"] == "lab-a"
+    unnamed = await refused_only(engine, BOTH, host="ha")
+    assert (unnamed.status, unnamed.message) == (422, "name one of your groups: lab-a, lab-b")
+    assert (await submit(engine, BOTH, host="ha", group="lab-a"))["group"] == "lab-a"
+    assert (await refused_only(engine, BOTH, host="ha", group="lab-b")).details == {"what": "host", "name": "ha"}
     theirs = await submit(engine, LAB_B, group="lab-b")
-    both = await submit(engine, BOTH, host="hb")
+    both = await submit(engine, BOTH, host="hb", group="lab-b")
     assert (nobodys["group"], both["group"]) == (None, "lab-b")
     for run in (mine, theirs, nobodys, both):
         await until_finished(engine, run["id"])

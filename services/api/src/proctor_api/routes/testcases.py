@@ -37,10 +37,12 @@ KEY = {
 async def submit_case(request: Request, case: CaseRequest) -> Response:
     """Start a run of one method. An unknown host, plugin, method or group is a 404 that names it, wrong parameters
     are a 422 that names all faults, and an agent that is lost or drained is a 409; nothing is started then.
+    ``group`` alone says where it runs; beside ``host`` or ``labels`` it is the run's group. A token that is bound to
+    several groups has to name one.
     """
     context, caller = context_of(request), caller_of(request)
-    places = [name for name in ("host", "group", "labels") if getattr(case, name) is not None]
-    if len(places) != 1:
+    places = [name for name in ("host", "labels") if getattr(case, name) is not None]
+    if len(places) > 1 or (not places and case.group is None):
         message = f"one of host, group, labels says where; given: {', '.join(places) or 'none'}"
         raise faults([{"code": "place", "message": message, "path": "host", "line": None, "column": None}])
     timeout = seconds_of(case.timeout, "timeout")

@@ -32,7 +32,7 @@ async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -
     engine = context.engine
     place = _place(body)
     _check_body(body)
-    bound = _bound(actor, body)
+    bound = run_group(actor, body.group)
     key = (place, body.plugin, body.method, bound)
     async with session(engine.database) as db:
         try:
@@ -46,8 +46,8 @@ async def _submit_again(engine: Engine, db: Session, actor: Actor, body: SubmitC
     """On the host where the same method was found a moment ago; None where that is not known, or no longer so."""
     place, _, _, group = key
     known, now = engine.recent.host(key), engine.recent.now()
-    if known is None or now is None or body.target is not None or (group is None and actor.groups is not None):
-        # A target is looked up. A caller of several groups: which one the run gets is known only when the agents are.
+    if known is None or now is None or body.target is not None:
+        # A target is looked up.
         return None
     checked = _check_case(place, body, [known])
     run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
@@ -60,11 +60,8 @@ async def _submit_again(engine: Engine, db: Session, actor: Actor, body: SubmitC
 async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCase, key: HostKey) -> RunView:
     place, plugin, method, group = key
     found = await find_candidates(db, place, plugin, method, group=group, target=body.target, with_spec=True)
-    if not found and place.group is not None and not await group_exists(db, place.group):
-        raise not_found("group", place.group)
-    if group is None and actor.groups is not None:
-        found = [each for each in found if set(each.groups) & set(actor.groups)]
-        group = _only_group(actor, found)
+    if not found and body.group is not None and not await group_exists(db, body.group):
+        raise not_found("group", body.group)
     checked = _check_case(place, body, found)
     run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
     view = await submit(engine, db, run, found[0].now, found)
@@ -86,9 +83,13 @@ def _check_case(place: Place, body: SubmitCase, found: list[Found]) -> Checked:
 
 
 def _place(body: SubmitCase) -> Place:
-    given = [name for name in ("host", "group", "labels") if getattr(body, name) is not None]
-    if len(given) != 1:
-        raise invalid("give exactly one of host, group and labels", path="host")
+    """Where the case runs; ``group`` beside a host or labels is the run's group, alone it is the place too."""
+    if body.host is not None and body.labels is not None:
+        raise invalid("give one of host and labels", path="host")
+    if body.host is None and body.labels is None and body.group is None:
+        raise invalid("give one of host, group and labels", path="host")
+    if body.group is not None and not GROUP_NAME.match(body.group):
+        raise not_found("group", body.group[:MAX_NAME])
     if body.labels is not None:
         if not body.labels or len(body.labels) > MAX_LABELS:
             raise invalid(f"give 1 to {MAX_LABELS} labels", path="labels")
@@ -99,9 +100,6 @@ def _place(body: SubmitCase) -> Place:
         if not HOST_NAME.match(body.host):
             raise not_found("host", body.host[:MAX_NAME])
         return Place(host=body.host)
-    assert body.group is not None
-    if not GROUP_NAME.match(body.group):
-        raise not_found("group", body.group[:MAX_NAME])
     return Place(group=body.group)
 
 
@@ -119,28 +117,20 @@ def _check_body(body: SubmitCase) -> None:
         raise invalid("must be more than 0 and at most 30 days", path="timeout")
 
 
-def _bound(actor: Actor, body: SubmitCase) -> str | None:
-    """The run's group, where it is known before the agents are: the one asked for, or the caller's only one."""
+def run_group(actor: Actor, group: str | None) -> str | None:
+    """The group of a run: the one asked for, or a bound caller's only one. Raises 404, 422."""
     if actor.groups is None:
-        return body.group
-    if body.group is not None:
-        if body.group not in actor.groups:
+        return group
+    if group is not None:
+        if group not in actor.groups:
             # Another group is as good as none to a bound caller.
-            raise not_found("group", body.group)
-        return body.group
+            raise not_found("group", group)
+        return group
     if not actor.groups:
         raise ProctorError(Code.FORBIDDEN, "this token is bound to no group that exists")
-    return actor.groups[0] if len(actor.groups) == 1 else None
-
-
-def _only_group(actor: Actor, found: list[Found]) -> str:
-    """The run's group for a caller of several: one that has all the agents in question."""
-    for group in sorted(actor.groups or ()):
-        if found and all(group in each.groups for each in found):
-            return group
-    if not found:
-        return sorted(actor.groups or ("",))[0]
-    raise invalid("the agents are in several of your groups: say which group", path="group")
+    if len(actor.groups) > 1:
+        raise invalid(f"name one of your groups: {', '.join(sorted(actor.groups))}", path="group")
+    return actor.groups[0]
 
 
 def _choose_spec(place: Place, body: SubmitCase, found: list[Found]) -> Mapping[str, object]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proctor_common.errors import ProctorError, invalid, not_found
+from proctor_common.errors import invalid, not_found
 from proctor_common.ids import GROUP_NAME, is_id
 from proctor_common.messages.calls import Actor, PlanValidate, SubmitRun
 from proctor_common.messages.views import PlanFaults, RunView
@@ -13,7 +13,7 @@ from proctor_controller.db.submissions import DuplicateRun
 from proctor_controller.engine.planning import Request, find_faults, plan_run
 from proctor_controller.engine.submit import submit
 from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.cases import MAX_NAME, existing_run
+from proctor_controller.handlers.cases import MAX_NAME, existing_run, run_group
 
 
 async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> RunView:
@@ -25,7 +25,7 @@ async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> 
         run=body.run,
         plan=body.plan,
         parameters=body.parameters,
-        group=run_group(actor, body.group),
+        group=_group(actor, body.group),
         groups=_groups(actor),
         created_by=actor.name,
         name=body.name,
@@ -44,31 +44,17 @@ async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidat
         run="",
         plan=body.plan,
         parameters=body.parameters or {},
-        group=run_group(actor, body.group),
+        group=_group(actor, body.group),
         groups=_groups(actor),
     )
     async with session(context.engine.database) as db:
         return PlanFaults(errors=await find_faults(db, request, complete=body.parameters is not None))
 
 
-def run_group(actor: Actor, group: str | None) -> str | None:
-    """The group of a run: the one asked for, or a bound caller's only one. Raises 404, 422."""
+def _group(actor: Actor, group: str | None) -> str | None:
     if group is not None and not GROUP_NAME.match(group):
         raise not_found("group", group[:MAX_NAME])
-    if actor.groups is None:
-        return group
-    if group is None:
-        if len(actor.groups) != 1:
-            raise name_one(actor)
-        return actor.groups[0]
-    if group not in actor.groups:
-        raise not_found("group", group)
-    return group
-
-
-def name_one(actor: Actor) -> ProctorError:
-    """A bound caller of several groups has named none of them."""
-    return invalid(f"name one of your groups: {', '.join(sorted(actor.groups or ()))}", path="group")
+    return run_group(actor, group)
 
 
 def _groups(actor: Actor) -> tuple[str, ...] | None:
