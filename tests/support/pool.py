@@ -40,10 +40,16 @@ auth_passwd=admin
 class Cloud(Protocol):
     """Where a test's volumes are. ``types``: four names of types that volumes can be made of."""
 
-    name: str
-    types: tuple[str, str, str, str]
-    patience: float
-    """Seconds within which the backend makes a dozen volumes."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def types(self) -> tuple[str, str, str, str]: ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which the backend makes a dozen volumes."""
+        ...
 
     def ini(self, first: int, second: int, extra: str = "") -> str:
         """The seed's settings with these counts, and what this backend needs."""

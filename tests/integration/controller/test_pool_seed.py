@@ -108,9 +108,9 @@ async def test_row_5_the_jobs_run_every_ten_and_every_five_minutes(cloud: Cloud)
 
     def times(minutes: int) -> list[str]:
         clock, moment = trigger(minutes), datetime(2026, 1, 1, 9, 58, 30, tzinfo=UTC)
-        found = []
+        found: list[str] = []
         while len(found) < 7:
-            fired = clock.get_next_fire_time(None, moment)
+            fired: datetime = clock.get_next_fire_time(None, moment)
             found.append(fired.strftime("%H:%M:%S"))
             moment = fired + timedelta(seconds=1)
         return found

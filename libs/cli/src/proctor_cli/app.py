@@ -21,6 +21,9 @@ CLIENT = (
     "proctor_cli.commands.plans",
     "proctor_cli.commands.schedules",
     "proctor_cli.commands.agents",
+    "proctor_cli.commands.pools",
+    "proctor_cli.commands.volumes",
+    "proctor_cli.commands.vnfps",
     "proctor_cli.commands.tokens",
     "proctor_cli.commands.results",
 )

@@ -56,8 +56,8 @@ async def run(settings: ControllerSettings, stop: Stop) -> None:
         if settings.metrics_http is not None:
             stack.enter_context(serve_probe(settings.metrics_http, context.registry, lambda: health(context)))
         await ensure_streams(context)
-        served = await serve(context)
         await start_pool(context, stack)
+        served = await serve(context)
         start_duties(context)
         log.info("controller_ready", replica=context.replica)
         await stop.wait()

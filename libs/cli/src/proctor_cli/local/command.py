@@ -22,7 +22,7 @@ def up(
     http: Annotated[str, typer.Option(metavar="ADDR:PORT", help="port 0: a free one")] = "127.0.0.1:8774",
     agents: Annotated[int, typer.Option(min=0, max=MAX_AGENTS, help="agents local-1 to local-N")] = 1,
     pool: Annotated[
-        Path | None, typer.Option(metavar="FILE.ini", help="settings of the volume pool (not in this version)")
+        Path | None, typer.Option(metavar="FILE.ini", help="settings of the volume pool; without it DIR/pool.ini")
     ] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="every caller is admin; on loopback only")] = False,
 ) -> None:
@@ -37,9 +37,8 @@ def up(
         raise Usage(f"--no-auth makes every caller admin: only with a loopback address, not {address.host}")
     if pool is not None and not pool.is_file():
         raise Usage(f"--pool: no such file: {pool}")
-    if pool is not None:
-        raise Usage("--pool: this version has no volume pool yet; leave the option out")
     try:
+        from proctor_cli.local.pool import check_pool
         from proctor_cli.local.system import Options
         from proctor_cli.local.up import run_up
     except ModuleNotFoundError as missing:
@@ -49,6 +48,7 @@ def up(
         http=address,
         agents=agents,
         no_auth=no_auth,
+        pool=None if pool is None else check_pool(pool),
     )
     raise typer.Exit(run_up(options))
 

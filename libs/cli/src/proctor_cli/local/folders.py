@@ -41,6 +41,11 @@ class DataDir:
         return self.root / "ssh"
 
     @property
+    def volumes(self) -> Path:
+        """The volume pool's disks, where its backend is the local one."""
+        return self.root / "volumes"
+
+    @property
     def logs(self) -> Path:
         """What the children say."""
         return self.root / "logs"

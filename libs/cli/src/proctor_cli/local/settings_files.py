@@ -15,7 +15,9 @@ HEADER = "# Written by `proctor up` at each start. PROCTOR_<SERVICE>_<NAME> in i
 _BARE = re.compile(r"^[A-Za-z0-9_-]+\Z")
 
 
-def controller_settings(identities: Identities, *, database: str, nats: str) -> dict[str, Any]:
+def controller_settings(
+    identities: Identities, *, database: str, nats: str, pool_file: Path, pool_folder: Path
+) -> dict[str, Any]:
     """What ``controller.toml`` says."""
     found: dict[str, Any] = {
         "database_url": database,
@@ -27,6 +29,8 @@ def controller_settings(identities: Identities, *, database: str, nats: str) -> 
         "seal_key_file": str(identities.sealing_key),
         "log_max_bytes": LOG_MAX_BYTES,
         "event_max_bytes": EVENT_MAX_BYTES,
+        "pool_file": str(pool_file),
+        "pool_folder": str(pool_folder),
         # What listens here belongs to whoever runs the system: plans may call it when their run ends.
         "webhook_hosts": ["127.0.0.1", "::1"],
     }

@@ -18,6 +18,7 @@ from proctor_cli.local.faults import GivenUp
 from proctor_cli.local.folders import DataDir
 from proctor_cli.local.leftovers import Record, kill_marked
 from proctor_cli.local.pointer import Pointer
+from proctor_cli.local.pool import own_file
 from proctor_cli.local.postgres import find_postgres, make_cluster
 from proctor_cli.local.processes import ChildSpec, proctor_command
 from proctor_cli.local.supervisor import Care, Keeper, Say, Supervisor
@@ -31,12 +32,15 @@ AGENTS, API, CONTROLLER, NATS, POSTGRES = range(5)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `proctor up` was asked for. ``announce``: client commands shall find it without being told."""
+    """What `proctor up` was asked for. ``pool``: settings of the volume pool, None: the data directory's own ·
+    ``announce``: client commands shall find it without being told.
+    """
 
     data: Path
     http: HttpAddress
     agents: int = 1
     no_auth: bool = False
+    pool: Path | None = None
     announce: bool = True
 
 
@@ -129,7 +133,11 @@ class LocalSystem:
         settings_files.write(
             self._data.config("controller"),
             settings_files.controller_settings(
-                self.identities, database=self._postgres.url("proctor_controller"), nats=url
+                self.identities,
+                database=self._postgres.url("proctor_controller"),
+                nats=url,
+                pool_file=self.options.pool or own_file(self._data),
+                pool_folder=self._data.volumes,
             ),
         )
         settings_files.write(

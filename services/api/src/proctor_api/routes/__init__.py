@@ -15,6 +15,7 @@ from proctor_api.routes import (
     legacy,
     legacy_plans,
     logs,
+    pools,
     records,
     runs,
     schedules,
@@ -25,6 +26,8 @@ from proctor_api.routes import (
     testplans,
     tokens,
     transfer,
+    vnfps,
+    volumes,
 )
 
 ALL_ROUTERS: tuple[APIRouter, ...] = (
@@ -38,6 +41,9 @@ ALL_ROUTERS: tuple[APIRouter, ...] = (
     transfer.routes,
     testplans.routes,
     schedules.routes,
+    pools.routes,
+    volumes.routes,
+    vnfps.routes,
     agents.routes,
     groups.routes,
     tokens.routes,

@@ -9,7 +9,18 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from proctor_common.errors import faults
-from proctor_common.messages.views import AgentView, AuditView, EventView, GroupView, RunView, StepView, View
+from proctor_common.messages.views import (
+    AgentView,
+    AuditView,
+    EventView,
+    GroupView,
+    PoolView,
+    RunView,
+    StepView,
+    View,
+    VnfpView,
+    VolumeView,
+)
 from proctor_common.states import Role
 
 MAX_LABELS = 32
@@ -23,6 +34,9 @@ Labels = dict[str, Annotated[str, StringConstraints(max_length=200)]]
 RunRef = Annotated[str, Path(description="The run's id or number", max_length=64, examples=["1"])]
 AgentRef = Annotated[str, Path(description="The agent's id, host name or number", max_length=64, examples=["local-1"])]
 GroupRef = Annotated[str, Path(description="The group's name", max_length=64, examples=["lab-a"])]
+TypeRef = Annotated[str, Path(description="A type of volume", max_length=64, examples=["igw"])]
+VolumeRef = Annotated[str, Path(description="The volume's id", max_length=64)]
+VnfpRef = Annotated[str, Path(description="The VNF's id", max_length=64)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many rows; there may be fewer")]
 After = Annotated[str | None, Query(alias="cursor", max_length=4096, description="`next` of the page before")]
 
@@ -173,6 +187,22 @@ class SessionView(View):
     expires_at: datetime
 
 
+class TargetRequest(Body):
+    """How many idle spares there shall be."""
+
+    target: int = Field(strict=True, ge=0, le=10_000, examples=[11])
+
+
+class VnfpRequest(Body):
+    """A new VNF. ``size_gb``: at least so large; absent: as the pool's volumes are."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"\S"), AfterValidator(printable)] = (
+        Field(examples=["vnf-1"])
+    )
+    type: Annotated[str, StringConstraints(min_length=1, max_length=63)] = Field(examples=["igw"])
+    size_gb: int | None = Field(default=None, strict=True, ge=1, le=100_000)
+
+
 class RunPage(View):
     """A page of runs, newest first."""
 
@@ -205,6 +235,27 @@ class TokenPage(View):
     """A page of tokens, oldest first."""
 
     items: list[TokenView]
+    next: str | None
+
+
+class PoolPage(View):
+    """All pools, by type."""
+
+    items: list[PoolView]
+    next: str | None
+
+
+class VolumePage(View):
+    """A page of volumes, newest first."""
+
+    items: list[VolumeView]
+    next: str | None
+
+
+class VnfpPage(View):
+    """A page of VNFs, newest first."""
+
+    items: list[VnfpView]
     next: str | None
 
 

@@ -8,11 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.clock import Clock
-from proctor_controller.db.pool.claims import Demand, claim_for_vnfps
+from proctor_controller.db.pool.claims import Demand, MadeMeanwhileError, claim_for_vnfps
 from proctor_controller.db.pool.pools import add_figures
 from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.refill import BUCKETS, bucket_of
@@ -86,7 +85,7 @@ class Demands:
         try:
             async with session(self._database) as db:
                 hits = await claim_for_vnfps(db, type, size_gb, [demand for demand, _ in batch])
-        except asyncpg.UniqueViolationError:
+        except MadeMeanwhileError:
             # A VNF was made meanwhile by a repeated request in another controller: ask for each on its own.
             if len(batch) > 1:
                 for each in batch:

@@ -4,6 +4,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from asyncpg import UniqueViolationError
 
 from proctor_common.ids import new_id
 from proctor_controller.db.pool.volumes import COLUMNS, volume_of
@@ -23,13 +26,24 @@ class Demand:
     by: str = ""
 
 
+class MadeMeanwhileError(Exception):
+    """Another controller has made one of the VNFs at this very moment; nothing was claimed."""
+
+
 async def claim_for_vnfps(db: Session, type: str, size_gb: int, demands: Sequence[Demand]) -> dict[str, bool]:
     """Make the VNFs, each with a spare at least as large, or with an intent where none is left.
 
     One statement, one commit. VNF id -> whether it found a spare; those that exist already are left out.
+    Raises MadeMeanwhileError.
     """
-    rows = await db.fetch(
-        f"""WITH asked AS (
+    try:
+        rows = await db.fetch(CLAIM, *_values(type, size_gb, demands))
+    except UniqueViolationError as fault:
+        raise MadeMeanwhileError from fault
+    return {str(row["id"]): row["hit"] for row in rows}
+
+
+CLAIM = f"""WITH asked AS (
             SELECT a.vnfp, a.fresh, a.name, a.by, row_number() OVER () AS n
             FROM unnest($4::uuid[], $5::uuid[], $6::text[], $7::text[]) AS a (vnfp, fresh, name, by)
             WHERE NOT EXISTS (SELECT 1 FROM control.vnfps o WHERE o.id = a.vnfp)
@@ -48,7 +62,11 @@ async def claim_for_vnfps(db: Session, type: str, size_gb: int, demands: Sequenc
         SELECT a.vnfp, a.name, $1, $2, CASE WHEN t.id IS NULL THEN 'creating' ELSE 'active' END,
             coalesce(t.id, a.fresh), a.by
         FROM asked a LEFT JOIN taken t ON t.vnfp = a.vnfp
-        RETURNING id, state = 'active' AS hit""",
+        RETURNING id, state = 'active' AS hit"""
+
+
+def _values(type: str, size_gb: int, demands: Sequence[Demand]) -> tuple[Any, ...]:
+    return (
         type,
         size_gb,
         len(demands),
@@ -57,7 +75,6 @@ async def claim_for_vnfps(db: Session, type: str, size_gb: int, demands: Sequenc
         [demand.name for demand in demands],
         [demand.by for demand in demands],
     )
-    return {str(row["id"]): row["hit"] for row in rows}
 
 
 async def hand_over(db: Session, waiting: Volume) -> bool:

@@ -70,23 +70,26 @@ async def release_volume(db: Session, volume: str) -> bool:
 
 
 async def delete_vnfp(db: Session, vnfp: str) -> bool:
-    """Begin the end of a VNF and of its volume, in one statement; False where there is no such VNF (any more)."""
-    found: Any = await db.fetchval(
-        """WITH gone AS (
-            UPDATE control.vnfps SET reason = '', state = CASE WHEN EXISTS (
-                    SELECT 1 FROM control.volumes v WHERE v.id = volume_id AND v.state IN
-                        ('intent', 'creating', 'claimed', 'in_use', 'deleting'))
-                THEN 'deleting' ELSE 'deleted' END,
-                deleted_at = now()
-            WHERE id = $1 AND state IN ('creating', 'active', 'error') RETURNING id, volume_id
-        ), ended AS (
-            UPDATE control.volumes v SET state = 'deleting', reason = 'its VNF was deleted', version = v.version + 1
-            FROM gone g WHERE v.vnfp = g.id AND v.state IN ('intent', 'creating', 'claimed', 'in_use')
+    """Begin the end of a VNF and of its volume; False where there is no such VNF (any more)."""
+    async with db.transaction():
+        # Volumes first, as the keeper does: in the other order both could wait for each other.
+        await db.execute("SELECT 1 FROM control.volumes WHERE vnfp = $1 ORDER BY id FOR UPDATE", vnfp)
+        found: Any = await db.fetchval(
+            """WITH gone AS (
+                UPDATE control.vnfps SET reason = '', state = CASE WHEN EXISTS (
+                        SELECT 1 FROM control.volumes v WHERE v.id = volume_id AND v.state IN
+                            ('intent', 'creating', 'claimed', 'in_use', 'deleting'))
+                    THEN 'deleting' ELSE 'deleted' END,
+                    deleted_at = now()
+                WHERE id = $1 AND state IN ('creating', 'active', 'error') RETURNING id, volume_id
+            ), ended AS (
+                UPDATE control.volumes v SET state = 'deleting', reason = 'its VNF was deleted', version = v.version + 1
+                FROM gone g WHERE v.vnfp = g.id AND v.state IN ('intent', 'creating', 'claimed', 'in_use')
+            )
+            SELECT coalesce((SELECT id FROM gone),
+                (SELECT id FROM control.vnfps WHERE id = $1 AND state = 'deleting'))""",
+            vnfp,
         )
-        SELECT coalesce((SELECT id FROM gone),
-            (SELECT id FROM control.vnfps WHERE id = $1 AND state = 'deleting'))""",
-        vnfp,
-    )
     return found is not None
 
 

@@ -1,0 +1,62 @@
+"""``proctor volumes``: spares, and those that VNFs and runs have."""
+
+from typing import Annotated
+
+import typer
+
+from proctor_cli.options import LimitOption, Output, OutputOption, open_client
+from proctor_cli.render import ago, as_json, table, talk
+
+volumes_app = typer.Typer(
+    help="List volumes; delete retained ones.",
+    invoke_without_command=True,
+    epilog="Example: proctor volumes --type igw · proctor volumes --state deleted -o json",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.add_typer(volumes_app, name="volumes")
+
+
+@volumes_app.callback()
+def list_volumes(
+    context: typer.Context,
+    state: Annotated[str | None, typer.Option(help="only these; deleted ones are shown with `deleted`")] = None,
+    type: Annotated[str | None, typer.Option(help="only volumes of this type")] = None,
+    limit: LimitOption = 1000,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List volumes, the newest first."""
+    if context.invoked_subcommand is not None:
+        return
+    with open_client() as client:
+        found = list(client.items("/v1/volumes", most=limit, state=state, type=type))
+    if output is Output.JSON:
+        as_json(found)
+        return
+    table(
+        ["id", "name", "type", "GB", "state", "pool", "of", "made", "reason"],
+        [
+            [
+                v["id"],
+                v["name"],
+                v["type"],
+                v["size_gb"],
+                v["state"],
+                "yes" if v["from_pool"] else "no",
+                f"vnfp {v['vnfp']}" if v["vnfp"] else f"run {v['run']}" if v["run"] else "",
+                ago(v["created_at"]),
+                v["reason"],
+            ]
+            for v in found
+        ],
+    )
+
+
+@volumes_app.command("delete", epilog="Example: proctor volumes delete 01a1fc89-96b1-7107-a1a0-b8be3503c408")
+def delete_volume(volume: Annotated[str, typer.Argument(metavar="VOLUME", help="its id")]) -> None:
+    """Delete a volume that its run has retained."""
+    with open_client() as client:
+        found = client.delete(f"/v1/volumes/{volume}")
+    talk(f"volume {found['name']} is {found['state']}")
