@@ -32,6 +32,9 @@ def case(
     method: Annotated[str, typer.Argument(metavar="PLUGIN.METHOD")],
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]…")] = None,
     target: Annotated[str | None, typer.Option(help="one of the agent's SSH targets")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="the run's group; a token of several groups has to name one")
+    ] = None,
     timeout: Annotated[float | None, typer.Option(help="seconds", min=0.1)] = None,
     follow: FollowOption = True,
     output: OutputOption = Output.TABLE,
@@ -53,6 +56,8 @@ def case(
         }
         if target is not None:
             body["target"] = target
+        if group is not None:
+            body["group"] = group
         if timeout is not None:
             body["timeout"] = timeout
         _follow(client, progress.submit(client, "/v1/testcases", body), follow, output)
