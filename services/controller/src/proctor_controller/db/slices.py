@@ -164,6 +164,13 @@ CLAIM = """claim AS (
       AND NOT a.draining AND NOT a.leftovers
     ORDER BY f.slot LIMIT 1 FOR UPDATE OF f SKIP LOCKED)
   RETURNING 1)"""
+_HAND_OVER = """claim AS (
+  UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
+  FROM control.agents a
+  WHERE {guard} l.token = {old}::text AND l.agent_id = {agent}::uuid AND a.id = l.agent_id AND l.slot < a.slots
+    AND a.state = 'online' AND NOT a.draining AND NOT a.leftovers
+  RETURNING 1),"""
+"""The slot that the same decision releases goes to the next attempt without ever being free."""
 ATTEMPTS_SAVED = """INSERT INTO control.attempts AS a (step_id, attempt, run_id, idx, agent_id, token, state, result, reason,
    exit_code, output, error, chunks, lines, bytes, tree_gone, reported, started_at, finished_at)
   SELECT x.step_id, x.attempt, {run}, coalesce(x.idx, -1), x.agent_id, x.token, x.state, x.result, x.reason, x.exit_code,
@@ -225,10 +232,11 @@ class Saved(NamedTuple):
     queue: bool = False
 
 
-async def save_decision(session: Session, decision: Decision) -> Saved | None:
+async def save_decision(session: Session, decision: Decision, *, if_nobody_waits: bool = False) -> Saved | None:
     """Write the decision, in one statement, which is one transaction.
 
-    None, and nothing is written: the run has changed since the slice was loaded, or a slot it needs is gone.
+    None, and nothing is written: the run has changed since the slice was loaded, or a slot it needs is gone (or, if
+    asked so, some step waits for a slot).
     """
     run = decision.run
     args: list[Any] = [
@@ -239,14 +247,22 @@ async def save_decision(session: Session, decision: Decision) -> Saved | None:
         events_json(decision.events),
     ]
     parts = {"claim": "", "claimed": "", "claims": _SAVED, "nodes": "", "attempts": "", "released": "", "records": ""}
-    parts["queue"] = _QUEUE if decision.released else "false AS queue"
+    released = list(decision.released)
     if decision.held:
         (held,) = decision.held
         args += [held.agent, held.token, held.step, held.attempt]
         at = len(args)
         fields = {"agent": f"${at - 3}", "token": f"${at - 2}", "step": f"${at - 1}", "attempt": f"${at}"}
         guard = "EXISTS (SELECT 1 FROM control.runs WHERE id = $1 AND version = $2) AND"
-        parts["claim"] = CLAIM.format(guard=guard, **fields) + ","
+        if if_nobody_waits:
+            guard += " NOT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AND"
+        mine = next((lease for lease in released if lease.agent == held.agent), None)
+        if mine is None:
+            parts["claim"] = CLAIM.format(guard=guard, **fields) + ","
+        else:
+            args.append(mine.token)
+            released = [lease for lease in released if lease is not mine]
+            parts["claim"] = _HAND_OVER.format(guard=guard, old=f"${len(args)}", **fields)
         parts["claimed"] = "AND EXISTS (SELECT 1 FROM claim)"
         parts["claims"] = "(SELECT count(*) FROM claim)"
     if decision.nodes:
@@ -256,8 +272,9 @@ async def save_decision(session: Session, decision: Decision) -> Saved | None:
         args.append(attempts_json(decision.attempts))
         saved = ATTEMPTS_SAVED.format(run="$1::uuid", rows=f"${len(args)}", where=_IF_SAVED)
         parts["attempts"] = f", attempts AS ({saved}{_ON_CONFLICT})"
-    if decision.released:
-        args.append([lease.token for lease in decision.released])
+    parts["queue"] = _QUEUE if released else "false AS queue"
+    if released:
+        args.append([lease.token for lease in released])
         parts["released"] = _RELEASED.format(tokens=f"${len(args)}")
     if decision.records:
         args.append(records_json(decision.records))

@@ -41,6 +41,7 @@ from proctor_controller.domain.decision import (
 )
 from proctor_controller.domain.placement import choose, explain
 from proctor_controller.engine.children import Children
+from proctor_controller.engine.onward import Onwards
 from proctor_controller.engine.orders import Orders
 from proctor_controller.engine.recent import Recent
 from proctor_controller.engine.scopes import Scopes
@@ -90,6 +91,7 @@ class Engine:
         self._orders = Orders(self)
         self.scopes = Scopes(seal, self.settings.secrets_dir)
         self.children = Children(self)
+        self.onwards = Onwards(self)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._performers: dict[type, Callable[[str, Effect], None]] = {
             StartAttempt: self._orders.start,
@@ -153,6 +155,13 @@ class Engine:
             if isinstance(outcome, Stale):
                 self.stale += 1
                 return outcome, None
+            if tried == 0:
+                whole = await self.onwards.extend(db, outcome, loaded.now)
+                saved = await self._save(db, loaded.part, whole, if_nobody_waits=whole.held != outcome.held)
+                if saved is not None:
+                    return whole, saved
+                if whole is outcome:
+                    continue
             saved = await self._save(db, loaded.part, outcome)
             if saved is not None:
                 return outcome, saved
@@ -161,8 +170,10 @@ class Engine:
             await asyncio.sleep(0.001 * tried)
         raise Contended(f"run {event.run} changed under {MAX_TRIES} tries to write it")
 
-    async def _save(self, db: Session, part: Slice, decision: Decision) -> Saved | None:
-        saved = await save_decision(db, decision)
+    async def _save(
+        self, db: Session, part: Slice, decision: Decision, *, if_nobody_waits: bool = False
+    ) -> Saved | None:
+        saved = await save_decision(db, decision, if_nobody_waits=if_nobody_waits)
         if saved is None:
             self.conflicts += 1
             return None
@@ -175,6 +186,8 @@ class Engine:
         """What follows a commit: effects begin at once; the wake-up waits for nothing and nobody waits for it."""
         if not self._perform:
             return
+        if saved.queue:
+            self.onwards.note_queue()
         for effect in decision.effects:
             if saved.queue or not isinstance(effect, ServeQueue):
                 self._performers[type(effect)](decision.run.id, effect)

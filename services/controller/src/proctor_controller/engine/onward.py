@@ -1,0 +1,140 @@
+"""What follows at once from a decision, decided in the same breath: dependants become ready and get a slot.
+
+Each of these is an event of its own, and would be decided as one a moment later; together they are saved by one
+statement instead of three. Whatever is left out here stays an effect of the decision.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from proctor_controller.db import placing
+from proctor_controller.db.onward import MOST, Onward, Ready, load_onward
+from proctor_controller.db.session import Session
+from proctor_controller.domain import events
+from proctor_controller.domain.decide import decide, join
+from proctor_controller.domain.decision import Decision, FollowUp, PlaceStep, Slice, Stale
+from proctor_controller.domain.placement import choose
+from proctor_controller.domain.step import Edge, Kind, Node
+
+if TYPE_CHECKING:
+    from proctor_controller.engine.engine import Engine
+
+MAX_NODES = 4
+QUEUE_AGE = 0.5
+"""For how many seconds somebody is taken to wait for a slot who has just been seen to."""
+
+
+class Onwards:
+    """Extends decisions."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._queue_seen = 0.0
+
+    def note_queue(self) -> None:
+        """Some step waits for a slot: new ones do not overtake it."""
+        self._queue_seen = time.monotonic()
+
+    async def extend(self, db: Session, decision: Decision, now: datetime) -> Decision:
+        """The decision with those that follow from it. It is saved as the first one would be."""
+        follows = [e for e in decision.effects if isinstance(e, FollowUp) and isinstance(e.event, events.NodeDecided)]
+        if not follows or len(follows) > MAX_NODES:
+            return decision
+        names = [effect.event.node for effect in follows if isinstance(effect.event, events.NodeDecided)]
+        found = await load_onward(db, decision.run.id, names)
+        ready: dict[str, Ready] = {}
+        for effect, name in zip(follows, names, strict=True):
+            onward = found.get(name)
+            following = None if onward is None else self._tell(decision, onward, effect.event, now)
+            if onward is None or following is None:
+                continue
+            left = tuple(each for each in decision.effects if each is not effect)
+            decision = join(replace(decision, effects=left), following)
+            ready.update({each.step.id: each for each in onward.steps})
+        return await self._place(db, decision, ready, now)
+
+    def _tell(self, decision: Decision, onward: Onward, event: events.Event, now: datetime) -> Decision | None:
+        """The decision about a node as the former ones leave it; None where it is better made by itself."""
+        changed = {node.name: node for node in decision.nodes}
+        node = _as_changed(onward.node, changed)
+        if node.is_stopping or (node.rules is not None and node.rules.is_reading):
+            # What its expressions read may be what has not been saved yet.
+            return None
+        limit = MOST if node.dead else max(0, min(MOST, node.room))
+        if len(onward.steps) > limit == MOST:
+            return None
+        part = Slice(
+            run=decision.run,
+            steps=tuple(each.step for each in onward.steps[:limit]),
+            nodes=(node,),
+            edges={name: _edges_as_changed(edges, changed) for name, edges in onward.edges.items()},
+            more=len(onward.steps) > limit,
+        )
+        outcome = decide(part, event, now, self._engine.settings.policy)
+        return None if isinstance(outcome, Stale) else outcome
+
+    async def _place(self, db: Session, decision: Decision, ready: Mapping[str, Ready], now: datetime) -> Decision:
+        """Give one of the steps that have become ready a slot, where there is one for sure."""
+        if decision.held or time.monotonic() - self._queue_seen < QUEUE_AGE:
+            return decision
+        for effect in decision.effects:
+            each = ready.get(effect.step) if isinstance(effect, PlaceStep) else None
+            if each is None or each.step.kind is not Kind.METHOD or each.step.role is not None:
+                continue
+            found = await self._find_host(db, each, decision.run.group)
+            if found is None:
+                return decision
+            step = next(step for step in decision.steps if step.id == each.step.id)
+            node = next(node for node in decision.nodes if node.name == step.node)
+            offer = self._engine.offer(found.candidate.agent, found.candidate.host)
+            event = events.LeasesHeld(decision.run.id, step.id, offer)
+            part = Slice(run=decision.run, steps=(step,), nodes=(node,))
+            placed = decide(part, event, now, self._engine.settings.policy)
+            if isinstance(placed, Stale):
+                return decision
+            if each.order is not None:
+                self._engine.orders.prepare(each.order)
+            left = tuple(other for other in decision.effects if other is not effect)
+            return join(replace(decision, effects=left), placed)
+        return decision
+
+    async def _find_host(self, db: Session, each: Ready, group: str | None) -> placing.Found | None:
+        """The agent of the host, where it takes work as far as was heard a moment ago; its claim asks again."""
+        if each.place.host is None:
+            return None
+        recent, key = self._engine.recent, (each.place, each.plugin, each.method, group)
+        known = recent.host(key)
+        if known is not None:
+            return known
+        found = await placing.find_candidates(db, each.place, each.plugin, each.method, group=group, with_spec=True)
+        chosen = choose(f.candidate for f in found)
+        if chosen is None:
+            return None
+        first = found[0]
+        if first.slots_made < first.candidate.slots:
+            return None
+        recent.keep_host(key, first)
+        return first
+
+
+def _as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
+    """The node as a decision leaves it that may have seen only a part of its columns."""
+    known = changed.get(node.name)
+    if known is None:
+        return node
+    return replace(
+        node,
+        unfinished=known.unfinished,
+        failed=known.failed,
+        undecided=known.undecided,
+        dead=known.dead,
+        due_at=known.due_at,
+        untold=known.untold,
+    )
+
+
+def _edges_as_changed(edges: Iterable[Edge], changed: Mapping[str, Node]) -> tuple[Edge, ...]:
+    return tuple(replace(edge, target=_as_changed(edge.target, changed)) for edge in edges)
