@@ -136,14 +136,18 @@ class Waiter(NamedTuple):
 _WAITER_COLUMNS = """w.run_id, w.id, w.place_host, w.place_group, w.place_labels, w.plugin, w.method, v.group_name"""
 
 
-def _waiter(row: Row) -> Waiter:
+def place_in(row: Row) -> Place:
+    """The place in a step's columns."""
     labels = row["place_labels"]
-    place = Place(
+    return Place(
         host=row["place_host"],
         group=row["place_group"],
         labels=None if labels is None else tuple(sorted(labels.items())),
     )
-    return Waiter(str(row["run_id"]), str(row["id"]), place, row["plugin"], row["method"], row["group_name"])
+
+
+def _waiter(row: Row) -> Waiter:
+    return Waiter(str(row["run_id"]), str(row["id"]), place_in(row), row["plugin"], row["method"], row["group_name"])
 
 
 async def load_waiter(session: Session, step: str) -> Waiter | None:
