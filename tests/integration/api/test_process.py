@@ -11,6 +11,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from proctor_common.ids import new_id
+from proctor_common.messages.views import RecordView
 from support.api_world import FIRST_TOKEN, Attempt, FakeRun, World
 from support.nats import NatsAccount, NatsServer
 from support.postgres import Database
@@ -177,3 +179,29 @@ async def test_help_tells_what_it_is(processes: Processes) -> None:
     assert child.wait(20) == 0
     assert "--config FILE" in child.stdout
     assert "first_token_file names" in child.stdout
+
+
+async def test_a_record_is_a_result_once_though_the_api_is_killed_between_the_two(
+    service: Service, world: World, migrated: Database
+) -> None:
+    child = service.start()
+    await service.ready(child)
+    answer, asked = world._of_records, 0
+
+    def kill_first(op: str, call: Any) -> bytes | None:
+        nonlocal asked
+        asked += op == "record.confirm"
+        if op == "record.confirm" and asked == 1:
+            child.kill()
+            return None
+        return answer(op, call)
+
+    world._of_records = kill_first  # type: ignore[method-assign]
+    about = {"run": new_id(), "run_number": 1, "step": new_id(), "step_name": "smoke", "attempt": 1}
+    body = {"project": "functest", "case": "vPing", "pod": "lab", "declare": True}
+    await world.record(RecordView.model_validate({"id": 1, **about, "body": body}))
+    await eventually(lambda: not child.alive, 20, "the api to be killed")
+    assert (world.confirmed, migrated.psql("SELECT count(*) FROM catalog.results")) == ([], "1")
+    await service.ready(service.start())
+    await eventually(lambda: world.confirmed == [1], 20, "the record to be confirmed")
+    assert migrated.psql("SELECT count(*) FROM catalog.results") == "1"

@@ -96,28 +96,6 @@ async def test_the_same_record_again_makes_no_second_result(api: Api) -> None:
     assert sorted(result["details"]["attempt"] for result in await results(api)) == [1, 2]
 
 
-async def test_a_result_that_was_stored_but_not_confirmed_is_not_stored_again(start_api: Any) -> None:
-    api: Api = await start_api()
-    # The api is cut off between its commit and the confirmation, and another one begins with the same record.
-    answer = api.world._of_records
-
-    def lose(op: str, call: Any) -> bytes | None:
-        return None if op == "record.confirm" else answer(op, call)
-
-    api.world._of_records = lose  # type: ignore[method-assign]
-    await api.world.record(finished())
-
-    async def stored() -> bool:
-        return len(await results(api)) == 1
-
-    await eventually(stored, 10, "the result to be stored")
-    assert api.world.confirmed == []
-    api.world._of_records = answer  # type: ignore[method-assign]
-    other: Api = await start_api()
-    await confirmed(other, 1)
-    assert len(await results(other)) == 1
-
-
 async def test_what_is_unknown_is_declared_only_where_the_plan_says_so(api: Api) -> None:
     await api.world.record(finished(1, body={"declare": False}))
     await confirmed(api, 1)

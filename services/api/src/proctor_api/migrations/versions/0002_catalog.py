@@ -84,6 +84,7 @@ CREATE INDEX results_by_version ON catalog.results (version, start_at, id);
 CREATE INDEX results_by_scenario ON catalog.results (scenario, start_at, id);
 CREATE INDEX results_by_build_tag ON catalog.results (build_tag, start_at, id);
 CREATE INDEX results_by_criteria ON catalog.results (criteria, start_at, id);
+CREATE INDEX results_by_trust ON catalog.results (trust_indicator, start_at, id);
 """
 
 
