@@ -52,6 +52,7 @@ async def test_suites_cases_times_and_properties(api: Api) -> None:
         step("slow", StepResult.TIMED_OUT),
         step("later", StepResult.UPSTREAM_FAILED, started_at=None),
         step("open", None, waiting_for="a slot on local-1"),
+        step("rollback.build", StepResult.SKIPPED, started_at=None),
         step("always[0]"),
     )  # fmt: skip
     root = await junit(api, run)
@@ -61,6 +62,7 @@ async def test_suites_cases_times_and_properties(api: Api) -> None:
     main, cleanup = root.findall("testsuite")
     assert [main.get(name) for name in numbers] == ["6", "2", "1", "2", "6.000"]
     assert (cleanup.get("name"), cleanup.get("tests")) == ("vnf <smoke>: always", "1")
+    assert cleanup.find("properties") is None
     properties = {each.get("name"): each.get("value") for each in main.iter("property")}
     assert (properties["run"], properties["result"]) == (run.id, "failed")
     cases = {case.get("name"): case for case in main.findall("testcase")}

@@ -32,6 +32,7 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 PASSED = frozenset({StepResult.PASSED, StepResult.REUSED})
 FAILED = frozenset({StepResult.FAILED, StepResult.TIMED_OUT})
 ERRORS = frozenset({StepResult.ERROR, StepResult.LOST})
+UNWANTED = frozenset({None, StepResult.SKIPPED, StepResult.UPSTREAM_FAILED})
 QUIET = frozenset({RunResult.PASSED, RunResult.CANCELLED, None})
 
 
@@ -89,7 +90,8 @@ async def get_junit(request: Request, run: RunRef) -> Response:
     view = await context.controllers.view(RunView, "run.get", actor, RunCall(run=run))
     counts = {STEPS: Counts()}
     async for step in _steps(context.controllers, actor, view.id):
-        counts.setdefault(phase_of(step), Counts()).note(step)
+        if is_told(step):
+            counts.setdefault(phase_of(step), Counts()).note(step)
     return PatientResponse(
         _parts(context.controllers, actor, view, counts), f"{MEDIA}; charset=utf-8", context.settings.slow_viewer
     )
@@ -120,7 +122,7 @@ async def _parts(
     for phase in (phase for phase in SUITES if phase in counts):
         yield _suite(run, phase, counts[phase]).encode()
         async for step in _steps(controllers, actor, run.id):
-            if phase_of(step) == phase:
+            if phase_of(step) == phase and is_told(step):
                 yield case_of(run, step).encode()
         if phase == STEPS and own is not None:
             yield own[1].encode()
@@ -131,7 +133,9 @@ async def _parts(
 def _suite(run: RunView, phase: str, counts: Counts) -> str:
     name = run.name if phase == STEPS else f"{run.name}: {phase}"
     stamp = (run.started_at or run.created_at).strftime("%Y-%m-%dT%H:%M:%S")
-    return f'<testsuite name={attribute(name)} timestamp="{stamp}" {counts.attributes()}>\n{_properties(run)}'
+    return f'<testsuite name={attribute(name)} timestamp="{stamp}" {counts.attributes()}>\n' + (
+        _properties(run) if phase == STEPS else ""
+    )
 
 
 def _properties(run: RunView) -> str:
@@ -166,6 +170,11 @@ def phase_of(step: StepView) -> str:
     """``steps``, or the part of the cleanup that the step belongs to: its name tells (no step of a plan has such)."""
     found = _CLEANUP.match(step.step)
     return found[1] if found else STEPS
+
+
+def is_told(step: StepView) -> bool:
+    """Whether the step is a case: one of the plan's, or of a cleanup that was wanted."""
+    return phase_of(step) == STEPS or step.result not in UNWANTED
 
 
 def seconds_of(step: StepView) -> float:
