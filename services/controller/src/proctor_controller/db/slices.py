@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608, E501 - statements are put together from constants of this package; SQL is not wrapped
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -26,9 +26,9 @@ from proctor_controller.db.rows import (
     to_step,
 )
 from proctor_controller.db.scopes import load_scope, load_undone, refs_of
-from proctor_controller.db.session import Session
+from proctor_controller.db.session import Session, rows_json
 from proctor_controller.domain import events
-from proctor_controller.domain.decision import BATCH, Decision, Slice
+from proctor_controller.domain.decision import BATCH, Decision, Slice, SlotReleased
 from proctor_controller.domain.rules import Rules
 from proctor_controller.domain.step import Node, Phase
 
@@ -38,7 +38,7 @@ _OF_STEP = f"""SELECT {RUN_COLUMNS}, {STEP_COLUMNS}, {NODE_COLUMNS},
   WHERE e.run_id = s.run_id AND e.source = s.node) AS edges
 FROM control.steps s JOIN control.runs r ON r.id = s.run_id
 JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node
-WHERE s.id = $1 AND r.id = $2"""
+WHERE s.id = ANY($1::uuid[]) AND r.id = $2"""
 
 _OF_RUN = f"SELECT {RUN_COLUMNS} FROM control.runs r WHERE r.id = $1"
 
@@ -84,21 +84,24 @@ async def load_slice(session: Session, event: events.Event) -> Loaded | None:
 
 
 async def _load_of_step(session: Session, event: events.OfStep) -> Loaded | None:
-    row = await session.fetchrow(_OF_STEP, event.step, event.run)
-    if row is None:
-        return None
-    step = to_step(row)
-    edges = row["edges"] or []
-    node = to_node(row, step.run)
-    part = Slice(
-        run=to_run(row),
-        steps=(step,),
-        nodes=(node,),
-        edges=to_edges(step.run, edges) if edges else {},
-    )
-    if node.rules is not None and node.rules.is_judging and not isinstance(event, _NO_VERDICT):
-        part = await _with_scope(session, part, (node.rules,))
-    return Loaded(part, row["now"])
+    return (await load_slices(session, event.run, (event,))).get(event.step)
+
+
+async def load_slices(session: Session, run: str, wanted: Sequence[events.OfStep]) -> dict[str, Loaded]:
+    """What the decisions about these events of different steps need, by the step's id; all of one moment."""
+    rows = await session.fetch(_OF_STEP, [event.step for event in wanted], run)
+    found = {str(row["id"]): row for row in rows}
+    slices: dict[str, Loaded] = {}
+    for event in wanted:
+        row = found.get(event.step)
+        if row is None:
+            continue
+        step, edges, node = to_step(row), row["edges"] or [], to_node(row, run)
+        part = Slice(to_run(row), (step,), (node,), to_edges(run, edges) if edges else {})
+        if node.rules is not None and node.rules.is_judging and not isinstance(event, _NO_VERDICT):
+            part = await _with_scope(session, part, (node.rules,))
+        slices[event.step] = Loaded(part, row["now"])
+    return slices
 
 
 async def _with_scope(session: Session, part: Slice, rules: Iterable[Rules]) -> Slice:
@@ -165,12 +168,13 @@ CLAIM = """claim AS (
     ORDER BY f.slot LIMIT 1 FOR UPDATE OF f SKIP LOCKED)
   RETURNING 1)"""
 _HAND_OVER = """claim AS (
-  UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
-  FROM control.agents a
-  WHERE {guard} l.token = {old}::text AND l.agent_id = {agent}::uuid AND a.id = l.agent_id AND l.slot < a.slots
+  UPDATE control.leases l SET step_id = x.step_id, attempt = x.attempt, token = x.token, taken_at = now()
+  FROM json_to_recordset({rows}::json) AS x(agent_id uuid, step_id uuid, attempt int, token text, old text)
+  JOIN control.agents a ON a.id = x.agent_id
+  WHERE {guard} l.token = x.old AND l.agent_id = x.agent_id AND l.slot < a.slots
     AND a.state = 'online' AND NOT a.draining AND NOT a.leftovers
   RETURNING 1),"""
-"""The slot that the same decision releases goes to the next attempt without ever being free."""
+"""Slots that the same decision releases go to the next attempts without ever being free."""
 ATTEMPTS_SAVED = """INSERT INTO control.attempts AS a (step_id, attempt, run_id, idx, agent_id, token, state, result, reason,
    exit_code, output, error, chunks, lines, bytes, tree_gone, reported, started_at, finished_at)
   SELECT x.step_id, x.attempt, {run}, coalesce(x.idx, -1), x.agent_id, x.token, x.state, x.result, x.reason, x.exit_code,
@@ -199,7 +203,7 @@ steps AS (
 ev AS ({EVENTS_SAVED.format(run="$1", rows="$17", where=_IF_SAVED)})
 {{nodes}}{{attempts}}{{released}}{{records}}
 SELECT (SELECT count(*) FROM run) AS saved, (SELECT array_agg(id ORDER BY seq) FROM ev) AS ids, now() AS at, {{queue}},
- 1 / (CASE WHEN (SELECT count(*) FROM run) = {{claims}}
+ 1 / (CASE WHEN (SELECT count(*) FROM run) * {{each}} = {{claims}}
         AND (SELECT count(*) FROM steps) = (SELECT count(*) FROM run) * json_array_length($16::json)
       THEN 1 ELSE 0 END) AS whole"""
 _NODES = """, nodes AS (
@@ -232,6 +236,26 @@ class Saved(NamedTuple):
     queue: bool = False
 
 
+def _hand_over(decision: Decision) -> tuple[list[dict[str, Any]], list[SlotReleased]]:
+    """Which released slot each held one takes over, and those that are left; none where there are too few of them."""
+    left, heirs = list(decision.released), list[dict[str, Any]]()
+    for held in decision.held:
+        old = next((lease for lease in left if lease.agent == held.agent), None)
+        if old is None:
+            return [], list(decision.released)
+        left.remove(old)
+        heirs.append(
+            {
+                "agent_id": held.agent,
+                "step_id": held.step,
+                "attempt": held.attempt,
+                "token": held.token,
+                "old": old.token,
+            }
+        )
+    return heirs, left
+
+
 async def save_decision(session: Session, decision: Decision, *, if_nobody_waits: bool = False) -> Saved | None:
     """Write the decision, in one statement, which is one transaction.
 
@@ -246,25 +270,26 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
         steps_json(decision.steps),
         events_json(decision.events),
     ]
-    parts = {"claim": "", "claimed": "", "claims": _SAVED, "nodes": "", "attempts": "", "released": "", "records": ""}
+    parts = dict.fromkeys(("claim", "claimed", "nodes", "attempts", "released", "records"), "")
+    parts["claims"], parts["each"] = _SAVED, "1"
     released = list(decision.released)
     if decision.held:
-        (held,) = decision.held
-        args += [held.agent, held.token, held.step, held.attempt]
-        at = len(args)
-        fields = {"agent": f"${at - 3}", "token": f"${at - 2}", "step": f"${at - 1}", "attempt": f"${at}"}
         guard = "EXISTS (SELECT 1 FROM control.runs WHERE id = $1 AND version = $2) AND"
         if if_nobody_waits:
             guard += " NOT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AND"
-        mine = next((lease for lease in released if lease.agent == held.agent), None)
-        if mine is None:
-            parts["claim"] = CLAIM.format(guard=guard, **fields) + ","
+        heirs, released = _hand_over(decision)
+        if heirs:
+            args.append(rows_json(heirs))
+            parts["claim"] = _HAND_OVER.format(guard=guard, rows=f"${len(args)}")
         else:
-            args.append(mine.token)
-            released = [lease for lease in released if lease is not mine]
-            parts["claim"] = _HAND_OVER.format(guard=guard, old=f"${len(args)}", **fields)
-        parts["claimed"] = "AND EXISTS (SELECT 1 FROM claim)"
-        parts["claims"] = "(SELECT count(*) FROM claim)"
+            (held,) = decision.held
+            args += [held.agent, held.token, held.step, held.attempt]
+            at = len(args)
+            fields = {"agent": f"${at - 3}", "token": f"${at - 2}", "step": f"${at - 1}", "attempt": f"${at}"}
+            parts["claim"] = CLAIM.format(guard=guard, **fields) + ","
+        parts["claimed"] = f"AND (SELECT count(*) FROM claim) = {len(decision.held)}"
+        # All of the slots or none: the alarm goes off for anything between.
+        parts["claims"], parts["each"] = "(SELECT count(*) FROM claim)", str(len(decision.held))
     if decision.nodes:
         args.append(nodes_json(decision.nodes))
         parts["nodes"] = _NODES.format(rows=f"${len(args)}")

@@ -18,9 +18,9 @@ from proctor_common.messages.views import EventView, RunChanged
 from proctor_controller.db import placing
 from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import Session, close_sessions, session
-from proctor_controller.db.slices import Saved, load_slice, save_decision
+from proctor_controller.db.slices import Saved, load_slice, load_slices, save_decision
 from proctor_controller.domain import events
-from proctor_controller.domain.decide import apply, decide
+from proctor_controller.domain.decide import apply, decide, join
 from proctor_controller.domain.decision import (
     CancelAttempt,
     Decision,
@@ -41,7 +41,8 @@ from proctor_controller.domain.decision import (
 )
 from proctor_controller.domain.placement import choose, explain
 from proctor_controller.engine.children import Children
-from proctor_controller.engine.onward import Onwards
+from proctor_controller.engine.inbox import BATCHED, Ticket, batch_of
+from proctor_controller.engine.onward import Onwards, after
 from proctor_controller.engine.orders import Orders
 from proctor_controller.engine.recent import Recent
 from proctor_controller.engine.scopes import Scopes
@@ -92,6 +93,7 @@ class Engine:
         self.scopes = Scopes(seal, self.settings.secrets_dir)
         self.children = Children(self)
         self.onwards = Onwards(self)
+        self._inboxes: dict[str, list[Ticket]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._performers: dict[type, Callable[[str, Effect], None]] = {
             StartAttempt: self._orders.start,
@@ -128,14 +130,61 @@ class Engine:
     async def feed(self, event: events.Event) -> Decision | Stale:
         """Decide about an event, commit what follows, and begin to perform it.
 
-        Returns once it is committed. Raises ProctorError ``database_unavailable``, Contended.
+        Returns once it is committed. Events of different steps of one run that come meanwhile are decided in the same
+        breath, and saved by one statement. Raises ProctorError ``database_unavailable``, Contended.
         """
-        async with self.lock_of(event.run):
-            async with session(self.database) as db:
-                outcome, saved = await self._decide(db, event)
-            if saved is not None and isinstance(outcome, Decision):
-                self.committed(outcome, saved)
-        return outcome
+        ticket = Ticket(event)
+        inbox = self._inboxes.setdefault(event.run, [])
+        inbox.append(ticket)
+        try:
+            async with self.lock_of(event.run):
+                if ticket.outcome is None:
+                    await self._turn(ticket, batch_of(ticket, inbox))
+        finally:
+            inbox.remove(ticket)
+            if not inbox:
+                self._inboxes.pop(event.run, None)
+        assert ticket.outcome is not None
+        return ticket.outcome
+
+    async def _turn(self, ticket: Ticket, batch: list[Ticket]) -> None:
+        async with session(self.database) as db:
+            if len(batch) > 1 and await self._decide_several(db, batch):
+                return
+            ticket.outcome, saved = await self._decide(db, ticket.event)
+        if saved is not None and isinstance(ticket.outcome, Decision):
+            self.committed(ticket.outcome, saved)
+
+    async def _decide_several(self, db: Session, batch: list[Ticket]) -> bool:
+        """Decide about events of different steps one after the other, and save all of it at once; whether it was."""
+        wanted = [ticket.event for ticket in batch if isinstance(ticket.event, BATCHED)]
+        loaded = await load_slices(db, batch[0].event.run, wanted)
+        whole: Decision | None = None
+        outcomes: list[Decision | Stale] = []
+        for event in wanted:
+            found = loaded.get(event.step)
+            outcome: Decision | Stale = Stale("no such run or step")
+            if found is not None:
+                part = found.part if whole is None else after(found.part, whole)
+                outcome = decide(part, event, found.now, self.settings.policy)
+            if isinstance(outcome, Decision):
+                whole = outcome if whole is None else join(whole, outcome)
+            outcomes.append(outcome)
+        if whole is not None:
+            now = next(iter(loaded.values())).now
+            extended = await self.onwards.extend(db, whole, now)
+            saved = await save_decision(db, extended, if_nobody_waits=extended.held != whole.held)
+            if saved is None:
+                self.conflicts += 1
+                return False
+            self.recent.set_clock(saved.at)
+            self.recent.note_ended(extended)
+            self.committed(extended, saved)
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            ticket.outcome = outcome
+            self.decisions += isinstance(outcome, Decision)
+            self.stale += isinstance(outcome, Stale)
+        return True
 
     async def _decide(self, db: Session, event: events.Event) -> tuple[Decision | Stale, Saved | None]:
         remembered = self.recent.take(event.step) if isinstance(event, _REMEMBERED) else None
@@ -159,6 +208,7 @@ class Engine:
                 whole = await self.onwards.extend(db, outcome, loaded.now)
                 saved = await self._save(db, loaded.part, whole, if_nobody_waits=whole.held != outcome.held)
                 if saved is not None:
+                    self.recent.note_ended(whole)
                     return whole, saved
                 if whole is outcome:
                     continue

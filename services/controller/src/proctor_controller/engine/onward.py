@@ -5,6 +5,7 @@ statement instead of three. Whatever is left out here stays an effect of the dec
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -15,14 +16,14 @@ from proctor_controller.db.onward import MOST, Onward, Ready, load_onward
 from proctor_controller.db.session import Session
 from proctor_controller.domain import events
 from proctor_controller.domain.decide import decide, join
-from proctor_controller.domain.decision import Decision, FollowUp, PlaceStep, Slice, Stale
-from proctor_controller.domain.placement import choose
+from proctor_controller.domain.decision import Decision, Effect, FollowUp, PlaceStep, Slice, Stale
+from proctor_controller.domain.placement import Candidate, choose
 from proctor_controller.domain.step import Edge, Kind, Node
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
 
-MAX_NODES = 4
+MAX_NODES = 16
 QUEUE_AGE = 0.5
 """For how many seconds somebody is taken to wait for a slot who has just been seen to."""
 
@@ -59,7 +60,7 @@ class Onwards:
     def _tell(self, decision: Decision, onward: Onward, event: events.Event, now: datetime) -> Decision | None:
         """The decision about a node as the former ones leave it; None where it is better made by itself."""
         changed = {node.name: node for node in decision.nodes}
-        node = _as_changed(onward.node, changed)
+        node = as_changed(onward.node, changed)
         if node.is_stopping or (node.rules is not None and node.rules.is_reading):
             # What its expressions read may be what has not been saved yet.
             return None
@@ -70,36 +71,49 @@ class Onwards:
             run=decision.run,
             steps=tuple(each.step for each in onward.steps[:limit]),
             nodes=(node,),
-            edges={name: _edges_as_changed(edges, changed) for name, edges in onward.edges.items()},
+            edges={name: edges_as_changed(edges, changed) for name, edges in onward.edges.items()},
             more=len(onward.steps) > limit,
         )
         outcome = decide(part, event, now, self._engine.settings.policy)
         return None if isinstance(outcome, Stale) else outcome
 
     async def _place(self, db: Session, decision: Decision, ready: Mapping[str, Ready], now: datetime) -> Decision:
-        """Give one of the steps that have become ready a slot, where there is one for sure."""
+        """Give steps that have become ready the slots that the decision releases on their host, or one that is free."""
         if decision.held or time.monotonic() - self._queue_seen < QUEUE_AGE:
             return decision
+        slots = Counter(lease.agent for lease in decision.released)
         for effect in decision.effects:
             each = ready.get(effect.step) if isinstance(effect, PlaceStep) else None
             if each is None or each.step.kind is not Kind.METHOD or each.step.role is not None:
                 continue
             found = await self._find_host(db, each, decision.run.group)
-            if found is None:
-                return decision
-            step = next(step for step in decision.steps if step.id == each.step.id)
-            node = next(node for node in decision.nodes if node.name == step.node)
-            offer = self._engine.offer(found.candidate.agent, found.candidate.host)
-            event = events.LeasesHeld(decision.run.id, step.id, offer)
-            part = Slice(run=decision.run, steps=(step,), nodes=(node,))
-            placed = decide(part, event, now, self._engine.settings.policy)
-            if isinstance(placed, Stale):
-                return decision
-            if each.order is not None:
-                self._engine.orders.prepare(each.order)
-            left = tuple(other for other in decision.effects if other is not effect)
-            return join(replace(decision, effects=left), placed)
+            if found is None or (decision.held and not slots[found.candidate.agent]):
+                continue
+            handed = slots[found.candidate.agent] > 0
+            placed = self._dispatch(decision, each, effect, found.candidate, now)
+            if placed is None:
+                continue
+            decision = placed
+            slots[found.candidate.agent] -= 1
+            if not handed:
+                # Of free slots one statement claims one only.
+                break
         return decision
+
+    def _dispatch(
+        self, decision: Decision, each: Ready, effect: Effect, agent: Candidate, now: datetime
+    ) -> Decision | None:
+        step = next(step for step in decision.steps if step.id == each.step.id)
+        node = next(node for node in decision.nodes if node.name == step.node)
+        event = events.LeasesHeld(decision.run.id, step.id, self._engine.offer(agent.agent, agent.host))
+        part = Slice(run=decision.run, steps=(step,), nodes=(node,))
+        placed = decide(part, event, now, self._engine.settings.policy)
+        if isinstance(placed, Stale):
+            return None
+        if each.order is not None:
+            self._engine.orders.prepare(each.order)
+        left = tuple(other for other in decision.effects if other is not effect)
+        return join(replace(decision, effects=left), placed)
 
     async def _find_host(self, db: Session, each: Ready, group: str | None) -> placing.Found | None:
         """The agent of the host, where it takes work as far as was heard a moment ago; its claim asks again."""
@@ -120,7 +134,18 @@ class Onwards:
         return first
 
 
-def _as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
+def after(part: Slice, decision: Decision) -> Slice:
+    """Another step's slice of the same moment, as it stands after the decision."""
+    changed = {node.name: node for node in decision.nodes}
+    return replace(
+        part,
+        run=decision.run,
+        nodes=tuple(as_changed(node, changed) for node in part.nodes),
+        edges={name: edges_as_changed(edges, changed) for name, edges in part.edges.items()},
+    )
+
+
+def as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
     """The node as a decision leaves it that may have seen only a part of its columns."""
     known = changed.get(node.name)
     if known is None:
@@ -136,5 +161,5 @@ def _as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
     )
 
 
-def _edges_as_changed(edges: Iterable[Edge], changed: Mapping[str, Node]) -> tuple[Edge, ...]:
-    return tuple(replace(edge, target=_as_changed(edge.target, changed)) for edge in edges)
+def edges_as_changed(edges: Iterable[Edge], changed: Mapping[str, Node]) -> tuple[Edge, ...]:
+    return tuple(replace(edge, target=as_changed(edge.target, changed)) for edge in edges)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from proctor_common.states import StepState
 from proctor_controller.db.placing import Found
-from proctor_controller.domain.decision import Slice
+from proctor_controller.domain.decision import Decision, Slice
 from proctor_controller.domain.placement import Place
 
 T = TypeVar("T")
@@ -57,6 +57,12 @@ class Recent:
             _put(self._ended, step.id, None)
         elif part.run.undecided == 1 and not _needs_scope(part):
             _put(self._slices, step.id, part)
+
+    def note_ended(self, decision: Decision) -> None:
+        """Remember which steps a decision has ended."""
+        for step in decision.steps:
+            if step.state is StepState.FINISHED:
+                _put(self._ended, step.id, None)
 
     def has_ended(self, step: str) -> bool:
         """Whether this process has just committed the step's end, which absorbs; False says nothing."""
