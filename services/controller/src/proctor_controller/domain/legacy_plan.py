@@ -145,12 +145,12 @@ class _Reader(Reader):
             if not isinstance(value, Mapping) or part not in value:
                 near = hint(str(part), value) if isinstance(value, Mapping) else ""
                 self.fault(path, f"environment has no {str(name)[:60]!r}{near}", "unknown_name")
-                return ""
+                return "unknown"
             value = value[part]
         self._looked += _count(value)
         if self._looked > MAX_NODES:
             self.fault(path, f"what is looked up comes to more than {MAX_NODES} parts", "too_large")
-            return ""
+            return "unknown"
         return value
 
 

@@ -46,7 +46,7 @@ def check_call(step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str]
     except BadSchema as bad:
         return Call({}, schema, faults=(fault(f"the method's schema cannot be used: {bad}", root, "bad_schema"),))
     secret_paths = [path for path, marks in marked(schema, schema, template, ()) if marks.get("x-secret")]
-    for path, name in hidden_leaves(template, hidden):
+    for path, name in hidden_leaves(step.parameters, hidden):
         if not any(path[: len(secret)] == secret for secret in secret_paths):
             message = f"{name} is hidden: it goes into env, or into a field that the method marks secret"
             wrong_parts.append(fault(message, dotted(path, root), "hidden"))

@@ -15,18 +15,20 @@ def mask_text(text: str, value: Any, secrets: Sequence[str]) -> str:
     """
     if not secrets:
         return text
-    masked = _mask(text, secrets)
-    try:
-        if not _holds(read_text(masked).value, secrets):
-            return masked
-    except BadText:
-        pass
+    for mask in (MASK, f'"{MASK}"'):
+        # Three stars that stand bare are an alias to YAML: there they need quotes.
+        masked = _mask(text, secrets, mask)
+        try:
+            if not _holds(read_text(masked).value, secrets):
+                return masked
+        except BadText:
+            continue
     return json.dumps(_mask_value(value, secrets), ensure_ascii=False)
 
 
-def _mask(text: str, secrets: Sequence[str]) -> str:
+def _mask(text: str, secrets: Sequence[str], mask: str = MASK) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
+        text = text.replace(secret, mask)
     return text
 
 

@@ -1,0 +1,289 @@
+"""Whole plans from their text to the orders that agents get: expressions, matrices, hidden values, nested plans."""
+
+from typing import Any
+
+import pytest
+
+from proctor_common.errors import ProctorError
+from proctor_common.ids import new_id
+from proctor_common.messages.calls import Actor
+from proctor_common.states import Role, StepResult
+from proctor_controller.engine.engine import Engine
+from support.engine import FakeAgent, call, until_finished
+from support.postgres import Database
+from support.wait import eventually
+
+HEAD = 'testplan_version: "2026-12-01"\nname: tried\n'
+
+
+async def submit(engine: Engine, text: str, **body: Any) -> Any:
+    return await call(engine, "run.submit", **{"run": new_id(), "plan": text, "parameters": {}, **body})
+
+
+async def faults_of(engine: Engine, text: str, **body: Any) -> list[tuple[int | None, str, str]]:
+    """Line, path and code of each fault; nothing was started."""
+    with pytest.raises(ProctorError) as refused:
+        await submit(engine, text, **body)
+    assert (await call(engine, "run.list"))["items"] == []
+    return [(fault["line"], fault["path"], fault["code"]) for fault in refused.value.details["errors"]]
+
+
+def dump(database: Database, *tables: str) -> str:
+    """All that is stored in the tables, as text."""
+    return "\n".join(database.psql(f"SELECT t::text FROM control.{table} t") for table in tables)
+
+
+async def test_orders_carry_what_expressions_came_to(engine: Engine, agent: FakeAgent) -> None:
+    agent.ends = StepResult.PASSED
+    plan = f"""{HEAD}parameters:
+  image: {{type: string, default: vnf}}
+  sites: {{type: list, default: [a]}}
+steps:
+  build:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    with: {{command: make, args: "IMG=${{{{ params.image }}}} '$${{{{ left }}}}' -j"}}
+    env: {{SITE: "at ${{{{ params.sites[0] }}}}"}}
+    outputs: {{code: "${{{{ result.exit_code }}}}"}}
+  smoke:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    matrix: {{case: [ping, load], site: "${{{{ params.sites }}}}", exclude: [{{case: load, site: b c}}]}}
+    with: {{command: "${{{{ matrix.case }}}}", args: "${{{{ matrix.site }}}} ${{{{ steps.build.outputs.code }}}}"}}
+"""
+    run = await submit(engine, plan, parameters={"image": "an image", "sites": "x, b c"})
+    done = await until_finished(engine, run["id"])
+
+    assert (done["result"], done["steps"]) == ("passed", {"passed": 4})
+    assert done["parameters"] == {"image": "an image", "sites": ["x", "b c"]}
+    first, *others = agent.seen
+    assert first.parameters == {"command": "make", "args": ["IMG=an image", "${{ left }}", "-j"]}
+    assert first.env == {"SITE": "at x"}
+    assert sorted((order.parameters["command"], *order.parameters["args"]) for order in others) == [
+        ("load", "x", "0"),
+        ("ping", "b c", "0"),
+        ("ping", "x", "0"),
+    ]
+    steps = (await call(engine, "run.steps", run=run["id"]))["items"]
+    assert [step["instance"] for step in steps] == ["", "case=ping, site=x", "case=ping, site=b c", "case=load, site=x"]
+
+
+async def test_an_expression_that_fails_ends_its_step_in_error(engine: Engine, agent: FakeAgent) -> None:
+    plan = f"""{HEAD}parameters: {{n: {{type: string, default: five}}}}
+steps:
+  count:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    with: {{command: "${{{{ int(params.n) }}}}"}}
+"""
+    run = await submit(engine, plan)
+    done = await until_finished(engine, run["id"])
+    (step,) = (await call(engine, "run.steps", run=run["id"]))["items"]
+    assert (done["result"], step["result"]) == ("error", "error")
+    assert "int(params.n)" in step["reason"]
+    assert "at 5 of the expression" in step["reason"]
+    assert agent.seen == []
+
+
+async def test_hidden_values_are_masked_and_sealed_wherever_they_go(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    agent.ends = StepResult.PASSED
+    plan = f"""{HEAD}parameters:
+  token: {{type: string, hidden: true}}
+  second: {{type: string, hidden: true, default: written-in-the-plan}}
+steps:
+  login:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    with: {{command: "true", password: "${{{{ params.token }}}}"}}
+    env: {{TOKEN: "Bearer ${{{{ params.second }}}}"}}
+  again:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    depends_on: [login]
+    with: {{command: "x${{{{ run.name }}}}", password: literal-secret}}
+"""
+    run = await submit(engine, plan, parameters={"token": "given-with-the-run"})
+    done = await until_finished(engine, run["id"])
+
+    assert (done["result"], done["parameters"]) == ("passed", {"token": "***", "second": "***"})
+    login, again = agent.seen
+    assert login.parameters["password"] == "given-with-the-run"
+    assert login.env == {"TOKEN": "Bearer written-in-the-plan"}
+    assert {"given-with-the-run", "written-in-the-plan"} <= set(login.secrets)
+    assert (again.parameters["command"], again.parameters["password"]) == ("xtried", "literal-secret")
+    assert "literal-secret" in again.secrets
+    stored = dump(control_database, "runs", "steps", "nodes", "run_events", "attempts")
+    for text in ("given-with-the-run", "written-in-the-plan", "literal-secret"):
+        assert text not in stored
+    assert "second: {type: string, hidden: true, default: ''***''}" in stored.replace('""', "''")
+
+
+async def test_hidden_values_stay_where_they_are_masked(engine: Engine, agent: FakeAgent) -> None:
+    plan = f"""{HEAD}parameters: {{token: {{type: string, hidden: true}}}}
+steps:
+  a:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    with: {{command: "echo", args: "${{{{ params.token }}}}"}}
+"""
+    assert await faults_of(engine, plan, parameters={"token": "x"}) == [(8, "steps.a.with.args", "hidden")]
+
+
+async def test_literals_are_checked_beside_expressions(engine: Engine, agent: FakeAgent) -> None:
+    plan = f"""{HEAD}parameters: {{n: {{type: number, default: 5}}}}
+steps:
+  a:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    with:
+      command: ["${{{{ params.n }}}}"]
+      args: "${{{{ params.n }}}} 'open"
+  b:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    with:
+      command: "${{{{ params.n }}}}"
+      name: UPPER
+      more: 1
+  c:
+    uses: shel.run
+    runs_on: {{host: h2}}
+  d:
+    uses: shel.run
+    runs_on: {{host: h1}}
+"""
+    assert await faults_of(engine, plan) == [
+        (10, "steps.a.with.args", "invalid"),
+        (14, "steps.b.with", "invalid"),
+        (16, "steps.b.with.name", "invalid"),
+        (20, "steps.c.runs_on", "not_found"),
+        (22, "steps.d.uses", "not_found"),
+    ]
+    with pytest.raises(ProctorError) as refused:
+        await submit(engine, plan)
+    assert refused.value.details["errors"][-1]["message"].endswith("; did you mean shell.run?")
+
+
+async def test_a_plan_runs_another_one_with_what_it_gives_it(engine: Engine, agent: FakeAgent) -> None:
+    agent.ends = StepResult.PASSED
+    child = f"""{HEAD}parameters: {{word: {{type: string}}}}
+steps:
+  say: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "${{{{ params.word }}}}"}}}}
+outputs: {{said: "${{{{ params.word }}}}!"}}
+"""
+    await call(engine, "plan.put", name="child", plan=child)
+    parent = f"""{HEAD}steps:
+  soak: {{plan: child, with: {{word: hello}}}}
+  then: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "${{{{ steps.soak.outputs.said }}}}"}}}}
+"""
+    run = await submit(engine, parent)
+    await call(engine, "plan.delete", name="child")
+
+    async def begun() -> Any:
+        found = [each for each in (await call(engine, "run.list"))["items"] if each["parent"] == run["id"]]
+        assert len(found) == 1
+        return found[0]
+
+    nested = await eventually(begun, 10, "the nested run")
+    assert (nested["plan"], nested["parameters"]) == ("child", {"word": "hello"})
+    assert (await until_finished(engine, nested["id"]))["result"] == "passed"
+    assert agent.seen[0].parameters == {"command": "hello"}
+
+
+async def test_what_is_wrong_with_nested_plans(engine: Engine, agent: FakeAgent) -> None:
+    child = f"""{HEAD}parameters: {{word: {{type: string}}, n: {{type: number, default: 1}}}}
+steps: {{a: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x}}}}}}
+"""
+    await call(engine, "plan.put", name="child", plan=child)
+    parent = f"""{HEAD}steps:
+  a: {{plan: nobody}}
+  b: {{plan: child}}
+  c: {{plan: child@1, with: {{word: x, n: many, wird: y}}}}
+  d: {{plan: child@2, with: {{word: x}}}}
+"""
+    assert await faults_of(engine, parent) == [
+        (4, "steps.a.plan", "not_found"),
+        (5, "steps.b.with", "missing"),
+        (6, "steps.c.with.n", "constraint"),
+        (6, "steps.c.with.wird", "unknown_member"),
+        (7, "steps.d.plan", "not_found"),
+    ]
+    bound = Actor(name="b", role=Role.RUNNER, groups=["lab-a"])
+    found = await call(engine, "plan.validate", actor=bound, plan=f"{HEAD}steps: {{a: {{plan: child}}}}\n")
+    assert [fault["path"] for fault in found["errors"]] == ["steps.a.plan"]
+
+
+async def test_a_plan_that_nests_itself_is_refused(engine: Engine) -> None:
+    def nesting(name: str) -> str:
+        return f"{HEAD}steps: {{a: {{plan: {name}}}}}\n"
+
+    with pytest.raises(ProctorError, match="nests itself: mirror -> mirror"):
+        await call(engine, "plan.put", name="mirror", plan=nesting("mirror"))
+    await call(engine, "plan.put", name="left", plan=nesting("right"))
+    with pytest.raises(ProctorError, match="nests itself: right -> left -> right"):
+        await call(engine, "plan.put", name="right", plan=nesting("left"))
+    leaf = f"{HEAD}steps: {{a: {{uses: shell.run, runs_on: {{host: h1}}}}}}\n"
+    for level in range(6):
+        await call(engine, "plan.put", name=f"p{level}", plan=nesting(f"p{level - 1}") if level else leaf)
+    with pytest.raises(ProctorError, match="nested more than 5 deep"):
+        await call(engine, "plan.put", name="p6", plan=nesting("p5"))
+
+
+async def test_the_seeds_own_plan_runs_in_its_order(engine: Engine, agent: FakeAgent) -> None:
+    agent.ends = StepResult.FAILED
+
+    def child(word: str) -> dict[str, Any]:
+        host = {"get_param": "Data:STA1"}
+        return {"plugin": "shell", "host": host, "method": "run", "parameters": {"command": word, "args": "${{ x }}"}}
+
+    plan = {
+        "name": "the first one",
+        "environment": {"Data": {"STA1": "h1"}, "unused": 1},
+        "testplan": {
+            "2": {"Serial-Step-1": {"1": child("d")}, "Serial-Step-2": {"1": child("e")}},
+            "1": {"Parallel-Step-1": {"DESCRIPTION": "both", "1": child("a"), "2": child("b")}, "x": {"1": child("c")}},
+        },
+    }
+    run = await call(engine, "run.submit", run=new_id(), plan=plan, parameters={})
+    done = await until_finished(engine, run["id"])
+    assert (done["kind"], done["name"], done["steps"]) == ("seed", "the first one", {"failed": 5})
+    words = [order.parameters["command"] for order in agent.seen]
+    assert (sorted(words[:2]), words[2:]) == (["a", "b"], ["c", "d", "e"])
+    assert agent.seen[0].parameters["args"] == ["${{", "x", "}}"]
+    steps = (await call(engine, "run.steps", run=run["id"]))["items"]
+    assert [step["step"] for step in steps] == [
+        "case-1-step-1", "case-1-step-2", "case-1-step-3", "case-2-step-1", "case-2-step-2",
+    ]  # fmt: skip
+
+
+async def test_what_is_wrong_with_a_seeds_plan(engine: Engine, agent: FakeAgent) -> None:
+    plan = """name: x
+environment: {Data: {STA1: h1}}
+testplan:
+  "1":
+    Serial-Step-1:
+      "1": {plugin: shell, host: {get_param: "Data:STA2"}, method: run}
+      "2": {plugin: shell, host: h1}
+  one: {}
+"""
+    assert await faults_of(engine, plan) == [
+        (6, "testplan.1.Serial-Step-1.1.host.get_param", "unknown_name"),
+        (7, "testplan.1.Serial-Step-1.2", "missing"),
+        (8, "testplan.one", "invalid"),
+    ]
+    plan = """name: x
+testplan:
+  "1":
+    Serial-Step-1:
+      "1": {plugin: shell, host: nobody, method: run, parameters: {command: x}}
+      "2": {plugin: shell, host: h1, method: walk, parameters: {command: x}}
+      "3": {plugin: shell, host: h1, method: run, parameters: {comand: x}}
+"""
+    assert [(path, code) for _, path, code in await faults_of(engine, plan)] == [
+        ("testplan.1.Serial-Step-1.1.host", "not_found"),
+        ("testplan.1.Serial-Step-1.2.method", "not_found"),
+        ("testplan.1.Serial-Step-1.3.parameters", "invalid"),
+        ("testplan.1.Serial-Step-1.3.parameters", "invalid"),
+    ]
