@@ -152,7 +152,7 @@ class Draft:
                 old=old.value,
                 new=new.value,
                 step=row.id if row else None,
-                step_name=row.name if row else None,
+                step_name=row.label if row else None,
                 attempt=row.attempt if row else None,
                 host=host,
                 result=result.value if result else None,

@@ -143,6 +143,11 @@ class Step:
     outputs: Mapping[str, Any] | None = None
 
     @property
+    def label(self) -> str:
+        """What people call it: its name, with its instance where there are several."""
+        return f"{self.name}[{self.instance}]" if self.instance else self.name
+
+    @property
     def is_in_flight(self) -> bool:
         """Whether an attempt of it may be alive: a run is paused only when none is. A gate waits for a person."""
         return self.state in LIVE and self.kind is not Kind.GATE
