@@ -256,3 +256,30 @@ async def test_bad_schedules_are_refused_at_once(
     assert fault.value.code is Code.INVALID
     assert fault.value.details["errors"][0]["path"] == path
     assert (await call(engine, "schedule.list"))["items"] == []
+
+
+async def test_hidden_parameters_are_sealed_and_reach_the_run(
+    engine: Engine, agent: FakeAgent, control_database: Database, clock: Clock
+) -> None:
+    agent.ends = StepResult.PASSED
+    plan = {
+        **PLAN,
+        "parameters": {"pin": {"type": "string", "hidden": True}, "who": {"type": "string"}},
+        "steps": {
+            "a": {
+                "uses": "shell.run",
+                "runs_on": {"host": "h1"},
+                "with": {"command": "${{ params.who }}", "password": "${{ params.pin }}"},
+            }
+        },
+    }
+    made = await put(engine, plan=plan, parameters={"pin": "sw0rdfish", "who": "me"})
+    assert made["parameters"] == {"pin": "***", "who": "me"}
+    assert "sw0rdfish" not in control_database.psql("SELECT * FROM control.schedules")
+    held = await hold(engine.database)
+    due_at(control_database, this_minute())
+    await clock.turn(held)
+    view = await call(engine, "schedule.get", name="nightly")
+    assert (await until_finished(engine, view["last_run"]))["result"] == "passed"
+    assert agent.seen[0].parameters == {"command": "me", "password": "sw0rdfish"}
+    assert "sw0rdfish" not in control_database.psql("SELECT * FROM control.runs JOIN control.steps s ON true")
