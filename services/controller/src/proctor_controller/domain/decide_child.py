@@ -1,6 +1,7 @@
 """Decisions about a nested plan: a step whose attempt is another run. Pure."""
 
 from proctor_common.states import RunResult, StepResult, StepState
+from proctor_controller.domain.decide_stop import cancel_attempt
 from proctor_controller.domain.decision import Stale, StartChild, StopChild
 from proctor_controller.domain.draft import Draft
 from proctor_controller.domain.events import ChildEnded
@@ -19,15 +20,22 @@ _RESULTS = {
 
 
 def begin_child(draft: Draft, step: Step) -> None:
-    """Start the run of the nested plan. Its own timeouts hold; the step has none but its run's."""
+    """Start the run of the nested plan."""
     draft.move_step(
-        step.id, StepState.RUNNING, started_at=draft.now, deadline=None, due_at=draft.after(draft.policy.child_due_s)
+        step.id,
+        StepState.RUNNING,
+        started_at=draft.now,
+        deadline=draft.after(step.timeout_s),
+        due_at=draft.after(min(draft.policy.child_due_s, step.timeout_s)),
     )
     draft.effect(StartChild(step.id, step.attempt))
 
 
 def decide_child_due(draft: Draft, step: Step) -> None:
-    """Whatever a crash left undone: the child is started, paused, stopped or heard of (again)."""
+    """Its timeout; and whatever a crash left undone: the child is begun, paused, stopped or heard of (again)."""
+    if step.state is StepState.RUNNING and step.deadline is not None and draft.now >= step.deadline:
+        cancel_attempt(draft, step, Cause.TIMED_OUT)
+        return
     draft.change_step(step.id, due_at=draft.after(draft.policy.child_due_s))
     stopping = step.state is StepState.CANCELLING
     draft.effect(StopChild(step.id, step.attempt) if stopping else StartChild(step.id, step.attempt))

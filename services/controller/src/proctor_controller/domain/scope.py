@@ -83,7 +83,14 @@ def step_scope(
     return {
         **shared,
         "matrix": dict(step.matrix or {}),
-        "host": step.host,
+        "host": step.host or _leased(shared, step),
         "self": None if undone is None else dict(undone),
         "result": None if result is None else dict(result),
     }
+
+
+def _leased(shared: Mapping[str, Any], step: Step) -> str | None:
+    """The host that a step with a role will run on, before it does."""
+    held = shared.get("hosts", {}).get(step.role) or []
+    index = step.role_index or 0
+    return str(held[index]["host"]) if index < len(held) else None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,11 +36,13 @@ def describe(where: str, fault: ExpressionFault) -> str:
 
 
 def judge_child(rules: Rules | None, scope: Scope, verdict: Verdict) -> Verdict:
-    """The verdict on a nested plan that ended so: its outputs are the step's, with those the step adds."""
-    if rules is None or not rules.outputs or verdict.result is not StepResult.PASSED:
+    """The verdict on a nested plan that ended so: its outputs are the step's, with those that the step adds."""
+    if rules is None or verdict.result not in JUDGED:
         return verdict
-    own = _with_outputs(rules, scope, verdict.reason)
-    return own if own.outputs is None else Verdict(own.result, own.reason, {**(verdict.outputs or {}), **own.outputs})
+    own = judge(rules, scope, verdict.result, verdict.reason, None)
+    if own.result is not StepResult.PASSED:
+        return own
+    return replace(own, outputs={**(verdict.outputs or {}), **(own.outputs or {})})
 
 
 def judge(rules: Rules, scope: Scope, result: StepResult, reason: str, error: Mapping[str, Any] | None) -> Verdict:
