@@ -1,0 +1,313 @@
+"""The JSON Schema of test plans, made from what the reader goes by: for editors, and for whoever writes plans by
+program. What it cannot say (names that must exist, circles, types of parameters) is said by validation. Pure.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from proctor_common.ids import GROUP_NAME, HOST_NAME, PLAN_NAME, PLUGIN_NAME, STEP_NAME
+from proctor_common.states import Role as TokenRole
+from proctor_controller.domain.plan import document, matrix, parameters, resources, steps, verdict
+from proctor_controller.domain.step import Condition, RetryOn
+from proctor_controller.domain.wants import Rollback, WhenFull
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_TEMPLATE = {"type": "string", "pattern": r"\$\{\{"}
+Schema = dict[str, Any]
+
+
+def plan_schema() -> Schema:
+    """The schema of a whole plan."""
+    properties = _of_plan()
+    return {
+        "$schema": DRAFT,
+        "title": "Proctor test plan",
+        "description": "What to run, in which order, on which hosts; docs/test-plans.md teaches it.",
+        "type": "object",
+        "properties": {name: properties[name] for name in document.MEMBERS},
+        "required": ["testplan_version", "name", "steps"],
+        "additionalProperties": False,
+        "$defs": _definitions(),
+    }
+
+
+def _object(members: Mapping[str, Schema], text: str, required: Iterable[str] = ()) -> Schema:
+    made: Schema = {"description": text, "type": "object", "properties": dict(members), "additionalProperties": False}
+    return {**made, "required": list(required)} if required else made
+
+
+def _named(of: Schema, text: str) -> Schema:
+    names = {"pattern": _pattern(STEP_NAME)}
+    return {"description": text, "type": "object", "propertyNames": names, "additionalProperties": of}
+
+
+def _pattern(compiled: Any) -> str:
+    """Python's end of text as everybody writes it."""
+    return str(compiled.pattern).replace(r"\Z", "$")
+
+
+def _ref(name: str, text: str = "") -> Schema:
+    return {"$ref": f"#/$defs/{name}", "description": text} if text else {"$ref": f"#/$defs/{name}"}
+
+
+def _or_template(schema: Schema) -> Schema:
+    """The value, or an expression that comes to it."""
+    text = schema.pop("description", None)
+    either: Schema = {"anyOf": [schema, _ref("early")]}
+    return {"description": text, **either} if text else either
+
+
+def _words(words: Iterable[str], text: str) -> Schema:
+    return {"description": text, "enum": [str(word) for word in words]}
+
+
+def _count(most: int, text: str) -> Schema:
+    return _or_template({"description": text, "type": "integer", "minimum": 1, "maximum": most})
+
+
+def _text(text: str, pattern: str | None = None) -> Schema:
+    made: Schema = {"description": text, "type": "string"}
+    return made if pattern is None else _or_template({**made, "pattern": pattern})
+
+
+def _of_plan() -> dict[str, Schema]:
+    return {
+        "testplan_version": _words(document.VERSIONS, "The version of the language"),
+        "name": {"description": "The plan's name", "type": "string", "pattern": _pattern(PLAN_NAME)},
+        "description": _text("What the plan is for"),
+        "parameters": _named(_ref("parameter"), "What a run may be given"),
+        "hosts": _named(_ref("role"), "Roles: hosts that are leased, all or none, before the first step"),
+        "volumes": _named(_ref("volume"), "Volumes that are claimed with the hosts"),
+        "concurrency": _object(
+            {
+                "group": _text("Runs with the same text count together; it may read parameters"),
+                "max": _count(10_000, "How many may be under way at once"),
+                "when_full": _words(WhenFull, "What becomes of one more"),
+            },
+            "How many runs of a kind there may be at once",
+            ["group"],
+        ),
+        "timeouts": _object(
+            {
+                "run": _ref("duration", "From the start of the run to its end"),
+                "queue": _ref("duration", "From its creation to its start"),
+                "cleanup": _ref("duration", "For all rollbacks together"),
+            },
+            "Limits of the whole run",
+        ),
+        "defaults": _object(
+            {"timeout": _ref("duration"), "grace": _ref("duration"), "target": _text("One of the agent's targets")},
+            "What steps have that do not say otherwise",
+        ),
+        "steps": {
+            **_named(_ref("step"), "The steps by their names"),
+            "minProperties": 1,
+            "maxProperties": document.MAX_STEPS,
+        },
+        "on_failure": _list(_ref("cleanup"), "Run one after the other when the run has failed"),
+        "always": _list(_ref("cleanup"), "Run one after the other at the end, whatever it is"),
+        "rollback": _words(Rollback, "When the rollbacks of passed steps run, the last step's first"),
+        "hold_on_failure": _object(
+            {"hosts": _list({"type": "string"}, "Roles"), "for": _ref("duration")},
+            "After a failure the hosts stay with the run for a while",
+            ["hosts", "for"],
+        ),
+        "outputs": _named(_ref("template"), "What the run comes to"),
+        "secrets": _ref("secrets"),
+        "webhook": _object(
+            {"url": _text("Who is told"), "secret": _text("Signs the call: an expression that names it")},
+            "Who is told when the run has ended",
+            ["url"],
+        ),
+    }
+
+
+def _list(of: Schema, text: str) -> Schema:
+    return {"description": text, "type": "array", "items": of}
+
+
+def _definitions() -> dict[str, Schema]:
+    return {
+        "early": {"description": "An expression of parameters", "anyOf": [_TEMPLATE, _ref("hot")]},
+        "hot": {
+            "description": "One of Heat's functions",
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "properties": {
+                "get_param": {"description": "A parameter, or a list of it and keys", "type": ["string", "array"]},
+                "get_attr": {"description": "[step, output, key…]", "type": "array", "minItems": 2},
+                "str_replace": {"type": "object", "required": ["template", "params"]},
+                "list_join": {"description": "[delimiter, list…]", "type": "array", "minItems": 2},
+            },
+            "additionalProperties": False,
+        },
+        "template": {"description": "Any value; text in it may hold ${{ expressions }}"},
+        "expression": {
+            "description": "A CEL expression, with or without ${{ }}",
+            "type": ["string", "boolean", "object"],
+        },
+        "duration": {
+            "description": "A number of seconds, or one with ms, s, m, h or d",
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"},
+                _ref("early"),
+            ],
+        },
+        "labels": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": resources.MAX_LABELS,
+            "additionalProperties": {"type": "string"},
+        },
+        "secrets": _named(
+            {"type": "string", "pattern": _pattern(resources.SECRET_NAME)},
+            "Stored secrets by the name they have here, read as ${{ secrets.NAME }} in env and secret fields",
+        ),
+        "parameter": _parameter(),
+        "role": _object(
+            {
+                "group": _text("Only hosts of this group", _pattern(GROUP_NAME)),
+                "labels": _ref("labels", "Only hosts with these labels"),
+                "host": _text("This one host", _pattern(HOST_NAME)),
+                "plugin": _text("Only hosts that have this plugin", _pattern(PLUGIN_NAME)),
+                "count": _count(resources.MAX_HOSTS, "How many"),
+                "exclusive": _or_template({"description": "No other run uses them meanwhile", "type": "boolean"}),
+            },
+            "Hosts that the run leases",
+        ),
+        "volume": _object(
+            {
+                "type": _text("One of the pool's types"),
+                "count": _count(resources.MAX_HOSTS, "How many"),
+                "size_gb": _count(64 * 1024, "At least so large"),
+                "pool": _words(("prefer", "require", "bypass"), "Whether a spare of the pool is taken"),
+                "on_end": _words(("delete", "retain"), "What becomes of them when the run has ended"),
+            },
+            "Volumes that the run claims",
+            ["type"],
+        ),
+        "retry": _object(
+            {
+                "attempts": _count(verdict.MAX_ATTEMPTS, "All of them, the first one too"),
+                "delay": _ref("duration", "Before the second attempt"),
+                "backoff": _or_template({"type": "number", "minimum": 1, "maximum": 100}),
+                "max_delay": _ref("duration"),
+                "on": _list({"enum": [word.value for word in RetryOn]}, "After which ends"),
+            },
+            "Further attempts",
+        ),
+        "step": {
+            "anyOf": [_step(steps.METHOD, "uses", "runs_on"), _step(steps.GATE, "gate"), _step(steps.PLAN, "plan")]
+        },
+        "rollback": _step(steps.ROLLBACK, "uses"),
+        "cleanup": _step(steps.CLEANUP, "uses", "runs_on"),
+    }
+
+
+def _parameter() -> Schema:
+    number: Schema = {"type": "number"}
+    limits: dict[str, Schema] = {
+        "length": _object({"min": number, "max": number}, "Of text, a list or a map"),
+        "range": _object({"min": number, "max": number}, "Of a number"),
+        "modulo": _object({"step": {"type": "integer"}, "offset": number}, "Of a number", ["step"]),
+        "allowed_values": {"type": "array", "minItems": 1},
+        "allowed_pattern": {"description": "A regular expression for the whole text", "type": "string"},
+    }
+    constraint = _object({**limits, "description": _text("What is asked for, in words")}, "One limit")
+    constraint["oneOf"] = [{"required": [name]} for name in limits]
+    return _object(
+        {
+            "type": _words(parameters.TYPES, "Text given for it is read as this type"),
+            "label": _text("A short name for people"),
+            "description": _text("What it is for"),
+            "default": {"description": "Its value where none is given; without one it has to be given"},
+            "hidden": {"description": "Redacted everywhere, and stored sealed", "type": "boolean"},
+            "constraints": _list(constraint, "Limits of its value"),
+        },
+        "A parameter",
+        ["type"],
+    )
+
+
+def _step(members: Iterable[str], *required: str) -> Schema:
+    known = _members()
+    return _object({name: known[name] for name in members}, "A step", required)
+
+
+def _members() -> dict[str, Schema]:
+    condition = [each.value for each in Condition]
+    names: Schema = {"type": "string", "pattern": _pattern(STEP_NAME)}
+    place: Schema = {
+        "type": "object",
+        "properties": {
+            "host": _text("This host", _pattern(HOST_NAME)),
+            "group": _text("Any host of this group", _pattern(GROUP_NAME)),
+            "labels": _ref("labels", "Any host with these labels"),
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    return {
+        "uses": {"description": "plugin.method", "type": "string", "pattern": r"^[A-Za-z_]\w*\.[A-Za-z_]\w*$"},
+        "plan": _text("A stored plan: name, or name@version"),
+        "gate": {
+            "description": "A person decides",
+            "type": ["object", "null"],
+            "properties": {
+                "roles": _list({"enum": [role.value for role in TokenRole]}, "Whose tokens may"),
+                "timeout": _ref("duration", "After it the gate counts as refused"),
+            },
+            "additionalProperties": False,
+        },
+        "with": {"description": "The method's parameters", "type": "object"},
+        "runs_on": {
+            "description": "A role, role[i], each role; or a place",
+            "anyOf": [{"type": "string"}, place, _ref("early")],
+        },
+        "depends_on": {
+            "description": "Steps that come before: a list (they succeeded), or each with its condition",
+            "anyOf": [
+                {"type": "array", "items": names},
+                {"type": "object", "propertyNames": names, "additionalProperties": {"enum": condition}},
+            ],
+        },
+        "if": _ref("expression", "Where false, the step is skipped"),
+        "matrix": {
+            "description": "One instance for each combination of these lists",
+            "type": "object",
+            "maxProperties": matrix.MAX_KEYS + 2,
+            "properties": {
+                "exclude": _or_template(_list({"type": "object"}, "Combinations that are left out")),
+                "include": _or_template(_list({"type": "object"}, "Combinations beside them")),
+            },
+            "additionalProperties": _or_template({"type": "array", "minItems": 1}),
+        },
+        "strategy": _object(
+            {
+                "max_parallel": _count(10_000, "Most instances at once"),
+                "fail_fast": _or_template({"description": "One that fails stops the others", "type": "boolean"}),
+            },
+            "How the instances run",
+        ),
+        "timeout": _ref("duration", "Of one attempt"),
+        "grace": _ref("duration", "Between asking it to end and killing it"),
+        "retry": _ref("retry"),
+        "idempotent": {"description": "A lost attempt may run again", "type": "boolean"},
+        "env": {"description": "Environment of the command", "type": "object", "maxProperties": steps.MAX_ENV},
+        "target": _text("One of the agent's targets"),
+        "secrets": _ref("secrets"),
+        "outputs": _named(_ref("template"), "What others read as steps.NAME.outputs"),
+        "rollback": _ref("rollback", "Undoes the step, on the host where it ran"),
+        "failed_when": _ref("expression", "The step failed where this is true, and passed where not"),
+        "until": _ref("expression", "The attempt counts as failed until this is true"),
+        "expect": _object(
+            {"error": {"type": "object", "minProperties": 1}}, "The step passes only if it fails so", ["error"]
+        ),
+        "record": _object(
+            {name: _ref("template") for name in verdict.RECORD}, "Kept as a result of the Test API", ["project", "case"]
+        ),
+        "artefacts": _list({"type": "string"}, "Patterns of files to keep"),
+    }

@@ -1,0 +1,74 @@
+"""The published JSON Schema: what the code makes of it, and no other than what the reader takes."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from proctor_controller.domain.plan import BadPlan, read_plan
+from proctor_controller.domain.plan import document as whole
+from proctor_controller.domain.plan.schema import plan_schema
+from proctor_controller.domain.yaml_text import Document, read_text
+from unit.controller.plans import EVERYTHING
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "testplan.schema.json"
+EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.yaml"))
+VALIDATOR = Draft202012Validator(plan_schema())
+WRITE = """.venv/bin/python -c 'import json; from proctor_controller.domain.plan.schema import plan_schema
+print(json.dumps(plan_schema(), indent=2, ensure_ascii=False))' > docs/testplan.schema.json"""
+
+
+def test_the_committed_schema_is_that_of_the_code() -> None:
+    assert json.loads(PAGE.read_text()) == plan_schema(), f"write it anew: {WRITE}"
+    Draft202012Validator.check_schema(plan_schema())
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_the_examples_fit_it_and_are_plans(path: Path) -> None:
+    document = read_text(path.read_text())
+    assert [error.message for error in VALIDATOR.iter_errors(document.value)] == []
+    read_plan(document)
+
+
+def test_the_plan_with_everything_fits_it() -> None:
+    assert [error.message for error in VALIDATOR.iter_errors(read_text(EVERYTHING).value)] == []
+
+
+def members(schema: dict[str, Any], found: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The properties of every object of the schema that takes no others, by where it stands."""
+    todo: list[tuple[str, Any]] = [("", schema)]
+    while todo:
+        path, part = todo.pop()
+        if isinstance(part, dict):
+            if part.get("additionalProperties") is False and "properties" in part:
+                found[path] = set(part["properties"])
+            todo += [(f"{path}/{name}", each) for name, each in part.items()]
+        elif isinstance(part, list):
+            todo += [(f"{path}/{index}", each) for index, each in enumerate(part)]
+    return found
+
+
+def test_a_member_that_the_schema_does_not_know_the_reader_does_not_know_either() -> None:
+    """And the other way round: one more member anywhere is refused by both."""
+    plan = read_text(EVERYTHING).value
+    for path in (
+        (), ("parameters", "image"), ("hosts", "dut"), ("volumes", "data"), ("concurrency",), ("timeouts",),
+        ("defaults",), ("steps", "build"), ("steps", "deploy", "retry"), ("steps", "deploy", "rollback"),
+        ("steps", "smoke", "strategy"), ("steps", "smoke", "expect"), ("steps", "smoke", "record"),
+        ("steps", "approve"), ("steps", "approve", "gate"), ("steps", "soak"), ("on_failure", 0), ("always", 0),
+        ("hold_on_failure",),
+    ):  # fmt: skip
+        changed = copy.deepcopy(plan)
+        part: Any = changed
+        for name in path:
+            part = part[name]
+        part["stray"] = 1
+        assert list(VALIDATOR.iter_errors(changed)), path
+        with pytest.raises(BadPlan) as refused:
+            read_plan(Document(changed))
+        assert [fault["code"] for fault in refused.value.faults] == ["unknown_member"], path
+    assert members(plan_schema(), {})[""] == set(whole.MEMBERS)
