@@ -4,6 +4,7 @@ The library says only which roots an expression uses. What is read below them (`
 before anything is evaluated: it makes edges, finds misspelt names and keeps hidden values where they belong.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,8 +74,9 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An expression's references, how many macros it has, the most elements its literals may bring, and whether it
-    calls a function of ours.
+    """An expression's references, how many macros it has, the most elements its literals may bring, whether it calls
+    a function of ours, and ``growth``: by how much its macros may multiply what they are given (one that names its
+    element twice may double it, the next one doubles that again).
     """
 
     text: str
@@ -82,6 +84,7 @@ class Source:
     macros: int
     commas: int
     has_functions: bool = False
+    growth: int = 1
 
 
 def tokens(text: str, start: int = 0) -> Iterator[Token]:
@@ -135,7 +138,8 @@ def read_source(text: str) -> Source:
     references = tuple(reader.read())
     commas = sum(token.value == "," for token in reader.tokens)
     called = any(token.kind == "name" and token.value in FUNCTIONS for token in reader.tokens)
-    return Source(text, references, reader.macros, commas, called)
+    growth = math.prod(max(1, uses) for uses in reader.uses)
+    return Source(text, references, reader.macros, commas, called, growth)
 
 
 class _Reader:
@@ -144,6 +148,7 @@ class _Reader:
     def __init__(self, found: list[Token]) -> None:
         self.tokens = found
         self.macros = 0
+        self.uses: list[int] = []
         self._open: list[str | None] = []
 
     def read(self) -> Iterator[Reference]:
@@ -197,13 +202,17 @@ class _Reader:
         if variable.value in ROOTS:
             raise SourceFault(f"{variable.value} is a name of its own here: call the element otherwise", start)
         self.macros += 1
+        self.uses.append(0)
         self._open.append(variable.value)
         return index + 4
 
     def _reference(self, index: int) -> tuple[Reference | None, int]:
         token = self.tokens[index]
         name = token.value
-        if name in _NO_NAMES or self._is(index + 1, "(") or name in self._open:
+        if name in self._open:
+            self.uses[-1] += 1
+            return None, index + 1
+        if name in _NO_NAMES or self._is(index + 1, "("):
             return None, index + 1
         path, following = [name], index + 1
         while True:

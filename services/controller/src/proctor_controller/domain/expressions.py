@@ -287,6 +287,8 @@ def _check_cost(parsed: Source, scope: Scope) -> None:
         return
     if most * parsed.macros > MAX_ELEMENTS + parsed.commas + 1:
         raise ExpressionFault(parsed.text, 1, f"its macros would see more than {MAX_ELEMENTS} elements")
+    if (read + len(parsed.text)) * parsed.growth > MAX_READ:
+        raise ExpressionFault(parsed.text, 1, f"its macros could come to more than {MAX_READ} characters")
     if most * inside > MAX_MACRO_WORK:
         raise ExpressionFault(parsed.text, 1, "its macros would read too much for each element")
 
