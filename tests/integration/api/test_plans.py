@@ -4,8 +4,6 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.views import DocumentView, Listing, PlanFaults, PlanView, ScheduleView
 from support.api_world import Api
@@ -48,17 +46,17 @@ async def test_a_plan_is_checked_and_every_fault_told(api: Api) -> None:
     assert (await api.call("POST", "/v1/testplans/validate", content=b"")).json()["code"] == "bad_json"
 
 
-@pytest.mark.parametrize("verb", ["cancel", "pause", "resume"])
-async def test_verbs_answer_with_the_run(api: Api, verb: str) -> None:
+async def test_verbs_answer_with_the_run(api: Api) -> None:
     run = api.world.add_run()
-    api.world.answers[f"run.{verb}"] = run.view()
-    answer = await api.call("POST", f"/v1/runs/{run.id}/{verb}")
-    assert (answer.status_code, answer.json()["id"]) == (202, run.id)
-    assert body_of(api, f"run.{verb}") == {"run": run.id}
-    assert (await api.call("POST", f"/v1/runs/{run.id}/{verb}", json={"wrong": 1})).status_code == 422
-    api.world.refusals[f"run.{verb}"] = ProctorError(Code.CONFLICT, "the run is being rolled back")
-    answer = await api.call("POST", f"/v1/runs/{run.id}/{verb}")
-    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    for verb in ("cancel", "pause", "resume"):
+        api.world.answers[f"run.{verb}"] = run.view()
+        answer = await api.call("POST", f"/v1/runs/{run.id}/{verb}")
+        assert (answer.status_code, answer.json()["id"]) == (202, run.id)
+        assert body_of(api, f"run.{verb}") == {"run": run.id}
+        assert (await api.call("POST", f"/v1/runs/{run.id}/{verb}", json={"wrong": 1})).status_code == 422
+        api.world.refusals[f"run.{verb}"] = ProctorError(Code.CONFLICT, "the run is being rolled back")
+        answer = await api.call("POST", f"/v1/runs/{run.id}/{verb}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
 async def test_a_run_is_run_again_once_a_key(api: Api) -> None:
