@@ -13,6 +13,7 @@ from proctor_api.catalog.transfer import Import, lines_of
 from proctor_api.routes.guard import STREAMED, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import ImportView
 from proctor_api.routes.testapi.door import group_for, streams_of, value_of
+from proctor_api.routes.testapi.results import FILTERS
 from proctor_common.errors import ProctorError
 from proctor_common.states import Role
 
@@ -59,7 +60,11 @@ async def import_results(
     "/v1/results/export",
     tags=["results"],
     summary="Export results",
-    openapi_extra=needs(Role.VIEWER, responses={"200": {"content": {NDJSON: {"schema": {"type": "string"}}}}}),
+    openapi_extra=needs(
+        Role.VIEWER,
+        parameters=FILTERS,
+        responses={"200": {"content": {NDJSON: {"schema": {"type": "string"}}}}},
+    ),
 )
 async def export_results(request: Request) -> Response:
     """NDJSON of what a query finds, streamed; the parameters are those of `GET /api/v1/results`, without `page`."""

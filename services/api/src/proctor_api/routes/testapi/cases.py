@@ -7,16 +7,22 @@ from proctor_api.catalog.fields import CASE, changes_of, members, name_of, objec
 from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import Router, answer, changes, creates, done, href, reads
+from proctor_api.routes.testapi.door import NAME, Router, answer, changes, creates, done, href, reads
 
 router = Router()
 routes = router.routes
 ALL = "/api/v1/projects/{project:path}/cases"
 ONE = "/api/v1/projects/{project:path}/cases/{case:path}"
 EXAMPLE = {"name": "case_foo", "description": "whatever you want", "url": "https://wiki.example.org/case_foo"}
+SHOWN = {
+    **EXAMPLE,
+    "_id": "57adcb09514bc70001e3f5cd",
+    "project_name": "functest",
+    "creation_date": "2016-08-12 13:12:41.123456",
+}
 
 
-@router.get(ALL, "Test cases of a project", reads())
+@router.get(ALL, "Test cases of a project", reads({"testcases": [SHOWN]}, parameters=[NAME]))
 async def list_cases(request: Request, project: str) -> Response:
     """None where the project is unknown. `?name=` is a regular expression that the name must hold."""
     found = await Cases(context_of(request).engine).list(project)
@@ -36,13 +42,13 @@ async def add_case(request: Request, project: str) -> Response:
     return href(request, case.name)
 
 
-@router.get(ONE, "A test case", reads())
+@router.get(ONE, "A test case", reads(SHOWN))
 async def get_case(request: Request, project: str, case: str) -> Response:
     """404 where there is none."""
     return answer((await Cases(context_of(request).engine).get(project, case.rstrip("/"))).view(CASE))
 
 
-@router.put(ONE, "Change a test case", changes({"description": "other words"}))
+@router.put(ONE, "Change a test case", changes({"description": "other words"}, SHOWN))
 async def change_case(request: Request, project: str, case: str) -> Response:
     """Any subset of its members, `project_name` too; the answer is the whole record. Its results go with it."""
     wanted = changes_of(await request.json(), (*CASE, "project_name"))

@@ -29,19 +29,28 @@ WITH_BODY = frozenset({"POST", "PUT"})
 TAG = "Test API"
 
 
-def reads(**extra: Any) -> dict[str, Any]:
-    """``openapi_extra`` of a route that shows something."""
-    return {ROLE: Role.VIEWER.value, **extra}
+def reads(shows: Any = None, **extra: Any) -> dict[str, Any]:
+    """``openapi_extra`` of a route that shows something; ``shows``: an example of it."""
+    return {ROLE: Role.VIEWER.value, **_answer(shows), **extra}
 
 
 def creates(example: Any = None, **extra: Any) -> dict[str, Any]:
     """``openapi_extra`` of a route that adds something: runners may, and anyone where ``anonymous`` is ``results``."""
-    return {ROLE: Role.RUNNER.value, CREATES: True, **_body(example), **extra}
+    shown = _answer({"href": "http://127.0.0.1:8774/api/v1/…"})
+    return {ROLE: Role.RUNNER.value, CREATES: True, **shown, **_body(example), **extra}
 
 
-def changes(example: Any = None, **extra: Any) -> dict[str, Any]:
+def changes(example: Any = None, shows: Any = None, **extra: Any) -> dict[str, Any]:
     """``openapi_extra`` of a route that changes or deletes something."""
-    return {ROLE: Role.RUNNER.value, **_body(example), **extra}
+    return {ROLE: Role.RUNNER.value, **_answer(shows), **_body(example), **extra}
+
+
+def parameter(name: str, description: str, kind: str = "string") -> dict[str, Any]:
+    """A parameter of a query, for the OpenAPI document."""
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": {"type": kind}}
+
+
+NAME = parameter("name", "A regular expression that the name must hold, whatever its case; at most 256 characters")
 
 
 def _body(example: Any) -> dict[str, Any]:
@@ -49,6 +58,12 @@ def _body(example: Any) -> dict[str, Any]:
         return {}
     content = {JSON: {"schema": {"type": "object", "example": example}}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _answer(example: Any) -> dict[str, Any]:
+    if example is None:
+        return {}
+    return {"responses": {"200": {"content": {JSON: {"schema": {"type": "object", "example": example}}}}}}
 
 
 class TestApiRoute(APIRoute):

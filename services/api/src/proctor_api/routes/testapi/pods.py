@@ -7,14 +7,15 @@ from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.pods import Pods
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import Router, answer, changes, creates, done, href, reads
+from proctor_api.routes.testapi.door import NAME, Router, answer, changes, creates, done, href, reads
 
 router = Router()
 routes = router.routes
 EXAMPLE = {"name": "pod_foo", "mode": "metal", "role": "ci-pod", "details": "it is a ci pod"}
+SHOWN = {**EXAMPLE, "_id": "57adcb09514bc70001e3f5cd", "creation_date": "2016-08-12 13:12:41.123456"}
 
 
-@router.get("/api/v1/pods", "Pods", reads())
+@router.get("/api/v1/pods", "Pods", reads({"pods": [SHOWN]}, parameters=[NAME]))
 async def list_pods(request: Request) -> Response:
     """`?name=` is a regular expression that the name must hold, whatever its case."""
     found = await Pods(context_of(request).engine).list()
@@ -32,7 +33,7 @@ async def add_pod(request: Request) -> Response:
     return href(request, pod.name)
 
 
-@router.get("/api/v1/pods/{pod:path}", "A pod", reads())
+@router.get("/api/v1/pods/{pod:path}", "A pod", reads(SHOWN))
 async def get_pod(request: Request, pod: str) -> Response:
     """404 where there is none."""
     return answer((await Pods(context_of(request).engine).get(pod.rstrip("/"))).view(POD))

@@ -7,14 +7,15 @@ from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.projects import Projects
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import Router, answer, changes, creates, done, href, reads
+from proctor_api.routes.testapi.door import NAME, Router, answer, changes, creates, done, href, reads
 
 router = Router()
 routes = router.routes
 EXAMPLE = {"name": "project_foo", "description": "whatever you want"}
+SHOWN = {**EXAMPLE, "_id": "57adcb09514bc70001e3f5cd", "creation_date": "2016-08-12 13:12:41.123456"}
 
 
-@router.get("/api/v1/projects", "Projects", reads())
+@router.get("/api/v1/projects", "Projects", reads({"projects": [SHOWN]}, parameters=[NAME]))
 async def list_projects(request: Request) -> Response:
     """`?name=` is a regular expression that the name must hold, whatever its case."""
     found = await Projects(context_of(request).engine).list()
@@ -34,13 +35,13 @@ async def add_project(request: Request) -> Response:
     return href(request, project.name)
 
 
-@router.get("/api/v1/projects/{project:path}", "A project", reads())
+@router.get("/api/v1/projects/{project:path}", "A project", reads(SHOWN))
 async def get_project(request: Request, project: str) -> Response:
     """404 where there is none."""
     return answer((await Projects(context_of(request).engine).get(project.rstrip("/"))).view(PROJECT))
 
 
-@router.put("/api/v1/projects/{project:path}", "Change a project", changes({"description": "other words"}))
+@router.put("/api/v1/projects/{project:path}", "Change a project", changes({"description": "other words"}, SHOWN))
 async def change_project(request: Request, project: str) -> Response:
     """Any subset of its members; the answer is the whole record. A new name goes to its test cases and results too."""
     wanted = changes_of(await request.json(), PROJECT)

@@ -12,7 +12,7 @@ from proctor_api.catalog.results import Results, Shown, read_result
 from proctor_api.catalog.streams import Place
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.door import Router, creates, group_for, groups_of, href, reads, streams_of
+from proctor_api.routes.testapi.door import Router, creates, group_for, groups_of, href, parameter, reads, streams_of
 
 router = Router()
 routes = router.routes
@@ -30,9 +30,28 @@ EXAMPLE = {
     "stop_date": "2016-05-28T14:42:58.384Z",
     "details": {"duration": 60},
 }
+SHOWN = {"_id": "57adcb09514bc70001e3f5cd", **EXAMPLE}
+LIST = {"results": [SHOWN], "pagination": {"current_page": 1, "total_pages": 1}}
+FILTERS = [
+    parameter("project", "Of this project (`project_name` says the same)"),
+    parameter("case", "Of this test case"),
+    parameter("pod", "On this pod"),
+    parameter("installer", "Equal; so is every other member of a result that is not listed here"),
+    parameter("version", "Equal"),
+    parameter("scenario", "Equal"),
+    parameter("build_tag", "Equal"),
+    parameter("criteria", "Equal"),
+    parameter("trust_indicator", "Equal", "number"),
+    parameter("period", "Started in the last so many days", "integer"),
+    parameter("from", "Started then or later: a date, or date and time"),
+    parameter("to", "Started before"),
+    parameter("last", "At most so many; 0: all", "integer"),
+    parameter("descend", "`false`: the oldest first"),
+]
+PAGE = parameter("page", "The so manieth twenty, from 1", "integer")
 
 
-@router.get("/api/v1/results", "Results", reads())
+@router.get("/api/v1/results", "Results", reads(LIST, parameters=[*FILTERS, PAGE]))
 async def list_results(request: Request) -> Response:
     """All that the query finds, newest first, as a stream; with `page` 20 at a time."""
     context = context_of(request)
@@ -65,7 +84,7 @@ async def add_result(request: Request) -> Response:
     return href(request, result.id)
 
 
-@router.get("/api/v1/results/{result}", "A result", reads())
+@router.get("/api/v1/results/{result}", "A result", reads(SHOWN))
 async def get_result(request: Request, result: str) -> Response:
     """404 where there is none."""
     return Response(await Results(context_of(request).engine).get(result, groups_of(request)), media_type=JSON)

@@ -6,9 +6,10 @@ from proctor_api.routes.testapi.door import Router, answer, reads
 
 router = Router()
 routes = router.routes
+VERSIONS = {"versions": [{"version": "v1.0", "description": "basics"}]}
 
 
-@router.get("/versions", "The versions of the Test API", reads())
+@router.get("/versions", "The versions of the Test API", reads(VERSIONS))
 async def list_versions() -> Response:
     """There is one."""
-    return answer({"versions": [{"version": "v1.0", "description": "basics"}]})
+    return answer(VERSIONS)
