@@ -59,7 +59,7 @@ class HttpServer:
         self.connections = 0
         self._handler = handler
         self._tls = tls
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http of a test", daemon=True)
@@ -94,19 +94,24 @@ class HttpServer:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for writer in list(self._open):
+        serving = dict(self._open)
+        for writer, task in serving.items():
             writer.transport.abort()
-        await asyncio.sleep(0)
+            task.cancel()
+        if serving:
+            await asyncio.wait(set(serving.values()), timeout=5)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[writer] = task
         self.connections += 1
         try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError, ValueError):
+            with suppress(asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError, ValueError):
                 while await self._answer(reader, writer):
                     pass
         finally:
-            self._open.discard(writer)
+            self._open.pop(writer, None)
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
