@@ -12,6 +12,7 @@ from proctor_controller.domain.yaml_text import Document
 MAX_SECONDS = 30 * 86_400.0
 MAX_FAULTS = 100
 MAX_TEXT = 10_000
+MAX_COMPARED = 200
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -26,7 +27,9 @@ UNKNOWN: Final = Unknown()
 def hint(name: str, known: Iterable[str]) -> str:
     """``; did you mean …?`` where a known name is near, else what there is, else nothing."""
     names = sorted(known)
-    near = difflib.get_close_matches(name[:60], names, 1)
+    # Of very many names only those that are about as long are compared: that is not for free.
+    some = [each for each in names if abs(len(each) - len(name)) <= 2][:MAX_COMPARED] if len(names) > 50 else names
+    near = difflib.get_close_matches(name[:60], some, 1)
     if near:
         return f"; did you mean {near[0]}?"
     return f"; there is {', '.join(names)}" if 0 < len(names) <= 8 else ""
@@ -41,7 +44,7 @@ class Faults:
 
     def add(self, path: Path, message: str, code: str = "invalid") -> None:
         """One more fault, at the place of ``path`` or of the nearest part above it that has one."""
-        if len(self._found) < 10 * MAX_FAULTS:
+        if not self.is_full:
             self._found.append({"code": code, "message": message, **self.place(path)})
 
     def place(self, path: Path) -> dict[str, Any]:
@@ -55,6 +58,11 @@ class Faults:
 
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more than anybody will be told: no need to look for others."""
+        return len(self._found) >= 3 * MAX_FAULTS
 
     def __len__(self) -> int:
         return len(self._found)

@@ -304,6 +304,8 @@ class Steps:
             return ()
         found: dict[str, Condition] = {}
         for source, condition, where in pairs:
+            if reader.faults.is_full:
+                break
             if not isinstance(source, str) or source not in self._names:
                 near = hint(source, self._names) if isinstance(source, str) else ""
                 reader.fault(where, f"there is no step {str(source)[:60]!r}{near}", "unknown_step")

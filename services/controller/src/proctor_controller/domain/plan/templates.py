@@ -131,6 +131,8 @@ class Templates(Reader):
                 self._check_source(piece.source, path, names, refs)
 
     def _check_source(self, source: str, path: Path, names: Names, refs: set[str]) -> None:
+        if self.faults.is_full:
+            return
         try:
             found = references_of(source)
         except ExpressionFault as fault:
@@ -141,6 +143,9 @@ class Templates(Reader):
             if why is not None:
                 message, code = why
                 self.fault(path, f"{message} (at {reference.position} of the expression {source[:200]})", code)
+                if reference.dashed is not None and code == "expression":
+                    # What follows the dash was meant as a part of the name.
+                    return
             elif reference.root == "steps" and reference.member is not None:
                 refs.add(reference.member)
 
