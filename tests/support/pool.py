@@ -1,5 +1,6 @@
 """A controller with a volume pool on some backend, and a look behind it: what the backend really has."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -133,6 +134,10 @@ class PoolWorld:
 
     def sql(self, query: str) -> str:
         return self.database.psql(query)
+
+    async def alter(self, statement: str) -> None:
+        """Change rows behind the controller's back; in a thread, since it may hold their locks just now."""
+        await asyncio.to_thread(self.database.psql, statement)
 
     @asynccontextmanager
     async def backend(self) -> AsyncIterator[Backend]:

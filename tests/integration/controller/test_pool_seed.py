@@ -84,7 +84,9 @@ async def test_row_4_sync_updates_what_was_creating_and_drops_what_went_wrong(wo
     """
     first, second, *_ = [row for row in await world.volumes(state="ready") if row["type"] == world.cloud.types[0]]
     # One whose creator died before it was available; one that is gone from the backend behind our back.
-    world.sql(f"UPDATE control.volumes SET state = 'creating', version = version + 1 WHERE id = '{first['id']}'")
+    await world.alter(
+        f"UPDATE control.volumes SET state = 'creating', version = version + 1 WHERE id = '{first['id']}'"
+    )
     async with world.backend() as backend:
         await backend.delete(second["backend_id"])
 

@@ -1,11 +1,15 @@
 """Opening the backend that the settings name."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from proctor_controller.domain.volumes.settings import CloudSettings, PoolSettings
 from proctor_controller.volumes.backend import Backend
 from proctor_controller.volumes.local import LocalBackend
+
+Opener = Callable[[PoolSettings, str, Path | None], Backend]
+"""Opens the backend: settings, installation, folder."""
 
 
 class NoBackendError(Exception):

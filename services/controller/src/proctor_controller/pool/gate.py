@@ -4,6 +4,7 @@ The keeper alone writes breakers and the hold; they are rows, so that the next k
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
@@ -46,7 +47,7 @@ class Gate:
 
     async def refresh(self) -> None:
         """Read the rows. Raises ProctorError."""
-        async with self._desk.reading() as db:
+        async with self._writing, self._desk.reading() as db:
             standing = await load_standing(db)
             self._breakers = await rows.load_breakers(db)
         self._read_at = standing["now"]
@@ -77,32 +78,32 @@ class Gate:
     async def start(self, type: str) -> None:
         """A creation is tried: where a breaker is open, the next one waits for its outcome or a minute."""
         for scope in (BACKEND, type):
-            breaker = self._breakers.get(scope)
-            if breaker is not None and breaker.open:
-                await self._save(after_start(breaker, self.now))
+            await self._change(scope, lambda breaker: after_start(breaker, self.now))
 
     async def succeed(self, *scopes: str) -> None:
         """Something went well there."""
         for scope in scopes:
-            breaker = self._breakers.get(scope)
-            if breaker is not None and (breaker.failures or breaker.open):
-                if breaker.open:
-                    log.info("pool_breaker_closed", scope=scope or "backend")
-                await self._save(after_success(breaker))
+            old, new = await self._change(scope, after_success)
+            if old.open and not new.open:
+                log.info("pool_breaker_closed", scope=scope or "backend")
                 self._desk.progress()
 
     async def fail(self, scope: str, reason: str) -> None:
         """Something went wrong there."""
-        old = self._breakers.get(scope, Breaker(scope))
-        new = after_failure(old, self.now, reason)
+        old, new = await self._change(scope, lambda breaker: after_failure(breaker, self.now, reason))
         if new.open and not old.open:
             log.error("pool_breaker_open", scope=scope or "backend", failures=new.failures, reason=reason)
-        await self._save(new)
 
-    async def _save(self, breaker: Breaker) -> None:
-        self._breakers[breaker.scope] = breaker
-        async with self._writing, self._desk.writing() as db:
-            await rows.save_breaker(db, self._breakers[breaker.scope])
+    async def _change(self, scope: str, change: Callable[[Breaker], Breaker]) -> tuple[Breaker, Breaker]:
+        """Change a breaker, here and in its row, one change after the other; as it was, and as it is."""
+        async with self._writing:
+            old = self._breakers.get(scope, Breaker(scope))
+            new = change(old)
+            if new != old:
+                async with self._desk.writing() as db:
+                    await rows.save_breaker(db, new)
+                self._breakers[scope] = new
+        return old, new
 
     async def hold(self, seconds: float, reason: str) -> None:
         """Ask for no more spares until the next run of the job, or until a volume of ours has gone."""

@@ -20,7 +20,7 @@ from proctor_controller.db.pool import jobs as rows
 from proctor_controller.db.pool.pools import apply_types, count_volumes, load_standing
 from proctor_controller.db.pool.volumes import load_work
 from proctor_controller.db.session import session
-from proctor_controller.pool.backends import NoBackendError, open_backend
+from proctor_controller.pool.backends import NoBackendError, Opener, open_backend
 from proctor_controller.pool.desk import Desk, DutyLostError, Notice, tell_nobody
 from proctor_controller.pool.gate import Gate
 from proctor_controller.pool.refill import Refill
@@ -47,7 +47,9 @@ class Keeper:
         *,
         folder: Path | None,
         notice: Notice = tell_nobody,
+        opener: Opener = open_backend,
     ) -> None:
+        self._opener = opener
         self._database = database
         self._source = source
         self._clock = clock
@@ -66,7 +68,7 @@ class Keeper:
                 if idle:
                     await self._apply_nothing(held)
                     continue
-                backend = open_backend(settings, str(standing["installation"]), self._folder)
+                backend = self._opener(settings, str(standing["installation"]), self._folder)
             except NoBackendError as fault:
                 log.error("pool_without_backend", error=str(fault))
                 await self._nap(TICK * 5)
@@ -251,7 +253,7 @@ class _Hold:
         async with self._looked:
             while self._refill.missing and not self._refill.stalled and not self._refill.obstacle():
                 await self._looked.wait()
-        return self._refill.end_run()
+        return await self._refill.end_run()
 
     async def _run_sync(self) -> str:
         outcome = await self._sync.run()

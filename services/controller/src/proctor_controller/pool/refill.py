@@ -115,8 +115,12 @@ class Refill:
         await self._renew(pools)
         await self.look()
 
-    def end_run(self) -> str:
-        """What the run has done."""
+    async def end_run(self) -> str:
+        """What the run has done. Where the quota left no room, nothing is asked for until the next one, or until a
+        volume of ours has gone.
+        """
+        if self._room is not None and self._room <= 0 and self.missing and not self._gate.held:
+            await self._gate.hold(self._hold_seconds, "no room is left by it")
         full = "nothing to do: every pool is full"
         done = f"asked for {describe(self._asked)}" if self._asked else full if not self.missing else "asked for none"
         if not self._gate.held:
@@ -133,6 +137,10 @@ class Refill:
                 if count:
                     gone = await retire_spares(db, pool.type, count, "older than max_age", older_than=age)
                     log.info("spares_renewed", type=pool.type, count=gone)
+
+    @property
+    def _hold_seconds(self) -> float:
+        return self._desk.settings.backup_frequency_minute * 60.0
 
     def obstacle(self) -> str:
         """What keeps spares from being made, where one thing keeps all of them."""
@@ -191,7 +199,7 @@ class Refill:
 
     async def refused(self, volume: Volume, reason: str) -> None:
         """The quota is used up: spares hold; for one who waits, an idle spare of another type gives way."""
-        await self._gate.hold(self._desk.settings.backup_frequency_minute * 60.0, reason)
+        await self._gate.hold(self._hold_seconds, reason)
         self._room = 0
         async with self._desk.writing() as db:
             await drop_all_unasked(db)

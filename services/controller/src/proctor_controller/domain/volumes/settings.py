@@ -197,6 +197,8 @@ class _Reading:
                     self.faults.append(f"{key}: has no value")
                 elif values.setdefault(key, value.strip()) != value.strip():
                     self.faults.append(f"{key}: stands there twice, with two values")
+        if text.strip() and not values and not self.faults:
+            raise BadPoolSettings(["not an INI file with settings of the pool: none of its keys is one"])
         return values
 
     def _is_ours(self, section: str, key: str) -> bool:
