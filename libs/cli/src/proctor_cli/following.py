@@ -6,10 +6,12 @@ from typing import Any
 
 from proctor_cli.client import Client
 from proctor_cli.faults import CommandFault
-from proctor_cli.render import LogPrinter, as_json, seconds_between, talk, verdict
+from proctor_cli.render import LogPrinter, as_json, harmless, seconds_between, talk, verdict
 from proctor_cli.tail import follow
 
 EXIT_CODES = {"passed": 0, "failed": 1, "rejected": 1, "error": 3, "timed_out": 4, "cancelled": 130}
+APPROVAL = "the approval"
+"""How the reason of a gate that waits for a person begins."""
 
 
 def follow_run(client: Client, started: dict[str, Any], *, as_document: bool = False) -> int:
@@ -28,6 +30,8 @@ def follow_run(client: Client, started: dict[str, Any], *, as_document: bool = F
                 cursor = frame.get("cursor", cursor)
                 if not as_document:
                     _show(printer, frame)
+                    if frame["type"] == "step" and frame.get("state") == "running" and not frame.get("host"):
+                        _tell_why(client, run, frame)
             break
         except KeyboardInterrupt:
             if asked:
@@ -54,6 +58,18 @@ def _show(printer: LogPrinter, frame: dict[str, Any]) -> None:
         talk(f"\u00b7 {frame['step']}{attempt} {how}{host}", style="dim")
     else:
         printer.show(frame)
+
+
+def _tell_why(client: Client, run: str, frame: dict[str, Any]) -> None:
+    """A step that runs on no host is a gate or another run: say what it waits for, and how a gate is opened."""
+    try:
+        rows = [row for row in client.items(f"/v1/runs/{run}/steps", most=1000) if row["id"] == frame.get("step_id")]
+    except CommandFault:
+        return  # only a hint
+    for row in rows:
+        if row["waiting_for"]:
+            how = f": `proctor approve {run} {row['step']}`" if row["waiting_for"].startswith(APPROVAL) else ""
+            talk(f"\u00b7 {row['step']} waits for {harmless(row['waiting_for'])}{how}", style="yellow")
 
 
 def _ask_to_cancel(client: Client, run: str) -> None:
