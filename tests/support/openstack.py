@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from proctor_controller.volumes.backend import NotNow
 from proctor_controller.volumes.cinder.backend import CinderBackend, open_cinder
 from proctor_controller.volumes.cinder.source import CloudSource, names_a_cloud
 from support.cloud import Cloud
+from support.pool import SEED
 from support.wait import eventually
+
+SEEDS_TYPES = ("igw", "bgw", "dhcp", "cast")
 
 
 def source_of(cloud: Cloud, **changes: Any) -> CloudSource:
@@ -53,3 +57,32 @@ async def volume_types(backend: CinderBackend) -> list[str]:
     answer = await backend.storage.call("GET", "/types", doing="list the volume types")
     names = [str(kind["name"]) for kind in answer.body["volume_types"]]
     return sorted(names, key=lambda name: (name.startswith("__"), name))
+
+
+@dataclass(frozen=True)
+class CinderCloud:
+    """Where the seed's rows are tried on block storage. ``auth_url``: of a test server; else what the environment
+    names.
+    """
+
+    name: str
+    types: tuple[str, str, str, str]
+    patience: float
+    auth_url: str = ""
+
+    def ini(self, first: int, second: int, extra: str = "") -> str:
+        a, b, c, d = self.types
+        seed = SEED.format(a=a, b=b, c=c, d=d, first=first, second=second)
+        if self.auth_url:
+            seed = f"{seed.replace('auth_project=admin', 'auth_project=lab')}auth_url={self.auth_url}\n"
+        return f"{seed}\n[pool]\nbackend=cinder\n{extra}\n"
+
+
+async def named_types() -> tuple[str, str, str, str]:
+    """Four types of the cloud that the environment names, the seed's where it has them; skips where it has fewer."""
+    async with named_cloud("proctor-test-types") as backend:
+        found = await volume_types(backend)
+    usable = sorted((name for name in found if name[0].isalnum()), key=lambda name: (name not in SEEDS_TYPES, name))
+    if len(usable) < 4:
+        pytest.skip(f"the seed needs four volume types; this account sees {', '.join(found) or 'none'}")
+    return usable[0], usable[1], usable[2], usable[3]

@@ -1,6 +1,7 @@
 """The seed's table of ten test cases, each by its own words, on a real backend behind a whole controller.
 
-On the local backend always; on any OpenStack that ``OS_*`` or clouds.yaml names with ``just openstack``.
+On the local backend always; on any OpenStack that ``OS_*`` or clouds.yaml names with ``just openstack``; on a small
+server that answers as Cinder does with ``just soak``.
 """
 
 import os
@@ -14,25 +15,48 @@ import pytest
 
 from proctor_controller.domain.volumes.settings import parse_pool
 from proctor_controller.pool.timers import Timers, trigger
+from support.cloud import Cloud as CloudServer
 from support.control import SecureNats
+from support.openstack import SEEDS_TYPES, CinderCloud, named_cloud, named_types
 from support.pool import Cloud, LocalCloud, PoolWorld, pool_world
 from support.postgres import Database
 from support.wait import eventually
 
+pytestmark = pytest.mark.filterwarnings("ignore:Support for InfluxDB")
 Start = Callable[..., AbstractAsyncContextManager[PoolWorld]]
 
 
-@pytest.fixture
-def cloud(request: pytest.FixtureRequest) -> Cloud:
-    return LocalCloud()
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("cinder", marks=pytest.mark.soak),
+        pytest.param("openstack", marks=[pytest.mark.openstack, pytest.mark.timeout(300)]),
+    ]
+)
+async def cloud(request: pytest.FixtureRequest) -> AsyncIterator[Cloud]:
+    if request.param == "local":
+        yield LocalCloud()
+    elif request.param == "openstack":
+        yield CinderCloud("openstack", await named_types(), patience=60)
+    else:
+        server = CloudServer().start()
+        server.create_delay = 0.05
+        yield CinderCloud("cinder", SEEDS_TYPES, patience=10, auth_url=server.auth_url)
+        server.close()
 
 
 @pytest.fixture
-def start(secure_nats: SecureNats, control_database: Database, cloud: Cloud, tmp_path: Path) -> Start:
+async def start(
+    secure_nats: SecureNats, control_database: Database, cloud: Cloud, tmp_path: Path
+) -> AsyncIterator[Start]:
     def begin(first: int = 3, second: int = 1, extra: str = "") -> AbstractAsyncContextManager[PoolWorld]:
         return pool_world(secure_nats, control_database, cloud, tmp_path, cloud.ini(first, second, extra))
 
-    return begin
+    yield begin
+    if cloud.name == "openstack":
+        # Leaving it deletes what is left of this installation.
+        async with named_cloud(control_database.psql("SELECT installation FROM control.pool_settings")):
+            pass
 
 
 @pytest.fixture
