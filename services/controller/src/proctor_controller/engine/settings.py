@@ -18,7 +18,7 @@ class EngineSettings:
 
     policy: Policy = field(default_factory=Policy)
     order_timeout: float = 5.0
-    short_step: float = 0.05
+    short_step: float = 0.15
     order_sends: int = 2
     queue_timeout: float = 86_400.0
     default_timeout: float = 1800.0
