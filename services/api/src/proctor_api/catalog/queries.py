@@ -102,7 +102,7 @@ def read_query(
         if key in {"period", "last", "page", "from", "to", "descend"}:
             continue
         name = SHORT.get(key, key)
-        known = name in COLUMNS or name in {"id", "details"} or (name == "trust_indicator" and _is_number(value))
+        known = name in COLUMNS or key in {"_id", "details"} or (name == "trust_indicator" and _is_number(value))
         if known:
             equal.append((name, value))
         else:
