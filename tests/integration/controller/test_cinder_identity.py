@@ -254,7 +254,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         return None if name == "keystoneauth1" else found(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
-    with pytest.raises(ConfigurationError, match=r"proctor-controller\[openstack\]"):
+    with pytest.raises(ConfigurationError, match=r"services/controller\[openstack\]"):
         open_cinder(CloudSource(), HERE)
 
 

@@ -4,6 +4,7 @@ Both libraries are the extra ``openstack`` of this distribution and are loaded a
 """
 
 import importlib.util
+import logging
 import os
 import ssl
 import threading
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 SERVICE_TYPE = "block-storage"
 """The official name; keystoneauth1 knows the older ones (``volumev3``, ``block-store``, …) as its aliases."""
-EXTRA = "needs the extra `openstack`: install it with `pip install 'proctor-controller[openstack]'`"
+EXTRA = "needs the extra `openstack` of proctor-controller: install services/controller[openstack]"
 SHORTEST_MARGIN, LONGEST_MARGIN = 0.25, 120.0
 
 
@@ -136,6 +137,8 @@ def _open(source: CloudSource) -> "CloudRegion":
         from openstack.config import OpenStackConfig
     except ImportError as missing:
         raise BadRequest(f"the volume backend cinder {EXTRA}") from missing
+    # What it warns of at each failed login comes as a fault too, and is logged by whoever needed the token.
+    logging.getLogger("keystoneauth").setLevel(logging.ERROR)
     source = complete(source, os.environ)
     alone = source.auth_url is not None
     try:
