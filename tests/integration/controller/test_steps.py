@@ -100,35 +100,30 @@ async def test_a_false_if_skips_and_satisfies(engine: Engine, agent: FakeAgent) 
     assert found["off"]["outputs"] == {"path": None}
 
 
-@pytest.mark.parametrize(
-    ("rules", "end", "result", "reason"),
-    [
-        (Rules(failed_when="!(result.exit_code in [0, 3])"), {"result": "failed", "exit_code": 3}, "passed", ""),
-        (Rules(failed_when="result.exit_code != 4"), {}, "failed", "failed_when is true"),
-        (Rules(failed_when="result.nothing"), {}, "error", "result has no member nothing (at 1 of"),
-        (Rules(failed_when="result.exit_code"), {}, "error", "true or false"),
-        (Rules(failed_when="true"), {"result": "error", "exit_code": None}, "error", ""),
-        (Rules(until="result.last == 'ready'"), {"output": {"last": "no"}}, "failed", "until is not true"),
-        (Rules(outputs={"big": "${{ result.text }}"}), {"output": {"text": "x" * 65600}}, "error", "65602 bytes"),
-        (Rules(outputs={"a": "${{ 1 / 0 }}"}), {}, "error", "outputs.a: division by zero"),
-        (Rules(expect={"kind": "qmp", "contains": "medium"}), {"error": ("qmp", "no medium", {})}, "passed", ""),
-        (Rules(expect={"kind": "qmp", "class": "A"}), {"error": ("qmp", "", {"class": "A"})}, "passed", ""),
-        (Rules(expect={"kind": "qmp", "class": "A"}), {"error": ("qmp", "", {})}, "failed", "but it was qmp"),
-        (Rules(expect={"kind": "qmp"}), {}, "failed", "but the method passed"),
-    ],
-)  # fmt: skip
-async def test_verdicts(
-    engine: Engine, agent: FakeAgent, rules: Rules, end: dict[str, Any], result: str, reason: str
-) -> None:
-    if "error" in end:
-        kind, message, data = end["error"]
-        end = {"result": "error", "error": {"kind": kind, "message": message, "data": data}}
-    if "result" in end:
-        end = {**end, "result": StepResult(end["result"])}
-    spec = plan(step("s"), rules={"s": rules})
-    await ends(agent, engine, await run(engine, spec), s=end)
-    found = (await steps_of(engine, spec.id))["s"]
-    assert (found["result"], reason in found["reason"]) == (result, True), found["reason"]
+async def test_verdicts_are_the_plans(engine: Engine, agent: FakeAgent) -> None:
+    rules = {
+        "three": Rules(failed_when="!(result.exit_code in [0, 3])"),
+        "fault": Rules(failed_when="result.nothing"),
+        "big": Rules(outputs={"big": "${{ result.text }}"}),
+        "just_so": Rules(expect={"kind": "qmp", "class": "GenericError", "contains": "medium"}),
+        "not_so": Rules(expect={"kind": "qmp"}),
+    }
+    error = {"kind": "qmp", "message": "no medium", "data": {"class": "GenericError"}}
+    ended = {
+        "three": {"result": StepResult.FAILED, "exit_code": 3},
+        "big": {"output": {"text": "x" * 65600}},
+        "just_so": {"result": StepResult.ERROR, "error": error},
+    }
+    spec = plan(*(step(name) for name in rules), rules=rules)
+    view = await ends(agent, engine, await run(engine, spec), **ended)
+    assert view["result"] == "error"
+    found = await steps_of(engine, spec.id)
+    assert {name: one["result"] for name, one in found.items()} == {
+        "three": "passed", "fault": "error", "big": "error", "just_so": "passed", "not_so": "failed",
+    }  # fmt: skip
+    assert "failed_when: result has no member nothing (at 1 of the expression" in found["fault"]["reason"]
+    assert "outputs.big: has 65602 bytes as JSON; an output holds at most 65536" in found["big"]["reason"]
+    assert 'expected an error kind "qmp", but the method passed' in found["not_so"]["reason"]
 
 
 async def test_until_is_tried_again(engine: Engine, agent: FakeAgent) -> None:
@@ -274,3 +269,17 @@ async def test_failed_edges_are_followed(engine: Engine, agent: FakeAgent) -> No
     assert view["result"] == "failed"
     found = {name: one["result"] for name, one in (await steps_of(engine, spec.id)).items()}
     assert found == {"a": "failed", "b": "upstream_failed", "c": "passed", "d": "passed", "e": "upstream_failed"}
+
+
+async def test_every_step_that_waits_says_what_for(engine: Engine, agent: FakeAgent) -> None:
+    nodes = (NodeSpec("many", max_parallel=1),)
+    steps = (*fan_out("many", 3), step("a"), step("b"), step("c", place=Place(host="nowhere")))
+    spec = plan(*steps, nodes=nodes, edges="many -> b, a -> b")
+    await run(engine, spec)
+    await until_there(engine, spec.id, "many[n=0]", "running")
+    await until_there(engine, spec.id, "c", "waiting")
+    found = {name: one["waiting_for"] for name, one in (await steps_of(engine, spec.id)).items()}
+    assert found["many[n=2]"] == "another instance to end: max_parallel is 1"
+    assert found["b"] == "the end of a, many"
+    assert "there is none" in found["c"]
+    assert found["many[n=0]"] is None

@@ -10,9 +10,11 @@ from proctor_common.ids import is_id
 from proctor_common.messages.views import AttemptLog, EventView, RunLogIndex, RunView, StepView
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.session import Row, Session
+from proctor_controller.domain.step import Phase
 
 MAX_NUMBER = 2**63 - 1
 HOLE_SECONDS = 5.0
+SHOWN_EDGES = 5
 
 _RUN = """SELECT r.id, r.number, r.name, r.kind, r.state, r.result, r.reason, r.created_at, r.started_at, r.finished_at,
  r.plan, r.parameters, r.group_name, r.created_by, r.rerun_of, r.parent, r.outputs, r.tally,
@@ -113,15 +115,22 @@ async def list_runs(session: Session, wanted: RunFilter, groups: Sequence[str] |
 
 # -- steps --------------------------------------------------------------------------------------------------------
 
-_STEP = """SELECT s.id, s.idx, s.name, s.instance, s.kind, s.phase, s.outputs, s.deadline,
+_STEP = """SELECT r.state AS run_state, n.max_parallel,
+ CASE WHEN s.state = 'pending' THEN
+  (SELECT array_agg(m.name ORDER BY m.name) FROM control.edges e
+   JOIN control.nodes m ON m.run_id = e.run_id AND m.name = e.source AND m.unfinished > 0
+   WHERE e.run_id = s.run_id AND e.target = s.node) END AS awaited,
+ s.id, s.idx, s.name, s.instance, s.kind, s.phase, s.outputs, s.deadline,
  CASE WHEN s.kind = 'gate' THEN n.rules -> 'gate' END AS gate,
  CASE WHEN s.kind = 'plan' THEN
-  (SELECT c.id FROM control.runs c WHERE c.parent_step = s.id ORDER BY c.number DESC LIMIT 1) END AS child, s.plugin, s.method, s.parameters, s.state, s.result, s.reason,
+  (SELECT c.id FROM control.runs c WHERE c.parent_step = s.id ORDER BY c.number DESC LIMIT 1) END AS child,
+ s.plugin, s.method, s.parameters, s.state, s.result, s.reason,
  s.waiting_for, s.attempt, s.place_host, s.host, s.agent_id, s.started_at, s.finished_at,
  a.attempt AS a_attempt, a.state AS a_state, a.result AS a_result, a.reason AS a_reason, a.agent_id AS a_agent,
  g.host AS a_host, a.exit_code, a.output, a.error, a.lines, a.bytes, a.tree_gone,
  a.started_at AS a_started_at, a.finished_at AS a_finished_at
-FROM control.steps s JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node"""
+FROM control.steps s JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node
+JOIN control.runs r ON r.id = s.run_id"""
 
 
 class StepAfter(NamedTuple):
@@ -177,7 +186,7 @@ def _step_view(row: Row, attempts: bool) -> StepView:
         method=row["method"],
         parameters=row["parameters"],
         result=StepResult(result) if result else None,
-        waiting_for=None if of_attempt and not current else row["waiting_for"],
+        waiting_for=None if of_attempt and not current else _waits_for(row),
         output=row["output"] or {},
         error=row["error"],
         exit_code=row["exit_code"],
@@ -186,6 +195,42 @@ def _step_view(row: Row, attempts: bool) -> StepView:
         tree_gone=row["tree_gone"],
         **fields,
     )
+
+
+def _waits_for(row: Row) -> str | None:
+    """What holds the step, for every one that neither runs nor has ended."""
+    if row["waiting_for"]:
+        return str(row["waiting_for"])
+    until = row["deadline"].strftime("%H:%M:%S UTC") if row["deadline"] is not None else "a while"
+    match StepState(row["state"]):
+        case StepState.PENDING:
+            return _edges_awaited(row)
+        case StepState.READY:
+            paused = row["run_state"] in {RunState.PAUSING, RunState.PAUSED}
+            return "the run is paused" if paused else "an agent is being looked for"
+        case StepState.DISPATCHED:
+            return f"the answer of host {row['host']}"
+        case StepState.RETRY_WAIT:
+            return f"its next attempt, at {until}"
+        case StepState.LOST:
+            return f"the agent of host {row['host']} to come back, until {until}"
+        case StepState.CANCELLING:
+            return "the end of what it started"
+    return None
+
+
+def _edges_awaited(row: Row) -> str:
+    awaited = list(row["awaited"] or ())
+    if awaited:
+        more = f" and {len(awaited) - SHOWN_EDGES} more" if len(awaited) > SHOWN_EDGES else ""
+        return f"the end of {', '.join(awaited[:SHOWN_EDGES])}{more}"
+    if row["phase"] != Phase.MAIN:
+        return f"the run to come to its {row['phase']} steps"
+    if row["run_state"] in {RunState.QUEUED, RunState.ALLOCATING}:
+        return "the run to begin"
+    if row["max_parallel"] is not None:
+        return f"another instance to end: max_parallel is {row['max_parallel']}"
+    return "its turn"
 
 
 def _gate(row: Row) -> dict[str, Any] | None:

@@ -40,6 +40,7 @@ ALTER TABLE control.steps
     ADD COLUMN role text,
     ADD COLUMN role_index integer,
     ADD COLUMN outputs json;
+CREATE INDEX ix_edges_target ON control.edges (run_id, target);
 CREATE INDEX ix_steps_of_node ON control.steps (run_id, node);
 ALTER TABLE control.nodes
     ADD COLUMN phase text NOT NULL DEFAULT 'main',
