@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def test_the_examples_fit_it_and_are_plans(path: Path) -> None:
     document = read_text(path.read_text())
     assert [error.message for error in VALIDATOR.iter_errors(document.value)] == []
     read_plan(document)
+
+
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "test-plans.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("text", BLOCKS, ids=lambda text: re.search(r"name: (\S+)", text)[1])
+def test_what_the_documentation_shows_is_a_plan(text: str) -> None:
+    document = read_text(text)
+    assert [error.message for error in VALIDATOR.iter_errors(document.value)] == []
+    read_plan(document, {})
 
 
 def test_the_plan_with_everything_fits_it() -> None:
