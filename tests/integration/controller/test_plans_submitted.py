@@ -8,7 +8,9 @@ from proctor_common.errors import ProctorError
 from proctor_common.ids import new_id
 from proctor_common.messages.calls import Actor
 from proctor_common.states import Role, StepResult
+from proctor_controller.db.session import session
 from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.planning import plan_run, request_again
 from support.engine import FakeAgent, call, until_finished
 from support.postgres import Database
 from support.wait import eventually
@@ -117,6 +119,12 @@ steps:
     stored = dump(control_database, "runs", "steps", "nodes", "run_events", "attempts")
     for text in ("given-with-the-run", "written-in-the-plan", "literal-secret"):
         assert text not in stored
+    async with session(engine.database) as db:
+        repeated = await request_again(engine, db, run["id"], new_id(), "ann")
+        assert repeated is not None
+        spec = await plan_run(engine, db, repeated)
+    assert (repeated.plan, repeated.parameters["token"]) == (plan, "given-with-the-run")
+    assert (spec.rerun_of, spec.parameters["token"], spec.hidden["second"]) == (run["id"], "***", "written-in-the-plan")
     assert "second: {type: string, hidden: true, default: ''***''}" in stored.replace('""', "''")
 
 

@@ -2,9 +2,10 @@
 
 # ruff: noqa: S608 - statements are put together from constants of this module
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -53,6 +54,39 @@ async def find_plan(session: Session, name: str, version: int | None, *, deleted
         deleted,
     )
     return _plan(row) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a run of a plan was made from, as it is stored: hidden values masked, and ``sealed``."""
+
+    name: str
+    document: str
+    plan: str
+    version: int | None
+    parameters: Mapping[str, Any]
+    sealed: str | None
+    group: str | None
+
+
+async def load_origin(session: Session, run: str) -> Origin | None:
+    """What the run was made from; None for a test case, and where there is no such run."""
+    row = await session.fetchrow(
+        """SELECT name, document, plan, plan_version, parameters, sealed, group_name FROM control.runs
+           WHERE id = $1 AND document IS NOT NULL""",
+        run,
+    )
+    if row is None:
+        return None
+    return Origin(
+        name=row["name"],
+        document=row["document"],
+        plan=row["plan"],
+        version=row["plan_version"],
+        parameters=row["parameters"],
+        sealed=row["sealed"],
+        group=row["group_name"],
+    )
 
 
 async def load_plan(connection: AsyncConnection, name: str, version: int | None) -> StoredPlan | None:

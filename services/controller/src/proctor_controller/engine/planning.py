@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from proctor_common.errors import Code, ProctorError, faults, not_found
 from proctor_common.ids import new_id
-from proctor_controller.db.plans import StoredPlan, find_plan
+from proctor_controller.db.plans import StoredPlan, find_plan, load_origin
 from proctor_controller.db.session import Session
 from proctor_controller.domain.expressions import ExpressionFault, fill_text
 from proctor_controller.domain.legacy_plan import KIND as LEGACY
@@ -97,6 +97,26 @@ async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
         rerun_of=request.rerun_of,
     )
     return await asyncio.to_thread(compile_run, plan, calls, children, birth, new_id)
+
+
+async def request_again(engine: "Engine", db: Session, run: str, new_run: str, by: str) -> Request | None:
+    """The request that makes a run anew, of its exact document and parameters; None for a test case."""
+    origin = await load_origin(db, run)
+    if origin is None:
+        return None
+    opened = engine.seal.open(origin.sealed, run) if origin.sealed is not None else {}
+    values = {name: opened.get(name, value) for name, value in origin.parameters.items()}
+    return Request(
+        run=new_run,
+        plan=opened.get(DOCUMENT, origin.document),
+        # A null is a default: it cannot be given.
+        parameters={name: value for name, value in values.items() if value is not None},
+        group=origin.group,
+        created_by=by,
+        name=origin.name,
+        rerun_of=run,
+        stored=None if origin.version is None else (origin.plan, origin.version),
+    )
 
 
 async def find_faults(db: Session, request: Request, *, complete: bool = True) -> list[Fault]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLAN_NAME, PLUGIN_NAME, STEP_NAME
 from proctor_common.states import Role as TokenRole
+from proctor_controller.domain.parameters import MAX_ENV
 from proctor_controller.domain.plan import document, matrix, parameters, resources, steps, verdict
 from proctor_controller.domain.step import Condition, RetryOn
 from proctor_controller.domain.wants import Rollback, WhenFull
@@ -27,7 +28,7 @@ def plan_schema() -> Schema:
         "properties": {name: properties[name] for name in document.MEMBERS},
         "required": ["testplan_version", "name", "steps"],
         "additionalProperties": False,
-        "$defs": _definitions(),
+        "$defs": {**_of_values(), **_of_resources(), **_of_steps()},
     }
 
 
@@ -126,7 +127,7 @@ def _list(of: Schema, text: str) -> Schema:
     return {"description": text, "type": "array", "items": of}
 
 
-def _definitions() -> dict[str, Schema]:
+def _of_values() -> dict[str, Schema]:
     return {
         "early": {"description": "An expression of parameters", "anyOf": [_TEMPLATE, _ref("hot")]},
         "hot": {
@@ -155,6 +156,11 @@ def _definitions() -> dict[str, Schema]:
                 _ref("early"),
             ],
         },
+    }
+
+
+def _of_resources() -> dict[str, Schema]:
+    return {
         "labels": {
             "type": "object",
             "minProperties": 1,
@@ -188,6 +194,11 @@ def _definitions() -> dict[str, Schema]:
             "Volumes that the run claims",
             ["type"],
         ),
+    }
+
+
+def _of_steps() -> dict[str, Schema]:
+    return {
         "retry": _object(
             {
                 "attempts": _count(verdict.MAX_ATTEMPTS, "All of them, the first one too"),
@@ -274,6 +285,13 @@ def _members() -> dict[str, Schema]:
                 {"type": "object", "propertyNames": names, "additionalProperties": {"enum": condition}},
             ],
         },
+        **_around(),
+        **_verdict(),
+    }
+
+
+def _around() -> dict[str, Schema]:
+    return {
         "if": _ref("expression", "Where false, the step is skipped"),
         "matrix": {
             "description": "One instance for each combination of these lists",
@@ -296,9 +314,14 @@ def _members() -> dict[str, Schema]:
         "grace": _ref("duration", "Between asking it to end and killing it"),
         "retry": _ref("retry"),
         "idempotent": {"description": "A lost attempt may run again", "type": "boolean"},
-        "env": {"description": "Environment of the command", "type": "object", "maxProperties": steps.MAX_ENV},
+        "env": {"description": "Environment of the command", "type": "object", "maxProperties": MAX_ENV},
         "target": _text("One of the agent's targets"),
         "secrets": _ref("secrets"),
+    }
+
+
+def _verdict() -> dict[str, Schema]:
+    return {
         "outputs": _named(_ref("template"), "What others read as steps.NAME.outputs"),
         "rollback": _ref("rollback", "Undoes the step, on the host where it ran"),
         "failed_when": _ref("expression", "The step failed where this is true, and passed where not"),
