@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.ids import new_id
 from proctor_common.states import VolumeState
+from proctor_controller.db.duties import Held
 from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.pools import apply_types
 from proctor_controller.db.pool.volumes import change_volume, insert_spares, load_volume, mark_posted
@@ -32,15 +33,20 @@ async def engine(rows: AsyncEngine) -> AsyncEngine:
 async def make_spares(engine: AsyncEngine, type: str, count: int, size_gb: int = 1) -> list[str]:
     """Spares that are ready, the oldest first."""
     async with session(engine) as db:
+        await db.execute(
+            "INSERT INTO control.duties (name, owner, epoch, expires_at) VALUES ('pool', 'test', 1, 'infinity')"
+            " ON CONFLICT DO NOTHING"
+        )
+        held = Held("pool", 1)
         made = await insert_spares(db, {type: count}, {type: size_gb})
         for each in made:
             volume = await load_volume(db, each)
             assert volume is not None
-            volume = await mark_posted(db, volume)
+            volume = await mark_posted(db, held, volume)
             assert volume is not None
-            volume = await change_volume(db, volume, state=VolumeState.CREATING, backend_id=f"b-{each}")
+            volume = await change_volume(db, held, volume, state=VolumeState.CREATING, backend_id=f"b-{each}")
             assert volume is not None
-            assert await change_volume(db, volume, state=VolumeState.READY)
+            assert await change_volume(db, held, volume, state=VolumeState.READY)
     return made
 
 

@@ -1,7 +1,8 @@
 """What everything that works for the pool under its duty shares: the database, the duty, the backend, the settings."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -11,6 +12,8 @@ from proctor_controller.db.session import Session, session
 from proctor_controller.domain.volumes.settings import PoolSettings
 from proctor_controller.volumes.backend import Backend
 
+CONNECTIONS = 3
+"""How many of the process's connections the keeper uses at once: claims go before its own work."""
 Notice = Callable[[Sequence[str], Sequence[str]], Awaitable[None]]
 """Told after a commit: runs whose volumes changed, and types that have a new spare. It may be lost."""
 
@@ -48,12 +51,13 @@ class Desk:
         self.settings = settings
         self.progress = progress
         self.notice = notice
+        self._doors = asyncio.Semaphore(CONNECTIONS)
         self.gone: Callable[[], Awaitable[None]] = _nobody_waits
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Session]:
         """A transaction that counts only while the duty is held. Raises DutyLostError, ProctorError."""
-        async with session(self.database) as db, db.transaction():
+        async with self._doors, session(self.database) as db, db.transaction():
             held = await holds_pool(db, self.held)
             if held:
                 yield db
@@ -63,6 +67,15 @@ class Desk:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Session]:
-        """Statements that stand alone. Raises ProctorError."""
-        async with session(self.database) as db:
+        """Statements that stand alone, each with its own guard where it writes. Raises ProctorError."""
+        async with self._doors, session(self.database) as db:
             yield db
+
+    def together(self, several: bool) -> AbstractAsyncContextManager[Session]:
+        """A transaction where several statements belong together, else none: that is a third of the round trips."""
+        return self.writing() if several else self.reading()
+
+    async def check(self) -> None:
+        """Raises DutyLostError where the duty is another's."""
+        async with self.writing():
+            pass

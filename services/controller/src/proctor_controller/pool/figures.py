@@ -51,13 +51,20 @@ class _PoolCollector(Collector):
                 if seconds is not None:
                     waits.add_metric([row.type, str(share)], seconds)
         yield waits
+        calls = CounterMetricFamily("proctor_pool_backend_calls", "Calls of the backend", labels=["call", "outcome"])
+        for (call, outcome), count in sorted(self._pool.keeper.calls.items()):
+            calls.add_metric([call, outcome], count)
+        yield calls
         breakers = GaugeMetricFamily("proctor_pool_breaker_open", "1 while creation is stopped", labels=["scope"])
         for scope, breaker in snapshot.breakers.items():
             breakers.add_metric([scope or "backend"], float(breaker.open))
         yield breakers
+        yield from self._jobs()
+
+    def _jobs(self) -> Iterable[Metric]:
         last = GaugeMetricFamily("proctor_pool_job_last_run_seconds", "When a job last began, epoch", labels=["job"])
         skipped = GaugeMetricFamily("proctor_pool_job_last_skip_seconds", "When a run was last skipped", labels=["job"])
-        for name, job in snapshot.jobs.items():
+        for name, job in self._pool.snapshot.jobs.items():
             if job.started_at is not None:
                 last.add_metric([name], job.started_at.timestamp())
             if job.skipped_at is not None:

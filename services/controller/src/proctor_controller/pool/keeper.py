@@ -6,6 +6,7 @@ after a commit) or a tick makes it look. Cancelled at any point, the next keeper
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from proctor_controller.db.pool.pools import apply_types, count_volumes, load_st
 from proctor_controller.db.pool.volumes import load_work
 from proctor_controller.db.session import session
 from proctor_controller.pool.backends import NoBackendError, Opener, open_backend
+from proctor_controller.pool.counted import Counted
 from proctor_controller.pool.desk import Desk, DutyLostError, Notice, tell_nobody
 from proctor_controller.pool.gate import Gate
 from proctor_controller.pool.refill import Refill
@@ -33,6 +35,8 @@ from proctor_controller.volumes.backend import BackendFault
 log = structlog.get_logger(__name__)
 
 TICK = 2.0
+BREATH = 0.03
+"""At least so long between two rounds: what happens meanwhile is one reason to look, not many."""
 AT_ONCE = 500
 
 
@@ -56,6 +60,8 @@ class Keeper:
         self._folder = folder
         self._notice = notice
         self.woken = asyncio.Event()
+        self.calls = Counter[tuple[str, str]]()
+        """Calls of the backend by this process: (call, outcome) -> how many."""
 
     async def turn(self, held: Held) -> None:
         """Keep the pool until the duty is lost, or the backend's settings change. Raises ProctorError."""
@@ -68,7 +74,7 @@ class Keeper:
                 if idle:
                     await self._apply_nothing(held)
                     continue
-                backend = self._opener(settings, str(standing["installation"]), self._folder)
+                backend = Counted(self._opener(settings, str(standing["installation"]), self._folder), self.calls)
             except NoBackendError as fault:
                 log.error("pool_without_backend", error=str(fault))
                 await self._nap(TICK * 5)
@@ -138,6 +144,7 @@ class _Hold:
                 raise DutyLostError
             async with self._looked:
                 self._looked.notify_all()
+            await asyncio.sleep(BREATH)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(TICK, wait if wait is not None else TICK)):
                     await self._woken.wait()

@@ -17,7 +17,7 @@ WAITED_FOR = frozenset({VolumeState.INTENT, VolumeState.CREATING})
 async def became_known(desk: Desk, volume: Volume, backend_id: str) -> Volume | None:
     """The backend has it under this id, whatever became of the row meanwhile; the row, None where it is over."""
     while True:
-        async with desk.writing() as db:
+        async with desk.reading() as db:
             current = await load_volume(db, volume.id)
             if current is None or current.gone_at is not None or current.backend_id not in {None, backend_id}:
                 log.warning("volume_without_row", volume=volume.id, backend_id=backend_id)
@@ -25,16 +25,17 @@ async def became_known(desk: Desk, volume: Volume, backend_id: str) -> Volume | 
             if current.backend_id is not None:
                 return current
             state = VolumeState.CREATING if current.state is VolumeState.INTENT else current.state
-            changed = await change_volume(db, current, state=state, backend_id=backend_id)
+            changed = await change_volume(db, desk.held, current, state=state, backend_id=backend_id)
         if changed is not None:
             return changed
+        await desk.check()
 
 
 async def became_available(desk: Desk, volume: Volume, found: Found) -> Volume | None:
     """A spare is ready, or who waited has it. None where the row has changed meanwhile."""
-    async with desk.writing() as db:
+    async with desk.together(volume.vnfp is not None) as db:
         changed = await change_volume(
-            db, volume, state=state_when_available(volume), path=found.path, named=found.name, reason=""
+            db, desk.held, volume, state=state_when_available(volume), path=found.path, named=found.name, reason=""
         )
         if changed is not None and volume.vnfp is not None:
             await tell_vnfp(db, volume, VnfpState.ACTIVE)
@@ -45,8 +46,8 @@ async def became_available(desk: Desk, volume: Volume, found: Found) -> Volume |
 
 async def was_renamed(desk: Desk, volume: Volume) -> Volume | None:
     """The backend shows the name that the claim gave it."""
-    async with desk.writing() as db:
-        return await change_volume(db, volume, state=VolumeState.IN_USE, named=volume.name)
+    async with desk.reading() as db:
+        return await change_volume(db, desk.held, volume, state=VolumeState.IN_USE, named=volume.name)
 
 
 async def failed(desk: Desk, volume: Volume, reason: str, *, gone: bool, again: bool = True) -> Volume | None:
@@ -56,7 +57,7 @@ async def failed(desk: Desk, volume: Volume, reason: str, *, gone: bool, again: 
     """
     log.warning("volume_failed", volume=volume.id, type=volume.type, reason=reason, gone=gone)
     async with desk.writing() as db:
-        changed = await change_volume(db, volume, state=VolumeState.FAILED, reason=reason, gone=gone)
+        changed = await change_volume(db, desk.held, volume, state=VolumeState.FAILED, reason=reason, gone=gone)
         if changed is None:
             return None
         if again and volume.state in WAITED_FOR and may_try_again(volume):
@@ -72,18 +73,18 @@ async def failed(desk: Desk, volume: Volume, reason: str, *, gone: bool, again: 
 async def went_bad(desk: Desk, volume: Volume, reason: str) -> None:
     """A volume that somebody has is in error. It is kept, since there may be data on it, until he lets go of it."""
     async with desk.writing() as db:
-        if await change_volume(db, volume, reason=reason) is not None and volume.vnfp is not None:
+        if await change_volume(db, desk.held, volume, reason=reason) is not None and volume.vnfp is not None:
             await tell_vnfp(db, volume, VnfpState.ERROR, reason)
     await _tell(desk, volume)
 
 
 async def is_gone(desk: Desk, volume: Volume) -> Volume | None:
     """What had to go is gone."""
-    async with desk.writing() as db:
+    async with desk.together(volume.vnfp is not None) as db:
         if volume.state is VolumeState.FAILED:
-            changed = await change_volume(db, volume, gone=True)
+            changed = await change_volume(db, desk.held, volume, gone=True)
         else:
-            changed = await change_volume(db, volume, state=VolumeState.DELETED, gone=True)
+            changed = await change_volume(db, desk.held, volume, state=VolumeState.DELETED, gone=True)
             if changed is not None and volume.vnfp is not None:
                 await end_vnfp(db, volume)
     if changed is not None:
@@ -96,7 +97,7 @@ async def is_stuck(desk: Desk, volume: Volume, reason: str) -> Volume | None:
     """The backend will not delete it: an operator must."""
     log.error("volume_leaked", volume=volume.id, backend_id=volume.backend_id, reason=reason)
     async with desk.writing() as db:
-        return await change_volume(db, volume, state=VolumeState.LEAKED, reason=reason)
+        return await change_volume(db, desk.held, volume, state=VolumeState.LEAKED, reason=reason)
 
 
 async def _tell(desk: Desk, volume: Volume) -> None:

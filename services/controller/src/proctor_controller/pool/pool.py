@@ -14,7 +14,7 @@ from proctor_common.errors import ProctorError, not_found
 from proctor_controller.db.pool.claims import Demand
 from proctor_controller.db.pool.jobs import ask_job, load_breakers, load_jobs
 from proctor_controller.db.pool.pools import Pool as PoolRow
-from proctor_controller.db.pool.pools import add_types, ask_reload, load_pools, load_sizes
+from proctor_controller.db.pool.pools import add_types, apply_types, ask_reload, load_pools, load_sizes
 from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.settings import BadPoolSettings
 from proctor_controller.pool.claims import Claims
@@ -126,9 +126,12 @@ class Pool:
 
     async def reload(self) -> None:
         """Every controller reads its file again. Raises BadPoolSettings, then nothing changes; ProctorError."""
-        self.source.check()
-        async with session(self._database) as db:
+        settings = self.source.check()
+        async with session(self._database) as db, db.transaction():
+            # The targets at once, so that the answer shows them; the rest is the keeper's.
+            await apply_types(db, settings.types)
             await ask_reload(db)
+        self._sizes = {}
         await self.wake()
 
     async def reload_on_signal(self) -> None:

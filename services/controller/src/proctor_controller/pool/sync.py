@@ -86,7 +86,7 @@ class Sync:
             done["gone"] += 1
         elif found.state in {FoundState.AVAILABLE, FoundState.ERROR}:
             async with self._desk.writing() as db:
-                await change_volume(db, row, state=VolumeState.DELETING)
+                await change_volume(db, self._desk.held, row, state=VolumeState.DELETING)
             done["deleted again"] += 1
 
     async def _miss(self, findings: Findings, done: Counter[str]) -> None:

@@ -120,8 +120,8 @@ class Tender:
 
     async def _create(self, volume: Volume) -> Volume | None:
         """Ask the backend for it, once. None: leave it, it was not made and waits in the queue, or has changed."""
-        async with self._desk.writing() as db:
-            posted = await mark_posted(db, volume)
+        async with self._desk.reading() as db:
+            posted = await mark_posted(db, self._desk.held, volume)
         if posted is None:
             return None
         self.posting += 1
@@ -145,10 +145,10 @@ class Tender:
 
     async def _not_made(self, volume: Volume, fault: BackendFault) -> None:
         """The backend said no and made nothing: the row goes back into the queue."""
-        async with self._desk.writing() as db:
+        async with self._desk.reading() as db:
             current = await load_volume(db, volume.id)
             if current is not None and current.backend_id is None:
-                await mark_not_posted(db, current, str(fault))
+                await mark_not_posted(db, self._desk.held, current, str(fault))
         if isinstance(fault, QuotaRefused):
             await self._refused(volume, str(fault))
         elif isinstance(fault, BackendBusy):

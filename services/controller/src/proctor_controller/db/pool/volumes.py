@@ -7,6 +7,7 @@ from typing import Any
 
 from proctor_common.ids import new_id
 from proctor_common.states import VolumeState
+from proctor_controller.db.duties import Held
 from proctor_controller.db.session import Row, Session, clean
 from proctor_controller.domain.volumes.volume import VOLUME_TRANSITIONS, Volume
 
@@ -133,39 +134,45 @@ async def insert_again(db: Session, failed: Volume) -> str:
     return fresh
 
 
-async def mark_posted(db: Session, volume: Volume) -> Volume | None:
+async def mark_posted(db: Session, held: Held, volume: Volume) -> Volume | None:
     """Committed before the backend is asked: from then on it has to be looked for."""
-    return await _change(db, volume, "posted_at = now(), named = name", [])
+    return await _change(db, held, volume, "posted_at = now(), named = name", [])
 
 
-async def mark_not_posted(db: Session, volume: Volume, reason: str) -> Volume | None:
+async def mark_not_posted(db: Session, held: Held, volume: Volume, reason: str) -> Volume | None:
     """The backend said that it made nothing: it may be asked again."""
-    return await _change(db, volume, "posted_at = NULL, named = '', reason = $3", [clean(reason, 500)])
+    return await _change(db, held, volume, "posted_at = NULL, named = '', reason = $5", [clean(reason, 500)])
 
 
-async def change_volume(db: Session, volume: Volume, *, gone: bool = False, **changes: Any) -> Volume | None:
-    """Write the changes where the row is still as it was read; None where it is not. ``gone``: the backend has none
-    of it (any more). Raises ValueError for a transition that there is none.
+async def change_volume(
+    db: Session, held: Held, volume: Volume, *, gone: bool = False, **changes: Any
+) -> Volume | None:
+    """Write the changes where the row is still as it was read and the duty still held; None where not: read again.
+
+    ``gone``: the backend has none of it (any more). Raises ValueError for a transition that there is none.
     """
     state = changes.get("state")
     if state is not None and state != volume.state and VolumeState(state) not in VOLUME_TRANSITIONS[volume.state]:
         raise ValueError(f"volume {volume.id}: {volume.state} does not become {state}")
     if "reason" in changes:
         changes["reason"] = clean(changes["reason"], 500)
-    sets = [f"{name} = ${n}::{_CHANGEABLE[name]}" for n, name in enumerate(changes, 3)]
+    sets = [f"{name} = ${n}::{_CHANGEABLE[name]}" for n, name in enumerate(changes, 5)]
     if gone:
         sets.append("gone_at = now()")
     if state == VolumeState.READY:
         sets.append("ready_at = now()")
-    return await _change(db, volume, ", ".join(sets), list(changes.values()))
+    return await _change(db, held, volume, ", ".join(sets), list(changes.values()))
 
 
-async def _change(db: Session, volume: Volume, sets: str, values: list[Any]) -> Volume | None:
+async def _change(db: Session, held: Held, volume: Volume, sets: str, values: list[Any]) -> Volume | None:
     row = await db.fetchrow(
         f"""UPDATE control.volumes v SET {sets}, version = v.version + 1 WHERE v.id = $1 AND v.version = $2
+                AND EXISTS (SELECT 1 FROM control.duties d WHERE d.name = $3 AND d.epoch = $4 AND d.expires_at > now())
             RETURNING {COLUMNS}""",
         volume.id,
         volume.version,
+        held.name,
+        held.epoch,
         *values,
     )
     return None if row is None else volume_of(row)
