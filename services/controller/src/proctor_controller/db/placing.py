@@ -16,7 +16,10 @@ _FITS = """(CASE WHEN {host}::text IS NOT NULL THEN a.host = {host}
   ELSE a.labels @> {labels}::jsonb END)
  AND ({bound}::text IS NULL OR EXISTS (SELECT 1 FROM control.group_agents g
       WHERE g.agent_id = a.id AND g.group_name = {bound}))"""
-_WAITER = _FITS.format(host="w.place_host", group="w.place_group", labels="w.place_labels", bound="v.group_name")
+# A rollback goes where the step ran that it undoes, wherever that was.
+_HOST = """(CASE WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
+  WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance) ELSE w.place_host END)"""
+_WAITER = _FITS.format(host=_HOST, group="w.place_group", labels="w.place_labels", bound="v.group_name")
 _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
 
 _CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered, a.draining, a.leftovers, a.slots,
@@ -133,7 +136,9 @@ class Waiter(NamedTuple):
     group: str | None
 
 
-_WAITER_COLUMNS = """w.run_id, w.id, w.place_host, w.place_group, w.place_labels, w.plugin, w.method, v.group_name"""
+_WAITER_COLUMNS = (
+    f"""w.run_id, w.id, {_HOST} AS place_host, w.place_group, w.place_labels, w.plugin, w.method, v.group_name"""
+)
 
 
 def place_in(row: Row) -> Place:
@@ -154,7 +159,7 @@ async def load_waiter(session: Session, step: str) -> Waiter | None:
     """Where a step may run that is ready for a slot; None for any other."""
     row = await session.fetchrow(
         f"""SELECT {_WAITER_COLUMNS} FROM control.steps w JOIN control.runs v ON v.id = w.run_id
-            WHERE w.id = $1 AND w.state = 'ready'""",
+            WHERE w.id = $1 AND w.state = 'ready' AND w.kind = 'method'""",
         step,
     )
     return _waiter(row) if row else None

@@ -82,12 +82,11 @@ class Draft:
         """The node as it stands in the draft."""
         return self._nodes[name]
 
-    def scope_of(self, step: Step) -> Scope:
+    def scope_of(self, step: Step, outputs: Mapping[str, Any] | None = None) -> Scope:
         """What the step's expressions may read; what its method returned, where it has just ended."""
         before = self._before
-        return step_scope(
-            before.scope or {}, step, result=self._returned.get(step.id), undone=before.undone.get(step.id)
-        )
+        result = self._returned.get(step.id)
+        return step_scope(before.scope or {}, step, result=result, outputs=outputs, undone=before.undone.get(step.id))
 
     def after(self, seconds: float) -> datetime:
         """The time so many seconds from now."""
@@ -251,8 +250,9 @@ class Draft:
         row = self._steps[step]
         rules = self._nodes[row.node].rules
         if rules is not None:
-            result, reason = self._record_end(row, rules, result, reason)
             outputs = null_outputs(rules) if outputs is None or result is not StepResult.PASSED else outputs
+            result, reason = self._record_end(replace(row, outputs=outputs), rules, result, reason)
+            outputs = outputs if result is StepResult.PASSED else null_outputs(rules)
         self.move_step(
             step,
             StepState.FINISHED,
@@ -274,7 +274,7 @@ class Draft:
         if rules.record is None or result not in RECORDED:
             return result, reason
         try:
-            body = fill_record(rules.record, self.scope_of(row), row, result, self.now)
+            body = fill_record(rules.record, self.scope_of(row, row.outputs), row, result, self.now)
         except ExpressionFault as fault:
             return StepResult.ERROR, describe("record", fault)
         self._records.append(RecordRow(row.id, row.attempt, body))

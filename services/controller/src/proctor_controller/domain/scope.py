@@ -77,14 +77,18 @@ def step_scope(
     step: Step,
     *,
     result: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
     undone: Mapping[str, Any] | None = None,
 ) -> Scope:
-    """The whole scope of one step; ``undone``: of a rollback: what it undoes, as ``self``."""
+    """The whole scope of one step. ``self``: of a rollback what it undoes (``undone``), of another step that has ended
+    its own result and outputs.
+    """
+    own = None if result is None else {"result": dict(result), "outputs": dict(outputs or {}), "host": step.host}
     return {
         **shared,
         "matrix": dict(step.matrix or {}),
         "host": step.host or _leased(shared, step),
-        "self": None if undone is None else dict(undone),
+        "self": own if undone is None else dict(undone),
         "result": None if result is None else dict(result),
     }
 
