@@ -13,14 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from proctor_controller.db.session import Row, Session
 
 _COLUMNS = "name, version, document, group_name, created_by, created_at"
-_ALL = """(SELECT array_agg(v.version ORDER BY v.version) FROM control.plans v
-  WHERE v.name = p.name AND v.deleted_at IS NULL)"""
+SHOWN_VERSIONS = 1000
+_ALL = f"""(SELECT array_agg(v.version ORDER BY v.version) FROM (SELECT version FROM control.plans
+  WHERE name = p.name AND deleted_at IS NULL ORDER BY version DESC LIMIT {SHOWN_VERSIONS}) v)"""
 _LOCK = 71_004
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """A version of a plan. ``versions``: those there are, only where they were asked for."""
+    """A version of a plan. ``versions``: the newest ones, only where they were asked for."""
 
     name: str
     version: int

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping
 
+from pydantic_core import to_json
+
 from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.ids import GROUP_NAME, PLAN_NAME
 from proctor_common.messages.calls import Actor, PlanList, PlanPut, PlanRef
@@ -14,7 +16,10 @@ from proctor_controller.db.session import session
 from proctor_controller.engine.planning import check_stored
 from proctor_controller.handlers.agents import note
 from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import page
+from proctor_controller.handlers.pages import ROOM, page
+
+
+ROOM_FOR_REST = 16 * 1024
 
 
 def view_of(plan: rows.StoredPlan, *, with_text: bool = True) -> PlanView:
@@ -35,6 +40,8 @@ async def put_plan(context: ProcessContext, actor: Actor, body: PlanPut) -> Plan
     if not PLAN_NAME.match(body.name):
         raise invalid("must be 1 to 63 letters, digits, dots, dashes or underscores", path="name")
     document = body.plan if isinstance(body.plan, str) else json.dumps(body.plan, ensure_ascii=False)
+    if len(to_json(document)) > ROOM - ROOM_FOR_REST:
+        raise ProctorError(Code.TOO_LARGE, "the plan is too large to be shown again", limit="1 MiB as JSON")
     async with session(context.database) as db:
         await check_stored(db, body.name, body.plan, None if actor.groups is None else tuple(actor.groups))
     async with transaction(context.database) as connection:
