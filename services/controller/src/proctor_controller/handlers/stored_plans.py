@@ -18,8 +18,8 @@ from proctor_controller.handlers.agents import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import ROOM, page
 
-
 ROOM_FOR_REST = 16 * 1024
+"""What a plan's view takes beside its text."""
 
 
 def view_of(plan: rows.StoredPlan, *, with_text: bool = True) -> PlanView:
