@@ -41,18 +41,21 @@ class Onwards:
 
     async def extend(self, db: Session, decision: Decision, now: datetime) -> Decision:
         """The decision with those that follow from it. It is saved as the first one would be."""
-        follows = [e for e in decision.effects if isinstance(e, FollowUp) and isinstance(e.event, events.NodeDecided)]
+        follows: dict[str, FollowUp] = {}
+        for effect in decision.effects:
+            if isinstance(effect, FollowUp) and isinstance(effect.event, events.NodeDecided):
+                follows.setdefault(effect.event.node, effect)
         if not follows or len(follows) > MAX_NODES:
             return decision
-        names = [effect.event.node for effect in follows if isinstance(effect.event, events.NodeDecided)]
-        found = await load_onward(db, decision.run.id, names)
+        found = await load_onward(db, decision.run.id, list(follows))
         ready: dict[str, Ready] = {}
-        for effect, name in zip(follows, names, strict=True):
+        for name, follow in follows.items():
             onward = found.get(name)
-            following = None if onward is None else self._tell(decision, onward, effect.event, now)
+            following = None if onward is None else self._tell(decision, onward, follow.event, now)
             if onward is None or following is None:
                 continue
-            left = tuple(each for each in decision.effects if each is not effect)
+            # Of a node that several ends have opened again there is one for each of them.
+            left = tuple(each for each in decision.effects if each != follow)
             decision = join(replace(decision, effects=left), following)
             ready.update({each.step.id: each for each in onward.steps})
         return await self._place(db, decision, ready, now)
