@@ -84,6 +84,8 @@ class Cloud:
         self.volumes: dict[str, CloudVolume] = {}
         self.ended: list[CloudVolume] = []
         self.created = 0
+        self.made_for: Counter[str] = Counter()
+        """How many volumes were asked for under the same marks."""
         self.calls: Counter[str] = Counter()
         self.logins = 0
         self.refused_tokens = 0
@@ -333,6 +335,7 @@ class Cloud:
         made = CloudVolume(str(uuid4()), wished.get("name") or "", wished["size"], wished["volume_type"], marks)
         self.volumes[made.id] = made
         self.created += 1
+        self.made_for[json.dumps(marks, sort_keys=True)] += 1
         fresh = made.view(fresh=True)
         if fault == "error":
             made.turns = [(made.made_at + self.create_delay, "error")]

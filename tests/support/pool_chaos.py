@@ -70,6 +70,8 @@ class Chaos:
         self.cloud = cloud
         self.keepers = keepers
         self.pool = pool
+        self.badness = 1.0
+        """How much oftener than by ``RATES`` calls go wrong."""
         self.patience = 3.0
         """For how long, in seconds, a claimant waits at the most for a volume that must be made."""
         self.database = database
@@ -185,7 +187,7 @@ class Chaos:
                 return None
             self.keepers.kill(*pids)
             return "reset" if moment == "before" else "lost"
-        dice = self._chance.random()
+        dice = self._chance.random() / self.badness
         for fault, rate in RATES.get(operation, {}).items():
             dice -= rate
             if dice < 0:
@@ -195,10 +197,13 @@ class Chaos:
 
     async def _sabotage(self, pace: float) -> None:
         chance = random.Random(self.random.random())
-        once = (self._kill_one, self._pause, self._outage, self._stranger, self._double, self._expire)
-        deeds = (*[self._arm] * 4, *once, self._quota, self._lag, self._freeze, self._job)
-        while not self._ended.is_set():
-            await chance.choice(deeds)(chance)
+        often = [self._arm] * 5
+        seldom = [self._kill_one, self._pause, self._outage, self._freeze, self._stranger, self._double]
+        deeds = [*often, *seldom, self._expire, self._quota, self._lag, self._job]
+        deck = chance.sample(deeds, len(deeds))
+        while deck or not self._ended.is_set():
+            deck = deck or chance.sample(deeds, len(deeds))
+            await deck.pop()(chance)
             with suppress(TimeoutError):
                 async with asyncio.timeout(chance.random() * pace):
                     await self._ended.wait()
