@@ -8,12 +8,21 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
+import httpx
 import pytest
 
 from support.processes import VENV_BIN, Child, Processes, is_alive, remove_tree, short_dir
 from support.up import START_SECONDS, Up, running_in
 from support.wait import eventually_sync
+
+POOL = """
+[volumes_backup]
+backup_nums_igw = 2
+backup_nums_cast = 1
+volume_backup_types = igw,cast
+"""
 
 
 @pytest.fixture
@@ -33,8 +42,10 @@ def _ends(child: Child, within: float) -> int:
 
 
 def test_ready_then_refusals_then_the_end(up: Up, processes: Processes) -> None:
-    child = up.start("--agents", "2")
+    (up.data.parent / "pool.ini").write_text(POOL)
+    child = up.start("--agents", "2", "--pool", str(up.data.parent / "pool.ini"))
     url, token = up.ready()
+    use_the_pool(up, url, token)
     assert token == (up.data / "secrets" / "admin.token").read_text().strip()
 
     agents = up.ask("agents")
@@ -56,7 +67,7 @@ def test_ready_then_refusals_then_the_end(up: Up, processes: Processes) -> None:
     assert "is taken by another program" in taken.child.stderr
     taken.assert_nothing_is_left()
 
-    for path in (up.data / name for name in ("secrets", "ssh", "run", "logs", "nats", "agents")):
+    for path in (up.data / name for name in ("secrets", "ssh", "run", "logs", "nats", "agents", "volumes")):
         assert path.stat().st_mode & 0o777 == 0o700, path
     assert not [line for line in running_in(up.data).values() if token in line]
 
@@ -64,6 +75,68 @@ def test_ready_then_refusals_then_the_end(up: Up, processes: Processes) -> None:
     assert _ends(child, 5) == 0
     up.assert_nothing_is_left()
     assert not (up.data / "client.json").exists()
+
+
+def use_the_pool(up: Up, url: str, token: str) -> None:
+    """What a user and his scripts do with the volume pool, from its first spare to its last."""
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
+
+        def pools() -> dict[str, dict[str, Any]]:
+            return {pool["type"]: pool for pool in http.get("/v1/pools").json()["items"]}
+
+        def ready(**targets: int) -> bool:
+            return {type: pool["ready"] for type, pool in pools().items()} == targets
+
+        eventually_sync(lambda: ready(igw=2, cast=1), 20, "full pools")
+        key = {"Idempotency-Key": "once"}
+        answer = http.post("/v1/vnfps", json={"name": "vnf-1", "type": "igw"}, headers=key)
+        assert answer.status_code == 202
+        vnfp = answer.json()
+        assert answer.headers["location"] == f"/v1/vnfps/{vnfp['id']}"
+        assert (vnfp["state"], vnfp["volume"]["name"], vnfp["volume"]["from_pool"]) == ("active", "vnf-1", True)
+        assert http.post("/v1/vnfps", json={"name": "vnf-1", "type": "igw"}, headers=key).json()["id"] == vnfp["id"]
+        made = up.ask("vnfps", "create", "vnf-2", "cast", "--size-gb", "7")
+        assert isinstance(made, dict)
+        assert (made["state"], made["volume"]["size_gb"]) == ("creating", 7), "no spare is so large"
+        eventually_sync(lambda: http.get(f"/v1/vnfps/{made['id']}").json()["state"] == "active", 20, "the volume")
+        eventually_sync(lambda: ready(igw=2, cast=1), 20, "full pools again")
+        shown = {pool["type"]: pool for pool in cast("list[dict[str, Any]]", up.ask("pools"))}
+        assert (shown["igw"]["claims"], shown["igw"]["hit_rate"], shown["cast"]["hit_rate"]) == (1, 1.0, 0.0)
+
+        for body, status in (({"target": -1}, 422), ({"target": 1.5}, 422), ({"target": True}, 422), ({}, 422)):
+            assert http.put("/v1/pools/igw", json=body).status_code == status, body
+        unknown = http.put("/v1/pools/nope", json={"target": 1})
+        assert (unknown.status_code, unknown.json()["name"]) == (404, "nope")
+        unknown = http.post("/v1/vnfps", json={"name": "x", "type": "nope"})
+        assert (unknown.status_code, unknown.json()["name"]) == (404, "nope")
+        for wrong in (
+            {"name": "", "type": "igw"},
+            {"name": "a\x07", "type": "igw"},
+            {"type": "igw"},
+            {"name": "a", "type": 1},
+        ):
+            assert http.post("/v1/vnfps", json=wrong).status_code == 422, wrong
+        assert http.get("/v1/volumes", params={"state": "gone"}).status_code == 422
+        assert http.put("/v1/pools/igw", json={"target": 1}).json()["target"] == 1
+        eventually_sync(lambda: ready(igw=1, cast=1), 20, "the new target")
+        job = http.post("/v1/pools/sync")
+        assert (job.status_code, job.json()["job"]) == (202, "sync")
+
+        assert http.delete(f"/v1/vnfps/{vnfp['id']}").status_code == 202
+        eventually_sync(lambda: http.get(f"/v1/vnfps/{vnfp['id']}").json()["state"] == "deleted", 20, "the deletion")
+        assert vnfp["volume"]["id"] not in {row["id"] for row in http.get("/v1/volumes").json()["items"]}
+        gone = http.get("/v1/volumes", params={"state": "deleted"}).json()["items"]
+        assert vnfp["volume"]["id"] in {row["id"] for row in gone}
+
+
+def test_a_pool_file_with_faults_starts_nothing_and_names_them(processes: Processes, tmp_path: Path) -> None:
+    (tmp_path / "pool.ini").write_text("[volumes]\nconcurrency = many\nfail_rate = 7\n")
+    child = processes.proctor("up", "--data", tmp_path / "data", "--pool", tmp_path / "pool.ini")
+    assert child.wait(20) == 2
+    assert "concurrency: must be a whole number" in child.stderr
+    assert "fail_rate: must be a number" in child.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_each_child_is_started_again(up: Up) -> None:
