@@ -240,7 +240,18 @@ def check_value(value: Any) -> None:
             raise BadText(f"is nested more than {MAX_DEPTH} deep", code="too_deep")
         if count > MAX_NODES:
             raise BadText(f"has more than {MAX_NODES} parts", code="too_large")
-        if isinstance(part, dict):
+        if isinstance(part, str):
+            _check_text(part)
+        elif isinstance(part, dict):
+            for name in part:
+                _check_text(name)
             todo += [(child, depth + 1) for child in part.values()]
         elif isinstance(part, list):
             todo += [(child, depth + 1) for child in part]
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadText("holds half of a surrogate pair, which is no text") from None

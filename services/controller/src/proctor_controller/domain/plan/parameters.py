@@ -137,6 +137,7 @@ def bind(
 def convert(parameter: Parameter, value: Any) -> Any:
     """The value as the parameter's type; text is read as one. Raises BadValue."""
     typed = _as_type(parameter.type, value)
+    _check_text(typed)
     for constraint in parameter.constraints:
         why = _why_not(constraint, typed)
         if why is not None:
@@ -164,9 +165,25 @@ def _as_type(kind: str, value: Any) -> Any:
 def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise BadValue("must be text")
-    if "\0" in value:
-        raise BadValue("must not hold a NUL character")
     return value
+
+
+def _check_text(value: Any) -> None:
+    """Refuse what cannot be stored, wherever it stands in the value."""
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            if "\0" in part:
+                raise BadValue("must not hold a NUL character")
+            try:
+                part.encode()
+            except UnicodeEncodeError:
+                raise BadValue("holds half of a surrogate pair, which is no text") from None
+        elif isinstance(part, dict):
+            todo += [*part, *part.values()]
+        elif isinstance(part, list):
+            todo += part
 
 
 def _number(value: Any) -> int | float:

@@ -81,7 +81,9 @@ def _of_plan() -> dict[str, Schema]:
         "volumes": _named(_ref("volume"), "Volumes that are claimed with the hosts"),
         "concurrency": _object(
             {
-                "group": _text("Runs with the same text count together; it may read parameters"),
+                "group": _or_template(
+                    {"description": "Runs with the same text count together", "type": ["string", "number"]}
+                ),
                 "max": _count(10_000, "How many may be under way at once"),
                 "when_full": _words(WhenFull, "What becomes of one more"),
             },
@@ -97,7 +99,11 @@ def _of_plan() -> dict[str, Schema]:
             "Limits of the whole run",
         ),
         "defaults": _object(
-            {"timeout": _ref("duration"), "grace": _ref("duration"), "target": _text("One of the agent's targets")},
+            {
+                "timeout": _ref("duration"),
+                "grace": _ref("duration"),
+                "target": _or_template({"description": "One of the agent's targets", "type": "string"}),
+            },
             "What steps have that do not say otherwise",
         ),
         "steps": {
@@ -116,7 +122,12 @@ def _of_plan() -> dict[str, Schema]:
         "outputs": _named(_ref("template"), "What the run comes to"),
         "secrets": _ref("secrets"),
         "webhook": _object(
-            {"url": _text("Who is told"), "secret": _text("Signs the call: an expression that names it")},
+            {
+                "url": _or_template({"description": "Who is told", "type": "string"}),
+                "secret": _or_template(
+                    {"description": "Signs the call: an expression that names it", "type": "string"}
+                ),
+            },
             "Who is told when the run has ended",
             ["url"],
         ),
@@ -165,7 +176,7 @@ def _of_resources() -> dict[str, Schema]:
             "type": "object",
             "minProperties": 1,
             "maxProperties": resources.MAX_LABELS,
-            "additionalProperties": {"type": "string"},
+            "additionalProperties": _or_template({"type": "string"}),
         },
         "secrets": _named(
             {"type": "string", "pattern": _pattern(resources.SECRET_NAME)},
@@ -185,7 +196,7 @@ def _of_resources() -> dict[str, Schema]:
         ),
         "volume": _object(
             {
-                "type": _text("One of the pool's types"),
+                "type": _or_template({"description": "One of the pool's types", "type": "string"}),
                 "count": _count(resources.MAX_HOSTS, "How many"),
                 "size_gb": _count(64 * 1024, "At least so large"),
                 "pool": _words(("prefer", "require", "bypass"), "Whether a spare of the pool is taken"),
@@ -263,7 +274,7 @@ def _members() -> dict[str, Schema]:
     }
     return {
         "uses": {"description": "plugin.method", "type": "string", "pattern": r"^[A-Za-z_]\w*\.[A-Za-z_]\w*$"},
-        "plan": _text("A stored plan: name, or name@version"),
+        "plan": _or_template({"description": "A stored plan: name, or name@version", "type": "string"}),
         "gate": {
             "description": "A person decides",
             "type": ["object", "null"],
@@ -315,7 +326,7 @@ def _around() -> dict[str, Schema]:
         "retry": _ref("retry"),
         "idempotent": {"description": "A lost attempt may run again", "type": "boolean"},
         "env": {"description": "Environment of the command", "type": "object", "maxProperties": MAX_ENV},
-        "target": _text("One of the agent's targets"),
+        "target": _or_template({"description": "One of the agent's targets", "type": "string"}),
         "secrets": _ref("secrets"),
     }
 

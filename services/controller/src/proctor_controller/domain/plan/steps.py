@@ -105,7 +105,7 @@ class Steps:
         resources.read_secrets(reader, step.get("secrets", {}), (*path, "secrets"))
         given = reader.mapping(step.get("with", {}), (*path, "with"))
         hidden = Names(names.roots, hidden=True, matrix=names.matrix, step=names.step)
-        parameters = reader.template(given, (*path, "with"), hidden, refs)
+        parameters = self._with(given, (*path, "with"), hidden, refs)
         env = self._env(step.get("env", {}), (*path, "env"), hidden, refs)
         with_template, env_template = _has_expression(parameters), _has_expression(env)
         rules = Rules(
@@ -137,7 +137,7 @@ class Steps:
 
     def _gate(self, step: Mapping[str, Any], path: Path, name: str) -> PlanStep:
         reader, where = self._reader, (*path, "gate")
-        gate = reader.mapping(step["gate"] or {}, where, ("roles", "timeout"))
+        gate = reader.mapping({} if step["gate"] is None else step["gate"], where, ("roles", "timeout"))
         roles = gate.get("roles", [TokenRole.ADMIN.value])
         if not isinstance(roles, list) or not roles:
             reader.fault((*where, "roles"), f"must be a list of {', '.join(TokenRole)}")
@@ -158,7 +158,7 @@ class Steps:
             reader.fault((*path, "plan"), f"must be the name of a stored plan, or name@version ({PLAN_NAME.pattern})")
             plan = ""
         hidden = Names(names.roots, hidden=True, matrix=names.matrix, step=names.step)
-        given = reader.template(reader.mapping(step.get("with", {}), (*path, "with")), (*path, "with"), hidden, refs)
+        given = self._with(reader.mapping(step.get("with", {}), (*path, "with")), (*path, "with"), hidden, refs)
         retry = verdict.read_retry(reader, step["retry"], (*path, "retry")) if "retry" in step else Retry()
         return PlanStep(
             name=name,
@@ -217,9 +217,13 @@ class Steps:
         value = self._reader.early(step[member], (*path, member))
         return otherwise if isinstance(value, Unknown) else read(value, (*path, member), **options)
 
+    def _with(self, given: Mapping[str, Any], path: Path, names: Names, refs: set[str]) -> dict[str, Any]:
+        """The parameters, one by one: the mapping itself is never a function of Heat's."""
+        return {name: self._reader.template(part, (*path, name), names, refs) for name, part in given.items()}
+
     def _uses(self, step: Mapping[str, Any], path: Path) -> tuple[str, str]:
         uses = step.get("uses")
-        if uses is None:
+        if "uses" not in step:
             if path[0] != "steps" or path[-1] == "rollback":
                 self._reader.fault(path, "uses is missing", "missing")
             return "", ""

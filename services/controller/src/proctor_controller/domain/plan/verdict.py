@@ -66,7 +66,7 @@ def read_expect(reader: Templates, value: Any, path: Path) -> dict[str, Any] | N
         if name in error:
             reader.text(error[name], (*where, name))
     filled = reader.early(error, where)
-    return None if isinstance(filled, Unknown) else dict(filled)
+    return dict(filled) if isinstance(filled, Mapping) else None
 
 
 def read_record(reader: Templates, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, Any]:
