@@ -173,8 +173,13 @@ _HAND_OVER = """claim AS (
   JOIN control.agents a ON a.id = x.agent_id
   WHERE {guard} l.token = x.old AND l.agent_id = x.agent_id AND l.slot < a.slots
     AND a.state = 'online' AND NOT a.draining AND NOT a.leftovers
+    AND NOT EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> $1)
+    AND (NOT EXISTS (SELECT 1 FROM control.reservations v WHERE v.agent_id = a.id AND v.run_id <> $1)
+      OR EXISTS (SELECT 1 FROM control.allocations m WHERE m.agent_id = a.id AND m.run_id = $1))
   RETURNING 1),"""
-"""Slots that the same decision releases go to the next attempts without ever being free."""
+"""Slots that the same decision releases go to the next attempts without ever being free: not where another run holds
+the host alone, or is kept it free for.
+"""
 ATTEMPTS_SAVED = """INSERT INTO control.attempts AS a (step_id, attempt, run_id, idx, agent_id, token, state, result, reason,
    exit_code, output, error, chunks, lines, bytes, tree_gone, reported, started_at, finished_at)
   SELECT x.step_id, x.attempt, {run}, coalesce(x.idx, -1), x.agent_id, x.token, x.state, x.result, x.reason, x.exit_code,
