@@ -25,6 +25,8 @@ class NestedRuns:
             plan=nested.plan,
             parameters=nested.parameters,
             group=nested.group,
+            # What is nested below it again: a plan of the run's group, or of nobody.
+            groups=None if nested.group is None else (nested.group, None),
             created_by=nested.created_by,
             parent=nested.parent,
             parent_step=nested.parent_step,

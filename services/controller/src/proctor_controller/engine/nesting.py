@@ -24,7 +24,7 @@ class Nesting:
     one · ``depth``: how deep it is nested itself.
     """
 
-    def __init__(self, db: Session, groups: tuple[str, ...] | None, root: str | None, depth: int) -> None:
+    def __init__(self, db: Session, groups: tuple[str | None, ...] | None, root: str | None, depth: int) -> None:
         self._db = db
         self._groups = groups
         self._root = root

@@ -43,14 +43,14 @@ WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - a name
 @dataclass(frozen=True, slots=True)
 class Request:
     """A run to be planned. ``plan``: text, an object, or a stored plan's name; ``groups``: whose stored plans may be
-    read, None: all · ``deleted``: a stored plan that was deleted since is good enough.
+    read, None: all · ``deleted``: the plan was read before, it is good enough whatever became of it since.
     """
 
     run: str
     plan: Any
     parameters: Mapping[str, Any] = field(default_factory=dict)
     group: str | None = None
-    groups: tuple[str, ...] | None = None
+    groups: tuple[str | None, ...] | None = None
     created_by: str = ""
     name: str | None = None
     parent: str | None = None
@@ -80,7 +80,7 @@ async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
     document, plan = await asyncio.to_thread(read_document, text.plan, request.parameters)
     calls, children, wrong = await _check(db, plan, text, request)
     if wrong:
-        raise faults([placed(document, each) for each in wrong[:MAX_FAULTS]])
+        raise faults(in_order(document, wrong))
     birth = Birth(
         run=request.run,
         name=(request.name or plan.name)[:MAX_NAME],
@@ -130,7 +130,7 @@ async def find_faults(db: Session, request: Request, *, complete: bool = True) -
             raise
         return list(refused.details["errors"])
     _, _, wrong = await _check(db, plan, text, request)
-    return [placed(document, each) for each in wrong[:MAX_FAULTS]]
+    return in_order(document, wrong)
 
 
 async def find_text(db: Session, request: Request) -> Text:
@@ -138,14 +138,14 @@ async def find_text(db: Session, request: Request) -> Text:
     plan = request.plan
     if not isinstance(plan, str) or not STORED_PLAN.match(plan):
         return Text(plan, request.stored)
-    stored = await find_stored(db, plan, request.groups, deleted=request.deleted)
+    stored = await find_stored(db, plan, None if request.deleted else request.groups, deleted=request.deleted)
     if stored is None:
         raise not_found("plan", plan)
     return Text(stored.document, (stored.name, stored.version))
 
 
 async def find_stored(
-    db: Session, reference: str, groups: tuple[str, ...] | None, *, deleted: bool = False
+    db: Session, reference: str, groups: tuple[str | None, ...] | None, *, deleted: bool = False
 ) -> StoredPlan | None:
     """The stored plan of a ``name`` or ``name@version``, where it may be read."""
     name, _, version = reference.partition("@")
@@ -192,7 +192,13 @@ async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...
         if step.kind is Kind.PLAN:
             wrong += await nesting.check_circle(step)
     if wrong:
-        raise faults([placed(document, each) for each in wrong[:MAX_FAULTS]])
+        raise faults(in_order(document, wrong))
+
+
+def in_order(document: Document, wrong: list[Fault]) -> list[Fault]:
+    """The first of the faults by their places in the text."""
+    found = [placed(document, each) for each in wrong]
+    return sorted(found, key=lambda each: (each["line"] or 0, each["column"] or 0))[:MAX_FAULTS]
 
 
 def placed(document: Document, wrong: Fault) -> Fault:
