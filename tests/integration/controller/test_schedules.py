@@ -216,7 +216,9 @@ async def test_a_controller_that_lost_the_duty_changes_nothing(
     assert await ticks(engine) == []
 
 
-async def test_schedules_belong_to_groups(engine: Engine, agent: FakeAgent, control_database: Database) -> None:
+async def test_schedules_belong_to_groups(
+    engine: Engine, agent: FakeAgent, control_database: Database, clock: Clock
+) -> None:
     await put(engine)
     assert (await call(engine, "schedule.list", OF_LAB_B))["items"] == []
     with pytest.raises(ProctorError) as fault:
@@ -229,6 +231,15 @@ async def test_schedules_belong_to_groups(engine: Engine, agent: FakeAgent, cont
     assert fault.value.code is Code.CONFLICT
     made = await call(engine, "schedule.put", OF_LAB_B, name="weekly", cron="@weekly", plan=PLAN)
     assert made["group"] == "lab-b"
+    await call(engine, "plan.put", name="mine", plan=PLAN)
+    with pytest.raises(ProctorError):  # nobody's plan is none of a bound token's
+        await call(engine, "schedule.put", OF_LAB_B, name="weekly", cron="@weekly", plan="mine")
+    await call(engine, "schedule.put", name="ours", cron="@weekly", plan="mine", group="lab-b")
+    held = await hold(engine.database)
+    due_at(control_database, this_minute(), "ours")
+    await clock.turn(held)
+    assert (await call(engine, "schedule.get", name="ours"))["ticks"][0]["outcome"] == "started"
+    await call(engine, "schedule.delete", OF_LAB_B, name="ours")
     page = await call(engine, "schedule.list", limit=1)
     assert [item["name"] for item in page["items"]] == ["nightly"]
     page = await call(engine, "schedule.list", limit=1, cursor=page["next"])
@@ -268,16 +279,20 @@ async def test_hidden_parameters_are_sealed_and_reach_the_run(
                 "uses": "shell.run",
                 "runs_on": {"host": "h1"},
                 "with": {"command": "${{ params.who }}", "password": "${{ params.pin }}"},
-            }
+            },
+            "b": {"uses": "shell.run", "runs_on": {"host": "h1"}, "with": {"command": "x", "password": "l1teral"}},
         },
     }
     made = await put(engine, plan=plan, parameters={"pin": "sw0rdfish", "who": "me"})
     assert made["parameters"] == {"pin": "***", "who": "me"}
-    assert "sw0rdfish" not in control_database.psql("SELECT * FROM control.schedules")
+    assert made["plan"]["steps"]["b"]["with"] == {"command": "x", "password": "***"}
+    stored = control_database.psql("SELECT * FROM control.schedules")
+    assert "sw0rdfish" not in stored and "l1teral" not in stored
     held = await hold(engine.database)
     due_at(control_database, this_minute())
     await clock.turn(held)
     view = await call(engine, "schedule.get", name="nightly")
     assert (await until_finished(engine, view["last_run"]))["result"] == "passed"
-    assert agent.seen[0].parameters == {"command": "me", "password": "sw0rdfish"}
-    assert "sw0rdfish" not in control_database.psql("SELECT * FROM control.runs JOIN control.steps s ON true")
+    assert {order.parameters["password"] for order in agent.seen} == {"sw0rdfish", "l1teral"}
+    stored = control_database.psql("SELECT * FROM control.runs JOIN control.steps s ON true")
+    assert "sw0rdfish" not in stored and "l1teral" not in stored

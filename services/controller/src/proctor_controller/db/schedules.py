@@ -17,8 +17,8 @@ from proctor_controller.domain.schedule import Outcome, Schedule
 KEPT_TICKS = 100
 """Of each schedule; older ones are dropped."""
 
-_COLUMNS = """s.id, s.name, s.cron, s.timezone, s.plan, s.parameters, s.sealed, s.overlap, s.group_name, s.created_by,
- s.created_at, s.next_at"""
+_COLUMNS = """s.id, s.name, s.cron, s.timezone, s.plan, s.parameters, s.sealed, s.overlap, s.group_name, s.bound,
+ s.created_by, s.created_at, s.next_at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ def _schedule(row: RowMapping) -> Schedule:
         sealed=row["sealed"],
         overlap=row["overlap"],
         group=row["group_name"],
+        bound=row["bound"],
         created_by=row["created_by"],
         created_at=row["created_at"],
     )
@@ -70,10 +71,11 @@ async def save_schedule(connection: AsyncConnection, schedule: Schedule) -> None
     """Make it, or change the one of this name, which keeps its id and who made it."""
     await connection.execute(
         text("""INSERT INTO control.schedules AS s (name, id, cron, timezone, plan, parameters, sealed, overlap,
-               group_name, created_by, next_at)
-             VALUES (:name, :id, :cron, :timezone, :plan, :parameters, :sealed, :overlap, :group, :by, :next)
+               group_name, bound, created_by, next_at)
+             VALUES (:name, :id, :cron, :timezone, :plan, :parameters, :sealed, :overlap, :group, :bound, :by, :next)
              ON CONFLICT (name) DO UPDATE SET cron = :cron, timezone = :timezone, plan = :plan,
-               parameters = :parameters, sealed = :sealed, overlap = :overlap, group_name = :group, next_at = :next,
+               parameters = :parameters, sealed = :sealed, overlap = :overlap, group_name = :group, bound = :bound,
+               next_at = :next,
                changed_at = now()"""),
         {
             "name": schedule.name,
@@ -85,6 +87,7 @@ async def save_schedule(connection: AsyncConnection, schedule: Schedule) -> None
             "sealed": schedule.sealed,
             "overlap": schedule.overlap,
             "group": schedule.group,
+            "bound": schedule.bound,
             "by": clean(schedule.created_by),
             "next": schedule.next_at,
         },

@@ -23,8 +23,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A plan by the clock. ``plan``: a stored plan's name, a document as text or as a mapping · ``sealed``: the whole
-    parameters, where some of them are hidden.
+    """A plan by the clock. ``plan``: a stored plan's name, a document as text or as a mapping · ``sealed``: plan and
+    parameters as they are, where something in them is hidden · ``bound``: it was made by a token bound to its group.
     """
 
     id: str
@@ -37,6 +37,7 @@ class Schedule:
     sealed: str | None = None
     overlap: str = "skip"
     group: str | None = None
+    bound: bool = False
     created_by: str = ""
     created_at: datetime | None = None
 

@@ -35,7 +35,7 @@ Submit = Callable[[Actor, SubmitRun], Awaitable[object]]
 
 
 def sealed_for(schedule: str) -> str:
-    """The purpose under which a schedule's parameters are sealed."""
+    """The purpose under which a schedule's plan and parameters are sealed."""
     return f"schedule {schedule}"
 
 
@@ -135,13 +135,13 @@ class ScheduleClock:
         actor = Actor(
             name=f"schedule/{schedule.name}",
             role=Role.RUNNER,
-            groups=None if schedule.group is None else [schedule.group],
+            groups=[schedule.group] if schedule.bound and schedule.group is not None else None,
         )
         try:
-            parameters = dict(schedule.parameters)
+            whole = {"plan": schedule.plan, "parameters": schedule.parameters}
             if schedule.sealed is not None:
-                parameters = self._seal.open(schedule.sealed, sealed_for(schedule.id))
-            body = SubmitRun(run=tick.run, plan=schedule.plan, parameters=parameters, group=schedule.group)
+                whole = self._seal.open(schedule.sealed, sealed_for(schedule.id))
+            body = SubmitRun(run=tick.run, group=schedule.group, **whole)
             await self._submit(actor, body)
         except ProctorError as fault:
             if fault.status >= 500:

@@ -1,26 +1,25 @@
 """Operations on schedules: plans by the clock. No SQL."""
 
-import asyncio
-from collections.abc import Mapping
+import json
+from typing import Any
 
-from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.ids import GROUP_NAME, PLAN_NAME, new_id
-from proctor_common.messages.calls import Actor, PlanValidate, ScheduleList, SchedulePut, ScheduleRef
+from proctor_common.messages.calls import Actor, ScheduleList, SchedulePut, ScheduleRef
 from proctor_common.messages.views import ScheduleView, TickView
 from proctor_common.pg import transaction
 from proctor_controller.context import ProcessContext
 from proctor_controller.db import schedules as rows
-from proctor_controller.db.plans import find_plan
 from proctor_controller.db.schedules import Tick
 from proctor_controller.db.session import session
+from proctor_controller.domain.parameters import MASK
 from proctor_controller.domain.schedule import Outcome, Schedule
 from proctor_controller.duties.cron import BadCron, Cron
 from proctor_controller.duties.schedules import sealed_for
-from proctor_controller.engine.planning import STORED_PLAN, read_document
+from proctor_controller.engine.planning import STORED_PLAN, Request, plan_run
 from proctor_controller.handlers.agents import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
-from proctor_controller.handlers.plans import validate_plan
 
 SHOWN_TICKS = 20
 
@@ -77,24 +76,25 @@ async def put_schedule(context: ProcessContext, actor: Actor, body: SchedulePut)
     except BadCron as fault:
         raise invalid(f"{fault.path}: {fault}", path=fault.path) from None
     group = _group(actor, body.group)
-    hidden = await _check_plan(context, actor, body, group)
+    shown = await _shown(context, actor, body, group)
+    whole = {"plan": body.plan, "parameters": body.parameters}
     async with transaction(context.database) as connection:
         former = await rows.load_schedule(connection, body.name, lock=True)
         if former is not None and not actor.sees(former.group):
             raise ProctorError(Code.CONFLICT, f"the name {body.name} is taken", name=body.name)
         id_ = new_id() if former is None else former.id
-        shown = {name: "***" if name in hidden else value for name, value in body.parameters.items()}
         schedule = Schedule(
             id=id_,
             name=body.name,
             cron=body.cron,
             timezone=body.timezone,
-            plan=body.plan,
+            plan=shown["plan"],
             next_at=cron.next_after(await rows.read_now(connection)),
-            parameters=shown,
-            sealed=context.engine.seal.seal(body.parameters, sealed_for(id_)) if shown != body.parameters else None,
+            parameters=shown["parameters"],
+            sealed=context.engine.seal.seal(whole, sealed_for(id_)) if shown != whole else None,
             overlap=body.overlap,
             group=group,
+            bound=actor.groups is not None,
             created_by=actor.name,
         )
         await rows.save_schedule(connection, schedule)
@@ -116,24 +116,27 @@ def _group(actor: Actor, group: str | None) -> str | None:
     return actor.groups[0]
 
 
-async def _check_plan(context: ProcessContext, actor: Actor, body: SchedulePut, group: str | None) -> set[str]:
-    """Names of the plan's hidden parameters. Raises 404 and 422, as a submission would: better now than at night."""
-    checked = await validate_plan(context, actor, PlanValidate(plan=body.plan, parameters=body.parameters, group=group))
-    if checked.errors:
-        raise faults(checked.errors)
+async def _shown(context: ProcessContext, actor: Actor, body: SchedulePut, group: str | None) -> dict[str, Any]:
+    """Plan and parameters with what is hidden in them masked. Raises 404 and 422, as a submission would: better now
+    than at night.
+    """
+    request = Request(
+        run=new_id(),
+        plan=body.plan,
+        parameters=body.parameters,
+        group=group,
+        groups=None if actor.groups is None else tuple(actor.groups),
+        created_by=actor.name,
+    )
+    async with session(context.database) as db:
+        spec = await plan_run(context.engine, db, request)
     plan = body.plan
-    if isinstance(plan, str) and STORED_PLAN.match(plan):
-        name, _, version = plan.partition("@")
-        async with session(context.database) as db:
-            stored = await find_plan(db, name, int(version) if version else None)
-        if stored is None or not actor.sees(stored.group):
-            raise not_found("plan", plan)
-        plan = stored.document
-    document, _ = await asyncio.to_thread(read_document, plan)
-    declared = document.value.get("parameters") if isinstance(document.value, Mapping) else None
-    if not isinstance(declared, Mapping):
-        return set()
-    return {name for name, spec in declared.items() if isinstance(spec, Mapping) and spec.get("hidden") is True}
+    if isinstance(plan, str) and not STORED_PLAN.match(plan):
+        plan = spec.document or plan
+    elif not isinstance(plan, str) and spec.document is not None:
+        plan = json.loads(spec.document)
+    parameters = {name: MASK if name in spec.hidden else value for name, value in body.parameters.items()}
+    return {"plan": plan, "parameters": parameters}
 
 
 async def delete_schedule(context: ProcessContext, actor: Actor, body: ScheduleRef) -> ScheduleView:

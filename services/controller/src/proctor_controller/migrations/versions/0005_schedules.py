@@ -16,6 +16,8 @@ UP = (
         sealed text,
         overlap text NOT NULL DEFAULT 'skip',
         group_name text,
+        -- Made by a token of its group: it sees no more than that one did.
+        bound boolean NOT NULL DEFAULT false,
         created_by text NOT NULL DEFAULT '',
         created_at timestamptz NOT NULL DEFAULT now(),
         changed_at timestamptz NOT NULL DEFAULT now(),
