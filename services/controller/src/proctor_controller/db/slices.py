@@ -77,7 +77,14 @@ class Loaded(NamedTuple):
 async def load_slice(session: Session, event: events.Event) -> Loaded | None:
     """What the decision about ``event`` needs; None where there is no such run or step."""
     match event:
-        case events.RunCreated() | events.CancelAsked() | events.RunDue() | events.NodeDecided():
+        case (
+            events.RunCreated()
+            | events.CancelAsked()
+            | events.PauseAsked()
+            | events.ResumeAsked()
+            | events.RunDue()
+            | events.NodeDecided()
+        ):
             return await _load_of_run(session, event)
         case _:
             return await _load_of_step(session, event)
@@ -113,7 +120,8 @@ async def _with_scope(session: Session, part: Slice, rules: Iterable[Rules]) -> 
 
 
 async def _load_of_run(
-    session: Session, event: events.RunCreated | events.CancelAsked | events.RunDue | events.NodeDecided
+    session: Session,
+    event: events.OfRun,
 ) -> Loaded | None:
     row = await session.fetchrow(_OF_RUN, event.run)
     if row is None:

@@ -250,4 +250,5 @@ OfStep = (
     | AgentReturned
     | StepDue
 )
-Event = RunCreated | CancelAsked | PauseAsked | ResumeAsked | RunDue | NodeDecided | OfStep
+OfRun = RunCreated | CancelAsked | PauseAsked | ResumeAsked | RunDue | NodeDecided
+Event = OfRun | OfStep
