@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proctor_common.clock import SystemClock
 from proctor_common.ids import new_id
 from proctor_common.states import VolumeState
 from proctor_controller.db.duties import Held
@@ -91,7 +92,7 @@ async def test_the_oldest_spare_that_is_large_enough_is_taken_and_bears_the_name
 
 
 async def test_a_run_gets_all_its_volumes_or_none(engine: AsyncEngine, control_database: Database) -> None:
-    claims = Claims(engine, no_wake)
+    claims = Claims(engine, SystemClock(), no_wake, lambda *_: None)
     await make_spares(engine, "igw", 1)
     run = new_id()
     both = [Wanted("a", "igw", mode="require"), Wanted("b", "igw", mode="require")]
@@ -114,7 +115,7 @@ async def test_a_run_gets_all_its_volumes_or_none(engine: AsyncEngine, control_d
 
 
 async def test_a_run_waits_for_what_is_made_for_it_and_is_told_what_cannot_be(engine: AsyncEngine) -> None:
-    claims = Claims(engine, no_wake)
+    claims = Claims(engine, SystemClock(), no_wake, lambda *_: None)
     await make_spares(engine, "igw", 2)
     run = new_id()
     answer = await claims.claim_for_run(run, [Wanted("a", "igw"), Wanted("b", "igw", mode="bypass")])

@@ -8,8 +8,17 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.ids import new_id
-from proctor_controller.domain.volumes.settings import LocalSettings
-from proctor_controller.volumes.backend import AnswerLost, BackendDown, BadRequest, FoundState, QuotaRefused, Stuck
+from proctor_controller.domain.volumes.settings import LocalSettings, PoolSettings
+from proctor_controller.pool.backends import NoBackendError
+from proctor_controller.volumes.backend import (
+    AnswerLost,
+    Backend,
+    BackendDown,
+    BadRequest,
+    FoundState,
+    QuotaRefused,
+    Stuck,
+)
 from proctor_controller.volumes.local import LocalBackend
 from support.keeper import KeeperWorld
 from support.postgres import Database
@@ -300,3 +309,41 @@ async def test_a_vnf_that_is_deleted_before_its_volume_was_made_leaves_nothing(w
         keeper.woken.set()
         await eventually(lambda: world.vnfp_state(vnfp) == "deleted", 10, "the VNF to be deleted")
     assert await world.there() == {}
+
+
+async def test_a_vnf_whose_spare_turns_out_to_be_gone_gets_another_volume(world: KeeperWorld) -> None:
+    world.settings(igw=1)
+    async with world.kept() as keeper:
+        await world.until("state = 'ready'", 1)
+        for found in (await world.there()).values():
+            await LocalBackend.delete(world.backend, found.backend_id)
+        vnfp = await world.vnfp(keeper=keeper)
+        await world.until(f"vnfp = '{vnfp}' AND state = 'in_use'", 1)
+        assert world.vnfp_state(vnfp) == "active"
+    assert world.count(f"vnfp = '{vnfp}' AND state = 'failed' AND gone_at IS NOT NULL") == 1
+
+
+async def test_what_is_deleted_while_a_rename_fails_goes_at_once(world: KeeperWorld) -> None:
+    world.settings(igw=1)
+    async with world.kept() as keeper:
+        await world.until("state = 'ready'", 1)
+        world.backend.rename_faults = [BackendDown("refused")] * 100
+        vnfp = await world.vnfp(keeper=keeper)
+        await eventually(lambda: len(world.backend.rename_faults) < 97, 10, "some tries")
+        await world.alter(f"UPDATE control.vnfps SET state = 'deleting' WHERE id = '{vnfp}'")
+        await world.alter(f"UPDATE control.volumes SET state = 'deleting', version = version + 1 WHERE vnfp = '{vnfp}'")
+        keeper.woken.set()
+        await eventually(lambda: world.vnfp_state(vnfp) == "deleted", 5, "the VNF to be deleted")
+
+
+async def test_a_backend_that_cannot_be_opened_is_told(world: KeeperWorld) -> None:
+    world.settings(igw=1)
+    told = "the local backend needs a folder"
+
+    def refuse(settings: PoolSettings, installation: str, folder: Path | None) -> Backend:
+        raise NoBackendError(told)
+
+    world.open = refuse  # type: ignore[method-assign]
+    async with world.kept():
+        reason = "SELECT reason FROM control.pool_breakers WHERE scope = '' AND opened_at IS NOT NULL"
+        await eventually(lambda: world.sql(reason) == told, 10, "the reason")

@@ -142,8 +142,12 @@ def test_how_long_is_looked_and_followed() -> None:
     assert not is_stuck(volume(VolumeState.CREATING), NOW + timedelta(minutes=29))
     assert is_stuck(volume(VolumeState.CREATING), NOW + timedelta(minutes=30))
     assert not may_try_again(volume()), "a spare is made again by the refill"
-    assert may_try_again(volume(vnfp="n", tries=2))
-    assert not may_try_again(volume(vnfp="n", tries=3))
+    creating = volume(VolumeState.CREATING, vnfp="n", tries=2)
+    assert may_try_again(creating)
+    assert not may_try_again(replace(creating, tries=3))
+    assert may_try_again(volume(VolumeState.CLAIMED, vnfp="n")), "its spare is gone"
+    assert not may_try_again(volume(VolumeState.CLAIMED, run="r")), "the run was told which one it has"
+    assert not may_try_again(volume(VolumeState.IN_USE, vnfp="n")), "there was data on it"
 
 
 def test_a_sync_finds_each_difference_once() -> None:

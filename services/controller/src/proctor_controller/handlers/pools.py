@@ -268,6 +268,7 @@ async def delete_vnfp(context: ProcessContext, actor: Actor, body: VnfpRef) -> V
     view = await get_vnfp(context, actor, body)
     async with session(context.database) as db:
         await rows.delete_vnfp(db, view.id)
+    await _write_down(context, actor, "vnfp.delete", view.id, {"name": view.name, "volume": view.volume.id})
     await context.pool.wake()
     return await _load_vnfp(context, view.id)
 

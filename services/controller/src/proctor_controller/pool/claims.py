@@ -9,6 +9,7 @@ from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proctor_common.clock import Clock
 from proctor_common.states import VolumeState
 from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.pools import load_sizes
@@ -17,6 +18,8 @@ from proctor_controller.domain.volumes.volume import Volume
 
 Mode = Literal["prefer", "require", "bypass"]
 Wake = Callable[[], Awaitable[None]]
+Note = Callable[[str, bool, float], None]
+"""Told of each claim that was committed: type, whether a spare was found, seconds."""
 HAD = frozenset({VolumeState.CLAIMED, VolumeState.IN_USE})
 AWAITED = frozenset({VolumeState.INTENT, VolumeState.CREATING})
 
@@ -78,27 +81,37 @@ class _NoSpareError(Exception):
 class Claims:
     """Claims of runs. ``wake`` is called after each commit that gives the pool work."""
 
-    def __init__(self, database: AsyncEngine, wake: Wake) -> None:
+    def __init__(self, database: AsyncEngine, clock: Clock, wake: Wake, note: Note) -> None:
         self._database = database
+        self._clock = clock
         self._wake = wake
+        self._note = note
 
     async def claim_for_run(self, run: str, wanted: Sequence[Wanted]) -> Claimed | Waiting | Never:
         """All volumes for the run, or none. Raises ProctorError ``database_unavailable``."""
+        began = self._clock.monotonic()
+        hits: list[tuple[str, bool]] = []
         try:
             async with session(self._database) as db, db.transaction():
                 await rows.lock_run(db, run)
                 found = await rows.load_of_run(db, run)
-                if not found:
+                fresh = not found
+                if fresh:
                     sizes = await load_sizes(db)
                     missing = sorted({each.type for each in wanted} - set(sizes))
                     if missing:
                         return Never(f"no such type of volume: {', '.join(missing)}")
                     for each in wanted:
-                        await _claim(db, run, each, each.size_gb or sizes[each.type])
+                        hit = await _claim(db, run, each, each.size_gb or sizes[each.type])
+                        if each.mode != "bypass":
+                            hits.append((each.type, hit))
                     found = await rows.load_of_run(db, run)
         except _NoSpareError as none:
             return Waiting(f"no spare of type {none.type} is ready")
-        await self._wake()
+        for type, hit in hits:
+            self._note(type, hit, self._clock.monotonic() - began)
+        if fresh:
+            await self._wake()
         return answer_for(found, wanted)
 
     async def settle_run(self, run: str, ends: Mapping[str, Literal["delete", "retain"]]) -> None:
@@ -112,15 +125,17 @@ class Claims:
         await self._wake()
 
 
-async def _claim(db: Session, run: str, wanted: Wanted, size_gb: int) -> None:
+async def _claim(db: Session, run: str, wanted: Wanted, size_gb: int) -> bool:
+    """Whether it found a spare. Raises _NoSpareError."""
     name = f"run-{run[-12:]}-{wanted.key}"[:255]
     if wanted.mode != "bypass":
         spare = await rows.claim_spare_for_run(db, run, wanted.key, name, type=wanted.type, size_gb=size_gb)
         if spare is not None:
-            return
+            return True
         if wanted.mode == "require":
             raise _NoSpareError(wanted.type)
     await rows.insert_for_run(db, run, wanted.key, name, type=wanted.type, size_gb=size_gb)
+    return False
 
 
 def answer_for(found: Sequence[Volume], wanted: Sequence[Wanted]) -> Claimed | Waiting | Never:

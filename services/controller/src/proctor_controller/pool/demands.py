@@ -68,7 +68,7 @@ class Demands:
             task.add_done_callback(self._tasks.discard)
         hit = await answer
         if hit is not None:
-            self._note(type, hit, self._clock.monotonic() - started)
+            self.note(type, hit, self._clock.monotonic() - started)
         return hit
 
     async def _serve(self, type: str, size_gb: int, line: _Line) -> None:
@@ -103,7 +103,8 @@ class Demands:
                 answer.set_result(hits.get(demand.id))
         await self._wake()
 
-    def _note(self, type: str, hit: bool, seconds: float) -> None:
+    def note(self, type: str, hit: bool, seconds: float) -> None:
+        """Count a claim, and whether it found a spare."""
         tally = self.tallies.setdefault(type, Tally())
         tally.claims += 1
         tally.total_claims += 1

@@ -21,6 +21,7 @@ from proctor_controller.db.pool import jobs as rows
 from proctor_controller.db.pool.pools import apply_types, count_volumes, load_standing
 from proctor_controller.db.pool.volumes import load_work
 from proctor_controller.db.session import session
+from proctor_controller.domain.volumes.breaker import BACKEND, FAILURES, Breaker
 from proctor_controller.pool.backends import NoBackendError, Opener, open_backend
 from proctor_controller.pool.counted import Counted
 from proctor_controller.pool.desk import Desk, DutyLostError, Notice, tell_nobody
@@ -77,6 +78,7 @@ class Keeper:
                 backend = Counted(self._opener(settings, str(standing["installation"]), self._folder), self.calls)
             except NoBackendError as fault:
                 log.error("pool_without_backend", error=str(fault))
+                await self._show_fault(held, str(fault))
                 await self._nap(TICK * 5)
                 continue
             desk = Desk(self._database, held, backend, settings, progress=self.woken.set, notice=self._notice)
@@ -98,6 +100,13 @@ class Keeper:
                     if await rows.start_job(db, job, held.epoch):
                         await rows.finish_job(db, job, held.epoch, "nothing to do: no type is listed")
         await self._nap(TICK)
+
+    async def _show_fault(self, held: Held, reason: str) -> None:
+        """Let views and metrics say why nothing is made; the first try with a backend is free again."""
+        async with session(self._database) as db, db.transaction():
+            if await rows.holds_pool(db, held):
+                now = (await load_standing(db))["now"]
+                await rows.save_breaker(db, Breaker(BACKEND, FAILURES, opened_at=now, probe_at=now, reason=reason))
 
     async def _nap(self, seconds: float) -> None:
         self.woken.clear()
@@ -189,7 +198,7 @@ class _Hold:
         """One round: what needs tending, what is missing, what may be asked for, which job was asked for."""
         await self._gate.refresh()
         async with self._desk.reading() as db:
-            work = await load_work(db, self._tender.active, AT_ONCE)
+            work = await load_work(db, AT_ONCE)
             asked = await rows.load_asked(db)
         for volume in work:
             self._tender.start(volume)

@@ -11,8 +11,6 @@ from proctor_controller.volumes.backend import Found
 
 log = structlog.get_logger(__name__)
 
-WAITED_FOR = frozenset({VolumeState.INTENT, VolumeState.CREATING})
-
 
 async def became_known(desk: Desk, volume: Volume, backend_id: str) -> Volume | None:
     """The backend has it under this id, whatever became of the row meanwhile; the row, None where it is over."""
@@ -60,7 +58,7 @@ async def failed(desk: Desk, volume: Volume, reason: str, *, gone: bool, again: 
         changed = await change_volume(db, desk.held, volume, state=VolumeState.FAILED, reason=reason, gone=gone)
         if changed is None:
             return None
-        if again and volume.state in WAITED_FOR and may_try_again(volume):
+        if again and may_try_again(volume):
             fresh = await insert_again(db, volume)
             if volume.vnfp is not None:
                 await point_vnfp(db, changed, fresh)

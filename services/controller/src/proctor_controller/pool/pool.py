@@ -48,8 +48,8 @@ class Pool:
         self._bus = bus
         self.source = PoolSource(file, default_backend=default_backend)
         self.keeper = Keeper(database, self.source, clock, folder=folder, notice=notice)
-        self.claims = Claims(database, self.wake)
         self.demands = Demands(database, clock, self.wake)
+        self.claims = Claims(database, clock, self.wake, self.demands.note)
         self.snapshot = Snapshot()
         self._sizes: dict[str, int] = {}
         self._subscription: Subscription | None = None

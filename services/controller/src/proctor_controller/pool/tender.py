@@ -5,6 +5,7 @@ may be killed between any two lines, and whoever takes over goes on from the row
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -32,6 +33,7 @@ from proctor_controller.volumes.backend import (
 log = structlog.get_logger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT, GROWTH = 0.1, 5.0, 1.6
+LONGEST_WAIT_AFTER_FAULTS = 60.0
 CALLS_AT_ONCE = 10
 Refused = Callable[[Volume, str], Coroutine[Any, Any, None]]
 """Told when a creation was refused for the quota, with the reason."""
@@ -46,6 +48,8 @@ class Tender:
         self._refused = refused
         self._lost = lost
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._seen: dict[str, int] = {}
+        self._pokes: dict[str, asyncio.Event] = {}
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self.posting = 0
         """Creations that the backend has not answered yet."""
@@ -56,14 +60,20 @@ class Tender:
         return list(self._tasks)
 
     def start(self, volume: Volume) -> None:
-        """Tend a volume, unless somebody does."""
-        if volume.id not in self._tasks:
+        """Tend a volume. Where a task does already, and has seen an older row, it looks again at once."""
+        if volume.id in self._tasks:
+            if volume.version != self._seen.get(volume.id, volume.version):
+                self._pokes[volume.id].set()
+        else:
+            self._pokes[volume.id] = asyncio.Event()
             task = asyncio.create_task(self._guarded(volume), name=f"tend volume {volume.id}")
             self._tasks[volume.id] = task
             task.add_done_callback(lambda _: self._ended(volume.id))
 
     def _ended(self, volume: str) -> None:
         self._tasks.pop(volume, None)
+        self._pokes.pop(volume, None)
+        self._seen.pop(volume, None)
         self._desk.progress()
 
     async def close(self) -> None:
@@ -89,7 +99,8 @@ class Tender:
         current: Volume | None = volume
         asked_to_go = False
         while current is not None and work_of(current) is not Work.NOTHING:
-            before = current
+            before, longest = current, LONGEST_WAIT
+            self._seen[before.id] = before.version
             try:
                 if work_of(current) is Work.CREATE:
                     current = await self._create(current)
@@ -101,13 +112,21 @@ class Tender:
                     current = await self._step(current)
             except (BackendFault, ProctorError) as fault:
                 log.warning("volume_call_failed", volume=before.id, work=work_of(before).value, error=str(fault))
-                current = before
+                current, longest = before, LONGEST_WAIT_AFTER_FAULTS
             if current is not None and current.version != before.version:
                 wait = FIRST_WAIT
                 continue
-            await asyncio.sleep(wait)
-            wait = min(wait * GROWTH, LONGEST_WAIT)
+            await self._rest(before.id, wait)
+            wait = min(wait * GROWTH, longest)
             current = await self._again(before)
+
+    async def _rest(self, volume: str, seconds: float) -> None:
+        """Wait, but no longer than until somebody else has changed the row."""
+        poke = self._pokes[volume]
+        poke.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await poke.wait()
 
     async def _again(self, volume: Volume) -> Volume | None:
         try:

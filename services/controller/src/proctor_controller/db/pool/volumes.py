@@ -67,15 +67,14 @@ async def load_volume(db: Session, volume: str) -> Volume | None:
     return None if row is None else volume_of(row)
 
 
-async def load_work(db: Session, without: Sequence[str], limit: int) -> list[Volume]:
-    """Volumes that need something of the backend: those that somebody waits for or that go first, then by age.
+async def load_work(db: Session, limit: int) -> list[Volume]:
+    """Volumes that need something of the backend: those of somebody first, then by age.
     Intents that were not asked for yet are left out (:func:`load_queue`).
     """
     rows = await db.fetch(
         f"""SELECT {COLUMNS} FROM control.volumes v
-            WHERE {WORK} AND (v.state <> 'intent' OR v.posted_at IS NOT NULL) AND NOT v.id = ANY($1::uuid[])
-            ORDER BY (v.vnfp IS NULL AND v.run IS NULL), v.created_at, v.id LIMIT $2""",
-        list(without),
+            WHERE {WORK} AND (v.state <> 'intent' OR v.posted_at IS NOT NULL)
+            ORDER BY (v.vnfp IS NULL AND v.run IS NULL), v.created_at, v.id LIMIT $1""",
         limit,
     )
     return [volume_of(row) for row in rows]

@@ -24,12 +24,12 @@ VOLUME_TRANSITIONS: Mapping[VolumeState, frozenset[VolumeState]] = {
 
 VNFP_TRANSITIONS: Mapping[VnfpState, frozenset[VnfpState]] = {
     VnfpState.CREATING: frozenset({VnfpState.ACTIVE, VnfpState.ERROR, VnfpState.DELETING}),
-    VnfpState.ACTIVE: frozenset({VnfpState.ERROR, VnfpState.DELETING}),
+    VnfpState.ACTIVE: frozenset({VnfpState.CREATING, VnfpState.ERROR, VnfpState.DELETING}),
     VnfpState.ERROR: frozenset({VnfpState.DELETING}),
     VnfpState.DELETING: frozenset({VnfpState.DELETED}),
     VnfpState.DELETED: frozenset(),
 }
-"""Which state of a VNF may follow which."""
+"""Which state of a VNF may follow which. From active back to creating: the spare that it claimed is gone."""
 
 MAX_TRIES = 3
 """How many volumes are made, one after the other, for one who waits, before he is told that there is none."""
@@ -134,5 +134,9 @@ def state_when_available(volume: Volume) -> VolumeState:
 
 
 def may_try_again(volume: Volume) -> bool:
-    """Whether another volume is made for who waits for this one, which failed."""
-    return volume.wanted and volume.tries < MAX_TRIES
+    """Whether another volume is made for who waits for this one, which failed. A spare that a VNF has just claimed,
+    and that turns out to be gone, counts too; a run has been told which one it has.
+    """
+    awaited = volume.wanted and volume.state in {VolumeState.INTENT, VolumeState.CREATING}
+    just_claimed = volume.vnfp is not None and volume.state is VolumeState.CLAIMED
+    return (awaited or just_claimed) and volume.tries < MAX_TRIES
