@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from proctor_common.states import RunResult, StepResult, StepState
 from proctor_controller.domain import events
+from proctor_controller.domain.decide import after, as_changed, decide, join
 from proctor_controller.domain.decision import Decision, Slice, Stale, StartChild, StopChild
 from proctor_controller.domain.scope import Instance, steps_scope
 from proctor_controller.domain.step import Kind
@@ -83,6 +84,30 @@ class StepWorld(World):
             self.stopped.add(key)
         else:
             self._tell_end(key)
+
+    def report_together(self, index: int) -> None:
+        """Several reports arrive at once, and are decided in one breath: it comes to the same as one by one."""
+        batch: dict[str, events.StepEnded] = {}
+        for event in self.reports[index % 3 : index % 3 + 4]:
+            if self.agents[event.agent].listening:
+                batch.setdefault(event.step, event)
+        slices = {step: self.slice_of(event) for step, event in batch.items()}
+        whole: Decision | None = None
+        for step, event in batch.items():
+            part = slices[step] if whole is None else after(slices[step], whole)
+            outcome = decide(part, event, self.now)
+            if isinstance(outcome, Decision):
+                whole = outcome if whole is None else join(whole, outcome)
+        for event in batch.values():
+            self.reports.remove(event)
+            self.feed(event)
+        if whole is None:
+            return
+        assert replace(whole.run, version=0) == replace(self.run, version=0)
+        assert {step.id: self.steps[step.id] for step in whole.steps} == {step.id: step for step in whole.steps}
+        for node in whole.nodes:
+            # Of a node that an edge leads to, the slice may bring only what a decision changes.
+            assert as_changed(self.nodes[node.name], {node.name: node}) == self.nodes[node.name]
 
     def end_child(self, index: int, result: RunResult) -> None:
         """A child run ends, and may or may not get to say so."""

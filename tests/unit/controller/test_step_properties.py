@@ -24,6 +24,8 @@ MOVES: dict[str, Callable[[StepWorld, int], object]] = {
     "hear": lambda w, n: w.hear(n),
     "end": lambda w, n: w.end_some(n // 4, RESULTS[n % 4]),
     "report": lambda w, n: w.report(n),
+    "end more": lambda w, n: [w.end_some(n // 4 + i, RESULTS[(n + i) % 4]) for i in range(3)],
+    "report together": lambda w, n: w.report_together(n),
     "lose agent": lambda w, n: n % 3 == 0 and w.lose_agent(n),
     "return agent": lambda w, n: w.return_agent(n),
     "approve": lambda w, n: w.decide_gate(n, approved=n % 3 > 0),

@@ -1,6 +1,6 @@
 """The engine: one pure function from a slice of a run and an event to what has to be written and done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -9,6 +9,7 @@ from proctor_common.states import RunState
 from proctor_controller.domain import decide_child, decide_gate, decide_node, decide_run, decide_step, events
 from proctor_controller.domain.decision import Decision, Policy, Slice, Stale
 from proctor_controller.domain.draft import Draft
+from proctor_controller.domain.step import Edge, Node
 
 POLICY = Policy()
 Decider = Callable[[Draft, Any], Stale | None]
@@ -94,3 +95,34 @@ def join(first: Decision, second: Decision, *, done: tuple[type, ...] = ()) -> D
         records=(*first.records, *second.records),
         effects=(*(effect for effect in first.effects if not isinstance(effect, done)), *second.effects),
     )
+
+
+def after(part: Slice, decision: Decision) -> Slice:
+    """Another step's slice of the same moment, as it stands after the decision."""
+    changed = {node.name: node for node in decision.nodes}
+    return replace(
+        part,
+        run=decision.run,
+        nodes=tuple(as_changed(node, changed) for node in part.nodes),
+        edges={name: edges_as_changed(edges, changed) for name, edges in part.edges.items()},
+    )
+
+
+def as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
+    """The node as a decision leaves it that may have seen only a part of its columns."""
+    known = changed.get(node.name)
+    if known is None:
+        return node
+    return replace(
+        node,
+        unfinished=known.unfinished,
+        failed=known.failed,
+        undecided=known.undecided,
+        dead=known.dead,
+        due_at=known.due_at,
+        untold=known.untold,
+    )
+
+
+def edges_as_changed(edges: Iterable[Edge], changed: Mapping[str, Node]) -> tuple[Edge, ...]:
+    return tuple(replace(edge, target=as_changed(edge.target, changed)) for edge in edges)

@@ -20,7 +20,7 @@ from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import Session, close_sessions, session
 from proctor_controller.db.slices import Saved, load_slice, load_slices, save_decision
 from proctor_controller.domain import events
-from proctor_controller.domain.decide import apply, decide, join
+from proctor_controller.domain.decide import after, apply, decide, join
 from proctor_controller.domain.decision import (
     CancelAttempt,
     Decision,
@@ -42,7 +42,7 @@ from proctor_controller.domain.decision import (
 from proctor_controller.domain.placement import choose, explain
 from proctor_controller.engine.children import Children
 from proctor_controller.engine.inbox import BATCHED, Ticket, batch_of
-from proctor_controller.engine.onward import Onwards, after
+from proctor_controller.engine.onward import Onwards
 from proctor_controller.engine.orders import Orders
 from proctor_controller.engine.recent import Recent
 from proctor_controller.engine.scopes import Scopes

@@ -6,7 +6,7 @@ statement instead of three. Whatever is left out here stays an effect of the dec
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,10 +15,10 @@ from proctor_controller.db import placing
 from proctor_controller.db.onward import MOST, Onward, Ready, load_onward
 from proctor_controller.db.session import Session
 from proctor_controller.domain import events
-from proctor_controller.domain.decide import decide, join
+from proctor_controller.domain.decide import as_changed, decide, edges_as_changed, join
 from proctor_controller.domain.decision import Decision, Effect, FollowUp, PlaceStep, Slice, Stale
 from proctor_controller.domain.placement import Candidate, choose
-from proctor_controller.domain.step import Edge, Kind, Node
+from proctor_controller.domain.step import Kind
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
@@ -135,34 +135,3 @@ class Onwards:
             return None
         recent.keep_host(key, first)
         return first
-
-
-def after(part: Slice, decision: Decision) -> Slice:
-    """Another step's slice of the same moment, as it stands after the decision."""
-    changed = {node.name: node for node in decision.nodes}
-    return replace(
-        part,
-        run=decision.run,
-        nodes=tuple(as_changed(node, changed) for node in part.nodes),
-        edges={name: edges_as_changed(edges, changed) for name, edges in part.edges.items()},
-    )
-
-
-def as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
-    """The node as a decision leaves it that may have seen only a part of its columns."""
-    known = changed.get(node.name)
-    if known is None:
-        return node
-    return replace(
-        node,
-        unfinished=known.unfinished,
-        failed=known.failed,
-        undecided=known.undecided,
-        dead=known.dead,
-        due_at=known.due_at,
-        untold=known.untold,
-    )
-
-
-def edges_as_changed(edges: Iterable[Edge], changed: Mapping[str, Node]) -> tuple[Edge, ...]:
-    return tuple(replace(edge, target=as_changed(edge.target, changed)) for edge in edges)
