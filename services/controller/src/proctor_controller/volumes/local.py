@@ -155,7 +155,8 @@ class LocalBackend:
             card = self._read(backend_id)
             if card is None or card.installation != self._installation:
                 return False
-            for path in self._disks(backend_id):
+            # Drafts too: whoever made the disk may have been killed.
+            for path in (*self._disks(backend_id), *self._folder.glob(f".{backend_id}.*")):
                 path.unlink(missing_ok=True)
             self._card(backend_id).unlink(missing_ok=True)
             return True
