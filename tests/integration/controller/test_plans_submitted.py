@@ -174,16 +174,21 @@ steps:
     assert refused.value.details["errors"][-1]["message"].endswith("; did you mean shell.run?")
 
 
-async def test_a_plan_runs_another_one_with_what_it_gives_it(engine: Engine, agent: FakeAgent) -> None:
+async def test_a_plan_runs_another_one_with_what_it_gives_it(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
     agent.ends = StepResult.PASSED
-    child = f"""{HEAD}parameters: {{word: {{type: string}}}}
+    child = f"""{HEAD}parameters: {{word: {{type: string}}, key: {{type: string, hidden: true}}}}
 steps:
-  say: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "${{{{ params.word }}}}"}}}}
+  say:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    with: {{command: "${{{{ params.word }}}}", password: "${{{{ params.key }}}}"}}
 outputs: {{said: "${{{{ params.word }}}}!"}}
 """
     await call(engine, "plan.put", name="child", plan=child)
     parent = f"""{HEAD}steps:
-  soak: {{plan: child, with: {{word: hello}}}}
+  soak: {{plan: child, with: {{word: hello, key: given-to-the-child}}}}
   then: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "${{{{ steps.soak.outputs.said }}}}"}}}}
 """
     run = await submit(engine, parent)
@@ -195,9 +200,10 @@ outputs: {{said: "${{{{ params.word }}}}!"}}
         return found[0]
 
     nested = await eventually(begun, 10, "the nested run")
-    assert (nested["plan"], nested["parameters"]) == ("child", {"word": "hello"})
+    assert (nested["plan"], nested["parameters"]) == ("child", {"word": "hello", "key": "***"})
     assert (await until_finished(engine, nested["id"]))["result"] == "passed"
-    assert agent.seen[0].parameters == {"command": "hello"}
+    assert agent.seen[0].parameters == {"command": "hello", "password": "given-to-the-child"}
+    assert "given-to-the-child" not in dump(control_database, "runs", "steps", "nodes", "run_events", "attempts")
 
 
 async def test_what_is_wrong_with_nested_plans(engine: Engine, agent: FakeAgent) -> None:

@@ -8,6 +8,7 @@ from proctor_controller.db.plans import StoredPlan, find_plan
 from proctor_controller.db.session import Session
 from proctor_controller.domain.expressions import has_expression
 from proctor_controller.domain.plan import BadPlan, Plan, PlanStep, read_plan
+from proctor_controller.domain.plan.calls import Call, keep_literals
 from proctor_controller.domain.plan.parameters import BadValue, convert
 from proctor_controller.domain.plan.reader import hint
 from proctor_controller.domain.plan.templates import hidden_leaves
@@ -32,26 +33,32 @@ class Nesting:
         self._read: dict[str, tuple[StoredPlan, Plan] | None] = {}
         self._fine: set[tuple[str, int]] = set()
 
-    async def check(self, step: PlanStep, hidden: frozenset[str]) -> tuple[str, list[Fault]]:
-        """The exact version of a step's plan, ``name@version``, and what is wrong with the step."""
+    async def check(self, step: PlanStep, hidden: frozenset[str], *, literal_from: int) -> tuple[str, Call]:
+        """The exact version of a step's plan, ``name@version``, and what it is given, with what is wrong with it.
+
+        ``hidden``: names of the run's hidden parameters; ``literal_from``: number of the first kept literal.
+        """
         assert step.rules is not None
         assert step.rules.child is not None
         reference, where = step.rules.child.plan, dotted([*step.path, "plan"])
         if not reference:
-            return "", []
+            return "", Call(step.parameters, {})
         try:
             found = await self._load(reference)
         except ProctorError as bad:
-            return "", [fault(f"the plan {reference} has faults: {bad.message}", where)]
+            return "", _refused(fault(f"the plan {reference} has faults: {bad.message}", where))
         if found is None:
-            return "", [fault(f"there is no stored plan {reference}", where, "not_found")]
+            return "", _refused(fault(f"there is no stored plan {reference}", where, "not_found"))
         stored, plan = found
         exact = f"{stored.name}@{stored.version}"
         trail = (self._root,) if self._root is not None else ()
         why = await self._look_down(exact, trail, self._depth + 1)
         if why is not None:
-            return exact, [fault(why[0], where, why[1])]
-        return exact, _check_given(step, plan, hidden)
+            return exact, _refused(fault(why[0], where, why[1]))
+        names = [name for name, parameter in plan.parameters.items() if parameter.hidden]
+        template, kept = keep_literals(step.parameters, [(name,) for name in names], literal_from)
+        wrong = tuple(_check_given(step, plan, hidden))
+        return exact, Call(template, {}, kept=kept, texts=tuple(map(str, kept.values())), faults=wrong)
 
     async def check_circle(self, step: PlanStep) -> list[Fault]:
         """What is wrong with a step's plan whatever others are stored later: that it nests itself, or too deep."""
@@ -96,6 +103,10 @@ class Nesting:
                     return why
         self._fine.add((reference, depth))
         return None
+
+
+def _refused(wrong: Fault) -> Call:
+    return Call({}, {}, faults=(wrong,))
 
 
 def _read(text: str) -> Plan:

@@ -229,13 +229,13 @@ async def _check(
                 wrong += schema
                 continue
             call = check_call(step, schema, plan.hidden, literal_from=literals)
-            literals += len(call.kept)
-            calls[step.path] = call
-            wrong += call.faults
         elif step.kind is Kind.PLAN:
-            child, found = await nesting.check(step, plan.hidden)
-            wrong += found
-            children[step.path] = child
+            children[step.path], call = await nesting.check(step, plan.hidden, literal_from=literals)
+        else:
+            continue
+        literals += len(call.kept)
+        calls[step.path] = call
+        wrong += call.faults
     if plan.kind == LEGACY:
         wrong = [_in_legacy_words(each) for each in wrong]
     return calls, children, wrong

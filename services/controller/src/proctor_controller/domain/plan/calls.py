@@ -1,6 +1,7 @@
 """A step's parameters against the schema of its method, before anything runs: what is literal is checked here. Pure."""
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ class Call:
     parameters: Mapping[str, Any]
     schema: Mapping[str, Any]
     secrets: tuple[Path, ...] = ()
-    kept: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
 
@@ -50,10 +51,8 @@ def check_call(step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str]
         if not any(path[: len(secret)] == secret for secret in secret_paths):
             message = f"{name} is hidden: it goes into env, or into a field that the method marks secret"
             wrong_parts.append(fault(message, dotted(path, root), "hidden"))
-    kept: dict[str, str] = {}
-    for path in secret_paths:
-        _keep_literals(template, path, kept, literal_from)
-    return Call(template, schema, kept=kept, texts=tuple(kept.values()), faults=tuple(wrong_parts))
+    template, kept = keep_literals(template, secret_paths, literal_from)
+    return Call(template, schema, kept=kept, texts=tuple(map(str, kept.values())), faults=tuple(wrong_parts))
 
 
 def _faults_of_literals(schema: Mapping[str, Any], template: Mapping[str, Any], root: str) -> list[Fault]:
@@ -89,15 +88,30 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def _keep_literals(template: Any, path: Path, kept: dict[str, str], first: int) -> None:
+def keep_literals(
+    template: Mapping[str, Any], secret: Iterable[Path], first: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The template without the texts that stand at secret paths: it is stored in the clear. It reads each of them under
+    a name, numbered from ``first`` on, and these names are the second thing that comes back.
+    """
+    kept: dict[str, Any] = {}
+    changed: dict[str, Any] = copy.deepcopy(dict(template))
+    for path in secret:
+        if path and path[0] in changed:
+            _keep_literals(changed, path, kept, first)
+    return changed, kept
+
+
+def _keep_literals(template: Any, path: Path, kept: dict[str, Any], first: int) -> None:
     """Take literal texts at ``path`` out of the template, which is stored in the clear."""
     holder: Any = template
     for part in path[:-1]:
         holder = holder[part]
     value = holder[path[-1]] if path else None
-    if isinstance(value, str) and value and not has_expression(value):
+    is_text = isinstance(value, str) and value != "" and not has_expression(value)
+    if is_text or (isinstance(value, int | float) and not isinstance(value, bool)):
         name = f"{LITERAL}{first + len(kept)}"
-        kept[name] = value.replace("$${{", "${{")
+        kept[name] = value.replace("$${{", "${{") if isinstance(value, str) else value
         holder[path[-1]] = f'${{{{ secrets["{name}"] }}}}'
     elif isinstance(value, dict | list):
         for part in list(value) if isinstance(value, dict) else range(len(value)):

@@ -159,7 +159,8 @@ def _rules(step: PlanStep, call: Call | None, child: str | None) -> Rules | None
     if call is not None and rules.parameters is not None:
         rules = replace(rules, parameters=call.parameters, schema=call.schema)
     if child is not None and rules.child is not None:
-        rules = replace(rules, child=Child(child, rules.child.parameters))
+        given = rules.child.parameters if call is None else call.parameters
+        rules = replace(rules, child=Child(child, given))
     return rules
 
 
