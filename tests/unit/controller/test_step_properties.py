@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from support.step_world import StepWorld
 
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]
 ENDS = [RunResult.PASSED, RunResult.FAILED, RunResult.CANCELLED]
+
+
 MOVES: dict[str, Callable[[StepWorld, int], object]] = {
     "perform": lambda w, n: w.perform(n),
     "perform again": lambda w, n: w.perform(n),
@@ -24,7 +27,6 @@ MOVES: dict[str, Callable[[StepWorld, int], object]] = {
     "hear": lambda w, n: w.hear(n),
     "end": lambda w, n: w.end_some(n // 4, RESULTS[n % 4]),
     "report": lambda w, n: w.report(n),
-    "end more": lambda w, n: [w.end_some(n // 4 + i, RESULTS[(n + i) % 4]) for i in range(3)],
     "report together": lambda w, n: w.report_together(n),
     "lose agent": lambda w, n: n % 3 == 0 and w.lose_agent(n),
     "return agent": lambda w, n: w.return_agent(n),
@@ -94,3 +96,43 @@ def test_what_plans_ask_of_steps_holds_and_every_run_ends(
     world.settle(random.Random(seed), rounds=1000)
     assert world.run.state is RunState.FINISHED
     assert sum(world.run.tally.values()) == len(spec.steps)
+
+
+def fanned(rng: random.Random) -> RunSpec:
+    """A few nodes of several instances each, so that much ends at the same time."""
+    steps, nodes, edges = list[StepSpec](), list[NodeSpec](), list[EdgeSpec]()
+    for number in range(rng.randint(1, 4)):
+        name = f"n{number}"
+        bound = rng.choice([None, 1, 2, 3])
+        rules = rng.choice(
+            [None, Rules(outputs={"a": "${{ matrix.n }}"}, record={"case": "c"}), Rules(until="matrix.n > 0")]
+        )
+        nodes.append(NodeSpec(name, rules=rules, max_parallel=bound, fail_fast=rng.random() < 0.3))
+        retry = Retry(rng.randint(1, 2))
+        for n in range(rng.randint(1, 5)):
+            steps.append(
+                StepSpec(
+                    id=f"s{number}.{n}", node=name, name=name, plugin="p", method="m", place=Place(host="h"),
+                    instance=str(n), matrix={"n": n}, retry=retry,
+                )
+            )  # fmt: skip
+        edges += [EdgeSpec(f"n{s}", name, rng.choice(list(Condition))) for s in range(number) if rng.random() < 0.6]
+    return RunSpec("run", "r", "plan", tuple(steps), tuple(edges), node_specs=tuple(nodes))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ends_that_are_decided_in_one_breath_come_to_the_same(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(60):
+        world = StepWorld(fanned(rng), agents=3, slots=4)
+        for _ in range(30):
+            for _ in range(12):
+                world.perform(0)
+                world.deliver(0)
+                world.hear(0)
+            for _ in range(rng.randint(1, 6)):
+                world.end_some(rng.randrange(100), rng.choice(RESULTS if rng.random() < 0.3 else RESULTS[:1]))
+            world.report_together(rng.randrange(3) if rng.random() < 0.3 else 0)
+            world.advance(2)
+            world.tick()
+        world.settle(rng, rounds=300)
