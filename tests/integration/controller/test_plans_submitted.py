@@ -1,9 +1,12 @@
 """Whole plans from their text to the orders that agents get: expressions, matrices, hidden values, nested plans."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proctor_common.bus import Bus
 from proctor_common.errors import ProctorError
 from proctor_common.ids import new_id
 from proctor_common.messages.calls import Actor
@@ -11,7 +14,8 @@ from proctor_common.states import Role, StepResult
 from proctor_controller.db.session import session
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.planning import plan_run, request_again
-from support.engine import FakeAgent, call, until_finished
+from proctor_controller.engine.settings import EngineSettings
+from support.engine import FakeAgent, call, make_runs_engine, until_finished
 from support.postgres import Database
 from support.wait import eventually
 
@@ -301,3 +305,36 @@ testplan:
         ("testplan.1.Serial-Step-1.3.parameters", "invalid"),
         ("testplan.1.Serial-Step-1.3.parameters", "invalid"),
     ]
+
+
+async def test_stored_secrets_reach_the_agent_and_the_webhook(
+    rows: AsyncEngine, bus: Bus, agent: FakeAgent, control_database: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "lab-key").write_text("from-a-file\n")
+    plan = f"""{HEAD}secrets: {{KEY: lab-key}}
+webhook: {{url: "https://ci.example/done", secret: "${{{{ secrets.KEY }}}}"}}
+steps:
+  login:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    env: {{KEY: "${{{{ secrets.KEY }}}}"}}
+    with: {{command: "true", password: "x-${{{{ secrets.KEY }}}}"}}
+"""
+    engine = make_runs_engine(rows, bus, EngineSettings(secrets_dir=tmp_path))
+    try:
+        run = await submit(engine, plan)
+
+        async def ordered() -> Any:
+            assert agent.seen
+            return agent.seen[0]
+
+        order = await eventually(ordered, 10, "the order")
+        assert (order.env, order.parameters["password"]) == ({"KEY": "from-a-file"}, "x-from-a-file")
+        assert "from-a-file" in order.secrets
+        assert "from-a-file" not in dump(control_database, "runs", "steps", "nodes", "attempts")
+        (sealed,) = [row for row in control_database.psql("SELECT sealed FROM control.runs").splitlines() if row]
+        assert engine.seal.open(sealed.strip(), run["id"]) == {"webhook_secret": "from-a-file"}
+        with pytest.raises(ProctorError, match="there is no secret gone"):
+            await submit(engine, plan.replace("lab-key", "gone"))
+    finally:
+        await engine.close()

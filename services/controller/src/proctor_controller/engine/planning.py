@@ -78,7 +78,7 @@ async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
     """The run, ready to be stored. Raises 404 for an unknown stored plan, 413, 422 with all faults."""
     text = await find_text(db, request)
     document, plan = await asyncio.to_thread(read_document, text.plan, request.parameters)
-    calls, children, wrong = await _check(db, plan, text, request)
+    calls, children, wrong = await _check(engine, db, plan, text, request)
     if wrong:
         raise faults(in_order(document, wrong))
     birth = Birth(
@@ -119,7 +119,7 @@ async def request_again(engine: "Engine", db: Session, run: str, new_run: str, b
     )
 
 
-async def find_faults(db: Session, request: Request, *, complete: bool = True) -> list[Fault]:
+async def find_faults(engine: "Engine", db: Session, request: Request, *, complete: bool = True) -> list[Fault]:
     """All that is wrong with a plan; ``complete``: parameters that have no value are, too. Raises 404, 413."""
     text = await find_text(db, request)
     try:
@@ -129,7 +129,7 @@ async def find_faults(db: Session, request: Request, *, complete: bool = True) -
         if refused.code is not Code.INVALID:
             raise
         return list(refused.details["errors"])
-    _, _, wrong = await _check(db, plan, text, request)
+    _, _, wrong = await _check(engine, db, plan, text, request)
     return in_order(document, wrong)
 
 
@@ -211,12 +211,17 @@ def placed(document: Document, wrong: Fault) -> Fault:
 
 
 async def _check(
-    db: Session, plan: Plan, text: Text, request: Request
+    engine: "Engine", db: Session, plan: Plan, text: Text, request: Request
 ) -> tuple[dict[Path, Call], dict[Path, str], list[Fault]]:
     """Every call against what agents publish, every nested plan against what is stored."""
     wrong = find_explosion(plan)
     if wrong:
         return {}, {}, wrong
+    for name, reference in plan.secrets.items():
+        try:
+            await engine.scopes.secret(reference)
+        except RenderFault as none:
+            wrong.append(fault(str(none), f"secrets.{name}", "not_found"))
     methods = Methods(db, plan, request.group)
     nesting = Nesting(db, request.groups, text.stored[0] if text.stored else None, request.depth)
     calls: dict[Path, Call] = {}

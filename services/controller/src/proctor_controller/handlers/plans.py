@@ -48,7 +48,7 @@ async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidat
         groups=_groups(actor),
     )
     async with session(context.engine.database) as db:
-        return PlanFaults(errors=await find_faults(db, request, complete=body.parameters is not None))
+        return PlanFaults(errors=await find_faults(context.engine, db, request, complete=body.parameters is not None))
 
 
 def _group(actor: Actor, group: str | None) -> str | None:
