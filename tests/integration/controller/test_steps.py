@@ -189,9 +189,14 @@ async def test_the_first_failure_stops_the_others(engine: Engine, agent: FakeAge
     nodes = (NodeSpec("s", fail_fast=True),)
     spec = plan(*fan_out("s", 5), step("other", place=Place(host="h1")), nodes=nodes)
     await run(engine, spec)
-    orders = await eventually(lambda: agent.started if len(agent.started) == 2 else None)
-    await agent.finish(orders[0], StepResult.FAILED)
-    await eventually(lambda: agent.alive_orders() and agent.alive_orders()[0].step_name == "other")
+    await eventually(lambda: len(agent.started) == 2)
+    await agent.finish(next(order for order in agent.started if order.step_name == "s"), StepResult.FAILED)
+
+    async def stopped() -> bool:
+        found = await steps_of(engine, spec.id)
+        return all(one["state"] == "finished" for name, one in found.items() if name != "other")
+
+    await eventually(stopped)
     view = await ends(agent, engine, spec.id)
     assert view["result"] == "failed"
     assert view["steps"] == {"failed": 1, "cancelled": 4, "passed": 1}

@@ -17,13 +17,14 @@ MOST = 8
 """Steps of one node that are told in the breath of another's end; where there are more, the node is told by itself."""
 
 _ONWARD = f"""SELECT n.name AS of_node, {NODE_COLUMNS}, {STEP_COLUMNS}, s.plugin, s.method, s.parameters, s.sealed,
- s.env, s.target, s.place_host, s.place_group, s.place_labels, r.number,
+ s.env, s.target, s.place_host, s.place_group, s.place_labels, r.number, l.host AS leased,
  (SELECT json_agg(json_build_array(e.source, e.condition, {TARGET_COLUMNS}))
   FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
   WHERE e.run_id = n.run_id AND e.source = n.name) AS edges
 FROM control.runs r JOIN control.nodes n ON n.run_id = r.id LEFT JOIN LATERAL (
   SELECT * FROM control.steps p WHERE p.run_id = n.run_id AND p.node = n.name AND p.state = 'pending'
   ORDER BY p.idx LIMIT {MOST + 1}) s ON true
+LEFT JOIN control.allocations l ON l.run_id = r.id AND l.role = s.role AND l.idx = coalesce(s.role_index, 0)
 WHERE r.id = $1 AND n.name = ANY($2::text[]) ORDER BY s.idx"""
 
 
@@ -81,4 +82,5 @@ def _ready(row: Row, node: Node) -> Ready:
             timeout_s=step.timeout_s,
             grace_s=step.grace_s,
         )
-    return Ready(step, place_in(row), row["plugin"], row["method"], order)
+    place = place_in(row) if step.role is None else Place(host=row["leased"])
+    return Ready(step, place, row["plugin"], row["method"], order)

@@ -18,7 +18,7 @@ from proctor_controller.domain import events
 from proctor_controller.domain.decide import as_changed, decide, edges_as_changed, join
 from proctor_controller.domain.decision import Decision, Effect, FollowUp, PlaceStep, Slice, Stale
 from proctor_controller.domain.placement import Candidate, choose
-from proctor_controller.domain.step import Kind
+from proctor_controller.domain.step import Kind, Phase
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
@@ -64,6 +64,8 @@ class Onwards:
         """The decision about a node as the former ones leave it; None where it is better made by itself."""
         changed = {node.name: node for node in decision.nodes}
         node = as_changed(onward.node, changed)
+        if node.phase is not Phase.MAIN:
+            return None
         if node.is_stopping or (node.rules is not None and node.rules.is_reading):
             # What its expressions read may be what has not been saved yet.
             return None
@@ -87,7 +89,7 @@ class Onwards:
         slots = Counter(lease.agent for lease in decision.released)
         for effect in decision.effects:
             each = ready.get(effect.step) if isinstance(effect, PlaceStep) else None
-            if each is None or each.step.kind is not Kind.METHOD or each.step.role is not None:
+            if each is None or each.step.kind is not Kind.METHOD:
                 continue
             found = await self._find_host(db, each, decision.run.group)
             if found is None or (decision.held and not slots[found.candidate.agent]):
