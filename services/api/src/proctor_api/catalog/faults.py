@@ -26,6 +26,11 @@ def unknown(what: str, name: object) -> ProctorError:
     return ProctorError(Code.NOT_FOUND, f"no such {what}: {str(name)[:200]}")
 
 
+def refused(message: str) -> ProctorError:
+    """404 in other words: what is asked for is there, but not to be shown."""
+    return ProctorError(Code.NOT_FOUND, message)
+
+
 def referred(message: str) -> ProctorError:
     """401: it cannot be deleted."""
     return Referred(Code.CONFLICT, message)

@@ -22,7 +22,7 @@ def board_of(project: str, case: str) -> Board:
     make = NAMED.get((project, case))
     if make is None:
         make = _frames if project == "vsperf" else _general
-    return Board(f"{case} results for Dashboard", make(case))
+    return Board(f"{case} results for Dashboard", make(case), reads_details=make is not _general)
 
 
 def is_named(project: str, case: str) -> bool:

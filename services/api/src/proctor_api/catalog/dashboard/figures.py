@@ -73,9 +73,10 @@ class Bar:
 class Board:
     """The figures of a test case."""
 
-    def __init__(self, description: str, figures: Sequence[Figure]) -> None:
+    def __init__(self, description: str, figures: Sequence[Figure], *, reads_details: bool = True) -> None:
         self._description = description
         self._figures = figures
+        self.reads_details = reads_details
 
     def add(self, row: Row) -> None:
         """Take a result in; results come oldest first."""

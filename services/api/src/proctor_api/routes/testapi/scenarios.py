@@ -14,7 +14,17 @@ from proctor_api.catalog.scenarios.shape import Rename, Scenario, read, refuse_t
 from proctor_api.catalog.scenarios.store import Made, Scenarios
 from proctor_api.context import caller_of, context_of
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.door import Router, answer, changes, creates, done, href, reads, value_of
+from proctor_api.routes.testapi.door import (
+    Router,
+    answer,
+    changes,
+    creates,
+    done,
+    href,
+    parameter,
+    reads,
+    value_of,
+)
 
 router = Router()
 routes = router.routes
@@ -26,6 +36,13 @@ PROJECT = {"project": "functest", "customs": ["healthcheck"], "scores": [SCORE],
 VERSION = {"owner": "somebody", "version": "master", "projects": [PROJECT]}
 INSTALLER = {"installer": "apex", "versions": [VERSION]}
 EXAMPLE = {"name": "os-odl_l2-nofeature-ha", "installers": [INSTALLER]}
+SHOWN = {
+    "_id": "57adcb09514bc70001e3f5cd",
+    "creator": "somebody",
+    "creation_date": "2016-05-28 14:42:58.000000",
+    **EXAMPLE,
+}
+FILTERS = [parameter(name, "Equal") for name in ("name", "installer", "version", "project")]
 ACTIONS = {"POST": Action.ADD, "PUT": Action.REPLACE, "DELETE": Action.REMOVE}
 
 
@@ -47,7 +64,7 @@ def _takes(example: Any, *place: str) -> dict[str, Any]:
     return changes(requestBody=body, parameters=_parameters(*place))
 
 
-@router.get(ALL, "Scenarios", reads())
+@router.get(ALL, "Scenarios", reads({"scenarios": [SHOWN]}, parameters=FILTERS))
 async def list_scenarios(request: Request) -> Response:
     """Filters: `name`, `installer`, `version`, `project` (the last three of one and the same installer)."""
     return answer({"scenarios": await Scenarios(context_of(request).engine).list(dict(request.query_params))})
@@ -122,13 +139,13 @@ for word, function, example, place in (
     router.delete(path, f"Remove {word}", _takes([named], *place))(function)
 
 
-@router.get(ONE, "A scenario", reads())
+@router.get(ONE, "A scenario", reads(SHOWN))
 async def get_scenario(request: Request, scenario: str) -> Response:
     """404 where there is none."""
     return answer(await Scenarios(context_of(request).engine).get(scenario.rstrip("/")))
 
 
-@router.put(ONE, "Rename a scenario", changes({"name": "os-odl-nofeature-ha"}))
+@router.put(ONE, "Rename a scenario", changes({"name": "os-odl-nofeature-ha"}, SHOWN))
 async def rename_scenario(request: Request, scenario: str) -> Response:
     """403 where the name is the old one or another's. The answer is the whole record."""
     body = object_of(await request.json())

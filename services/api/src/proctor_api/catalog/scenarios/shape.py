@@ -1,0 +1,152 @@
+"""What the parts of a scenario look like, and reading them out of what a client sent. No I/O."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, TypeAdapter, ValidationError, model_validator
+
+from proctor_api.catalog.faults import bad
+from proctor_common.errors import Code, ProctorError
+
+Text = Annotated[StrictStr, Field(max_length=1024)]
+Name = Annotated[StrictStr, Field(min_length=1, max_length=1024)]
+MOST_MEMBERS = 10_000
+"""Members of one list; the body's own limit stands before it."""
+
+
+class Part(BaseModel):
+    """A part of a scenario. Null is the same as absent; ``KEY`` names the field that tells it from its neighbours."""
+
+    model_config = ConfigDict(extra="ignore")
+    KEY: ClassVar[str] = ""
+    CHILDREN: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        # An unknown field is one even if it is null.
+        return {name: value for name, value in given.items() if value is not None or name not in cls.model_fields}
+
+    @property
+    def key(self) -> str:
+        """The part's name among its neighbours."""
+        return str(getattr(self, self.KEY))
+
+
+class Score(Part):
+    """How many of a project's cases passed."""
+
+    date: Text | None = None
+    score: Text = Field(default="0", examples=["11/14"])
+
+
+class TrustIndicator(Part):
+    """What a project is awarded."""
+
+    date: Text | None = None
+    status: Text = Field(default="silver", examples=["gold"])
+
+
+class Project(Part):
+    """A project's part in a version."""
+
+    KEY: ClassVar[str] = "project"
+    project: Name
+    customs: list[Text] = Field(default=[], max_length=MOST_MEMBERS)
+    scores: list[Score] = Field(default=[], max_length=MOST_MEMBERS)
+    trust_indicators: list[TrustIndicator] = Field(default=[], max_length=MOST_MEMBERS)
+
+
+class Version(Part):
+    """A version of the platform."""
+
+    KEY: ClassVar[str] = "version"
+    CHILDREN: ClassVar[str] = "projects"
+    owner: Text | None = None
+    version: Name
+    projects: list[Project] = Field(default=[], max_length=MOST_MEMBERS)
+
+
+class Installer(Part):
+    """An installer."""
+
+    KEY: ClassVar[str] = "installer"
+    CHILDREN: ClassVar[str] = "versions"
+    installer: Name
+    versions: list[Version] = Field(default=[], max_length=MOST_MEMBERS)
+
+
+class Scenario(Part):
+    """A scenario as it is created."""
+
+    KEY: ClassVar[str] = "name"
+    name: Name
+    creator: Text | None = None
+    installers: list[Installer] = Field(default=[], max_length=MOST_MEMBERS)
+
+
+class Owner(Part):
+    """A version's new owner."""
+
+    owner: Name
+
+
+class Rename(Part):
+    """A scenario's new name."""
+
+    name: Name
+
+
+SomePart = TypeVar("SomePart", bound=Part)
+NAMES = TypeAdapter(Annotated[list[Text], Field(max_length=MOST_MEMBERS)])
+
+
+def refuse_twins(parts: Sequence[Part]) -> None:
+    """Raises 409 where two neighbours, at any depth, bear one name."""
+    seen: set[str] = set()
+    for part in parts:
+        if part.key in seen:
+            raise ProctorError(Code.CONFLICT, f"the {part.KEY} is there twice: {part.key}")
+        seen.add(part.key)
+        if part.CHILDREN:
+            refuse_twins(getattr(part, part.CHILDREN))
+
+
+def read(kind: type[SomePart], value: Any, *, strict: bool = True) -> SomePart:
+    """A part. ``strict``: an unknown field is a fault, else it is dropped. Raises 400."""
+    try:
+        return kind.model_validate(value, extra="forbid" if strict else "ignore")
+    except ValidationError as error:
+        raise bad(_first(error)) from None
+
+
+def read_all(kind: type[SomePart], value: Any) -> list[SomePart]:
+    """A list of parts, none with an unknown field. Raises 400, or 409 where two bear one name."""
+    if not isinstance(value, list):
+        raise bad(f"the body must be a list of {kind.KEY}s")
+    if len(value) > MOST_MEMBERS:
+        raise bad(f"the body has more than {MOST_MEMBERS} members")
+    parts = [read(kind, member) for member in value]
+    refuse_twins(parts)
+    return parts
+
+
+def read_names(value: Any) -> list[str]:
+    """A list of texts, each once, in the order of their first. Raises 400."""
+    try:
+        return list(dict.fromkeys(NAMES.validate_python(value)))
+    except ValidationError as error:
+        raise bad(_first(error)) from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault in words; what was sent is not repeated."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in fault["loc"]) or "the body"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown field: {where[:200]}"
+    if fault["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where}: {fault['msg']}"

@@ -1,0 +1,74 @@
+"""``/dashboard/v1``: results put in a row, case by case. Made at each request; nothing of it is stored."""
+
+from dataclasses import replace
+from typing import Any
+
+from fastapi import Request, Response
+
+from proctor_api.catalog.dashboard.boards import PROJECTS, STATUS, board_of, is_named, status_board
+from proctor_api.catalog.dashboard.readings import MOST_RESULTS, Readings
+from proctor_api.catalog.faults import refused
+from proctor_api.catalog.queries import read_query
+from proctor_api.context import context_of
+from proctor_api.routes.guard import JSON
+from proctor_api.routes.testapi.door import Router, answer, groups_of, parameter, reads
+from proctor_api.routes.testapi.results import FILTERS
+
+router = Router()
+routes = router.routes
+SHOWN = [
+    {"description": "vPing results for Dashboard"},
+    {
+        "name": "vPing duration",
+        "info": {"type": "graph", "xlabel": "time", "ylabel": "duration (s)"},
+        "data_set": [{"x": "2016-05-28 14:41:58", "y": 60}],
+    },
+    {"name": "vPing status", "info": {"type": "bar"}, "data_set": [{"Nb tests": 1, "Nb Success": 1}]},
+]
+NEEDED = [
+    {**parameter("project", "A project that is dashboard-ready"), "required": True, "example": "functest"},
+    {**parameter("case", "One of its cases that is dashboard-ready"), "required": True, "example": "vPing"},
+]
+OTHERS = [one for one in FILTERS if one["name"] not in {"project", "case", "descend"}]
+
+
+def _list(example: list[Any]) -> dict[str, Any]:
+    """The 200 of a route that answers a bare list."""
+    return {"200": {"content": {JSON: {"schema": {"type": "array", "items": {}, "example": example}}}}}
+
+
+@router.get("/dashboard/v1/projects", "Projects with a dashboard", reads(responses=_list(list(PROJECTS))))
+async def list_dashboard_projects(request: Request) -> Response:
+    """The known ones, then every other project that has results: a bare list."""
+    return answer(await Readings(context_of(request).engine).projects(groups_of(request)))
+
+
+@router.get(
+    "/dashboard/v1/results",
+    "A test case's dashboard",
+    reads(responses=_list(SHOWN), parameters=[*NEEDED, *OTHERS]),
+)
+async def show_dashboard(request: Request) -> Response:
+    """A description, then graphs and bars: a bare list. 404 where project or case is missing or not dashboard-ready."""
+    context, groups = context_of(request), groups_of(request)
+    pairs = request.query_params.multi_items()
+    query = read_query(pairs, context.clock.now(), context.settings.zone, groups)
+    readings = Readings(context.engine)
+    project, case = request.query_params.get("project"), request.query_params.get("case")
+    if not project:
+        raise refused("the query must name the project: ?project=<name>&case=<name>")
+    if project not in PROJECTS and not await readings.has_results(project, None, groups):
+        raise refused(f"the project is not dashboard-ready: {project[:200]}")
+    if not case:
+        raise refused(f"the query must name a case of {project[:200]}: &case=<name>")
+    if (project, case) == STATUS:
+        equal = tuple(pair for pair in query.equal if pair[0] != "case_name")
+        return answer(status_board(await readings.status(replace(query, equal=equal))))
+    if not is_named(project, case) and not await readings.has_results(project, case, groups):
+        raise refused(f"the case is not dashboard-ready: {project[:200]}/{case[:200]}")
+    board = board_of(project, case)
+    await readings.fill(board, query)
+    return answer(board.finish())
+
+
+show_dashboard.__doc__ = f"{show_dashboard.__doc__} Made of the newest {MOST_RESULTS:,} results at most."
