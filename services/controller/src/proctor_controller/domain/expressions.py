@@ -273,7 +273,17 @@ def _resolve(scope: Scope, path: tuple[str, ...]) -> Any:
     return value
 
 
-def _check_cost(parsed: Source, scope: Scope) -> None:
+def macro_work(source: str, scope: Scope) -> int:
+    """How much the expression's macros have to do: the square of what they see, which is what a list of results costs.
+
+    Raises ExpressionFault.
+    """
+    parsed = _compile(source)[1]
+    return (_check_cost(parsed, scope) ** 2) * parsed.macros
+
+
+def _check_cost(parsed: Source, scope: Scope) -> int:
+    """The most elements that a macro may see. Raises ExpressionFault where the expression may cost too much."""
     read = inside = 0
     most = parsed.commas + 1
     for reference in parsed.references:
@@ -284,13 +294,14 @@ def _check_cost(parsed: Source, scope: Scope) -> None:
         if read > MAX_READ:
             raise ExpressionFault(parsed.text, reference.position, f"reads more than {MAX_READ} characters")
     if not parsed.macros:
-        return
+        return most
     if most * parsed.macros > MAX_ELEMENTS + parsed.commas + 1:
         raise ExpressionFault(parsed.text, 1, f"its macros would see more than {MAX_ELEMENTS} elements")
     if (read + len(parsed.text)) * parsed.growth > MAX_READ:
         raise ExpressionFault(parsed.text, 1, f"its macros could come to more than {MAX_READ} characters")
     if most * inside > MAX_MACRO_WORK:
         raise ExpressionFault(parsed.text, 1, "its macros would read too much for each element")
+    return most
 
 
 def _measure(value: Any) -> tuple[int, int]:

@@ -223,27 +223,37 @@ async def _check(
         except RenderFault as none:
             wrong.append(fault(str(none), f"secrets.{name}", "not_found"))
     methods = Methods(db, plan, request.group)
-    nesting = Nesting(db, request.groups, text.stored[0] if text.stored else None, request.depth)
-    calls: dict[Path, Call] = {}
-    children: dict[Path, str] = {}
-    literals = 0
+    schemas: dict[Path, Mapping[str, Any]] = {}
     for step in plan.calls():
         if step.kind is Kind.METHOD:
             schema = await methods.find(step)
-            if not isinstance(schema, Mapping):
+            if isinstance(schema, Mapping):
+                schemas[step.path] = schema
+            else:
                 wrong += schema
-                continue
-            call = check_call(step, schema, plan.hidden, literal_from=literals)
-        elif step.kind is Kind.PLAN:
-            children[step.path], call = await nesting.check(step, plan.hidden, literal_from=literals)
-        else:
-            continue
-        literals += len(call.kept)
-        calls[step.path] = call
-        wrong += call.faults
+    # Half a megabyte of templates takes a while: other requests go on meanwhile.
+    calls = await asyncio.to_thread(_check_calls, plan, schemas)
+    nesting = Nesting(db, request.groups, text.stored[0] if text.stored else None, request.depth)
+    children: dict[Path, str] = {}
+    for step in plan.steps:
+        if step.kind is Kind.PLAN:
+            literals = sum(len(call.kept) for call in calls.values())
+            children[step.path], calls[step.path] = await nesting.check(step, plan.hidden, literal_from=literals)
+    wrong += [each for call in calls.values() for each in call.faults]
     if plan.kind == LEGACY:
         wrong = [_in_legacy_words(each) for each in wrong]
     return calls, children, wrong
+
+
+def _check_calls(plan: Plan, schemas: Mapping[Path, Mapping[str, Any]]) -> dict[Path, Call]:
+    calls: dict[Path, Call] = {}
+    literals = 0
+    for step in plan.calls():
+        if step.path in schemas:
+            call = check_call(step, schemas[step.path], plan.hidden, literal_from=literals)
+            literals += len(call.kept)
+            calls[step.path] = call
+    return calls
 
 
 def _in_legacy_words(wrong: Fault) -> Fault:

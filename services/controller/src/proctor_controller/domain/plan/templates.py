@@ -9,6 +9,7 @@ from proctor_controller.domain.expressions import (
     OPENING,
     ExpressionFault,
     fill,
+    macro_work,
     references_of,
     split_text,
 )
@@ -21,6 +22,8 @@ BEFORE = frozenset({"params", "steps", "hosts", "volumes", "matrix", "host", "ru
 """What may be read before a step has run."""
 AFTER = BEFORE | {"self", "result"}
 OF_RUN = frozenset({"params", "steps", "hosts", "volumes", "run"})
+MAX_EARLY_WORK = 2 * 10_000**2
+"""Of all expressions together that are filled in at submission: two macros over the longest list that one may see."""
 _OF_RUN_MEMBERS = frozenset({"id", "name", "url", "parent"})
 _OF_SELF = frozenset({"result", "outputs", "host"})
 
@@ -57,6 +60,7 @@ class Templates(Reader):
     def __init__(self, faults: Faults, known: Known) -> None:
         super().__init__(faults)
         self.known = known
+        self._early_work = 0
 
     def early(self, value: Any, path: Path) -> Any:
         """The value filled in at once, which only works with parameters; UNKNOWN where one is not known."""
@@ -69,8 +73,15 @@ class Templates(Reader):
         values = self.known.values
         if not _reads(template) <= values.keys():
             return UNKNOWN
+        scope = {"params": values}
         try:
-            return fill(template, {"params": values})
+            self._early_work += sum(macro_work(source, scope) for _, source in sources_in(template))
+            if self._early_work > MAX_EARLY_WORK:
+                self.fault(
+                    path, "all that is filled in at submission would take too long: use fewer macros", "too_large"
+                )
+                return UNKNOWN
+            return fill(template, scope)
         except ExpressionFault as fault:
             self.fault(path, str(fault), "expression")
             return UNKNOWN
