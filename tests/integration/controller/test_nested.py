@@ -1,0 +1,130 @@
+"""Plans within plans: a step that is a run of its own."""
+
+import json
+from typing import Any
+
+import pytest
+
+from proctor_common.errors import ProctorError
+from proctor_common.ids import new_id
+from proctor_common.states import StepResult
+from proctor_controller.db.session import session
+from proctor_controller.domain.decision import Policy
+from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.settings import EngineSettings
+from proctor_controller.engine.watchdog import Watchdog
+from support.engine import FakeAgent, call
+from support.steps import steps_of, until_there
+from support.wait import eventually
+
+VERSION = "2026-12-01"
+QUICK = EngineSettings(policy=Policy(child_due_s=0.3, resend_s=0.3))
+
+
+def document(name: str, steps: dict[str, Any], **members: Any) -> dict[str, Any]:
+    return {"testplan_version": VERSION, "name": name, "steps": steps, **members}
+
+
+def command(text: str, **members: Any) -> dict[str, Any]:
+    return {"uses": "shell.run", "runs_on": {"host": "h1"}, "with": {"command": text}, **members}
+
+
+@pytest.fixture
+def quick(engine: Engine) -> Engine:
+    """The engine looks at its children often."""
+    engine.settings = QUICK
+    return engine
+
+
+async def put(engine: Engine, plan: dict[str, Any]) -> None:
+    await call(engine, "plan.put", name=plan["name"], plan=json.dumps(plan))
+
+
+async def begin(engine: Engine, steps: dict[str, Any], **members: Any) -> str:
+    view = await call(engine, "run.submit", run=new_id(), plan=json.dumps(document("parent", steps, **members)))
+    return str(view["id"])
+
+
+async def until_ended(engine: Engine, run: str) -> Any:
+    watchdog = Watchdog(engine)
+
+    async def ended() -> Any:
+        await watchdog.tick()
+        view = await call(engine, "run.get", run=run)
+        assert view["state"] == "finished", view
+        return view
+
+    return await eventually(ended, 15, f"the end of run {run}")
+
+
+async def child_of(engine: Engine, run: str, name: str) -> str:
+    async def there() -> Any:
+        return (await steps_of(engine, run))[name]["child"]
+
+    return str(await eventually(there, 10, f"the child of {name}"))
+
+
+async def test_a_child_that_fails_is_tried_again_as_another_run(quick: Engine, agent: FakeAgent) -> None:
+    await put(quick, document("child", {"a": command("x")}))
+    at = await begin(quick, {"nest": {"plan": "child", "retry": {"attempts": 2}}})
+    await eventually(lambda: len(agent.started) == 1)
+    await agent.finish(agent.started[0], StepResult.FAILED)
+    watchdog = Watchdog(quick)
+    await eventually(lambda: ticked(watchdog, len(agent.started) == 2))
+    await agent.finish(agent.started[1])
+    assert (await until_ended(quick, at))["result"] == "passed"
+    assert agent.started[0].run != agent.started[1].run
+
+
+async def ticked(watchdog: Watchdog, value: bool) -> bool:
+    await watchdog.tick()
+    return value
+
+
+async def test_cancel_goes_down_and_the_parent_waits_for_it(quick: Engine, agent: FakeAgent) -> None:
+    await put(quick, document("leaf", {"a": command("sleep")}))
+    await put(quick, document("child", {"deep": {"plan": "leaf"}}))
+    at = await begin(quick, {"nest": {"plan": "child"}})
+    child = await child_of(quick, at, "nest")
+    leaf = await child_of(quick, child, "deep")
+    await eventually(lambda: agent.started)
+    await until_there(quick, leaf, "a", "running")
+    await call(quick, "run.cancel", run=at)
+    assert (await until_ended(quick, at))["result"] == "cancelled"
+    for run in (child, leaf):
+        assert (await call(quick, "run.get", run=run))["result"] == "cancelled"
+    assert len(agent.cancels) == 1
+
+
+async def test_a_plan_that_is_gone_or_wrong_is_the_steps_error(quick: Engine, agent: FakeAgent) -> None:
+    await put(quick, document("child", {"a": command("x")}, parameters={"n": {"type": "number"}}))
+    with pytest.raises(ProctorError, match="nothere"):
+        await begin(quick, {"nest": {"plan": "nothere"}})
+    value = command("x", outputs={"word": "${{ result.last }}"})
+    at = await begin(quick, {"a": value, "nest": {"plan": "child", "with": {"n": "${{ steps.a.outputs.word }}"}}})
+    await eventually(lambda: agent.started)
+    await agent.finish(agent.started[0], output={"last": "no number"})
+    assert (await until_ended(quick, at))["result"] == "error"
+    reason = (await steps_of(quick, at))["nest"]["reason"]
+    assert "the nested plan cannot be run" in reason
+    assert "number" in reason
+
+
+async def test_a_child_whose_step_was_stopped_never_begins(quick: Engine, agent: FakeAgent) -> None:
+    """The step is cancelled after its child was decided on and before it was stored."""
+    await put(quick, document("child", {"a": command("x")}))
+    held = quick.children.begin
+    assert held is not None
+    orders: list[Any] = []
+
+    async def keep(nested: Any) -> None:
+        orders.append(nested)
+
+    quick.children.begin = keep
+    at = await begin(quick, {"nest": {"plan": "child"}})
+    await eventually(lambda: orders)
+    await call(quick, "run.cancel", run=at)
+    assert (await until_ended(quick, at))["result"] == "cancelled"
+    await held(orders[0])
+    async with session(quick.database) as db:
+        assert await db.fetchval("SELECT count(*) FROM control.runs") == 1
