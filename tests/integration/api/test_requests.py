@@ -56,7 +56,7 @@ WRONG = [
     (json.dumps({**CASE, "plugin": 7}).encode(), "plugin"),
     (json.dumps({**CASE, "timeout": "soon"}).encode(), "timeout"),
     (json.dumps({**CASE, "timeout": -1}).encode(), "timeout"),
-    (json.dumps({**CASE, "group": "g"}).encode(), "host"),
+    (json.dumps({**CASE, "labels": {"os": "debian"}}).encode(), "host"),
     (json.dumps({k: v for k, v in CASE.items() if k != "host"}).encode(), "host"),
     (json.dumps({k: v for k, v in CASE.items() if k != "plugin"}).encode(), "plugin"),
     (b"[1, 2]", ""),
