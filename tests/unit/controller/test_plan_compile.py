@@ -10,6 +10,7 @@ from proctor_controller.domain.plan import Plan, read_plan
 from proctor_controller.domain.plan.calls import Call, check_call
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
 from proctor_controller.domain.plan.masking import mask_text
+from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.rules import rules_of
 from proctor_controller.domain.step import Condition, Phase
 from proctor_controller.domain.submission import RunSpec
@@ -36,7 +37,7 @@ def compiled(found: Plan, schema: Mapping[str, Any] = ANY) -> RunSpec:
     numbers = count(1)
     birth = Birth("r1", found.name, "text", lambda work: work)
     calls = {step.path: check_call(step, schema, found.hidden) for step in found.calls() if step.plugin}
-    children = {("steps", "soak"): "soak-plan@3"}
+    children: dict[Path, str] = {("steps", "soak"): "soak-plan@3"}
     return compile_run(found, calls, children, birth, lambda: f"s{next(numbers)}")
 
 
