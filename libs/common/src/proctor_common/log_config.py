@@ -57,7 +57,7 @@ def configure_logging(service: str, level: str = "info", *, stream: TextIO | Non
     # The client's own error log repeats what the bus reports; the SQL and SSH libraries say too much below a
     # warning.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
-    for name in ("asyncssh", "sqlalchemy", "alembic", "httpx"):
+    for name in ("asyncssh", "sqlalchemy", "alembic", "apscheduler", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
