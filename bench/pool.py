@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from bench.system import System, local_system
 from proctor_common.clock import SystemClock
 from proctor_common.ids import new_id
 from proctor_common.pg import make_engine
+from proctor_controller.context import SERVER_SETTINGS
 from proctor_controller.db.pool.claims import Demand
 from proctor_controller.db.session import close_sessions
 from proctor_controller.domain.volumes.settings import LocalSettings
@@ -127,26 +128,43 @@ async def _measure_claims(report: Report, http: httpx.AsyncClient, system: Syste
     report.add(Figure("pool: claim p50", f"{percentile(times, 0.5) * 1e3:.1f} ms", "", None, "", None))
     report.add(Figure("pool: claim p99", f"{slow * 1e3:.1f} ms", "", None, "<= 50 ms", slow <= 0.05))
     await _fill(http, spares)
+
+    async def read(n: int) -> None:
+        (await http.get("/v1/vnfps", params={"limit": 1})).raise_for_status()
+
+    async def create(n: int) -> None:
+        answer = await http.post("/v1/vnfps", json={"name": f"http-{n}", "type": "igw"})
+        assert answer.json()["state"] == "active", answer.text
+
+    floor, floor_rate = await _by_http(read, spares // 2)
+    times, rate = await _by_http(create, spares // 2)
+    name = f"pool: POST /v1/vnfps, {CLAIMANTS} at once"
+    report.add(Figure(name, f"{rate:.0f}/s", f"{floor_rate:.0f}/s (GET)", rate / floor_rate, "", None))
+    slow, least = percentile(times, 0.99), percentile(floor, 0.99)
+    report.add(Figure(f"{name}, p99", f"{slow * 1e3:.0f} ms", f"{least * 1e3:.0f} ms", slow / least, "", None))
+
+
+async def _by_http(request: Callable[[int], Awaitable[None]], count: int) -> tuple[list[float], float]:
+    """The times of so many requests, a hundred at once, and how many a second."""
     gate = asyncio.Semaphore(CLAIMANTS)
 
-    async def by_http(n: int) -> float:
+    async def timed(n: int) -> float:
         async with gate:
             begun = time.perf_counter()
-            answer = await http.post("/v1/vnfps", json={"name": f"http-{n}", "type": "igw"})
-            assert answer.json()["state"] == "active", answer.text
+            await request(n)
             return time.perf_counter() - begun
 
     begun = time.perf_counter()
-    times = await asyncio.gather(*(by_http(n) for n in range(spares // 2)))
-    rate = len(times) / (time.perf_counter() - begun)
-    report.add(Figure(f"pool: POST /v1/vnfps, {CLAIMANTS} at once", f"{rate:.0f}/s", "", None, "", None))
-    report.add(Figure("pool: POST /v1/vnfps p99", f"{percentile(times, 0.99) * 1e3:.0f} ms", "", None, "", None))
+    times = await asyncio.gather(*(timed(n) for n in range(count)))
+    return list(times), count / (time.perf_counter() - begun)
 
 
 def _engine(system: System) -> AsyncEngine:
     settings = tomllib.loads((system.data / "controller.toml").read_text())
     password = Path(settings["database_password_file"]).read_text().strip()
-    return make_engine(settings["database_url"], application_name="bench", password=password)
+    return make_engine(
+        settings["database_url"], application_name="bench", password=password, server_settings=SERVER_SETTINGS
+    )
 
 
 async def _claim(engine: AsyncEngine, spares: int) -> list[float]:
@@ -156,7 +174,9 @@ async def _claim(engine: AsyncEngine, spares: int) -> list[float]:
         return None
 
     demands = Demands(engine, SystemClock(), nobody)
-    await demands.claim("igw", 1, Demand(new_id(), "warm-up"))
+    # A controller has its connections already.
+    for _ in range(5):
+        await asyncio.gather(*(demands.claim("igw", 1, Demand(new_id(), "warm-up")) for _ in range(2)))
     times: list[float] = []
 
     async def claimant(n: int) -> None:
