@@ -14,7 +14,18 @@ from proctor_controller.db.pool.pools import apply_types
 from proctor_controller.db.pool.volumes import change_volume, insert_spares, load_volume, mark_posted
 from proctor_controller.db.session import close_sessions, session
 from proctor_controller.domain.volumes.settings import PoolType
-from proctor_controller.pool.claims import Claimed, Claims, Never, Waiting, Wanted
+from proctor_controller.domain.wants import VolumeWant
+from proctor_controller.pool.claims import (
+    Claimed,
+    Claims,
+    Never,
+    RunVolume,
+    Waiting,
+    Wanted,
+    by_name,
+    ends_of,
+    wanted_of,
+)
 from support.postgres import Database
 
 TYPES = {"igw": PoolType("igw", 2, 1), "dhcp": PoolType("dhcp", 2, 5)}
@@ -123,3 +134,18 @@ async def test_a_run_waits_for_what_is_made_for_it_and_is_told_what_cannot_be(en
     assert await claims.claim_for_run(new_id(), [Wanted("a", "nope")]) == Never("no such type of volume: nope")
     await claims.settle_run(run, {})
     await close_sessions(engine)
+
+
+def test_what_a_plan_wants_is_claimed_one_by_one_and_shown_by_name() -> None:
+    wants = [
+        VolumeWant(name="data", type="igw", count=2, size_gb=5),
+        VolumeWant(name="log", type="dhcp", on_end="retain"),
+    ]
+    assert [(each.key, each.type, each.size_gb, each.mode) for each in wanted_of(wants)] == [
+        ("data[0]", "igw", 5, "prefer"),
+        ("data[1]", "igw", 5, "prefer"),
+        ("log[0]", "dhcp", None, "prefer"),
+    ]
+    assert ends_of(wants) == {"data[0]": "delete", "data[1]": "delete", "log[0]": "retain"}
+    held = [RunVolume(f"data[{n}]", f"id-{n}", "n", "igw", 5, f"/{n}", True) for n in range(2)]
+    assert [each["path"] for each in by_name(Claimed(tuple(held)))["data"]] == ["/0", "/1"]

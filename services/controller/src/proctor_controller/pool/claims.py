@@ -5,7 +5,7 @@ Both calls may come twice, from any controller; the second one finds what the fi
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,6 +15,7 @@ from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.pools import load_sizes
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.volumes.volume import Volume
+from proctor_controller.domain.wants import VolumeWant
 
 Mode = Literal["prefer", "require", "bypass"]
 Wake = Callable[[], Awaitable[None]]
@@ -70,6 +71,33 @@ class Never:
     """It cannot be had: no such type, three volumes failed, or the run was settled. Settle the run."""
 
     why: str
+
+
+def wanted_of(wants: Sequence[VolumeWant]) -> list[Wanted]:
+    """What a plan's ``volumes:`` ask for, one by one; the keys are ``name[0]``, ``name[1]``, …"""
+    return [
+        Wanted(f"{want.name}[{index}]", want.type, want.size_gb, cast("Mode", str(want.pool)))
+        for want in wants
+        for index in range(want.count)
+    ]
+
+
+def ends_of(wants: Sequence[VolumeWant]) -> dict[str, Literal["delete", "retain"]]:
+    """What becomes of each at the end of the run."""
+    return {
+        f"{want.name}[{index}]": cast("Literal['delete', 'retain']", str(want.on_end))
+        for want in wants
+        for index in range(want.count)
+    }
+
+
+def by_name(claimed: Claimed) -> dict[str, list[dict[str, Any]]]:
+    """What expressions see: ``volumes.data[0].path``; each ``{id, name, type, size_gb, path}``."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in claimed.volumes:
+        shown = {"id": each.id, "name": each.name, "type": each.type, "size_gb": each.size_gb, "path": each.path}
+        found.setdefault(each.key.partition("[")[0], []).append(shown)
+    return found
 
 
 class _NoSpareError(Exception):
