@@ -46,6 +46,8 @@ class ApiSettings(ServiceSettings):
     """Every caller is admin; on a loopback address only."""
     anonymous: Literal["none", "viewer", "results"] = "none"
     """What a caller without a token may do."""
+    tryout: Literal["all", "read"] = "all"
+    """What ``/docs`` lets its reader try out: ``read`` takes the button off everything that writes."""
     public_url: str | None = None
     """Where browsers find the api, if not under the name they ask for."""
     origins: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from proctor_api import tail
 from proctor_api.routes import (
     agents,
     audit,
+    dashboard_page,
     docs,
     groups,
     junit,
@@ -53,6 +54,7 @@ ALL_ROUTERS: tuple[APIRouter, ...] = (
     legacy.routes,
     legacy_plans.routes,
     docs.routes,
+    dashboard_page.routes,
     *testapi.ROUTERS,
 )
 SOCKETS: tuple[tuple[str, Callable[[WebSocket], Awaitable[None]]], ...] = (

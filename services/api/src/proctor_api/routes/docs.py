@@ -6,6 +6,7 @@ from pathlib import Path
 import orjson
 from fastapi import Request, Response
 
+from proctor_api.context import context_of
 from proctor_api.routes.guard import anyone, router
 from proctor_api.routes.session import PAGE_POLICY
 from proctor_common.errors import not_found
@@ -34,6 +35,7 @@ window.ui = SwaggerUIBundle({
   persistAuthorization: false,
   validatorUrl: null,
   presets: [SwaggerUIBundle.presets.apis],
+  supportedSubmitMethods: METHODS,
 });
 """
 LOGIN_SCRIPT = """\
@@ -49,7 +51,8 @@ form.addEventListener("submit", async (event) => {
       body: JSON.stringify({token: document.getElementById("token").value.trim()}),
     });
     if (answer.ok) {
-      window.location.assign("/docs");
+      const next = new URLSearchParams(window.location.search).get("next");
+      window.location.assign(next === "dashboard" ? "dashboard/" : "/docs");
       return;
     }
     const problem = await answer.json();
@@ -67,8 +70,12 @@ input, button { font: inherit; padding: .5rem; margin: .25rem 0 1rem; }
 button { background: #1f4fbf; color: #fff; border: 0; border-radius: .25rem; cursor: pointer; }
 #fault { color: #a4161a; min-height: 1.5em; }
 """
+TRYOUT = {
+    "all": '["get", "put", "post", "delete", "options", "head", "patch", "trace"]',
+    "read": '["get", "head", "options"]',
+}
+"""Methods that have a button to try them out, by setting."""
 OWN = {
-    "docs.js": (DOCS_SCRIPT, "text/javascript"),
     "login.js": (LOGIN_SCRIPT, "text/javascript"),
     "login.css": (LOGIN_STYLE, "text/css"),
 }
@@ -92,9 +99,13 @@ async def show_openapi(request: Request) -> Response:
 
 
 @routes.get("/docs/assets/{name}", include_in_schema=False, openapi_extra=anyone())
-async def show_asset(name: str) -> Response:
+async def show_asset(request: Request, name: str) -> Response:
     """A script, style sheet or picture of our pages."""
     headers = {"Cache-Control": "public, max-age=3600", "Content-Security-Policy": PAGE_POLICY}
+    if name == "docs.js":
+        # What may be tried out is a setting, which the next visit shall show.
+        text = DOCS_SCRIPT.replace("METHODS", TRYOUT[context_of(request).settings.tryout])
+        return Response(text, media_type="text/javascript", headers={**headers, "Cache-Control": "no-cache"})
     if name in OWN:
         text, kind = OWN[name]
         return Response(text, media_type=kind, headers=headers)

@@ -1,0 +1,78 @@
+// The two lines over time, drawn by Chart.js.
+
+import { count, duration, element, moment, share } from "./words.js";
+
+const MOST_COLOURS = 8;
+const drawn = {};
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+/** Draw both charts and their common legend. `choose(series, point)` is called for a point that was clicked. */
+export function drawTrend(trend, choose) {
+  const names = trend.series.map((series) => series.name);
+  legend(names, trend);
+  draw("rate", trend, (point) => (point.passed + point.failed ? (100 * point.passed) / (point.passed + point.failed) : null), {
+    min: 0, max: 100, ticks: { stepSize: 25, callback: (value) => `${value}` },
+  }, (value, point) => `${share(value)} % of ${count(point.passed + point.failed)}`, choose);
+  draw("seconds", trend, (point) => point.seconds, {
+    beginAtZero: true, grace: "10%", ticks: { maxTicksLimit: 6, callback: (value) => duration(value) },
+  }, (value, point) => `${duration(value)} (${count(point.runs)})`, choose);
+}
+
+function legend(names, trend) {
+  const list = document.getElementById("legend");
+  const grouped = !(names.length === 1 && names[0] === null);
+  list.replaceChildren(...(grouped ? names.map((name, index) => element("li", {},
+    element("span", { class: `swatch s${index % MOST_COLOURS}`, "aria-hidden": "true" }), named(name))) : []));
+  if (trend.left_off) list.append(element("li", { class: "quiet" }, `and ${count(trend.left_off)} more with fewer results`));
+}
+
+function named(name) {
+  return name === null || name === "" ? "(none)" : name;
+}
+
+function draw(id, trend, read, scale, tell, choose) {
+  const ink = colour("quiet");
+  const line = colour("line");
+  const datasets = trend.series.map((series, index) => ({
+    label: series.name === null && trend.series.length === 1 ? "all" : named(series.name),
+    data: series.points.map((point) => ({ x: Date.parse(point.at), y: read(point), point })).filter((point) => point.y !== null),
+    borderColor: colour(`s${index % MOST_COLOURS}`),
+    backgroundColor: colour(`s${index % MOST_COLOURS}`),
+    borderDash: index >= MOST_COLOURS ? [5, 4] : [],
+    borderWidth: 2, pointRadius: 3, pointHoverRadius: 6, pointHitRadius: 12, tension: 0.25, cubicInterpolationMode: "monotone",
+  }));
+  if (drawn[id]) drawn[id].destroy();
+  drawn[id] = new window.Chart(document.getElementById(id), {
+    type: "line",
+    data: { datasets },
+    options: {
+      animation: false, responsive: true, maintainAspectRatio: false, parsing: false, normalized: true,
+      interaction: { mode: "nearest", intersect: false },
+      onClick: (_event, found) => {
+        if (found.length) choose(trend.series[found[0].datasetIndex], datasets[found[0].datasetIndex].data[found[0].index].point);
+      },
+      onHover: (event, found) => { event.native.target.style.cursor = found.length ? "pointer" : "default"; },
+      scales: {
+        x: {
+          type: "time", min: Date.parse(trend.from), max: Date.parse(trend.to),
+          time: { minUnit: trend.bucket_seconds >= 86400 ? "day" : "hour", displayFormats: { hour: "HH:mm", day: "d MMM", week: "d MMM", month: "MMM yyyy", year: "yyyy" } },
+          grid: { display: false }, border: { color: line }, ticks: { color: ink, maxRotation: 0, autoSkipPadding: 18 },
+        },
+        y: { ...scale, grid: { color: line }, border: { display: false }, ticks: { color: ink, ...scale.ticks } },
+      },
+      plugins: {
+        legend: { display: false },
+        tooltip: {
+          displayColors: datasets.length > 1, padding: 10,
+          callbacks: {
+            title: (items) => (items.length ? moment(items[0].parsed.x, trend.bucket_seconds) : ""),
+            label: (item) => `${datasets.length > 1 ? `${item.dataset.label}: ` : ""}${tell(item.parsed.y, item.raw.point)}`,
+          },
+        },
+      },
+    },
+  });
+}

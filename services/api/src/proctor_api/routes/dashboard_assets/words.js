@@ -1,0 +1,49 @@
+// Figures and times as people read them, and elements made without ever parsing a text as HTML.
+
+/** An element with attributes and children; texts become text. */
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined) continue;
+    if (name === "onclick") made.addEventListener("click", value);
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+export function count(value) {
+  return value.toLocaleString("en");
+}
+
+export function percent(part, whole) {
+  return whole ? `${share((100 * part) / whole)} %` : "–";
+}
+
+export function share(value) {
+  return value === 100 || value === 0 ? String(value) : Math.min(99.9, Math.max(0.1, value)).toFixed(1);
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 60) return `${Number(seconds.toFixed(1))} s`;
+  const whole = Math.round(seconds);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 86400 * 2) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  return `${Math.round(whole / 8640) / 10} d`;
+}
+
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+const MINUTE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+
+/** A moment, as short as the width of its bucket allows. */
+export function moment(at, bucketSeconds = 0) {
+  return (bucketSeconds >= 86400 ? DAY : MINUTE).format(new Date(at));
+}
+
+export function verdict(passed) {
+  if (passed === true) return { kind: "passed", sign: "✓", word: "passed" };
+  if (passed === false) return { kind: "failed", sign: "✕", word: "failed" };
+  return { kind: "other", sign: "?", word: "no verdict" };
+}
