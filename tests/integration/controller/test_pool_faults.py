@@ -282,7 +282,7 @@ async def test_settings_with_a_fault_are_refused_and_the_old_ones_stay(world: Ke
 
 
 async def test_who_waits_gets_a_spare_that_turns_up_first(world: KeeperWorld) -> None:
-    world.settings(igw=0)
+    world.settings(igw=1)
     world.backend.always = {"igw": QuotaRefused("no more than 0")}
     async with world.kept() as keeper:
         vnfp = await world.vnfp(keeper=keeper)
@@ -293,7 +293,6 @@ async def test_who_waits_gets_a_spare_that_turns_up_first(world: KeeperWorld) ->
             "INSERT INTO control.volumes (id, type, size_gb, name, named, state, from_pool, backend_id, posted_at)"
             f" VALUES ('{spare}', 'igw', 1, 'spare', 'spare', 'ready', true, '{made}', now())"
         )
-        await world.alter("UPDATE control.pools SET target = 1 WHERE type = 'igw'")
         keeper.woken.set()
         await eventually(lambda: world.vnfp_state(vnfp) == "active", 10, "the VNF")
         await world.until(f"vnfp = '{vnfp}' AND id = '{spare}' AND state = 'in_use'", 1)
