@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from proctor_controller.volumes.backend import (
     BackendBusy,
@@ -116,7 +116,7 @@ def volume_of(given: Any, installation: str, reason: str = "") -> Found | None:
         volume_id=str(marks[VOLUME_KEY]),
         name=str(given.get("name") or ""),
         type=str(given.get("volume_type") or ""),
-        size_gb=int(given.get("size") or 0),
+        size_gb=given["size"] if isinstance(given.get("size"), int) else 0,
         state=state,
         created_at=time_of(given.get("created_at")),
         reason=reason or (status if state is FoundState.OTHER else ""),
@@ -136,17 +136,18 @@ def next_marker(body: Mapping[str, Any]) -> str | None:
     """The marker of the next page; None on the last one. The link's own address may be one that only the cloud's
     inside knows, so no more than its marker is used.
     """
-    for link in body.get("volumes_links") or ():
-        if isinstance(link, dict) and link.get("rel") == "next":
-            marker = parse_qs(urlsplit(str(link.get("href"))).query).get("marker")
+    for link in _objects(body.get("volumes_links")):
+        if link.get("rel") == "next":
+            _, _, query = str(link.get("href")).partition("?")
+            marker = parse_qs(query).get("marker")
             return marker[0] if marker else None
     return None
 
 
 def version_of(body: Mapping[str, Any]) -> tuple[int, int] | None:
     """The highest microversion of API 3 that a version document names."""
-    for version in body.get("versions") or ():
-        if isinstance(version, dict) and str(version.get("id")).startswith("v3"):
+    for version in _objects(body.get("versions")):
+        if str(version.get("id")).startswith("v3"):
             return _pair(str(version.get("version") or ""))
     return None
 
@@ -191,9 +192,14 @@ def _left(absolute: Mapping[str, Any], most: str, used: str) -> int | None:
     return max(0, limit - taken)
 
 
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 def _pair(text: str) -> tuple[int, int] | None:
     major, _, minor = text.partition(".")
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+    known = major.isascii() and minor.isascii() and major.isdigit() and minor.isdigit() and len(text) < 12
+    return (int(major), int(minor)) if known else None
 
 
 def _line(text: str) -> str:
