@@ -44,6 +44,8 @@ class Refill:
         self._asked: dict[str, int] = {}
         self._room: int | None = None
         self._again: dict[str, float] = {}
+        self._told: dict[str, str] = {}
+        self._ready: dict[str, int] = {}
         self._last_spare = 0.0
         self._running = asyncio.Lock()
         self.missing = 0
@@ -67,6 +69,7 @@ class Refill:
             room = await self._spare_room(await count_volumes(db))
             asked = plan_refill(stocks, concurrency=self._desk.settings.concurrency, spare_room=room)
             await insert_spares(db, asked, {pool.type: pool.size_gb for pool in pools})
+        self._ready = {pool.type: pool.ready for pool in pools}
         self.missing = sum(pool.stock.deficit + pool.intent for pool in pools)
         self.stalled = bool(self.missing) and not asked and not any(pool.stock.pending for pool in pools)
         for type, count in asked.items():
@@ -157,6 +160,7 @@ class Refill:
         """
         async with self._desk.reading() as db:
             queue = await load_queue(db, tender.active, QUEUE)
+        self._told = {each.id: self._told[each.id] for each in queue if each.id in self._told}
         wait: float | None = None
         probing: set[str] = set()
         free = max(1, self._desk.settings.concurrency) - tender.posting
@@ -188,13 +192,17 @@ class Refill:
         rest = self._again.get(volume.id, 0.0) - self._clock.monotonic()
         if not obstacle and rest <= 0:
             return False, None
-        async with self._desk.writing() as db:
-            if await hand_over(db, volume):
-                log.info("spare_handed_over", waiting=volume.id)
-                self._again.pop(volume.id, None)
-                self._desk.progress()
-            elif volume.vnfp is not None:
-                await explain_wait(db, volume.vnfp, obstacle or f"the quota is used up: {volume.reason}")
+        why = obstacle or f"the quota is used up: {volume.reason}"
+        if self._ready.get(volume.type):
+            async with self._desk.writing() as db:
+                if await hand_over(db, volume):
+                    log.info("spare_handed_over", waiting=volume.id)
+                    self._again.pop(volume.id, None)
+                    self._desk.progress()
+        if volume.vnfp is not None and self._told.get(volume.id) != why:
+            async with self._desk.writing() as db:
+                await explain_wait(db, volume.vnfp, why)
+            self._told[volume.id] = why
         return True, max(rest, 0.5) if not obstacle else None
 
     async def refused(self, volume: Volume, reason: str) -> None:
