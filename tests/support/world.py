@@ -10,11 +10,13 @@ from proctor_controller.domain import events
 from proctor_controller.domain.decide import decide
 from proctor_controller.domain.decision import (
     BATCH,
+    Allocate,
     CancelAttempt,
     Decision,
     Effect,
     FollowUp,
     LookLater,
+    PlaceReady,
     PlaceStep,
     QueryAttempt,
     ServeQueue,
@@ -22,8 +24,8 @@ from proctor_controller.domain.decision import (
     Stale,
     StartAttempt,
 )
-from proctor_controller.domain.run import RUN_TRANSITIONS
-from proctor_controller.domain.step import STEP_TRANSITIONS, AttemptEnd, Edge, Node, RetryOn, Step
+from proctor_controller.domain.run import RUN_TRANSITIONS, UNSTARTED, is_over
+from proctor_controller.domain.step import STEP_TRANSITIONS, AttemptEnd, Edge, Kind, Node, Phase, RetryOn, Step
 from proctor_controller.domain.submission import RunSpec
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
@@ -86,9 +88,7 @@ class World:
     def slice_of(self, event: events.Event) -> Slice:
         steps: list[Step]
         limit = BATCH
-        if isinstance(event, events.RunCreated):
-            steps = [s for s in self.steps.values() if self.nodes[s.node].undecided == 0]
-        elif isinstance(event, events.NodeDecided):
+        if isinstance(event, events.NodeDecided):
             node = self.nodes[event.node]
             steps = [s for s in self.steps.values() if s.node == event.node and s.state is StepState.PENDING]
             if node.is_stopping:
@@ -96,11 +96,17 @@ class World:
                 steps = [s for s in self.steps.values() if s.node == event.node and s.state not in gone]
             elif not node.dead:
                 limit = max(0, min(BATCH, node.room))
-        elif isinstance(event, events.CancelAsked) or (isinstance(event, events.RunDue) and self.run.cause):
-            steps = [s for s in self.steps.values() if s.state not in {StepState.FINISHED, StepState.CANCELLING}]
-        elif isinstance(event, events.RunDue):
-            due = {name for name, node in self.nodes.items() if node.due_at}
-            steps = [s for s in self.steps.values() if s.state is StepState.PENDING and s.node in due]
+        elif isinstance(event, events.PauseAsked | events.ResumeAsked | events.NotYet):
+            steps = []
+        elif isinstance(event, events.CancelAsked | events.Never):
+            steps = self._unfinished(Phase.MAIN)
+        elif isinstance(event, events.OfRun) and is_over(self.run, self.run.phase, self.now):
+            steps = self._unfinished(self.run.phase)
+        elif isinstance(event, events.RunDue) and self.run.state in UNSTARTED and not self.run.wants.is_plain:
+            steps = []
+        elif isinstance(event, events.OfRun):
+            pending = [s for s in self.steps.values() if s.state is StepState.PENDING and s.phase is self.run.phase]
+            steps = [s for s in pending if self._is_to_be_told(self.nodes[s.node])]
         else:
             steps = [self.steps[event.step]]
         names = {step.node for step in steps[:limit]}
@@ -120,6 +126,14 @@ class World:
             edges=edges,
             more=len(steps) > limit,
         )
+
+    def _unfinished(self, phase: Phase) -> list[Step]:
+        gone = {StepState.FINISHED, StepState.CANCELLING}
+        return [s for s in self.steps.values() if s.state not in gone and s.phase is phase]
+
+    def _is_to_be_told(self, node: Node) -> bool:
+        fresh = node.max_parallel is None or node.untold == node.unfinished
+        return node.due_at is not None or (node.undecided == 0 and fresh)
 
     def feed(self, event: events.Event) -> Decision | Stale:
         part = self.slice_of(event)
@@ -158,8 +172,13 @@ class World:
     def _check_world(self) -> None:
         assert self.seqs == list(range(1, len(self.seqs) + 1)), "events have holes"
         left = [step for step in self.steps.values() if step.state is not StepState.FINISHED]
-        assert self.run.undecided == len(left)
-        assert sum(self.run.tally.values()) == len(self.steps) - len(left)
+        main = [step for step in self.steps.values() if step.phase is Phase.MAIN]
+        assert self.run.undecided == sum(step.phase is Phase.MAIN for step in left)
+        assert sum(self.run.tally.values()) == len(main) - self.run.undecided
+        for phase, count in self.run.cleanup.items():
+            assert count == sum(step.phase is phase for step in left)
+        assert self.run.live == sum(step.is_in_flight for step in left)
+        assert self.run.live == 0 or self.run.state is not RunState.PAUSED, "paused while something lives"
         live = {step.token for step in self.steps.values() if step.token and step.state in _LIVE}
         assert live == set(self.leases), "slots and live attempts differ"
         assert (self.run.state is RunState.FINISHED) == (self.run.result is not None)
@@ -187,6 +206,12 @@ class World:
                 self.feed(effect.event)
             case LookLater():
                 self.feed(events.StepDue(self.run.id, effect.step))
+            case Allocate():
+                self.feed(events.HostsHeld(self.run.id))
+            case PlaceReady():
+                for step in list(self.steps.values()):
+                    if step.state is StepState.READY and step.kind is Kind.METHOD:
+                        self.place(step.id)
 
     def crash(self) -> None:
         """The controller dies between commit and perform."""
@@ -334,7 +359,7 @@ class World:
         if self.run.due_at is not None and self.run.due_at <= self.now:
             self.feed(events.RunDue(self.run.id))
         for node in list(self.nodes.values()):
-            if node.due_at is not None and self.run.state is RunState.RUNNING:
+            if node.due_at is not None and node.phase is self.run.phase and self.run.state is not RunState.QUEUED:
                 self.feed(events.NodeDecided(self.run.id, node.name))
         for step in list(self.steps.values()):
             agent = self.agents.get(step.agent or "")
@@ -353,6 +378,7 @@ class World:
             agent.busy = False
             if agents_return:
                 agent.listening = agent.heard = True
+        self.feed(events.ResumeAsked(self.run.id, "somebody"))
         for _ in range(rounds):
             if self.run.state is RunState.FINISHED:
                 return

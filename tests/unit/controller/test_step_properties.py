@@ -34,6 +34,8 @@ MOVES: dict[str, Callable[[StepWorld, int], object]] = {
     "end child": lambda w, n: w.end_child(n, ENDS[n % 3]),
     "tick": lambda w, n: w.tick(),
     "wait": lambda w, n: w.advance([1, 6, 20, 70, 700][n % 5]),
+    "pause": lambda w, n: n % 3 == 0 and w.feed(events.PauseAsked(w.run.id, "somebody")),
+    "resume": lambda w, n: w.feed(events.ResumeAsked(w.run.id, "somebody")),
     "cancel": lambda w, n: n % 12 == 0 and w.feed(events.CancelAsked(w.run.id, "somebody")),
 }
 RULES = [
@@ -95,7 +97,7 @@ def test_what_plans_ask_of_steps_holds_and_every_run_ends(
         MOVES[name](world, number)
     world.settle(random.Random(seed), rounds=1000)
     assert world.run.state is RunState.FINISHED
-    assert sum(world.run.tally.values()) == len(spec.steps)
+    assert sum(world.run.tally.values()) == spec.main_steps
 
 
 def fanned(rng: random.Random) -> RunSpec:

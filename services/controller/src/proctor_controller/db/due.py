@@ -28,7 +28,8 @@ async def find_due_nodes(session: Session, limit: int) -> list[Due]:
     """
     rows = await session.fetch(
         """SELECT n.run_id, n.name FROM control.nodes n JOIN control.runs r ON r.id = n.run_id
-           WHERE n.due_at <= now() - interval '1 second' AND r.state IN ('running', 'pausing', 'paused')
+           WHERE n.due_at <= now() - interval '1 second' AND r.phase = n.phase
+             AND r.state IN ('running', 'pausing', 'paused', 'rolling_back', 'finalizing')
            ORDER BY n.due_at LIMIT $1""",
         limit,
     )

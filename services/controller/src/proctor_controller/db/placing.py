@@ -20,12 +20,13 @@ _FITS = """(CASE WHEN {host}::text IS NOT NULL THEN a.host = {host}
 _HOST = """(CASE WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
   WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance) ELSE w.place_host END)"""
 _WAITER = _FITS.format(host=_HOST, group="w.place_group", labels="w.place_labels", bound="v.group_name")
+_GOING = "(v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))"
 _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
 
 _CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered, a.draining, a.leftovers, a.slots,
  a.plugins ? $5 AS has_plugin, coalesce({_ABLE.format(plugin="$5", method="$6")}, false) AS has_method, l.free, l.made,
  EXISTS (SELECT 1 FROM control.steps w JOIN control.runs v ON v.id = w.run_id
-         WHERE w.state = 'waiting' AND v.state = 'running' AND {_WAITER}
+         WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
            AND {_ABLE.format(plugin="w.plugin", method="w.method")}) AS queued"""
 _SLOTS = """LEFT JOIN LATERAL (SELECT count(*) AS made,
   count(*) FILTER (WHERE x.step_id IS NULL AND x.slot < a.slots) AS free
@@ -184,7 +185,7 @@ async def next_turns(session: Session, agent: str | None, limit: int) -> list[Tu
         FROM control.agents a {_SLOTS}
         CROSS JOIN LATERAL (
           SELECT w.run_id, w.id, w.host FROM control.steps w JOIN control.runs v ON v.id = w.run_id
-          WHERE w.state = 'waiting' AND v.state = 'running' AND {_WAITER}
+          WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
             AND {_ABLE.format(plugin="w.plugin", method="w.method")}
           ORDER BY w.ready_at, w.id LIMIT 1) n
         WHERE a.state = 'online' AND NOT a.draining AND NOT a.leftovers AND a.instance IS NOT NULL

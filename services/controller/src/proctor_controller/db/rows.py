@@ -10,11 +10,13 @@ from proctor_controller.domain.decision import AttemptRow, EventRow, RecordRow
 from proctor_controller.domain.rules import rules_of
 from proctor_controller.domain.run import Run
 from proctor_controller.domain.step import Cause, Condition, Edge, Kind, Node, Phase, Retry, RetryOn, Step
+from proctor_controller.domain.wants import Wants, wants_of
 
 RUN_COLUMNS = """r.id AS run_id, r.state AS run_state, r.result AS run_result, r.reason AS run_reason, r.group_name,
  r.version, r.event_seq, r.attempt_seq, r.undecided, r.tally, r.cause AS run_cause, r.cancel_by,
  r.timeout_s AS run_timeout_s, r.deadline AS run_deadline, r.due_at AS run_due_at,
- r.started_at AS run_started_at, r.finished_at AS run_finished_at, clock_timestamp() AS now"""
+ r.started_at AS run_started_at, r.finished_at AS run_finished_at, r.phase AS run_phase, r.cleanup, r.live, r.wants,
+ r.waiting_for AS run_waiting_for, r.pause_by, r.hold_until, r.parent, r.parent_step, clock_timestamp() AS now"""
 STEP_COLUMNS = """s.id, s.run_id AS run, s.node, s.name, s.state, s.result, s.reason, s.waiting_for, s.attempt, s.tries,
  s.token, s.agent_id, s.host, s.sends, s.refusals, s.cause, s.timeout_s, s.grace_s, s.retry, s.idempotent, s.deadline,
  s.due_at, s.ready_at, s.started_at, s.finished_at, s.phase, s.kind, s.instance, s.matrix, s.role, s.role_index,
@@ -23,6 +25,9 @@ NODE_COLUMNS = """n.unfinished, n.failed, n.undecided AS node_undecided, n.dead,
  n.phase AS node_phase, n.max_parallel, n.untold, n.fail_fast, n.rules"""
 TARGET_COLUMNS = "t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at, t.untold"
 """Of the node that an edge leads to: what a decision may change."""
+
+
+NO_WANTS = Wants()
 
 
 def to_run(row: Row) -> Run:
@@ -45,6 +50,15 @@ def to_run(row: Row) -> Run:
         due_at=row["run_due_at"],
         started_at=row["run_started_at"],
         finished_at=row["run_finished_at"],
+        phase=Phase(row["run_phase"]),
+        cleanup={Phase(name): count for name, count in row["cleanup"].items()},
+        live=row["live"],
+        wants=wants_of(row["wants"]) if row["wants"] else NO_WANTS,
+        waiting_for=row["run_waiting_for"],
+        pause_by=row["pause_by"],
+        hold_until=row["hold_until"],
+        parent=str(row["parent"]) if row["parent"] else None,
+        parent_step=str(row["parent_step"]) if row["parent_step"] else None,
     )
 
 
@@ -152,6 +166,30 @@ def run_values(run: Run) -> tuple[Any, ...]:
         run.started_at,
         run.finished_at,
     )
+
+
+def run_state(run: Run) -> tuple[Any, ...]:
+    """Further columns of the run that change, in the order of RUN_STATE."""
+    return (
+        run.phase.value,
+        to_json({name.value: count for name, count in run.cleanup.items()}),
+        run.live,
+        clean(run.waiting_for) if run.waiting_for else None,
+        run.pause_by,
+        run.hold_until,
+        None if run.outputs is None else to_json(dict(run.outputs)),
+    )
+
+
+RUN_STATE = (
+    ("phase", "text"),
+    ("cleanup", "json"),
+    ("live", "int"),
+    ("waiting_for", "text"),
+    ("pause_by", "text"),
+    ("hold_until", "timestamptz"),
+    ("outputs", "json"),
+)
 
 
 def step_fields(step: Step) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import asyncpg
 from proctor_controller.db.rows import (
     NODE_COLUMNS,
     RUN_COLUMNS,
+    RUN_STATE,
     STEP_COLUMNS,
     TARGET_COLUMNS,
     attempts_json,
     events_json,
     nodes_json,
     records_json,
+    run_state,
     run_values,
     steps_json,
     to_edges,
@@ -30,6 +32,7 @@ from proctor_controller.db.session import Session, rows_json
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import BATCH, Decision, Slice, SlotReleased
 from proctor_controller.domain.rules import Rules
+from proctor_controller.domain.run import CLEANUP, UNSTARTED, is_over
 from proctor_controller.domain.step import Node, Phase
 
 _OF_STEP = f"""SELECT {RUN_COLUMNS}, {STEP_COLUMNS}, {NODE_COLUMNS},
@@ -45,8 +48,9 @@ _OF_RUN = f"SELECT {RUN_COLUMNS} FROM control.runs r WHERE r.id = $1"
 _SEVERAL = f"""SELECT {STEP_COLUMNS}, {NODE_COLUMNS}
 FROM control.steps s JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node
 WHERE s.run_id = $1 AND """
-_UNFINISHED = f"{_SEVERAL} s.state NOT IN ('finished', 'cancelling') ORDER BY s.idx LIMIT {BATCH + 1}"
-_TO_TELL = f"{_SEVERAL} s.state = 'pending' AND n.due_at IS NOT NULL ORDER BY s.idx LIMIT {BATCH + 1}"
+_UNFINISHED = f"{_SEVERAL} s.state NOT IN ('finished', 'cancelling') AND s.phase = $2 ORDER BY s.idx LIMIT {BATCH + 1}"
+_TO_TELL = f"""{_SEVERAL} s.state = 'pending' AND s.phase = $2 AND (n.due_at IS NOT NULL
+  OR n.undecided = 0 AND (n.max_parallel IS NULL OR n.untold = n.unfinished)) ORDER BY s.idx LIMIT {BATCH + 1}"""
 _OF_NODE = f"{_SEVERAL} s.state = 'pending' AND s.node = $2 ORDER BY s.idx LIMIT $3"
 _TO_STOP = f"{_SEVERAL} s.state NOT IN ('finished', 'cancelling') AND s.node = $2 ORDER BY s.idx LIMIT $3"
 
@@ -82,6 +86,9 @@ async def load_slice(session: Session, event: events.Event) -> Loaded | None:
             | events.CancelAsked()
             | events.PauseAsked()
             | events.ResumeAsked()
+            | events.HostsHeld()
+            | events.NotYet()
+            | events.Never()
             | events.RunDue()
             | events.NodeDecided()
         ):
@@ -111,9 +118,9 @@ async def load_slices(session: Session, run: str, wanted: Sequence[events.OfStep
     return slices
 
 
-async def _with_scope(session: Session, part: Slice, rules: Iterable[Rules]) -> Slice:
-    """The slice with what the expressions in these rules may read."""
-    scope = await load_scope(session, part.run.id, refs_of(rules))
+async def _with_scope(session: Session, part: Slice, rules: Iterable[Rules], refs: Sequence[str] = ()) -> Slice:
+    """The slice with what the expressions in these rules may read, and the steps in ``refs``."""
+    scope = await load_scope(session, part.run.id, [*refs_of(rules), *refs])
     undone = {step.id: await load_undone(session, step) for step in part.steps if step.phase is Phase.ROLLBACK}
     names = None if scope is None else scope.names
     return replace(part, scope=names, undone={step: found for step, found in undone.items() if found is not None})
@@ -137,10 +144,16 @@ async def _load_of_run(
         if not node.dead and not node.is_stopping:
             limit = max(0, min(BATCH, node.room))
         rows = await session.fetch(_TO_STOP if node.is_stopping else _OF_NODE, event.run, event.node, limit + 1)
-    elif isinstance(event, events.CancelAsked) or run.cause is not None:
-        rows = await session.fetch(_UNFINISHED, event.run)
+    elif isinstance(event, events.PauseAsked | events.ResumeAsked | events.NotYet):
+        rows = []
+    elif isinstance(event, events.CancelAsked | events.Never):
+        rows = await session.fetch(_UNFINISHED, event.run, Phase.MAIN.value)
+    elif is_over(run, run.phase, row["now"]):
+        rows = await session.fetch(_UNFINISHED, event.run, run.phase.value)
+    elif run.state in UNSTARTED and not run.wants.is_plain and not isinstance(event, events.HostsHeld):
+        rows = []
     else:
-        rows = await session.fetch(_TO_TELL, event.run)
+        rows = await session.fetch(_TO_TELL, event.run, run.phase.value)
     steps = tuple(to_step(found) for found in rows[:limit])
     nodes.update({found["node"]: to_node(found, run.id) for found in rows[:limit]})
     edges = await session.fetch(_EDGES, event.run, list(nodes)) if nodes else []
@@ -152,8 +165,10 @@ async def _load_of_run(
         more=len(rows) > limit,
     )
     reading = [node.rules for node in nodes.values() if node.rules is not None and node.rules.is_reading]
-    if reading:
-        part = await _with_scope(session, part, reading)
+    ending = run.state in CLEANUP and bool(run.wants.outputs)
+    if reading or ending or any(step.phase is Phase.ROLLBACK for step in steps):
+        part = await _with_scope(session, part, reading, run.wants.outputs_refs if ending else ())
+        part = replace(part, ending=ending)
     return Loaded(part, row["now"])
 
 
@@ -205,10 +220,15 @@ _QUEUE = "EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AS queue"
 _SAVED = "(SELECT count(*) FROM run)"
 _IF_SAVED = "WHERE EXISTS (SELECT 1 FROM run)"
 
+_STATE_FROM = 18
+_STATE_SET = ", ".join(
+    f"{name} = coalesce(${at}::{kind}, outputs)" if name == "outputs" else f"{name} = ${at}::{kind}"
+    for at, (name, kind) in enumerate(RUN_STATE, _STATE_FROM)
+)
 _SAVE = f"""WITH {{claim}} run AS (
   UPDATE control.runs SET version = version + 1, state = $3, result = $4, reason = $5, event_seq = $6, attempt_seq = $7,
    undecided = $8, tally = $9::jsonb, cause = $10, cancel_by = $11, deadline = $12, due_at = $13, started_at = $14,
-   finished_at = $15
+   finished_at = $15, {_STATE_SET}
   WHERE id = $1 AND version = $2 {{claimed}} RETURNING 1),
 steps AS (
   UPDATE control.steps s SET {STEP_SET} FROM json_to_recordset($16::json) AS x({_STEP_TYPES})
@@ -282,6 +302,7 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
         *run_values(run),
         steps_json(decision.steps),
         events_json(decision.events),
+        *run_state(run),
     ]
     parts = dict.fromkeys(("claim", "claimed", "nodes", "attempts", "released", "records"), "")
     parts["claims"], parts["each"] = _SAVED, "1"

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from proctor_controller.db.rows import attempts_json, events_json, retry_fields, run_values, step_fields
+from proctor_controller.db.rows import (
+    RUN_STATE,
+    attempts_json,
+    events_json,
+    retry_fields,
+    run_state,
+    run_values,
+    step_fields,
+)
 from proctor_controller.db.session import Session, clean, rows_json, to_json
 from proctor_controller.db.slices import ATTEMPTS_SAVED, CLAIM, EVENTS_SAVED
 from proctor_controller.domain.decision import Decision
@@ -134,11 +142,14 @@ async def insert_run(
         args.append(spec.parent_step)
         parts["claim"] += _PARENT.format(step=f"${len(args)}")
         parts["claimed"] += " AND EXISTS (SELECT 1 FROM parent)"
+    columns = [*RUN_STATE[:-1]]
+    values = [*run_state(run)[:-1]]
     if spec.document is not None or spec.rerun_of is not None:
-        names = ", ".join(name for name, _ in _OF_PLAN)
-        values = ", ".join(f"${len(args) + index}::{kind}" for index, (_, kind) in enumerate(_OF_PLAN, 1))
-        parts["run_columns"], parts["run_values"] = f", {names}", f", {values}"
-        args += _plan_values(spec, sealed)
+        columns += _OF_PLAN
+        values += _plan_values(spec, sealed)
+    parts["run_columns"] = "".join(f", {name}" for name, _ in columns)
+    parts["run_values"] = "".join(f", ${len(args) + at}::{kind}" for at, (_, kind) in enumerate(columns, 1))
+    args += values
     if spec.edges:
         args.append(rows_json([{"source": e.source, "target": e.target, "condition": e.condition} for e in spec.edges]))
         parts["edges"] = _EDGES.format(rows=f"${len(args)}")

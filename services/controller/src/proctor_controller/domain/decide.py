@@ -9,6 +9,7 @@ from proctor_common.states import RunState
 from proctor_controller.domain import decide_child, decide_gate, decide_node, decide_run, decide_step, events
 from proctor_controller.domain.decision import Decision, Policy, Slice, Stale
 from proctor_controller.domain.draft import Draft
+from proctor_controller.domain.settling import settle_run
 from proctor_controller.domain.step import Edge, Node
 
 POLICY = Policy()
@@ -16,9 +17,14 @@ Decider = Callable[[Draft, Any], Stale | None]
 
 _OF_RUN: dict[type, Decider] = {
     events.CancelAsked: decide_run.decide_cancel,
+    events.PauseAsked: decide_run.decide_pause,
+    events.ResumeAsked: decide_run.decide_resume,
+    events.NotYet: decide_run.decide_not_yet,
+    events.Never: decide_run.decide_never,
 }
 _WITH_MORE: dict[type, Callable[[Draft, Any, bool], Stale | None]] = {
     events.RunCreated: decide_run.decide_created,
+    events.HostsHeld: decide_run.decide_held,
     events.RunDue: decide_run.decide_due,
     events.NodeDecided: decide_node.decide_node,
 }
@@ -58,7 +64,7 @@ def decide(part: Slice, event: events.Event, now: datetime, policy: Policy = POL
         stale = _OF_STEP[kind](draft, event) if part.steps else Stale("no such step")
     if stale is not None:
         return stale
-    draft.settle_run()
+    settle_run(draft)
     return draft.decision()
 
 

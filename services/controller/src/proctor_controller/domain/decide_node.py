@@ -1,5 +1,6 @@
 """Decisions about a node whose edges are decided: its instances are told, and go on or end. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from proctor_common.states import StepResult, StepState
@@ -10,8 +11,8 @@ from proctor_controller.domain.decision import FollowUp, PlaceStep, Stale
 from proctor_controller.domain.draft import Draft
 from proctor_controller.domain.events import NodeDecided
 from proctor_controller.domain.expressions import ExpressionFault, holds
-from proctor_controller.domain.run import DISPATCHING
-from proctor_controller.domain.step import Cause, Kind, Step
+from proctor_controller.domain.run import is_over, may_dispatch
+from proctor_controller.domain.step import Cause, Kind, Phase, Step
 from proctor_controller.domain.verdict import describe
 
 FAIL_FAST = "another instance failed (fail_fast)"
@@ -24,8 +25,8 @@ def decide_node(draft: Draft, event: NodeDecided, more: bool) -> Stale | None:
     node = draft.node(event.node)
     if node.due_at is None:
         return Stale("the node's steps have been told")
-    if draft.run.cause is not None:
-        return Stale("the run is being ended")
+    if draft.run.phase is not node.phase or is_over(draft.run, node.phase, draft.now):
+        return Stale("its steps are told one by one, or not yet")
     if node.is_stopping:
         _stop_instances(draft)
     else:
@@ -50,12 +51,18 @@ def tell_pending(draft: Draft) -> None:
         if step.state is not StepState.PENDING:
             continue
         node = draft.node(step.node)
-        if node.dead:
+        if step.phase is Phase.ROLLBACK and not _has_passed(draft.undone(step.id)):
+            draft.finish_step(step.id, StepResult.SKIPPED, reason="its step did not pass")
+        elif node.dead:
             draft.finish_step(step.id, StepResult.UPSTREAM_FAILED)
         elif node.is_stopping:
             draft.finish_step(step.id, StepResult.CANCELLED, reason=FAIL_FAST)
         elif node.room > 0:
             begin(draft, step)
+
+
+def _has_passed(undone: Mapping[str, Any] | None) -> bool:
+    return undone is not None and undone["result"]["verdict"] == StepResult.PASSED
 
 
 def begin(draft: Draft, step: Step) -> None:
@@ -96,7 +103,7 @@ def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Any) 
 
 def place_ready(draft: Draft, step: Step) -> None:
     """Look for an agent for a ready step, or begin its nested plan, where the run lets new attempts start."""
-    if draft.run.state not in DISPATCHING:
+    if not may_dispatch(draft.run, step.phase, draft.now):
         return
     if step.kind is Kind.PLAN:
         begin_child(draft, step)

@@ -25,7 +25,7 @@ from proctor_controller.domain.events import (
     StepEnded,
     StillRunning,
 )
-from proctor_controller.domain.run import DISPATCHING
+from proctor_controller.domain.run import may_dispatch
 from proctor_controller.domain.step import AttemptEnd, Cause, Kind, Step
 
 OfAttempt = (
@@ -46,7 +46,7 @@ def decide_leases_held(draft: Draft, event: LeasesHeld) -> Stale | None:
     step = draft.step(event.step)
     if step.state not in {StepState.READY, StepState.WAITING}:
         return Stale(f"the step is {step.state}")
-    if draft.run.state not in DISPATCHING:
+    if not may_dispatch(draft.run, step.phase, draft.now):
         return Stale(f"the run is {draft.run.state}")
     if step.state is StepState.WAITING:
         draft.move_step(step.id, StepState.READY)

@@ -21,7 +21,8 @@ class Slice:
     ``steps``: the step of the event, or up to BATCH steps of the node (NodeDecided) or not finished yet (RunCreated:
     of nodes without edges; CancelAsked, RunDue) · ``more``: there are further ones · ``nodes``: those of ``steps`` ·
     ``edges``: out of those nodes, by the node's name. Several edges may lead to one node · ``scope``: what expressions
-    of these steps may read, where one of them has any to evaluate; ``undone``: by a rollback's id what it undoes.
+    of these steps may read, where one of them has any to evaluate; ``undone``: by a rollback's id what it undoes ·
+    ``ending``: the scope has what the run's outputs read.
     """
 
     run: Run
@@ -30,6 +31,7 @@ class Slice:
     edges: Mapping[str, tuple[Edge, ...]] = field(default_factory=dict)
     more: bool = False
     scope: Mapping[str, Any] | None = None
+    ending: bool = False
     undone: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -46,6 +48,7 @@ class Policy:
     requery_s: float = 15.0
     child_due_s: float = 15.0
     short_wait_s: float = 10.0
+    allocate_s: float = 5.0
     max_refusals: int = 5
 
 
@@ -187,6 +190,21 @@ class StopChild:
 
 
 @dataclass(frozen=True, slots=True)
+class Allocate:
+    """See whether the run may begin: its concurrency slot, its hosts, its volumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRun:
+    """Give back what the run has held, and let others have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReady:
+    """The run goes on: find agents for its steps that became ready meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
 class TellParent:
     """The run has ended: the step that it stood for is to hear of it."""
 
@@ -217,6 +235,9 @@ Effect = (
     | ServeQueue
     | StartChild
     | StopChild
+    | Allocate
+    | ReleaseRun
+    | PlaceReady
     | TellParent
     | TellChildren
     | RecordsWaiting

@@ -24,9 +24,9 @@ from proctor_controller.domain.decision import (
 from proctor_controller.domain.events import NodeDecided
 from proctor_controller.domain.expressions import ExpressionFault
 from proctor_controller.domain.rules import Rules
-from proctor_controller.domain.run import RUN_TRANSITIONS, Run, result_of
+from proctor_controller.domain.run import RUN_TRANSITIONS, Run, is_over
 from proctor_controller.domain.scope import Scope, returned, step_scope
-from proctor_controller.domain.step import LIVE, STEP_TRANSITIONS, SUCCESSES, AttemptEnd, Edge, Node, Step
+from proctor_controller.domain.step import LIVE, STEP_TRANSITIONS, SUCCESSES, AttemptEnd, Edge, Node, Phase, Step
 from proctor_controller.domain.verdict import (
     JUDGED,
     RECORDED,
@@ -88,6 +88,20 @@ class Draft:
         result = self._returned.get(step.id)
         return step_scope(before.scope or {}, step, result=result, outputs=outputs, undone=before.undone.get(step.id))
 
+    @property
+    def scope(self) -> Scope:
+        """What expressions of the run itself may read."""
+        return dict(self._before.scope or {})
+
+    @property
+    def may_read_outputs(self) -> bool:
+        """Whether the scope has the steps that the run's outputs read."""
+        return self._before.ending
+
+    def undone(self, step: str) -> Mapping[str, Any] | None:
+        """What a rollback undoes; None where that never was."""
+        return self._before.undone.get(step)
+
     def after(self, seconds: float) -> datetime:
         """The time so many seconds from now."""
         return self.now + timedelta(seconds=seconds)
@@ -124,7 +138,10 @@ class Draft:
         host = changes.get("host", row.host)
         self._record("step", row.state, to, row=row, host=host, result=result, reason=reason)
         changes.setdefault("waiting_for", None)
-        return self.change_step(step, state=to, result=result, reason=reason, **changes)
+        moved = self.change_step(step, state=to, result=result, reason=reason, **changes)
+        if moved.is_in_flight is not row.is_in_flight:
+            self.change_run(live=self.run.live + (1 if moved.is_in_flight else -1))
+        return moved
 
     def _note_told(self, name: str) -> None:
         node = self._nodes[name]
@@ -231,7 +248,8 @@ class Draft:
     def _go_on(self, row: Step, verdict: Verdict, *, again: bool = True) -> None:
         """Another attempt, where the plan asks for one; else the end of the step."""
         result, reason = verdict.result, verdict.reason
-        again = again and not verdict.is_final and row.state is not StepState.CANCELLING and self.run.cause is None
+        again = again and not verdict.is_final and row.state is not StepState.CANCELLING
+        again = again and not is_over(self.run, row.phase, self.now)
         if again and row.may_retry(result):
             wait = row.retry.delay(row.tries)
             resume = self.now + wait
@@ -263,10 +281,14 @@ class Draft:
             due_at=None,
             finished_at=self.now,
         )
-        tally = dict(self.run.tally)
-        tally[result] = tally.get(result, 0) + 1
-        self.change_run(undecided=self.run.undecided - 1, tally=tally)
-        self._note_first_failure(step, result, reason)
+        if row.phase is Phase.MAIN:
+            tally = dict(self.run.tally)
+            tally[result] = tally.get(result, 0) + 1
+            self.change_run(undecided=self.run.undecided - 1, tally=tally)
+            self._note_first_failure(step, result, reason)
+        else:
+            left = self.run.cleanup.get(row.phase, 0) - 1
+            self.change_run(cleanup={**self.run.cleanup, row.phase: left})
         self._count_in_node(row.node, result, was_told=row.state is not StepState.PENDING)
 
     def _record_end(self, row: Step, rules: Rules, result: StepResult, reason: str) -> tuple[StepResult, str]:
@@ -292,8 +314,8 @@ class Draft:
         before = self._nodes[name]
         failed = before.failed + (0 if result in SUCCESSES else 1)
         node = self._nodes[name] = replace(before, unfinished=before.unfinished - 1, failed=failed)
-        # A run that is being ended tells each step by itself.
-        if self.run.cause is not None:
+        # Steps of a part that is being ended are told one by one.
+        if is_over(self.run, node.phase, self.now):
             return
         if node.unfinished > 0:
             first_failure = node.is_stopping and not before.is_stopping and not node.dead
@@ -326,18 +348,6 @@ class Draft:
     def close_node(self, name: str) -> None:
         """All instances of the node have been told."""
         self._nodes[name] = replace(self._nodes[name], due_at=None)
-
-    def settle_run(self) -> None:
-        """End the run if every step is decided."""
-        run = self.run
-        if run.undecided > 0 or run.state is RunState.FINISHED:
-            return
-        if run.state in {RunState.RUNNING, RunState.PAUSING, RunState.CANCELLING}:
-            self.move_run(RunState.FINALIZING)
-        elif not (run.state in {RunState.QUEUED, RunState.ALLOCATING} and run.cause is not None):
-            return
-        self.move_run(RunState.FINISHED, result=result_of(self.run))
-        self.change_run(due_at=None, deadline=None, finished_at=self.now)
 
     def decision(self) -> Decision:
         """The rows that differ from the slice, and all effects."""

@@ -52,6 +52,31 @@ class ResumeAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class HostsHeld:
+    """The run has all that it waits for: it begins."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """The run has to wait; ``why`` says what for. ``admitted``: it has its concurrency slot, and waits for the rest."""
+
+    run: str
+    why: str
+    admitted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """What the run wants can never be had, or its place is refused (``rejected``)."""
+
+    run: str
+    why: str
+    rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunDue:
     """The watchdog looks at a run: timeouts, and work that a crash left half done."""
 
@@ -250,5 +275,5 @@ OfStep = (
     | AgentReturned
     | StepDue
 )
-OfRun = RunCreated | CancelAsked | PauseAsked | ResumeAsked | RunDue | NodeDecided
+OfRun = RunCreated | CancelAsked | PauseAsked | ResumeAsked | HostsHeld | NotYet | Never | RunDue | NodeDecided
 Event = OfRun | OfStep

@@ -99,6 +99,19 @@ class RunSpec:
         """How many steps count for the result."""
         return sum(step.phase is Phase.MAIN for step in self.steps)
 
+    def run(self) -> Run:
+        """The run as it stands before anything has happened."""
+        return Run(
+            id=self.id,
+            group=self.group,
+            undecided=self.main_steps,
+            timeout_s=self.timeout_s,
+            cleanup=dict(Counter(step.phase for step in self.steps if step.phase is not Phase.MAIN)),
+            wants=self.wants,
+            parent=self.parent,
+            parent_step=self.parent_step,
+        )
+
     def nodes(self) -> dict[str, Node]:
         """The nodes as they stand before anything has happened."""
         unfinished = Counter(step.node for step in self.steps)
@@ -159,7 +172,7 @@ class RunSpec:
             if edge.source in names:
                 edges[edge.source] = (*edges.get(edge.source, ()), Edge(edge.condition, nodes[edge.target]))
         return Slice(
-            run=Run(id=self.id, group=self.group, undecided=self.main_steps, timeout_s=self.timeout_s),
+            run=self.run(),
             steps=steps,
             nodes=tuple(nodes[name] for name in sorted(names)),
             edges=edges,

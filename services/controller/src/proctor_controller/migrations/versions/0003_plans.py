@@ -22,7 +22,7 @@ ALTER TABLE control.runs
     ADD COLUMN sealed text,
     ADD COLUMN wants json NOT NULL DEFAULT '{}',
     ADD COLUMN phase text NOT NULL DEFAULT 'main',
-    ADD COLUMN cleanup_undecided integer NOT NULL DEFAULT 0,
+    ADD COLUMN cleanup json NOT NULL DEFAULT '{}',
     ADD COLUMN live integer NOT NULL DEFAULT 0,
     ADD COLUMN waiting_for text,
     ADD COLUMN pause_by text,
@@ -94,7 +94,7 @@ def downgrade() -> None:
         (
             "runs",
             (
-                "plan_version", "document", "sealed", "wants", "phase", "cleanup_undecided", "live", "waiting_for",
+                "plan_version", "document", "sealed", "wants", "phase", "cleanup", "live", "waiting_for",
                 "pause_by", "parent_step", "depth", "concurrency_key", "hold_until",
             ),
         ),
