@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from proctor_controller.domain.volumes import breaker
+from proctor_controller.pool import keeper
 from proctor_controller.volumes.cinder.answers import VOLUME_KEY
 from support.cloud import Cloud
 from support.control import SecureNats
@@ -37,6 +38,7 @@ async def world(
 ) -> AsyncIterator[PoolWorld]:
     """Pools without spares: each VNF waits for a volume of its own. What waits for minutes waits for a moment."""
     monkeypatch.setattr(breaker, "PROBE_EVERY", timedelta(seconds=0.2))
+    monkeypatch.setattr(keeper, "TICK", 0.1)
     shape = CinderCloud("cinder", SEEDS_TYPES, patience=15, auth_url=cloud.auth_url)
     async with pool_world(secure_nats, control_database, shape, tmp_path, shape.ini(0, 0)) as made:
         yield made
