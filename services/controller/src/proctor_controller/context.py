@@ -16,12 +16,15 @@ from proctor_common.metrics import make_registry, observe_bus
 from proctor_common.pg import Chain, make_engine, migrate
 from proctor_common.service import Background, ConfigurationError, StartError, Stop
 from proctor_controller.db.sealing import BadSealKey, Seal
+from proctor_controller.domain import events
 from proctor_controller.domain.decision import Policy
+from proctor_controller.domain.wants import VolumeWant
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.nested_runs import NestedRuns
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.work import EngineWork
 from proctor_controller.identity.nkey import BadKey, Issuer
+from proctor_controller.pool.claims import Claimed, Claims, Waiting, ends_of, wanted_of
 from proctor_controller.pool.pool import Pool
 from proctor_controller.pool.source import default_backend
 from proctor_controller.settings import ControllerSettings
@@ -94,6 +97,7 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             default_backend=default_backend(os.environ),
         )
         stack.push_async_callback(pool.close)
+        engine.leasing.volumes = PoolVolumes(pool.claims)
         background = await stack.enter_async_context(Background(stop))
         yield ProcessContext(
             settings=settings,
@@ -111,6 +115,26 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             background=background,
             stop=stop,
         )
+
+
+class PoolVolumes:
+    """The pool as runs use it."""
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+
+    async def claim(self, run: str, wants: tuple[VolumeWant, ...]) -> events.HostsHeld | events.NotYet | events.Never:
+        """All volumes of a run, or none."""
+        found = await self._claims.claim_for_run(run, wanted_of(wants))
+        if isinstance(found, Claimed):
+            return events.HostsHeld(run)
+        if isinstance(found, Waiting):
+            return events.NotYet(run, found.why, admitted=True)
+        return events.Never(run, found.why)
+
+    async def settle(self, run: str, wants: tuple[VolumeWant, ...]) -> None:
+        """The run has ended."""
+        await self._claims.settle_run(run, ends_of(wants))
 
 
 def make_engine_of_runs(settings: ControllerSettings, database: AsyncEngine, bus: Bus) -> Engine:

@@ -16,18 +16,25 @@ _FITS = """(CASE WHEN {host}::text IS NOT NULL THEN a.host = {host}
   ELSE a.labels @> {labels}::jsonb END)
  AND ({bound}::text IS NULL OR EXISTS (SELECT 1 FROM control.group_agents g
       WHERE g.agent_id = a.id AND g.group_name = {bound}))"""
-# A rollback goes where the step ran that it undoes, wherever that was.
-_HOST = """(CASE WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
+# A step with a role goes to the host that its run holds for it; a rollback where the step ran that it undoes.
+_HOST = """(CASE WHEN w.role IS NOT NULL THEN (SELECT m.host FROM control.allocations m
+  WHERE m.run_id = w.run_id AND m.role = w.role AND m.idx = coalesce(w.role_index, 0))
+ WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
   WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance) ELSE w.place_host END)"""
 _WAITER = _FITS.format(host=_HOST, group="w.place_group", labels="w.place_labels", bound="v.group_name")
 _GOING = "(v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))"
 _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
 
+_KEPT = """(EXISTS (SELECT 1 FROM control.allocations o
+  WHERE o.agent_id = a.id AND o.exclusive AND o.run_id IS DISTINCT FROM {run})
+ OR EXISTS (SELECT 1 FROM control.reservations o WHERE o.agent_id = a.id AND o.run_id IS DISTINCT FROM {run})
+  AND NOT EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = a.id AND o.run_id = {run}))"""
 _CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered, a.draining, a.leftovers, a.slots,
  a.plugins ? $5 AS has_plugin, coalesce({_ABLE.format(plugin="$5", method="$6")}, false) AS has_method, l.free, l.made,
  EXISTS (SELECT 1 FROM control.steps w JOIN control.runs v ON v.id = w.run_id
          WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
-           AND {_ABLE.format(plugin="w.plugin", method="w.method")}) AS queued"""
+           AND {_ABLE.format(plugin="w.plugin", method="w.method")}) AS queued,
+ {_KEPT.format(run="$9::uuid")} AS kept"""
 _SLOTS = """LEFT JOIN LATERAL (SELECT count(*) AS made,
   count(*) FILTER (WHERE x.step_id IS NULL AND x.slot < a.slots) AS free
   FROM control.leases x WHERE x.agent_id = a.id) l ON true"""
@@ -64,11 +71,16 @@ async def find_candidates(
     group: str | None,
     target: str | None = None,
     with_spec: bool = False,
+    run: str | None = None,
 ) -> list[Found]:
-    """The agents in the right place, whether or not they may take work; of a run with a group only that group's."""
+    """The agents in the right place, whether or not they may take work; of a run with a group only that group's.
+    ``run``: the one that asks, where there is one already.
+    """
     labels = None if place.labels is None else dict(place.labels)
     wanted = None if labels is None else to_json(labels)
-    rows = await session.fetch(_FOR_PLACE, place.host, place.group, wanted, group, plugin, method, with_spec, target)
+    rows = await session.fetch(
+        _FOR_PLACE, place.host, place.group, wanted, group, plugin, method, with_spec, target, run
+    )
     return [_found(row) for row in rows]
 
 
@@ -88,6 +100,7 @@ def _found(row: Row) -> Found:
         slots=slots,
         free=free,
         queued=row["queued"],
+        kept=row["kept"],
     )
     spec = MethodSpec.model_validate(row["spec"]) if row["spec"] else None
     return Found(candidate, list(row["groups"] or []), spec, row["made"], row["has_target"], row["now"])
@@ -186,7 +199,7 @@ async def next_turns(session: Session, agent: str | None, limit: int) -> list[Tu
         CROSS JOIN LATERAL (
           SELECT w.run_id, w.id, w.host FROM control.steps w JOIN control.runs v ON v.id = w.run_id
           WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
-            AND {_ABLE.format(plugin="w.plugin", method="w.method")}
+            AND {_ABLE.format(plugin="w.plugin", method="w.method")} AND NOT {_KEPT.format(run="w.run_id")}
           ORDER BY w.ready_at, w.id LIMIT 1) n
         WHERE a.state = 'online' AND NOT a.draining AND NOT a.leftovers AND a.instance IS NOT NULL
           AND ($1::uuid IS NULL OR a.id = $1) AND l.free + greatest(a.slots - l.made, 0) > 0

@@ -182,12 +182,16 @@ _STEP_TYPES = """id uuid, state text, result text, reason text, waiting_for text
  agent_id uuid, host text, sends int, refusals int, cause text, deadline timestamptz, due_at timestamptz,
  ready_at timestamptz, started_at timestamptz, finished_at timestamptz, outputs text"""
 
+UNHELD = """NOT EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> $1::uuid)
+      AND (NOT EXISTS (SELECT 1 FROM control.reservations o WHERE o.agent_id = a.id AND o.run_id <> $1::uuid)
+        OR EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = a.id AND o.run_id = $1::uuid))"""
+"""No other run has the agent for itself, or waits for it; $1 is the run."""
 CLAIM = """claim AS (
   UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
   WHERE {guard} (l.agent_id, l.slot) = (
     SELECT f.agent_id, f.slot FROM control.leases f JOIN control.agents a ON a.id = f.agent_id
     WHERE f.agent_id = {agent}::uuid AND f.step_id IS NULL AND f.slot < a.slots AND a.state = 'online'
-      AND NOT a.draining AND NOT a.leftovers
+      AND NOT a.draining AND NOT a.leftovers AND {unheld}
     ORDER BY f.slot LIMIT 1 FOR UPDATE OF f SKIP LOCKED)
   RETURNING 1)"""
 _HAND_OVER = """claim AS (
@@ -196,9 +200,7 @@ _HAND_OVER = """claim AS (
   JOIN control.agents a ON a.id = x.agent_id
   WHERE {guard} l.token = x.old AND l.agent_id = x.agent_id AND l.slot < a.slots
     AND a.state = 'online' AND NOT a.draining AND NOT a.leftovers
-    AND NOT EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> $1)
-    AND (NOT EXISTS (SELECT 1 FROM control.reservations v WHERE v.agent_id = a.id AND v.run_id <> $1)
-      OR EXISTS (SELECT 1 FROM control.allocations m WHERE m.agent_id = a.id AND m.run_id = $1))
+    AND {unheld}
   RETURNING 1),"""
 """Slots that the same decision releases go to the next attempts without ever being free: not where another run holds
 the host alone, or is kept it free for.
@@ -314,13 +316,13 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
         heirs, released = _hand_over(decision)
         if heirs:
             args.append(rows_json(heirs))
-            parts["claim"] = _HAND_OVER.format(guard=guard, rows=f"${len(args)}")
+            parts["claim"] = _HAND_OVER.format(guard=guard, unheld=UNHELD, rows=f"${len(args)}")
         else:
             (held,) = decision.held
             args += [held.agent, held.token, held.step, held.attempt]
             at = len(args)
             fields = {"agent": f"${at - 3}", "token": f"${at - 2}", "step": f"${at - 1}", "attempt": f"${at}"}
-            parts["claim"] = CLAIM.format(guard=guard, **fields) + ","
+            parts["claim"] = CLAIM.format(guard=guard, unheld=UNHELD, **fields) + ","
         parts["claimed"] = f"AND (SELECT count(*) FROM claim) = {len(decision.held)}"
         # All of the slots or none: the alarm goes off for anything between.
         parts["claims"], parts["each"] = "(SELECT count(*) FROM claim)", str(len(decision.held))

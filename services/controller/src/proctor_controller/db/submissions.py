@@ -18,7 +18,7 @@ from proctor_controller.db.rows import (
     step_fields,
 )
 from proctor_controller.db.session import Session, clean, rows_json, to_json
-from proctor_controller.db.slices import ATTEMPTS_SAVED, CLAIM, EVENTS_SAVED
+from proctor_controller.db.slices import ATTEMPTS_SAVED, CLAIM, EVENTS_SAVED, UNHELD
 from proctor_controller.domain.decision import Decision
 from proctor_controller.domain.step import Phase
 from proctor_controller.domain.submission import RunSpec, StepSpec
@@ -135,7 +135,8 @@ async def insert_run(
         (held,) = decision.held
         guard = "NOT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AND" if if_nobody_waits else ""
         args += [held.agent, held.token, held.step, held.attempt]
-        parts["claim"] = CLAIM.format(guard=guard, agent="$27", token="$28", step="$29", attempt="$30") + ","  # noqa: S106
+        fields = {"agent": "$27", "token": "$28", "step": "$29", "attempt": "$30"}
+        parts["claim"] = CLAIM.format(guard=guard, unheld=UNHELD, **fields) + ","
         parts["claimed"] = "EXISTS (SELECT 1 FROM claim)"
     if spec.parent_step is not None:
         # A nested plan's run is stored only while its step runs: one that was stopped meanwhile never gets it.

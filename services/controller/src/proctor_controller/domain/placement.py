@@ -26,7 +26,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An agent in the right place. ``free``: slots nobody holds · ``queued``: a step that fits here waits already."""
+    """An agent in the right place. ``free``: slots nobody holds · ``queued``: a step that fits here waits already
+    · ``kept``: a run holds it alone, or it is kept free for one.
+    """
 
     agent: str
     host: str
@@ -39,6 +41,7 @@ class Candidate:
     slots: int
     free: int
     queued: bool = False
+    kept: bool = False
 
     def hindrance(self) -> str:
         """Why it gets no work at all just now; empty where it may."""
@@ -50,6 +53,8 @@ class Candidate:
             return "it is drained"
         if self.state is not AgentState.ONLINE:
             return "its heartbeats stopped a moment ago"
+        if self.kept:
+            return "another run has it for itself, or it is kept free for one"
         if self.leftovers:
             return "attempts of its former process may still run on its targets"
         return ""

@@ -22,14 +22,17 @@ from proctor_controller.db.slices import Saved, load_slice, load_slices, save_de
 from proctor_controller.domain import events
 from proctor_controller.domain.decide import after, apply, decide, join
 from proctor_controller.domain.decision import (
+    Allocate,
     CancelAttempt,
     Decision,
     Effect,
     FollowUp,
     LookLater,
+    PlaceReady,
     PlaceStep,
     QueryAttempt,
     RecordsWaiting,
+    ReleaseRun,
     ServeQueue,
     Slice,
     Stale,
@@ -42,6 +45,7 @@ from proctor_controller.domain.decision import (
 from proctor_controller.domain.placement import choose, explain
 from proctor_controller.engine.children import Children
 from proctor_controller.engine.inbox import BATCHED, Ticket, batch_of
+from proctor_controller.engine.leasing import Leasing
 from proctor_controller.engine.onward import Onwards
 from proctor_controller.engine.orders import Orders
 from proctor_controller.engine.recent import Recent
@@ -93,6 +97,7 @@ class Engine:
         self.scopes = Scopes(seal, self.settings.secrets_dir)
         self.children = Children(self)
         self.onwards = Onwards(self)
+        self.leasing = Leasing(self)
         self._inboxes: dict[str, list[Ticket]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._performers: dict[type, Callable[[str, Effect], None]] = {
@@ -107,6 +112,9 @@ class Engine:
             StopChild: self.children.stop,
             TellParent: self.children.tell_parent,
             TellChildren: self.children.tell_children,
+            Allocate: self.leasing.allocate_later,
+            ReleaseRun: self.leasing.release_later,
+            PlaceReady: self.leasing.place_later,
             RecordsWaiting: self._wake_recorder,
         }
 
@@ -330,7 +338,7 @@ class Engine:
                 if waiter is None:
                     return
                 found = await placing.find_candidates(
-                    db, waiter.place, waiter.plugin, waiter.method, group=waiter.group
+                    db, waiter.place, waiter.plugin, waiter.method, group=waiter.group, run=waiter.run
                 )
                 chosen = choose(f.candidate for f in found)
                 if chosen is not None:

@@ -18,6 +18,7 @@ from proctor_controller.domain import events
 from proctor_controller.domain.decide import as_changed, decide, edges_as_changed, join
 from proctor_controller.domain.decision import Decision, Effect, FollowUp, PlaceStep, Slice, Stale
 from proctor_controller.domain.placement import Candidate, choose
+from proctor_controller.domain.run import Run
 from proctor_controller.domain.step import Kind, Phase
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Onwards:
             each = ready.get(effect.step) if isinstance(effect, PlaceStep) else None
             if each is None or each.step.kind is not Kind.METHOD:
                 continue
-            found = await self._find_host(db, each, decision.run.group)
+            found = await self._find_host(db, each, decision.run)
             if found is None or (decision.held and not slots[found.candidate.agent]):
                 continue
             handed = slots[found.candidate.agent] > 0
@@ -120,15 +121,19 @@ class Onwards:
         left = tuple(other for other in decision.effects if other is not effect)
         return join(replace(decision, effects=left), placed)
 
-    async def _find_host(self, db: Session, each: Ready, group: str | None) -> placing.Found | None:
+    async def _find_host(self, db: Session, each: Ready, run: Run) -> placing.Found | None:
         """The agent of the host, where it takes work as far as was heard a moment ago; its claim asks again."""
         if each.place.host is None:
             return None
-        recent, key = self._engine.recent, (each.place, each.plugin, each.method, group)
+        # A host that the run may hold for itself is remembered for this run only.
+        whose = run.group if each.step.role is None else f"run {run.id}"
+        recent, key = self._engine.recent, (each.place, each.plugin, each.method, whose)
         known = recent.host(key)
         if known is not None:
             return known
-        found = await placing.find_candidates(db, each.place, each.plugin, each.method, group=group, with_spec=True)
+        found = await placing.find_candidates(
+            db, each.place, each.plugin, each.method, group=run.group, with_spec=True, run=run.id
+        )
         chosen = choose(f.candidate for f in found)
         if chosen is None:
             return None

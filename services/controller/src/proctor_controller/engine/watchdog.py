@@ -11,6 +11,7 @@ from proctor_common.bus import BusError
 from proctor_common.errors import ProctorError
 from proctor_controller.db import placing
 from proctor_controller.db.due import Due, find_due_nodes, find_due_runs, find_due_steps, find_lost, is_anyone_waiting
+from proctor_controller.db.leasing import sweep_hosts
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
 from proctor_controller.domain.placement import Place, explain
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 LIMIT = 200
 AT_ONCE = 8
-ORPHANS_EVERY = 60
+ORPHANS_EVERY = 30
 EXPLAINED = 50
 EXPLAINED_EVERY = 5
 
@@ -44,6 +45,9 @@ class Watchdog:
             waiting = await is_anyone_waiting(db)
             if self._ticks % ORPHANS_EVERY == 0:
                 freed = await placing.free_orphans(db)
+                swept = await sweep_hosts(db)
+                if swept:
+                    log.warning("hosts_given_back", count=swept, reason="their runs were over")
                 if freed:
                     log.error("slots_freed", count=freed, reason="their attempts were over")
         self._ticks += 1
@@ -82,7 +86,9 @@ class Watchdog:
             for each in waiting:
                 alike = (each.place, each.plugin, each.method, each.group)
                 if alike not in reasons:
-                    found = await placing.find_candidates(db, each.place, each.plugin, each.method, group=each.group)
+                    found = await placing.find_candidates(
+                        db, each.place, each.plugin, each.method, group=each.group, run=each.run
+                    )
                     reasons[alike] = explain(each.place, [f.candidate for f in found], each.plugin, each.method)
         await self._feed_all(
             events.NoSlot(each.run, each.step, reasons[each.place, each.plugin, each.method, each.group])

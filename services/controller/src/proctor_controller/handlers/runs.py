@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from proctor_common.errors import invalid, not_found
+from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.messages.calls import Actor, RunList, RunRef, StepList
 from proctor_common.messages.views import RunLogIndex, RunView
 from proctor_common.states import RunResult, RunState
@@ -20,6 +20,7 @@ from proctor_controller.db.run_views import (
 )
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
+from proctor_controller.domain.decision import Decision
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
 
@@ -55,6 +56,32 @@ async def cancel_run(context: ProcessContext, actor: Actor, body: RunRef) -> Run
         return view
     await context.engine.feed(events.CancelAsked(view.id, by=actor.name))
     return await find_visible(context, view.id, actor.groups)
+
+
+async def pause_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
+    """Let nothing new start. Raises 409 where the run has not begun, or is being ended."""
+    view = await find_visible(context, body.run, actor.groups)
+    if view.state in {RunState.PAUSING, RunState.PAUSED}:
+        return view
+    if isinstance(await context.engine.feed(events.PauseAsked(view.id, by=actor.name)), Decision):
+        return await find_visible(context, view.id, actor.groups)
+    view = await find_visible(context, view.id, actor.groups)
+    if view.state not in {RunState.PAUSING, RunState.PAUSED}:
+        raise ProctorError(Code.CONFLICT, f"run {view.number} cannot be paused: it is {view.state}")
+    return view
+
+
+async def resume_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
+    """Let a run that rests, or is about to, go on. Raises 409 where it has not begun, or is being ended."""
+    view = await find_visible(context, body.run, actor.groups)
+    if view.state is RunState.RUNNING:
+        return view
+    if isinstance(await context.engine.feed(events.ResumeAsked(view.id, by=actor.name)), Decision):
+        return await find_visible(context, view.id, actor.groups)
+    view = await find_visible(context, view.id, actor.groups)
+    if view.state is not RunState.RUNNING:
+        raise ProctorError(Code.CONFLICT, f"run {view.number} cannot be resumed: it is {view.state}")
+    return view
 
 
 async def get_log_index(context: ProcessContext, actor: Actor, body: RunRef) -> RunLogIndex:
@@ -141,5 +168,7 @@ HANDLERS: Mapping[str, CallHandler] = {
     "run.list": get_runs,
     "run.steps": get_steps,
     "run.cancel": cancel_run,
+    "run.pause": pause_run,
+    "run.resume": resume_run,
     "run.log_index": get_log_index,
 }

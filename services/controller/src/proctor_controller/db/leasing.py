@@ -1,0 +1,201 @@
+"""SQL of what runs hold as a whole: hosts by role, hosts kept free for those that wait, concurrency slots."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from proctor_common.states import AgentState, RunState
+from proctor_controller.db.session import Session
+from proctor_controller.domain.leasing import LeasableHost
+from proctor_controller.domain.placement import Candidate
+from proctor_controller.domain.wants import Wants, wants_of
+
+_LOCK = 71_005
+
+
+class Waiting(NamedTuple):
+    """A run that has not begun. ``holds``: it has its hosts already."""
+
+    run: str
+    number: int
+    state: RunState
+    group: str | None
+    wants: Wants
+    holds: bool
+
+
+async def lock_leases(session: Session) -> None:
+    """One allocation at a time, until the transaction ends."""
+    await session.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+
+
+async def load_waiting_run(session: Session, run: str) -> Waiting | None:
+    """The run, if it still waits to begin."""
+    row = await session.fetchrow(
+        """SELECT r.id, r.number, r.state, r.group_name, r.wants,
+             EXISTS (SELECT 1 FROM control.allocations a WHERE a.run_id = r.id) AS holds
+           FROM control.runs r WHERE r.id = $1 AND r.state IN ('queued', 'allocating') AND r.cause IS NULL""",
+        run,
+    )
+    if row is None:
+        return None
+    state, wants = RunState(row["state"]), wants_of(row["wants"])
+    return Waiting(str(row["id"]), row["number"], state, row["group_name"], wants, row["holds"])
+
+
+class Rivals(NamedTuple):
+    """Runs of the same concurrency group: how many are under way, the oldest of them, and how many older ones wait."""
+
+    under_way: int
+    oldest: str | None
+    before: int
+
+
+async def load_rivals(session: Session, waiting: Waiting, key: str) -> Rivals:
+    """The other runs with this key."""
+    row = await session.fetchrow(
+        """SELECT count(*) FILTER (WHERE state <> 'queued') AS under_way,
+             (array_agg(id ORDER BY number) FILTER (WHERE state NOT IN ('queued', 'cancelling')))[1] AS oldest,
+             count(*) FILTER (WHERE state = 'queued' AND cause IS NULL AND number < $3) AS before
+           FROM control.runs WHERE concurrency_key = $1 AND id <> $2 AND state <> 'finished'""",
+        key,
+        waiting.run,
+        waiting.number,
+    )
+    return Rivals(row["under_way"], str(row["oldest"]) if row["oldest"] else None, row["before"])
+
+
+async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
+    """The agents that the run may have at all, and who holds them. Their slots stay as they are until the end of the
+    transaction.
+    """
+    await session.fetch("SELECT 1 FROM control.leases ORDER BY agent_id, slot FOR UPDATE")
+    rows = await session.fetch(
+        """SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers, a.instance IS NOT NULL AS registered,
+             (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
+             ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
+             coalesce(h.alone, false) AS alone, coalesce(h.shared, false) AS shared,
+             EXISTS (SELECT 1 FROM control.leases l JOIN control.steps s ON s.id = l.step_id
+                     WHERE l.agent_id = a.id AND s.run_id <> $1) AS used,
+             EXISTS (SELECT 1 FROM control.reservations v JOIN control.runs r ON r.id = v.run_id
+                     WHERE v.agent_id = a.id AND r.number < $2) AS kept
+           FROM control.agents a LEFT JOIN LATERAL (
+             SELECT bool_or(x.exclusive) AS alone, count(*) > 0 AS shared
+             FROM control.allocations x WHERE x.agent_id = a.id AND x.run_id <> $1) h ON true
+           WHERE a.revoked_at IS NULL AND ($3::text IS NULL OR EXISTS (
+             SELECT 1 FROM control.group_agents g WHERE g.agent_id = a.id AND g.group_name = $3))
+           ORDER BY a.host""",
+        waiting.run,
+        waiting.number,
+        waiting.group,
+    )
+    return [
+        LeasableHost(
+            agent=str(row["id"]),
+            host=row["host"],
+            groups=frozenset(row["groups"] or ()),
+            labels=row["labels"] or {},
+            plugins=frozenset(row["plugins"] or ()),
+            hindrance=Candidate(
+                agent="",
+                host=row["host"],
+                state=AgentState(row["state"]),
+                registered=row["registered"],
+                draining=row["draining"],
+                leftovers=row["leftovers"],
+                has_plugin=True,
+                has_method=True,
+                slots=1,
+                free=1,
+            ).hindrance(),
+            alone=row["alone"],
+            shared=row["shared"],
+            used=row["used"],
+            kept=row["kept"],
+        )
+        for row in rows
+    ]
+
+
+async def hold_hosts(
+    session: Session, run: str, hosts: Mapping[str, Sequence[LeasableHost]], exclusive: Mapping[str, bool]
+) -> None:
+    """The run holds these hosts, by role; none is kept free for it any more."""
+    await session.execute("DELETE FROM control.reservations WHERE run_id = $1", run)
+    for role, found in hosts.items():
+        for index, host in enumerate(found):
+            await session.execute(
+                """INSERT INTO control.allocations (run_id, role, idx, agent_id, host, exclusive)
+                   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING""",
+                run,
+                role,
+                index,
+                host.agent,
+                host.host,
+                exclusive[role],
+            )
+
+
+async def keep_hosts(session: Session, waiting: Waiting, agents: Sequence[str]) -> None:
+    """Keep these agents free for the run, but for those that are kept for an older one."""
+    await session.execute("DELETE FROM control.reservations WHERE run_id = $1", waiting.run)
+    await session.execute(
+        """INSERT INTO control.reservations AS v (agent_id, run_id) SELECT x, $1 FROM unnest($2::uuid[]) AS x
+           ON CONFLICT (agent_id) DO UPDATE SET run_id = excluded.run_id
+           WHERE (SELECT r.number FROM control.runs r WHERE r.id = v.run_id) > $3
+             OR EXISTS (SELECT 1 FROM control.runs r
+                        WHERE r.id = v.run_id AND r.state NOT IN ('queued', 'allocating'))""",
+        waiting.run,
+        list(agents),
+        waiting.number,
+    )
+
+
+class Over(NamedTuple):
+    """A run that has ended, with what it held. ``hold_until``: until when ``hold_roles`` stay with it."""
+
+    wants: Wants
+    hold_until: datetime | None
+
+
+async def release_hosts(session: Session, run: str) -> Over | None:
+    """Give the run's hosts back, if it has ended, but for those it keeps to be looked at."""
+    row = await session.fetchrow("SELECT wants, hold_until FROM control.runs WHERE id = $1 AND state = 'finished'", run)
+    if row is None:
+        return None
+    over = Over(wants_of(row["wants"]), row["hold_until"])
+    kept = list(over.wants.hold.roles) if over.wants.hold is not None and over.hold_until is not None else []
+    await session.execute("DELETE FROM control.reservations WHERE run_id = $1", run)
+    await session.execute("DELETE FROM control.allocations WHERE run_id = $1 AND role <> ALL($2::text[])", run, kept)
+    return over
+
+
+async def sweep_hosts(session: Session) -> int:
+    """Give back what runs that have ended still hold; how many hosts."""
+    await session.execute(
+        """DELETE FROM control.reservations v USING control.runs r
+           WHERE r.id = v.run_id AND (r.state NOT IN ('queued', 'allocating') OR r.cause IS NOT NULL)"""
+    )
+    done = await session.execute(
+        """DELETE FROM control.allocations a USING control.runs r
+           WHERE r.id = a.run_id AND r.state = 'finished' AND (r.hold_until IS NULL OR r.hold_until <= now())"""
+    )
+    return int(done.rpartition(" ")[2])
+
+
+async def find_waiting_runs(session: Session, limit: int) -> list[str]:
+    """Runs that wait to begin, the oldest first."""
+    rows = await session.fetch(
+        """SELECT id FROM control.runs WHERE state IN ('queued', 'allocating') AND cause IS NULL
+           ORDER BY number LIMIT $1""",
+        limit,
+    )
+    return [str(row["id"]) for row in rows]
+
+
+async def find_ready_steps(session: Session, run: str, limit: int) -> list[tuple[str, str]]:
+    """Steps of a run that are ready for an agent or a nested plan: id and kind."""
+    rows = await session.fetch(
+        "SELECT id, kind FROM control.steps WHERE run_id = $1 AND state = 'ready' ORDER BY idx LIMIT $2", run, limit
+    )
+    return [(str(row["id"]), row["kind"]) for row in rows]
