@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
@@ -52,3 +53,18 @@ async def test_log_in_and_try_an_example_out(page: Page, api: Api) -> None:
         await operation.get_by_role("button", name="Try it out").click()
         await operation.get_by_role("button", name="Execute").click()
         await expect(operation.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
+
+
+async def test_writing_cannot_be_tried_out_where_the_setting_says_so(browser: Browser, start_api: Any) -> None:
+    api: Api = await start_api(tryout="read", anonymous="viewer")
+    page = await browser.new_page(base_url=api.url)
+    await page.goto("/docs")
+    reading = page.locator("[id='operations-Test_API-list_pods_api_v1_pods_get']")
+    await reading.locator(".opblock-summary").click()
+    await reading.get_by_role("button", name="Try it out").click()
+    await reading.get_by_role("button", name="Execute").click()
+    await expect(reading.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
+    writing = page.locator("[id='operations-Test_API-add_pod_api_v1_pods_post']")
+    await writing.locator(".opblock-summary").click()
+    await expect(writing.get_by_text("pod_foo").first).to_be_visible()
+    await expect(writing.get_by_role("button", name="Try it out")).to_have_count(0)

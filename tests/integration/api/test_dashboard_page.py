@@ -1,10 +1,8 @@
 """The page of results in a real browser: at a desk, on a phone, empty, filtered, with hostile names. Needs Chromium."""
 
-import os
 import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -57,13 +55,6 @@ async def drawn(page: Page) -> None:
     """Wait until the last choice is on the screen."""
     await expect(page.locator("body[data-drawn]")).to_be_attached()
     await expect(page.locator("body[data-busy]")).to_have_count(0)
-
-
-async def shoot(page: Page, name: str) -> None:
-    """A picture for the one who works on the page: DASHBOARD_SHOTS names a folder."""
-    folder = os.environ.get("DASHBOARD_SHOTS")
-    if folder:
-        await page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
 
 async def store(api: Api, rows: list[dict[str, Any]]) -> None:
@@ -129,7 +120,6 @@ async def test_an_empty_page_says_what_to_do_next(page: Page) -> None:
     await expect(page.get_by_role("heading", name="No results yet")).to_be_visible()
     await expect(page.get_by_text("proctor results push")).to_be_visible()
     await expect(page.locator("#board")).to_be_hidden()
-    await shoot(page, "empty")
     await page.get_by_role("button", name="Log out").click()
     await page.wait_for_url("**/login")
     await page.goto("/dashboard/")
@@ -145,13 +135,16 @@ async def test_figures_charts_matrix_and_the_way_to_a_run(page: Page, api: Api) 
     await expect(page.locator("#tile-runs")).to_have_text(str(len(rows)))
     await expect(page.locator("#tile-failed")).to_have_text(str(failed))
     await expect(page.locator("#tile-rate")).to_have_text(f"{100 * (1 - failed / len(rows)):.1f} %")
-    await shoot(page, "desk")
     cells = page.locator("#matrix button.cell")
     await expect(cells).to_have_count(16)
     await expect(page.locator("#matrix .cell.blank")).to_have_count(2)
     # From a cell to its results, and from there to the run and its log.
     await page.get_by_role("button", name="vPing on os-nosdn-nofeature-ha").click()
-    await expect(page.locator("#results-of")).to_contain_text("vPing on os-nosdn-nofeature-ha: 28 in all")
+    await expect(page.locator("#results-of")).to_contain_text("vPing on os-nosdn-nofeature-ha: the newest 20")
+    await expect(page.locator("#results tbody tr")).to_have_count(20)
+    await page.get_by_role("button", name="Show more").click()
+    await expect(page.locator("#results tbody tr")).to_have_count(28)
+    await expect(page.get_by_role("button", name="Show more")).to_be_hidden()
     recorded = page.locator("#results tbody tr").filter(has=page.get_by_role("link", name="log"))
     await expect(recorded).to_have_count(1)
     assert await recorded.get_by_role("link", name="run").get_attribute("href") == f"../v1/runs/{RUN}"
@@ -174,7 +167,6 @@ async def test_figures_charts_matrix_and_the_way_to_a_run(page: Page, api: Api) 
     await page.reload()
     await drawn(page)
     await expect(page.locator("#tile-runs")).to_have_text("28")
-    await shoot(page, "filtered")
     await page.locator("[name=pod]").select_option("lf-pod1")
     await page.locator("[name=days]").select_option("1")
     await page.get_by_role("button", name="Clear").click()
@@ -187,7 +179,6 @@ async def test_on_a_phone_in_the_dark(page: Page, api: Api) -> None:
     await page.emulate_media(color_scheme="dark")
     await log_in(page)
     await drawn(page)
-    await shoot(page, "phone")
     width = await page.evaluate("() => document.documentElement.scrollWidth")
     assert width <= PHONE["width"], "the page itself must not scroll sideways"
     for canvas in ("#rate", "#seconds"):
@@ -248,6 +239,9 @@ async def test_the_figures_behind_the_page(api: Api, monkeypatch: pytest.MonkeyP
     results = (await api.call("GET", "/v1/dashboard/results?limit=5")).json()
     assert (len(results["items"]), results["more"]) == (5, True)
     assert results["items"][0]["run"] == RUN
+    monkeypatch.setattr(overview, "MOST_LINES", 2)
+    matrix = (await api.call("GET", "/v1/dashboard/matrix")).json()
+    assert (len(matrix["scenarios"]), len(matrix["cases"]), matrix["truncated"]) == (2, 2, True)
     monkeypatch.setattr(overview, "SCOPE", 10)
     trend = (await api.call("GET", "/v1/dashboard/trend")).json()
     assert (trend["sum"]["runs"], trend["truncated"]) == (10, True)

@@ -86,7 +86,7 @@ class MatrixCase(BaseModel):
 
 
 class DashboardMatrix(BaseModel):
-    """Scenario by test case; a pair that is not in ``cells`` never ran."""
+    """Scenario by test case, 50 of each at most; a pair that is not in ``cells`` never ran."""
 
     looked_back: int
     scenarios: list[str]

@@ -3,10 +3,11 @@
 Every figure is made of the newest ``SCOPE`` results that the filters find, so that no choice of them takes long.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,7 +20,10 @@ SCOPE = 50_000
 MOST_NAMES = 500
 MOST_SERIES = 8
 MOST_CELLS = 2_000
+MOST_LINES = 50
+"""Scenarios, and test cases, that the matrix shows: those with most cells."""
 MOST_RESULTS = 200
+Line = TypeVar("Line", bound=Hashable)
 DIMENSIONS = {
     "project": "project_name",
     "case": "case_name",
@@ -100,16 +104,16 @@ class Overview:
         where, values = query.where()
         async with session(self._engine) as connection:
             rows = await connection.fetch(_matrix(where), *values)
-        cells = [_cell(row) for row in rows[:MOST_CELLS]]
+        found = [_cell(row) for row in rows[:MOST_CELLS]]
+        scenarios = _most([cell["scenario"] for cell in found])
+        cases = _most([(cell["project"], cell["case"]) for cell in found])
+        cells = [cell for cell in found if cell["scenario"] in scenarios and (cell["project"], cell["case"]) in cases]
         return {
             "looked_back": LAST,
-            "scenarios": sorted({cell["scenario"] for cell in cells}),
-            "cases": [
-                {"project": project, "case": case}
-                for project, case in sorted({(cell["project"], cell["case"]) for cell in cells})
-            ],
+            "scenarios": sorted(scenarios),
+            "cases": [{"project": project, "case": case} for project, case in sorted(cases)],
             "cells": cells,
-            "truncated": len(rows) > MOST_CELLS,
+            "truncated": len(rows) > len(cells),
         }
 
     async def results(self, query: ResultQuery, limit: int) -> dict[str, Any]:
@@ -124,6 +128,11 @@ class Overview:
                 *values,
             )
         return {"items": [_result(row) for row in rows[:limit]], "more": len(rows) > limit}
+
+
+def _most(lines: list[Line]) -> set[Line]:
+    """The MOST_LINES that come most often; among equals those that come first."""
+    return {line for line, _ in Counter(lines).most_common(MOST_LINES)}
 
 
 def _distinct(column: str) -> str:

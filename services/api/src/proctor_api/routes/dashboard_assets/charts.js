@@ -14,11 +14,26 @@ export function drawTrend(trend, choose) {
   const names = trend.series.map((series) => series.name);
   legend(names, trend);
   draw("rate", trend, (point) => (point.passed + point.failed ? (100 * point.passed) / (point.passed + point.failed) : null), {
-    min: 0, max: 100, ticks: { stepSize: 25, callback: (value) => `${value}` },
+    min: 0, max: 100, ticks: { stepSize: 25 },
   }, (value, point) => `${share(value)} % of ${count(point.passed + point.failed)}`, choose);
   draw("seconds", trend, (point) => point.seconds, {
-    beginAtZero: true, grace: "10%", ticks: { maxTicksLimit: 6, callback: (value) => duration(value) },
+    ...durations(trend), ticks: { stepSize: durations(trend).stepSize, callback: (value) => duration(value) },
   }, (value, point) => `${duration(value)} (${count(point.runs)})`, choose);
+}
+
+const STEPS = [0.1, 0.5, 1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
+
+/** A scale of durations whose lines stand at round times. */
+function durations(trend) {
+  const most = Math.max(0.1, ...trend.series.flatMap((series) => series.points.map((point) => point.seconds || 0)));
+  const stepSize = STEPS.find((step) => most / step <= 5) || Math.ceil(most / 5 / 86400) * 86400;
+  return { min: 0, max: Math.ceil((most * 1.02) / stepSize) * stepSize, stepSize };
+}
+
+/** What the time axis counts in; it leaves out what has no room. */
+function unitOf(trend) {
+  if (trend.bucket_seconds > 86400) return "month";
+  return Date.parse(trend.to) - Date.parse(trend.from) < 2 * 86400e3 ? "hour" : "day";
 }
 
 function legend(names, trend) {
@@ -42,7 +57,7 @@ function draw(id, trend, read, scale, tell, choose) {
     borderColor: colour(`s${index % MOST_COLOURS}`),
     backgroundColor: colour(`s${index % MOST_COLOURS}`),
     borderDash: index >= MOST_COLOURS ? [5, 4] : [],
-    borderWidth: 2, pointRadius: 3, pointHoverRadius: 6, pointHitRadius: 12, tension: 0.25, cubicInterpolationMode: "monotone",
+    clip: 8, borderWidth: 2, pointRadius: 3, pointHoverRadius: 6, pointHitRadius: 12, tension: 0.25, cubicInterpolationMode: "monotone",
   }));
   if (drawn[id]) drawn[id].destroy();
   drawn[id] = new window.Chart(document.getElementById(id), {
@@ -58,7 +73,7 @@ function draw(id, trend, read, scale, tell, choose) {
       scales: {
         x: {
           type: "time", min: Date.parse(trend.from), max: Date.parse(trend.to),
-          time: { minUnit: trend.bucket_seconds >= 86400 ? "day" : "hour", displayFormats: { hour: "HH:mm", day: "d MMM", week: "d MMM", month: "MMM yyyy", year: "yyyy" } },
+          time: { unit: unitOf(trend), displayFormats: { hour: "HH:mm", day: "d MMM", week: "d MMM", month: "MMM yyyy", year: "yyyy" } },
           grid: { display: false }, border: { color: line }, ticks: { color: ink, maxRotation: 0, autoSkipPadding: 18 },
         },
         y: { ...scale, grid: { color: line }, border: { display: false }, ticks: { color: ink, ...scale.ticks } },

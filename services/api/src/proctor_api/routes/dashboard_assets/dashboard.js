@@ -55,9 +55,16 @@ function tiles(sum) {
   put("tile-seconds", duration(sum.seconds));
 }
 
-async function showResults(query, words, moved) {
-  const results = await ask("results", { ...within(), ...query });
+const FEW = 20;
+const MANY = 200;
+
+async function showResults(query, words, moved, limit = FEW) {
+  const results = await ask("results", { ...within(), ...query, limit });
   drawResults(results);
+  show("more", results.more && limit < MANY);
+  document.getElementById("more").onclick = () => showResults(query, words, false, MANY)
+    .then(() => show("latest", moved))
+    .catch((error) => notice(error.message));
   put("results-of", `${words}: ${howMany(results)}.`);
   show("latest", moved);
   if (moved) document.getElementById("results-card").scrollIntoView({ block: "start", behavior: "smooth" });
@@ -104,6 +111,7 @@ async function refresh() {
     tiles(lines.sum);
     drawTrend(lines, ofPoint);
     drawMatrix(matrix, ofCell);
+    show("matrix-more", matrix.truncated);
     put("looked-back", String(matrix.looked_back));
     await latest();
     document.body.dataset.drawn = String(turn);
