@@ -20,7 +20,7 @@ RUN_COLUMNS = """r.id AS run_id, r.state AS run_state, r.result AS run_result, r
 STEP_COLUMNS = """s.id, s.run_id AS run, s.node, s.name, s.state, s.result, s.reason, s.waiting_for, s.attempt, s.tries,
  s.token, s.agent_id, s.host, s.sends, s.refusals, s.cause, s.timeout_s, s.grace_s, s.retry, s.idempotent, s.deadline,
  s.due_at, s.ready_at, s.started_at, s.finished_at, s.phase, s.kind, s.instance, s.matrix, s.role, s.role_index,
- s.outputs"""
+ s.outputs, s.reuse"""
 NODE_COLUMNS = """n.unfinished, n.failed, n.undecided AS node_undecided, n.dead, n.due_at AS node_due_at,
  n.phase AS node_phase, n.max_parallel, n.untold, n.fail_fast, n.rules"""
 TARGET_COLUMNS = "t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at, t.untold"
@@ -97,6 +97,7 @@ def to_step(row: Row) -> Step:
         role=row["role"],
         role_index=row["role_index"],
         outputs=row["outputs"],
+        reuse=str(row["reuse"]) if row["reuse"] else None,
     )
 
 

@@ -17,9 +17,10 @@ HOLE_SECONDS = 5.0
 SHOWN_EDGES = 5
 
 _RUN = """SELECT r.id, r.number, r.name, r.kind, r.state, r.result, r.reason, r.created_at, r.started_at, r.finished_at,
- r.plan, r.parameters, r.group_name, r.created_by, r.rerun_of, r.parent, r.outputs, r.tally,
+ r.plan, r.parameters, r.group_name, r.created_by, r.rerun_of, r.parent, r.outputs, r.tally, r.phase, r.waiting_for,
+ r.hold_until,
  (SELECT json_object_agg(c.state, c.n) FROM (SELECT s.state, count(*) AS n FROM control.steps s
-  WHERE s.run_id = r.id AND s.state <> 'finished' GROUP BY s.state) c) AS unfinished
+  WHERE s.run_id = r.id AND s.state <> 'finished' AND s.phase = 'main' GROUP BY s.state) c) AS unfinished
 FROM control.runs r"""
 _SEEN = "({groups}::text[] IS NULL OR r.group_name = ANY({groups}::text[]))"
 
@@ -61,6 +62,9 @@ def _view(row: Row) -> RunView:
         parent=str(row["parent"]) if row["parent"] else None,
         outputs=row["outputs"],
         steps=steps,
+        phase=row["phase"],
+        waiting_for=row["waiting_for"],
+        hold_until=row["hold_until"],
     )
 
 

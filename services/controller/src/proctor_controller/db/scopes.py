@@ -15,7 +15,8 @@ _SHARED = """SELECT r.id, r.name, r.parent, r.parameters, r.sealed,
   FROM control.allocations a LEFT JOIN control.agents g ON g.id = a.agent_id WHERE a.run_id = r.id) AS hosts,
  (SELECT json_agg(json_build_array(s.node, s.instance, s.result, s.outputs, s.host, t.output, t.error, t.exit_code)
    ORDER BY s.idx)
-  FROM control.steps s LEFT JOIN control.attempts t ON $3 AND t.step_id = s.id AND t.attempt = s.attempt
+  FROM control.steps s LEFT JOIN control.steps o ON o.id = s.reuse
+  LEFT JOIN control.attempts t ON $3 AND t.step_id = coalesce(o.id, s.id) AND t.attempt = coalesce(o.attempt, s.attempt)
   WHERE s.run_id = r.id AND s.node = ANY($2::text[])) AS steps,
  (SELECT json_agg(json_build_array(v.key, v.id, v.name, v.type, v.size_gb, v.path) ORDER BY v.key, v.created_at)
   FROM control.volumes v WHERE v.run = r.id AND v.state IN ('claimed', 'in_use')) AS volumes

@@ -38,17 +38,17 @@ steps AS (
   INSERT INTO control.steps (id, run_id, idx, node, name, instance, plugin, method, parameters, sealed, env, target,
    place_host, place_group, place_labels, timeout_s, grace_s, retry, idempotent, state, result, reason, waiting_for,
    attempt, tries, token, agent_id, host, sends, refusals, cause, deadline, due_at, ready_at, started_at, finished_at,
-   phase, kind, matrix, role, role_index, outputs)
+   phase, kind, matrix, role, role_index, outputs, reuse)
   SELECT x.id, $1::uuid, x.idx, x.node, x.name, x.instance, x.plugin, x.method, x.parameters::json, x.sealed, x.env::json, x.target,
    x.place_host, x.place_group, x.place_labels, x.timeout_s, x.grace_s, x.retry, x.idempotent, x.state, x.result,
    x.reason, x.waiting_for, x.attempt, x.tries, x.token, x.agent_id, x.host, x.sends, x.refusals, x.cause, x.deadline,
-   x.due_at, x.ready_at, x.started_at, x.finished_at, x.phase, x.kind, x.matrix::json, x.role, x.role_index, x.outputs::json
+   x.due_at, x.ready_at, x.started_at, x.finished_at, x.phase, x.kind, x.matrix::json, x.role, x.role_index, x.outputs::json, x.reuse
   FROM json_to_recordset($24::json) AS x(id uuid, idx int, node text, name text, instance text, plugin text, method text,
    parameters text, sealed text, env text, target text, place_host text, place_group text, place_labels jsonb,
    timeout_s double precision, grace_s double precision, retry jsonb, idempotent bool, state text, result text,
    reason text, waiting_for text, attempt int, tries int, token text, agent_id uuid, host text, sends int, refusals int,
    cause text, deadline timestamptz, due_at timestamptz, ready_at timestamptz, started_at timestamptz,
-   finished_at timestamptz, phase text, kind text, matrix text, role text, role_index int, outputs text)
+   finished_at timestamptz, phase text, kind text, matrix text, role text, role_index int, outputs text, reuse uuid)
   WHERE EXISTS (SELECT 1 FROM run)),
 nodes AS (
   INSERT INTO control.nodes (run_id, name, unfinished, failed, undecided, dead, due_at, untold, phase, rules, max_parallel,
@@ -215,6 +215,7 @@ def _spec_fields(step: StepSpec, hidden: Hidden, index: int) -> dict[str, Any]:
         "matrix": None if step.matrix is None else to_json(dict(step.matrix)),
         "role": step.role,
         "role_index": step.role_index,
+        "reuse": step.reused.step if step.reused else None,
     }
 
 

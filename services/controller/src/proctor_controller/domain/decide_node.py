@@ -67,6 +67,9 @@ def _has_passed(undone: Mapping[str, Any] | None) -> bool:
 
 def begin(draft: Draft, step: Step) -> None:
     """The step's edges hold: it becomes ready, or ends as skipped where its ``if`` is false."""
+    if step.reuse is not None:
+        draft.finish_step(step.id, StepResult.REUSED, outputs=step.outputs)
+        return
     rules = draft.node(step.node).rules
     if rules is not None and rules.condition is not None:
         try:

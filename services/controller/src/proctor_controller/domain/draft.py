@@ -38,6 +38,8 @@ from proctor_controller.domain.verdict import (
     null_outputs,
 )
 
+_WITH_OUTPUTS = frozenset({StepResult.PASSED, StepResult.REUSED})
+
 
 class IllegalTransition(Exception):
     """A defect of the engine: it tried to move a row along no line of its table. Nothing is saved."""
@@ -268,9 +270,9 @@ class Draft:
         row = self._steps[step]
         rules = self._nodes[row.node].rules
         if rules is not None:
-            outputs = null_outputs(rules) if outputs is None or result is not StepResult.PASSED else outputs
+            outputs = null_outputs(rules) if outputs is None or result not in _WITH_OUTPUTS else outputs
             result, reason = self._record_end(replace(row, outputs=outputs), rules, result, reason)
-            outputs = outputs if result is StepResult.PASSED else null_outputs(rules)
+            outputs = outputs if result in _WITH_OUTPUTS else null_outputs(rules)
         self.move_step(
             step,
             StepState.FINISHED,

@@ -106,7 +106,8 @@ class Step:
     counts as unconfirmed (cancelling), when to go on (retry_wait) · ``due_at``: when the watchdog has to look at it ·
     ``host``: of the agent that holds or held it · ``ready_at``: since when it stands in the queue for a slot ·
     ``instance``: which one of a fanned-out step it is, as text; ``matrix``: its cell · ``role``, ``role_index``: the
-    leased host it runs on · ``outputs``: what its plan makes of its result, once it has ended.
+    leased host it runs on · ``outputs``: what its plan makes of its result, once it has ended · ``reuse``: the step of
+    a former run that passed in its stead: it is not run again.
     """
 
     id: str
@@ -141,6 +142,7 @@ class Step:
     role: str | None = None
     role_index: int | None = None
     outputs: Mapping[str, Any] | None = None
+    reuse: str | None = None
 
     @property
     def label(self) -> str:

@@ -15,11 +15,21 @@ from proctor_controller.domain.wants import Wants
 
 
 @dataclass(frozen=True, slots=True)
+class Reused:
+    """A step of a former run that passed, with what others may read of it."""
+
+    step: str
+    outputs: Mapping[str, Any] | None = None
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StepSpec:
     """One step instance. ``parameters``: as given; ``secrets``: paths into them of values that are hidden.
 
     ``matrix``: the cell it stands for · ``role``, ``role_index``: the leased host it runs on · ``of``: of a rollback:
-    the id of the main step that it undoes. A gate and a nested plan have no plugin, method and place of their own.
+    the id of the main step that it undoes · ``reused``: it has passed in a former run already. A gate and a nested plan
+    have no plugin, method and place of their own.
     """
 
     id: str
@@ -43,6 +53,7 @@ class StepSpec:
     role: str | None = None
     role_index: int | None = None
     of: str | None = None
+    reused: Reused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +165,9 @@ class RunSpec:
                 matrix=spec.matrix,
                 role=spec.role,
                 role_index=spec.role_index,
+                host=spec.reused.host if spec.reused else None,
+                outputs=spec.reused.outputs if spec.reused else None,
+                reuse=spec.reused.step if spec.reused else None,
             )
             for spec in self.steps
         )

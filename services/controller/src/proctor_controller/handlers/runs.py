@@ -1,9 +1,9 @@
-"""Operations on runs: show, list, steps, cancel, the index of their logs. No SQL."""
+"""Operations on runs: show, list, steps, the index of their logs. No SQL."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from proctor_common.errors import Code, ProctorError, invalid, not_found
+from proctor_common.errors import invalid, not_found
 from proctor_common.messages.calls import Actor, RunList, RunRef, StepList
 from proctor_common.messages.views import RunLogIndex, RunView
 from proctor_common.states import RunResult, RunState
@@ -19,8 +19,6 @@ from proctor_controller.db.run_views import (
     parse_key,
 )
 from proctor_controller.db.session import session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Decision
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
 
@@ -47,41 +45,6 @@ async def find_visible(context: ProcessContext, run: str, groups: Sequence[str] 
 async def get_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
     """One run."""
     return await find_visible(context, body.run, actor.groups)
-
-
-async def cancel_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
-    """Ask for the end of a run; where it has ended, or was asked before, this changes nothing."""
-    view = await find_visible(context, body.run, actor.groups)
-    if view.state is RunState.FINISHED:
-        return view
-    await context.engine.feed(events.CancelAsked(view.id, by=actor.name))
-    return await find_visible(context, view.id, actor.groups)
-
-
-async def pause_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
-    """Let nothing new start. Raises 409 where the run has not begun, or is being ended."""
-    view = await find_visible(context, body.run, actor.groups)
-    if view.state in {RunState.PAUSING, RunState.PAUSED}:
-        return view
-    if isinstance(await context.engine.feed(events.PauseAsked(view.id, by=actor.name)), Decision):
-        return await find_visible(context, view.id, actor.groups)
-    view = await find_visible(context, view.id, actor.groups)
-    if view.state not in {RunState.PAUSING, RunState.PAUSED}:
-        raise ProctorError(Code.CONFLICT, f"run {view.number} cannot be paused: it is {view.state}")
-    return view
-
-
-async def resume_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
-    """Let a run that rests, or is about to, go on. Raises 409 where it has not begun, or is being ended."""
-    view = await find_visible(context, body.run, actor.groups)
-    if view.state is RunState.RUNNING:
-        return view
-    if isinstance(await context.engine.feed(events.ResumeAsked(view.id, by=actor.name)), Decision):
-        return await find_visible(context, view.id, actor.groups)
-    view = await find_visible(context, view.id, actor.groups)
-    if view.state is not RunState.RUNNING:
-        raise ProctorError(Code.CONFLICT, f"run {view.number} cannot be resumed: it is {view.state}")
-    return view
 
 
 async def get_log_index(context: ProcessContext, actor: Actor, body: RunRef) -> RunLogIndex:
@@ -167,8 +130,5 @@ HANDLERS: Mapping[str, CallHandler] = {
     "run.get": get_run,
     "run.list": get_runs,
     "run.steps": get_steps,
-    "run.cancel": cancel_run,
-    "run.pause": pause_run,
-    "run.resume": resume_run,
     "run.log_index": get_log_index,
 }

@@ -16,6 +16,7 @@ from proctor_controller.handlers import (
     runs,
     schedules,
     stored_plans,
+    verbs,
 )
 from proctor_controller.handlers.calls import CallHandler
 
@@ -27,6 +28,7 @@ HANDLERS: Mapping[str, CallHandler] = {
     **plans.HANDLERS,
     **stored_plans.HANDLERS,
     **runs.HANDLERS,
+    **verbs.HANDLERS,
     **gates.HANDLERS,
     **documents.HANDLERS,
     **events.HANDLERS,

@@ -39,7 +39,8 @@ ALTER TABLE control.steps
     ADD COLUMN matrix json,
     ADD COLUMN role text,
     ADD COLUMN role_index integer,
-    ADD COLUMN outputs json;
+    ADD COLUMN outputs json,
+    ADD COLUMN reuse uuid;
 CREATE INDEX ix_edges_target ON control.edges (run_id, target);
 CREATE INDEX ix_steps_of_node ON control.steps (run_id, node);
 ALTER TABLE control.nodes
@@ -90,7 +91,7 @@ def downgrade() -> None:
         op.execute(f"DROP TABLE control.{table}")
     for table, columns in (
         ("nodes", ("phase", "rules", "max_parallel", "fail_fast", "untold")),
-        ("steps", ("phase", "kind", "matrix", "role", "role_index", "outputs")),
+        ("steps", ("phase", "kind", "matrix", "role", "role_index", "outputs", "reuse")),
         (
             "runs",
             (
