@@ -13,7 +13,7 @@ from proctor_controller.domain.decision import Policy
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.watchdog import Watchdog
-from support.engine import FakeAgent, call
+from support.engine import FakeAgent, call, until_finished
 from support.steps import steps_of, until_there
 from support.wait import eventually
 
@@ -62,6 +62,26 @@ async def child_of(engine: Engine, run: str, name: str) -> str:
         return (await steps_of(engine, run))[name]["child"]
 
     return str(await eventually(there, 10, f"the child of {name}"))
+
+
+async def test_a_child_gives_its_outputs_to_its_step(quick: Engine, agent: FakeAgent) -> None:
+    agent.ends = StepResult.PASSED
+    look = command("echo", outputs={"code": "${{ result.exit_code }}"})
+    outputs = {"sum": "${{ steps.look.outputs.code + params.n }}"}
+    child = document("child", {"look": look}, parameters={"n": {"type": "number"}}, outputs=outputs)
+    await put(quick, child)
+    at = await begin(
+        quick,
+        {
+            "first": {"plan": "child", "with": {"n": 4}},
+            "second": command("${{ string(steps.first.outputs.sum) }}"),
+        },
+    )
+    view = await until_ended(quick, at)
+    assert view["result"] == "passed", await steps_of(quick, at)
+    nested = await call(quick, "run.get", run=await child_of(quick, at, "first"))
+    assert (nested["parent"], nested["result"], nested["plan"]) == (at, "passed", "child")
+    assert agent.started[-1].parameters["command"] == "4"
 
 
 async def test_a_child_that_fails_is_tried_again_as_another_run(quick: Engine, agent: FakeAgent) -> None:
@@ -128,3 +148,31 @@ async def test_a_child_whose_step_was_stopped_never_begins(quick: Engine, agent:
     await held(orders[0])
     async with session(quick.database) as db:
         assert await db.fetchval("SELECT count(*) FROM control.runs") == 1
+
+
+async def test_pause_and_resume_go_down(quick: Engine, agent: FakeAgent) -> None:
+    steps = {"a": command("one"), "b": command("two", depends_on=["a"])}
+    await put(quick, document("child", steps))
+    at = await begin(quick, {"nest": {"plan": "child"}})
+    child = await child_of(quick, at, "nest")
+    await until_there(quick, child, "a", "running")
+    await call(quick, "run.pause", run=at)
+
+    async def rests() -> bool:
+        return str((await call(quick, "run.get", run=child))["state"]) == "pausing"
+
+    await eventually(rests)
+    await agent.finish(agent.started[0])
+    await until_there(quick, child, "b", "ready")
+    assert (await call(quick, "run.get", run=child))["state"] == "paused"
+    await call(quick, "run.resume", run=at)
+    await eventually(lambda: len(agent.started) == 2)
+    await agent.finish(agent.started[1])
+    assert (await until_ended(quick, at))["result"] == "passed"
+
+
+async def test_the_end_of_a_child_is_told_at_once(engine: Engine, agent: FakeAgent) -> None:
+    agent.ends = StepResult.PASSED
+    await put(engine, document("child", {"a": command("x")}))
+    at = await begin(engine, {"nest": {"plan": "child"}})
+    assert (await until_finished(engine, at, timeout=5))["result"] == "passed"
