@@ -1,11 +1,14 @@
 """Results of the Test API: what is stored of them, what is refused, and every query."""
 
+import gc
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from proctor_api.routes.testapi import door
 from support.api_world import Api
 
 RESULTS = "/api/v1/results"
@@ -129,6 +132,24 @@ async def test_bad_input_is_400_and_nothing_is_stored(declared: Api) -> None:
         assert answer.status_code == 400, f"{name}: {answer.text}"
         assert answer.json()["message"], name
     assert await query(declared) == []
+
+
+async def test_a_large_body_is_looked_through_beside_the_others(declared: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    parse = door.value_of
+
+    def noted(raw: bytes) -> Any:
+        threads.append(threading.current_thread())
+        return parse(raw)
+
+    monkeypatch.setattr(door, "value_of", noted)
+    large = body(details="X").replace(b'"X"', b"[" + b"[]," * 100_000 + b"1e999]")
+    assert (await declared.call("POST", RESULTS, content=large)).status_code == 400
+    assert len(await push(declared, details=["x" * 1000] * 1000)) == 24
+    assert len(await push(declared)) == 24
+    beside = [thread is not threading.current_thread() for thread in threads]
+    assert beside == [True, True, False]
+    assert gc.isenabled()
 
 
 async def test_a_body_over_the_limit_is_413(start_api: Any) -> None:

@@ -1,5 +1,6 @@
 """Putting the service together: what it needs, in the order in which it is needed, and its routes."""
 
+import asyncio
 import socket
 from contextlib import AsyncExitStack
 
@@ -51,6 +52,7 @@ def make_app(context: ProcessContext) -> FastAPI:
         strict_content_type=False,
     )
     app.state.context = context
+    app.state.large_bodies = asyncio.Semaphore(1)
     app.state.streams = ResultStreams(context.engine)
     app.state.recorder = Recorder(context)
     app.add_middleware(Frame, figures=context.figures)

@@ -1,6 +1,7 @@
 """What records are made of, and how a request's body becomes one. No I/O."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ CASE = (
     "trust",
 )
 """Members beside name, ``_id`` and ``creation_date`` (and, of a case, ``project_name``). Their values are free."""
+
+_FAR = re.compile(rb"[eE][+-]?[0-9]{3}|[0-9]{300}")
 
 KEPT = frozenset({"_id", "creation_date"})
 """The server's own; a client that sends back what it was given may name them."""
@@ -101,6 +104,11 @@ def changes_of(body: Any, fields: tuple[str, ...]) -> dict[str, Any]:
 def dump(value: Any) -> str:
     """JSON text for a column of type json."""
     return to_json(value).decode()
+
+
+def may_be_infinite(raw: bytes) -> bool:
+    """Whether some number in JSON text may be beyond what a float holds: a look at its letters alone."""
+    return _FAR.search(raw) is not None
 
 
 def refuse_infinite(value: Any) -> None:

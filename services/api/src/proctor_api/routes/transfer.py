@@ -12,7 +12,7 @@ from proctor_api.catalog.results import Shown
 from proctor_api.catalog.transfer import Import, lines_of
 from proctor_api.routes.guard import STREAMED, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import ImportView
-from proctor_api.routes.testapi.door import group_for, streams_of, value_of
+from proctor_api.routes.testapi.door import group_for, streams_of, value_beside
 from proctor_api.routes.testapi.results import FILTERS
 from proctor_common.errors import ProctorError
 from proctor_common.states import Role
@@ -46,7 +46,7 @@ async def import_results(
     try:
         async for number, line in lines_of(request.stream(), limit):
             try:
-                value = value_of(line)
+                value = await value_beside(request, line)
             except ProctorError as fault:
                 work.report.refuse(number, fault.message)
             else:

@@ -3,6 +3,8 @@
 Nothing here is checked by FastAPI: an answer of 422 is none that the clients know.
 """
 
+import asyncio
+import gc
 import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
@@ -14,7 +16,7 @@ from fastapi.routing import APIRoute
 
 from proctor_api.bodies import parse_json, read_body
 from proctor_api.catalog.faults import bad, forbidden
-from proctor_api.catalog.fields import refuse_infinite
+from proctor_api.catalog.fields import may_be_infinite, refuse_infinite
 from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import caller_of, context_of
 from proctor_api.proxies import EXTERNAL_PREFIX
@@ -27,6 +29,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 CREATES = "x-proctor-creates"
 WITH_BODY = frozenset({"POST", "PUT"})
 TAG = "Test API"
+LARGE = 256 * 1024
+"""Bytes: larger bodies are parsed in a thread, one at a time, since each takes many times its size in memory."""
 
 
 def reads(shows: Any = None, **extra: Any) -> dict[str, Any]:
@@ -88,7 +92,7 @@ class TestApiRoute(APIRoute):
                 large = self.path.startswith("/api/v1/results") or self.path.startswith("/api/v1/deployresults")
                 limit = context.settings.result_limit if large else context.settings.body_limit
                 raw = await read_body(request, limit)
-                request = StrictRequest(request, raw, value_of(raw))
+                request = StrictRequest(request, raw, await value_beside(request, raw))
             return await inner(request)
 
         return handle
@@ -118,8 +122,27 @@ def value_of(raw: bytes) -> Any:
         value = parse_json(raw)
     except ProctorError as fault:
         raise bad(fault.message) from fault
-    refuse_infinite(value)
+    if may_be_infinite(raw):
+        refuse_infinite(value)
     return value
+
+
+async def value_beside(request: Request, raw: bytes) -> Any:
+    """The same, without holding up everybody else while a large body is looked through. Raises 400."""
+    if len(raw) <= LARGE:
+        return value_of(raw)
+    turns: asyncio.Semaphore = request.app.state.large_bodies
+    async with turns:
+        return await asyncio.to_thread(_large_value_of, raw)
+
+
+def _large_value_of(raw: bytes) -> Any:
+    """Without looking for garbage among millions of new values again and again: that took most of the time."""
+    gc.disable()
+    try:
+        return value_of(raw)
+    finally:
+        gc.enable()
 
 
 class Decorator(Protocol):
