@@ -157,7 +157,7 @@ async def show_trend(
     openapi_extra=needs(Role.VIEWER),
 )
 async def show_matrix(request: Request, filters: Filtered) -> Response:
-    """With its trust, computed from the last verdicts of the period; the 50 scenarios and 50 cases with most to show."""
+    """With its trust, computed from the period's last verdicts: of the 50 scenarios and 50 cases with most cells."""
     return json_view(orjson.dumps(await Overview(context_of(request).engine).matrix(filters.query)))
 
 

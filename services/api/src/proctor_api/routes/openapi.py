@@ -18,6 +18,22 @@ Press **Authorize** and give a token, or open `/login`. Faults are `application/
 Websockets (JSON text frames, resumed with `?after=<cursor>`), which this document cannot describe:
 `/v1/runs/{run}/logs/tail?after=&step=`, `/v1/runs/{run}/events?after=`, `/v1/events?after=`.
 """
+SECTIONS = {
+    "runs": "Test cases and test plans under way, their steps and logs",
+    "test plans": "Stored plans",
+    "schedules": "Plans by the clock",
+    "agents": "Where steps run",
+    "groups": "Who sees and uses which agents",
+    "pools": "Volumes kept ready, and VNFs",
+    "Test API": "Pods, projects, test cases, results, deployments, scenarios and dashboards, for the clients that the "
+    "Test API of OPNFV has. Success is always 200; a refusal is `{code, message}`, with a code from 400 to 413",
+    "results": "Results in bulk",
+    "dashboard": "The figures behind the page `/dashboard/`",
+    "access": "Tokens and sessions",
+    "system": "How the service is",
+    "v2.1": "The routes of the framework that Proctor replaces",
+}
+"""What operations are sorted by, in the order that readers see."""
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457, with a stable code and members of its own (what, name, limit, errors …)",
@@ -80,6 +96,7 @@ def make(app: FastAPI) -> dict[str, Any]:
     """The document."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     document["openapi"] = "3.0.3"
+    document["tags"] = [{"name": name, "description": about} for name, about in SECTIONS.items()]
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
