@@ -158,6 +158,20 @@ async def test_the_ways_of_a_token(api: Api) -> None:
     assert (await api.call("GET", PODS, viewer)).status_code == 200
 
 
+async def test_a_bound_token_changes_nothing_that_all_share(api: Api) -> None:
+    await declare(api)
+    bound = await api.token("runner", ["lab-a"])
+    assert (await api.call("POST", PODS, bound, json={"name": "mine"})).status_code == 200
+    told(await api.call("PUT", f"{PROJECTS}/functest", bound, json={"name": "x"}), 403, "bound")
+    told(await api.call("DELETE", f"{PODS}/mine", bound), 403, "bound")
+    several = await api.token("runner", ["lab-a", "lab-b"])
+    result = {"pod_name": "lab", "project_name": "functest", "case_name": "vPing"}
+    told(await api.call("POST", "/api/v1/results", several, json=result), 403, "several groups")
+    assert (await api.call("POST", "/api/v1/results", bound, json=result)).status_code == 200
+    other = await api.token("viewer", ["lab-b"])
+    assert told(await api.call("GET", "/api/v1/results", other), 200)["results"] == []
+
+
 async def test_callers_without_a_token_create_where_the_operator_lets_them(start_api: Any) -> None:
     api: Api = await start_api(anonymous="results")
     for path, name in ((PODS, "lab"), (PROJECTS, "functest"), (CASES, "vPing")):

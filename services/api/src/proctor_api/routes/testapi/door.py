@@ -28,6 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 CREATES = "x-proctor-creates"
 WITH_BODY = frozenset({"POST", "PUT"})
+SHARED = frozenset({"PUT", "DELETE"})
 TAG = "Test API"
 LARGE = 256 * 1024
 """Bytes: larger bodies are parsed in a thread, one at a time, since each takes many times its size in memory."""
@@ -88,6 +89,8 @@ class TestApiRoute(APIRoute):
             caller = await context.auth.caller(request, old_ways=True)
             request.state.caller = caller
             caller.require(role, creating=creating)
+            if request.method in SHARED and caller.actor.groups is not None:
+                raise forbidden("a token that is bound to groups changes and deletes nothing that all groups share")
             if request.method in WITH_BODY:
                 large = self.path.startswith("/api/v1/results") or self.path.startswith("/api/v1/deployresults")
                 limit = context.settings.result_limit if large else context.settings.body_limit
