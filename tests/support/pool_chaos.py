@@ -295,6 +295,10 @@ class Chaos:
                 """SELECT backend_id FROM control.volumes WHERE backend_id IS NOT NULL
                    GROUP BY backend_id HAVING count(DISTINCT coalesce(vnfp, run)) > 1"""
             )
+            rows += await db.fetch(
+                """SELECT min(volume_id::text) AS backend_id FROM control.vnfps
+                   GROUP BY volume_id HAVING count(*) > 1"""
+            )
         seen = Counter(backend_id for _, backend_id in self.held.values())
         return [str(row["backend_id"]) for row in rows] + [each for each, count in seen.items() if count > 1]
 
