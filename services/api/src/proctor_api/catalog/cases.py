@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_api.catalog.faults import forbidden, referred, unknown
 from proctor_api.catalog.fields import dump
-from proctor_api.catalog.projects import RENAMING
+from proctor_api.catalog.projects import RENAMING, RENAMING_SECONDS
 from proctor_api.catalog.record import Record, record_of
 from proctor_api.catalog.sessions import changing, session
 
@@ -66,6 +66,7 @@ class Cases:
                     made.project,
                     made.name,
                     dump(made.body),
+                    timeout=RENAMING_SECONDS,
                 )
         except asyncpg.IntegrityConstraintViolationError as fault:
             raise _refusal(made, fault) from None

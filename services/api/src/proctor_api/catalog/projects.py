@@ -11,7 +11,8 @@ from proctor_api.catalog.record import Record, record_of
 from proctor_api.catalog.sessions import changing, session
 
 _COLUMNS = "SELECT id, name, body::text AS body, creation_date FROM catalog.projects"
-RENAMING = "SET LOCAL statement_timeout = '15min'"
+RENAMING_SECONDS = 900
+RENAMING = f"SET LOCAL statement_timeout = '{RENAMING_SECONDS}s'"
 """A new name goes into every result that refers to the old one."""
 
 
@@ -62,6 +63,7 @@ class Projects:
                     made.id,
                     made.name,
                     dump(made.body),
+                    timeout=RENAMING_SECONDS,
                 )
         except asyncpg.UniqueViolationError:
             raise _exists(made.name) from None
