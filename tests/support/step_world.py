@@ -2,13 +2,15 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from proctor_common.states import RunResult, StepResult, StepState
 from proctor_controller.domain import events
 from proctor_controller.domain.decide import after, as_changed, decide, join
 from proctor_controller.domain.decision import Decision, Slice, Stale, StartChild, StopChild
-from proctor_controller.domain.scope import Instance, steps_scope
-from proctor_controller.domain.step import Kind
+from proctor_controller.domain.run import CLEANUP
+from proctor_controller.domain.scope import Instance, returned, steps_scope
+from proctor_controller.domain.step import Kind, Phase, Step
 from proctor_controller.domain.submission import RunSpec, first_scope
 from proctor_controller.domain.verdict import RECORDED
 from support.world import Key, World
@@ -27,7 +29,15 @@ class StepWorld(World):
     def slice_of(self, event: events.Event) -> Slice:
         part = super().slice_of(event)
         found = [Instance(s.node, s.instance, s.result, s.outputs, s.host) for s in self.steps.values()]
-        return replace(part, scope={**first_scope(self.spec), "steps": steps_scope(found)})
+        scope = {**first_scope(self.spec), "steps": steps_scope(found)}
+        undone = {step.id: self._undone(step) for step in part.steps if step.phase is Phase.ROLLBACK}
+        return replace(part, scope=scope, undone=undone, ending=self.run.state in CLEANUP)
+
+    def _undone(self, step: Step) -> dict[str, Any]:
+        name = step.node.removeprefix("rollback.")
+        main = next(s for s in self.steps.values() if (s.node, s.instance) == (name, step.instance))
+        result = returned(main.result.value if main.result else None)
+        return {"result": result, "outputs": dict(main.outputs or {}), "host": main.host}
 
     def feed(self, event: events.Event) -> Decision | Stale:
         outcome = super().feed(event)
@@ -56,6 +66,8 @@ class StepWorld(World):
                 assert kept == (step.result in RECORDED) or step.reason.startswith("record: ")
             if step.kind is Kind.GATE and step.result is StepResult.PASSED:
                 assert step.id in self.approved
+            if step.phase is Phase.ROLLBACK and step.result is StepResult.PASSED:
+                assert self._undone(step)["result"]["verdict"] == "passed", "what never was is undone"
             if step.kind is Kind.PLAN:
                 alive = [key for key, result in self.children.items() if key[0] == step.id and result is None]
                 assert not alive, "a step has ended whose child runs on"

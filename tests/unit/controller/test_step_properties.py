@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,9 @@ from proctor_common.states import RunResult, RunState, StepResult
 from proctor_controller.domain import events
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.rules import Child, Gate, Rules
-from proctor_controller.domain.step import Condition, Kind, Retry, RetryOn
+from proctor_controller.domain.step import Condition, Kind, Phase, Retry, RetryOn
 from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
+from proctor_controller.domain.wants import Rollback, Wants
 from support.step_world import StepWorld
 
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]
@@ -50,6 +52,29 @@ RULES = [
 ]
 
 
+def cleanup(phase: Phase, steps: list[StepSpec], nodes: list[NodeSpec], edges: list[EdgeSpec]) -> None:
+    """The nodes of a phase: rollbacks in the reverse order of the main edges, others one after the other."""
+    main = [step for step in steps if step.phase is Phase.MAIN]
+    if phase is Phase.ROLLBACK:
+        undone = [step for step in main if step.kind is Kind.METHOD]
+        names = {step.node for step in undone}
+        steps += [replace(s, id=f"r{s.id}", node=f"rollback.{s.node}", phase=phase, of=s.id) for s in undone]
+        edges += [
+            EdgeSpec(f"rollback.{edge.target}", f"rollback.{edge.source}", Condition.COMPLETED)
+            for edge in list(edges)
+            if edge.source in names and edge.target in names
+        ]
+    else:
+        steps += [
+            replace(main[0], id=f"{phase}{n}", node=f"{phase}[{n}]", kind=Kind.METHOD, phase=phase) for n in (0, 1)
+        ]
+        edges.append(EdgeSpec(f"{phase}[0]", f"{phase}[1]", Condition.COMPLETED))
+    known = {node.name for node in nodes}
+    nodes += [
+        NodeSpec(name, phase=phase) for name in sorted({s.node for s in steps if s.phase is phase}) if name not in known
+    ]
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> RunSpec:
     """Up to four nodes of all kinds, fanned out and bounded or not, with edges that lead forward."""
@@ -79,9 +104,13 @@ def specs(draw: st.DrawFn) -> RunSpec:
         for source in range(number):
             if draw(st.booleans()):
                 edges.append(EdgeSpec(f"n{source}", name, draw(st.sampled_from(Condition))))
+    for phase in draw(st.sets(st.sampled_from([Phase.ROLLBACK, Phase.ON_FAILURE, Phase.ALWAYS]))):
+        cleanup(phase, steps, nodes, edges)
+    outputs = {"sum": "${{ steps.n0.result }}"} if draw(st.booleans()) else {}
     return RunSpec(
-        id="run", name="r", kind="plan", steps=tuple(steps), edges=tuple(edges), node_specs=tuple(nodes), timeout_s=9000
-    )
+        id="run", name="r", kind="plan", steps=tuple(steps), edges=tuple(edges), node_specs=tuple(nodes),
+        timeout_s=9000, wants=Wants(rollback=draw(st.sampled_from(Rollback)), cleanup_s=200, outputs=outputs, outputs_refs=("n0",)),
+    )  # fmt: skip
 
 
 moves = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 999)), max_size=100)
