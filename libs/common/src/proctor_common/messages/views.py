@@ -44,7 +44,7 @@ class RunView(View):
     parent: str | None = None
     outputs: JsonObject = {}
     steps: dict[str, int] = {}
-    """How many step instances ended how; those that have not ended count under their state. Without those of cleanup."""
+    """How many step instances ended how; one that has not ended counts under its state. Without those of cleanup."""
     phase: str = "main"
     """Which part of it is under way, or was last: main | on_failure | rollback | always"""
     waiting_for: str | None = None
@@ -284,7 +284,10 @@ class VolumeView(View):
 
 
 class VnfpView(View):
-    """A VNF with its volume; ``active`` at once where a spare was at hand. ``reason``: what it waits for, or why not."""
+    """A VNF with its volume; ``active`` at once where a spare was at hand.
+
+    ``reason``: what it waits for, or why not.
+    """
 
     id: str
     name: str

@@ -30,7 +30,8 @@ ALTER TABLE control.runs
     ADD COLUMN depth integer NOT NULL DEFAULT 0,
     ADD COLUMN concurrency_key text,
     ADD COLUMN hold_until timestamptz;
-CREATE INDEX ix_runs_concurrency ON control.runs (concurrency_key) WHERE state <> 'finished' AND concurrency_key IS NOT NULL;
+CREATE INDEX ix_runs_concurrency ON control.runs (concurrency_key)
+    WHERE state <> 'finished' AND concurrency_key IS NOT NULL;
 CREATE INDEX ix_runs_waiting ON control.runs (number) WHERE state IN ('queued', 'allocating');
 CREATE INDEX ix_runs_parent ON control.runs (parent_step) WHERE parent_step IS NOT NULL;
 ALTER TABLE control.steps
