@@ -6,7 +6,9 @@ import os
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,23 @@ async def test_a_token_that_holds_outlives_keystone(cloud: Cloud) -> None:
     await eventually(down)
     cloud.chance = None
     assert await backend.room() is not None
+    await backend.close()
+
+
+async def test_nobody_waits_for_a_renewal_while_the_old_token_is_good(cloud: Cloud) -> None:
+    cloud.token_ttl = 6.0
+    backend = backend_on(cloud, HERE)
+    await backend.room()
+    identity = backend.storage.identity
+    assert identity._access is not None
+    identity._access = replace(identity._access, renew_at=time.monotonic())
+    cloud.slowness = 0.5
+    cloud.inject("token", "slow")
+    before = time.monotonic()
+    await backend.room()
+    assert time.monotonic() - before < 0.4
+    assert cloud.logins == 1
+    await eventually(lambda: identity.logins == 2, what="the renewal behind it")
     await backend.close()
 
 

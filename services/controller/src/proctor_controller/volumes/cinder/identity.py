@@ -14,6 +14,8 @@ log = structlog.get_logger(__name__)
 
 REST = 10.0
 """After a renewal that failed, for how long a token that still holds is used without trying again."""
+LAST_PART = 0.25
+"""The share of the time between a token's renewal and its end in which calls wait for the new one."""
 
 
 class Identity:
@@ -29,19 +31,21 @@ class Identity:
         self.logins = 0
 
     async def access(self) -> Access:
-        """A token that holds for a while. Raises BackendFault."""
-        now = self._monotonic()
+        """A token; nobody waits for a new one while the old one is good. Raises BackendFault."""
         kept = self._access
-        if kept is not None and (now < kept.renew_at or (now < self._not_before and now < kept.ends_at)):
+        if kept is None:
+            return await self._renewed()
+        now = self._monotonic()
+        if now >= kept.renew_at and now >= self._not_before:
+            self._begin()
+        if now < kept.ends_at - (kept.ends_at - kept.renew_at) * LAST_PART:
             return kept
         try:
             return await self._renewed()
-        except BackendFault as fault:
+        except BackendFault:
             # Whoever checks tokens may know ours though nobody makes new ones.
-            if kept is None or self._monotonic() >= kept.ends_at:
+            if self._monotonic() >= kept.ends_at:
                 raise
-            self._not_before = self._monotonic() + REST
-            log.warning("token not renewed, the old one still holds", error=str(fault))
             return kept
 
     async def after_refusal(self, refused: str) -> Access:
@@ -58,16 +62,30 @@ class Identity:
             await asyncio.wait({self._renewing}, timeout=1)
 
     async def _renewed(self) -> Access:
+        return await asyncio.shield(self._begin())
+
+    def _begin(self) -> asyncio.Task[Access]:
         if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.create_task(self._renew())
+            self._renewing = asyncio.create_task(self._renew(), name="log in to the cloud")
             # Whoever waited may be cancelled by then: its fault is nobody's, and no reason for a warning.
             self._renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._renewing)
+        return self._renewing
 
     async def _renew(self) -> Access:
         try:
+            self._access = await self._log_in()
+        except BackendFault as fault:
+            self._not_before = self._monotonic() + REST
+            if self._access is not None:
+                log.warning("token not renewed", error=str(fault))
+            raise
+        self.logins += 1
+        return self._access
+
+    async def _log_in(self) -> Access:
+        try:
             async with asyncio.timeout(self._timeout):
-                self._access = await asyncio.to_thread(self._login.log_in)
+                return await asyncio.to_thread(self._login.log_in)
         except TimeoutError as late:
             raise BackendDown(f"no token from the cloud within {self._timeout:g} s") from late
         except BackendFault:
@@ -76,8 +94,6 @@ class Identity:
             # What the plugins of keystoneauth1 may raise is nowhere said.
             log.exception("a login failed in a way that is not known")
             raise BackendDown(f"no token from the cloud: {type(fault).__name__}") from fault
-        self.logins += 1
-        return self._access
 
 
 class TokenAuth(httpx.Auth):
