@@ -24,13 +24,13 @@ ENDS = [RunResult.PASSED, RunResult.FAILED, RunResult.CANCELLED]
 MOVES: dict[str, Callable[[StepWorld, int], object]] = {
     "perform": lambda w, n: w.perform(n),
     "perform again": lambda w, n: w.perform(n),
-    "crash": lambda w, n: n % 5 == 0 and w.crash(),
+    "crash": lambda w, n: w.crash() if n % 5 == 0 else None,
     "deliver": lambda w, n: w.deliver(n),
     "hear": lambda w, n: w.hear(n),
     "end": lambda w, n: w.end_some(n // 4, RESULTS[n % 4]),
     "report": lambda w, n: w.report(n),
     "report together": lambda w, n: w.report_together(n),
-    "lose agent": lambda w, n: n % 3 == 0 and w.lose_agent(n),
+    "lose agent": lambda w, n: w.lose_agent(n) if n % 3 == 0 else None,
     "return agent": lambda w, n: w.return_agent(n),
     "approve": lambda w, n: w.decide_gate(n, approved=n % 3 > 0),
     "end child": lambda w, n: w.end_child(n, ENDS[n % 3]),
@@ -107,9 +107,10 @@ def specs(draw: st.DrawFn) -> RunSpec:
     for phase in draw(st.sets(st.sampled_from([Phase.ROLLBACK, Phase.ON_FAILURE, Phase.ALWAYS]))):
         cleanup(phase, steps, nodes, edges)
     outputs = {"sum": "${{ steps.n0.result }}"} if draw(st.booleans()) else {}
+    wants = Wants(rollback=draw(st.sampled_from(Rollback)), cleanup_s=200, outputs=outputs, outputs_refs=("n0",))
     return RunSpec(
         id="run", name="r", kind="plan", steps=tuple(steps), edges=tuple(edges), node_specs=tuple(nodes),
-        timeout_s=9000, wants=Wants(rollback=draw(st.sampled_from(Rollback)), cleanup_s=200, outputs=outputs, outputs_refs=("n0",)),
+        timeout_s=9000, wants=wants,
     )  # fmt: skip
 
 

@@ -282,7 +282,7 @@ def _query(draft: Draft, step: Step) -> None:
 def decide_due(draft: Draft, event: StepDue) -> Stale | None:
     """A deadline has passed, or an effect may have been lost: what the state asks for is done (again)."""
     step = draft.step(event.step)
-    if step.due_at is None or step.due_at > draft.now:
+    if step.due_at is None or (step.due_at > draft.now and step.state is not StepState.READY):
         return Stale("not due")
     match step.state:
         case StepState.READY:

@@ -130,7 +130,8 @@ class Leasing:
         async with session(self._engine.database) as db:
             steps = await find_ready_steps(db, run, PLACED)
         for step, kind in steps:
-            # A nested plan is begun when its step is due, which is soon.
             if kind == Kind.METHOD:
                 await self._engine.place(step)
+            else:
+                await self._engine.feed(events.StepDue(run, step))
         await self._engine.serve_queue(None)
