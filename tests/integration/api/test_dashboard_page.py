@@ -7,14 +7,14 @@ from typing import Any
 
 import asyncpg
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 
 from proctor_api.catalog.dashboard import overview
 from support.api_world import FIRST_TOKEN, Api
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
-DESK = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
+DESK: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 RUN, STEP = "0195f3a0-0000-7000-8000-000000000001", "0195f3a0-0000-7000-8000-000000000002"
 
 

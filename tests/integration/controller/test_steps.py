@@ -1,6 +1,7 @@
 """What a plan asks of its steps, on a real database and bus: conditions, verdicts, outputs, orders, gates, records."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ async def test_verdicts_are_the_plans(engine: Engine, agent: FakeAgent) -> None:
         "not_so": Rules(expect={"kind": "qmp"}),
     }
     error = {"kind": "qmp", "message": "no medium", "data": {"class": "GenericError"}}
-    ended = {
+    ended: dict[str, dict[str, Any]] = {
         "three": {"result": StepResult.FAILED, "exit_code": 3},
         "big": {"output": {"text": "x" * 65600}},
         "just_so": {"result": StepResult.ERROR, "error": error},
@@ -126,11 +127,15 @@ async def test_verdicts_are_the_plans(engine: Engine, agent: FakeAgent) -> None:
     assert 'expected an error kind "qmp", but the method passed' in found["not_so"]["reason"]
 
 
+def _has_started(agent: FakeAgent, count: int) -> bool:
+    return len(agent.started) == count
+
+
 async def test_until_is_tried_again(engine: Engine, agent: FakeAgent) -> None:
     spec = plan(step("s", retry=Retry(attempts=5, delay_s=0.01)), rules={"s": Rules(until="result.n == 3")})
     await run(engine, spec)
     for number in range(1, 4):
-        await eventually(lambda n=number: len(agent.started) == n)
+        await eventually(partial(_has_started, agent, number))
         await agent.finish(agent.started[-1], output={"n": number})
     view = await until_finished(engine, spec.id)
     assert (view["result"], len(agent.started)) == ("passed", 3)

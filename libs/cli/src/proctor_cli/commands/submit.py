@@ -32,9 +32,7 @@ def case(
     method: Annotated[str, typer.Argument(metavar="PLUGIN.METHOD")],
     parameters: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]…")] = None,
     target: Annotated[str | None, typer.Option(help="one of the agent's SSH targets")] = None,
-    group: Annotated[
-        str | None, typer.Option(help="the run's group; a token of several groups names one")
-    ] = None,
+    group: Annotated[str | None, typer.Option(help="the run's group; a token of several groups names one")] = None,
     timeout: Annotated[float | None, typer.Option(help="seconds", min=0.1)] = None,
     follow: FollowOption = True,
     output: OutputOption = Output.TABLE,

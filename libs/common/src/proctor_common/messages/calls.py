@@ -125,7 +125,7 @@ class RunRef(Message):
 
 class RunAgain(Message):
     """``run.rerun`` -> RunView of the new run, which has ``rerun_of``. ``new_run``: the id it gets, chosen by the api:
-    a repeated request starts nothing twice. ``failed_only``: steps that passed keep their outputs and are not run again.
+    a repeated request starts nothing twice. ``failed_only``: steps that passed keep their outputs and are not run anew.
     """
 
     run: str
