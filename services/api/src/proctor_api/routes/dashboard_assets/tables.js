@@ -47,7 +47,7 @@ function rowOf(result) {
     element("td", {}, result.scenario || "", result.version ? element("span", { class: "quiet" }, result.version) : null),
     element("td", {}, result.pod, result.installer ? element("span", { class: "quiet" }, result.installer) : null),
     element("td", { class: "when" }, result.at ? moment(result.at) : result.start_date || "–"),
-    element("td", { class: "number" }, duration(result.seconds)),
+    element("td", { class: "number", "data-word": "took" }, duration(result.seconds)),
     element("td", { class: "number", "data-word": "trust sent" }, String(Math.round(result.trust_sent * 1000) / 1000)),
     element("td", { class: "see" }, ...ways));
 }

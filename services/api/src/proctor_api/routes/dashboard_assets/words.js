@@ -26,7 +26,7 @@ export function share(value) {
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 1) return seconds === 0 ? "0" : `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 1) return seconds === 0 ? "0 s" : `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${Number(seconds.toFixed(1))} s`;
   const whole = Math.round(seconds);
   if (whole < 3600) return both(Math.floor(whole / 60), "min", whole % 60, "s");
