@@ -184,7 +184,7 @@ async def test_nobody_waits_for_a_renewal_while_the_old_token_is_good(cloud: Clo
     before = time.monotonic()
     await backend.room()
     assert time.monotonic() - before < 0.4
-    assert cloud.logins == 1
+    assert identity.logins == 1
     await eventually(lambda: identity.logins == 2, what="the renewal behind it")
     await backend.close()
 
