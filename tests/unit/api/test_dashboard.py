@@ -126,6 +126,13 @@ def test_any_other_case_shows_its_pass_rate_and_durations() -> None:
     assert status["data_set"] == [{"Nb tests": 3, "Nb Success": 1}]
 
 
+def test_what_is_no_number_makes_no_point() -> None:
+    odd = [True, None, "long", [1], {}, 10**400, "1e999", float("nan")]
+    _, duration, status = drawn("functest", "vPing", *(row({"duration": value, "status": "OK"}) for value in odd))
+    assert duration["data_set"] == []
+    assert status["data_set"] == [{"Nb tests": len(odd), "Nb Success": len(odd)}]
+
+
 def test_nothing_in_range_leaves_the_figures_empty() -> None:
     for project, case in NAMED:
         _, *figures = drawn(project, case)
