@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from proctor_common.states import AgentState, RunState
+from proctor_controller.db.placing import make_slots
 from proctor_controller.db.session import Session
 from proctor_controller.domain.leasing import LeasableHost
 from proctor_controller.domain.placement import Candidate
@@ -52,36 +53,35 @@ class Rivals(NamedTuple):
 
 
 async def load_rivals(session: Session, waiting: Waiting, key: str) -> Rivals:
-    """The other runs with this key."""
+    """The other runs with this key in its group, but for those that it is nested in: they wait for it."""
     row = await session.fetchrow(
         """SELECT count(*) FILTER (WHERE state <> 'queued') AS under_way,
              (array_agg(id ORDER BY number) FILTER (WHERE state NOT IN ('queued', 'cancelling')))[1] AS oldest,
              count(*) FILTER (WHERE state = 'queued' AND cause IS NULL AND number < $3) AS before
-           FROM control.runs WHERE concurrency_key = $1 AND id <> $2 AND state <> 'finished'""",
+           FROM control.runs WHERE concurrency_key = $1 AND id <> ALL (control.lineage($2)) AND state <> 'finished'
+             AND group_name IS NOT DISTINCT FROM $4""",
         key,
         waiting.run,
         waiting.number,
+        waiting.group,
     )
     return Rivals(row["under_way"], str(row["oldest"]) if row["oldest"] else None, row["before"])
 
 
 async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
-    """The agents that the run may have at all, and who holds them. Their slots stay as they are until the end of the
-    transaction.
-    """
-    await session.fetch("SELECT 1 FROM control.leases ORDER BY agent_id, slot FOR UPDATE")
+    """The agents that the run may have at all, and who holds them; those it is nested in hold them for it too."""
     rows = await session.fetch(
         """SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers, a.instance IS NOT NULL AS registered,
              (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
              ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
              coalesce(h.alone, false) AS alone, coalesce(h.shared, false) AS shared,
              EXISTS (SELECT 1 FROM control.leases l JOIN control.steps s ON s.id = l.step_id
-                     WHERE l.agent_id = a.id AND s.run_id <> $1) AS used,
+                     WHERE l.agent_id = a.id AND s.run_id <> ALL (control.lineage($1))) AS used,
              EXISTS (SELECT 1 FROM control.reservations v JOIN control.runs r ON r.id = v.run_id
                      WHERE v.agent_id = a.id AND r.number < $2) AS kept
            FROM control.agents a LEFT JOIN LATERAL (
              SELECT bool_or(x.exclusive) AS alone, count(*) > 0 AS shared
-             FROM control.allocations x WHERE x.agent_id = a.id AND x.run_id <> $1) h ON true
+             FROM control.allocations x WHERE x.agent_id = a.id AND x.run_id <> ALL (control.lineage($1))) h ON true
            WHERE a.revoked_at IS NULL AND ($3::text IS NULL OR EXISTS (
              SELECT 1 FROM control.group_agents g WHERE g.agent_id = a.id AND g.group_name = $3))
            ORDER BY a.host""",
@@ -119,8 +119,15 @@ async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
 
 async def hold_hosts(
     session: Session, run: str, hosts: Mapping[str, Sequence[LeasableHost]], exclusive: Mapping[str, bool]
-) -> None:
-    """The run holds these hosts, by role; none is kept free for it any more."""
+) -> bool:
+    """The run holds these hosts, by role; none is kept free for it any more. False, and it holds none: a step of
+    another run has come to one that it wants alone.
+    """
+    alone = [host.agent for role, found in hosts.items() if exclusive[role] for host in found]
+    for agent in alone:
+        await make_slots(session, agent)
+    if alone and not await _close(session, run, alone):
+        return False
     await session.execute("DELETE FROM control.reservations WHERE run_id = $1", run)
     for role, found in hosts.items():
         for index, host in enumerate(found):
@@ -134,6 +141,24 @@ async def hold_hosts(
                 host.host,
                 exclusive[role],
             )
+    return True
+
+
+async def _close(session: Session, run: str, agents: Sequence[str]) -> bool:
+    """Let nobody else have a slot of these agents; False, and nothing is changed, where somebody has one already."""
+    # Claims that are under way are waited for, and seen; later ones see who the slot is held for.
+    await session.execute(
+        "UPDATE control.leases SET held_for = $1 WHERE agent_id = ANY($2::uuid[]) AND held_for IS NULL", run, agents
+    )
+    used = await session.fetchval(
+        """SELECT EXISTS (SELECT 1 FROM control.leases l JOIN control.steps s ON s.id = l.step_id
+           WHERE l.agent_id = ANY($2::uuid[]) AND s.run_id <> ALL (control.lineage($1)))""",
+        run,
+        agents,
+    )
+    if used:
+        await session.execute("UPDATE control.leases SET held_for = NULL WHERE held_for = $1", run)
+    return not used
 
 
 async def keep_hosts(session: Session, waiting: Waiting, agents: Sequence[str]) -> None:
@@ -167,7 +192,27 @@ async def release_hosts(session: Session, run: str) -> Over | None:
     kept = list(over.wants.hold.roles) if over.wants.hold is not None and over.hold_until is not None else []
     await session.execute("DELETE FROM control.reservations WHERE run_id = $1", run)
     await session.execute("DELETE FROM control.allocations WHERE run_id = $1 AND role <> ALL($2::text[])", run, kept)
+    await _open(session)
     return over
+
+
+async def drop_hosts(session: Session, run: str) -> None:
+    """A run that has not begun gives its hosts back: it waits for something else."""
+    await session.execute(
+        """DELETE FROM control.allocations a USING control.runs r
+           WHERE a.run_id = $1 AND r.id = $1 AND r.state IN ('queued', 'allocating')""",
+        run,
+    )
+    await _open(session)
+
+
+async def _open(session: Session) -> None:
+    """Slots of hosts that nobody holds alone any more are for everybody."""
+    await session.execute(
+        """UPDATE control.leases l SET held_for = NULL WHERE l.held_for IS NOT NULL AND NOT EXISTS (
+             SELECT 1 FROM control.allocations a
+             WHERE a.agent_id = l.agent_id AND a.run_id = l.held_for AND a.exclusive)"""
+    )
 
 
 async def sweep_hosts(session: Session) -> int:
@@ -178,8 +223,10 @@ async def sweep_hosts(session: Session) -> int:
     )
     done = await session.execute(
         """DELETE FROM control.allocations a USING control.runs r
-           WHERE r.id = a.run_id AND r.state = 'finished' AND (r.hold_until IS NULL OR r.hold_until <= now())"""
+           WHERE r.id = a.run_id AND r.state = 'finished' AND (r.hold_until <= now()
+             OR r.hold_until IS NULL AND r.finished_at < now() - interval '10 seconds')"""
     )
+    await _open(session)
     return int(done.rpartition(" ")[2])
 
 

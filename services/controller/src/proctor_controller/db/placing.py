@@ -21,15 +21,21 @@ _HOST = """(CASE WHEN w.role IS NOT NULL THEN (SELECT m.host FROM control.alloca
   WHERE m.run_id = w.run_id AND m.role = w.role AND m.idx = coalesce(w.role_index, 0))
  WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
   WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance) ELSE w.place_host END)"""
-_WAITER = _FITS.format(host=_HOST, group="w.place_group", labels="w.place_labels", bound="v.group_name")
+_WAITER = f"""{_FITS.format(host=_HOST, group="w.place_group", labels="w.place_labels", bound="v.group_name")}
+ AND (w.target IS NULL OR a.targets ? w.target)"""
 _GOING = "(v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))"
 _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
 
-_KEPT = """(EXISTS (SELECT 1 FROM control.allocations o
-  WHERE o.agent_id = a.id AND o.exclusive AND o.run_id IS DISTINCT FROM {run})
- OR EXISTS (SELECT 1 FROM control.reservations o WHERE o.agent_id = a.id AND o.run_id IS DISTINCT FROM {run})
-  AND NOT EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = a.id AND o.run_id = {run}))"""
-_CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered, a.draining, a.leftovers, a.slots,
+_OWN = """EXISTS (SELECT 1 FROM control.allocations o
+  WHERE o.agent_id = a.id AND o.run_id = ANY (control.lineage({run})))"""
+_KEPT = f"""(EXISTS (SELECT 1 FROM control.allocations o
+  WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> ALL (control.lineage({{run}})))
+ OR EXISTS (SELECT 1 FROM control.reservations o
+  WHERE o.agent_id = a.id AND o.run_id <> ALL (control.lineage({{run}}))) AND NOT {_OWN})"""
+# Whoever holds a host goes on there when it is drained.
+_DRAINED = f"(a.draining AND NOT {_OWN})"
+_CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered,
+ {_DRAINED.format(run="$9::uuid")} AS draining, a.leftovers, a.slots,
  a.plugins ? $5 AS has_plugin, coalesce({_ABLE.format(plugin="$5", method="$6")}, false) AS has_method, l.free, l.made,
  EXISTS (SELECT 1 FROM control.steps w JOIN control.runs v ON v.id = w.run_id
          WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
@@ -101,6 +107,7 @@ def _found(row: Row) -> Found:
         free=free,
         queued=row["queued"],
         kept=row["kept"],
+        has_target=row["has_target"],
     )
     spec = MethodSpec.model_validate(row["spec"]) if row["spec"] else None
     return Found(candidate, list(row["groups"] or []), spec, row["made"], row["has_target"], row["now"])
@@ -132,8 +139,10 @@ async def known_methods(session: Session, group: str | None) -> list[str]:
 async def make_slots(session: Session, agent: str) -> None:
     """Make the rows of the agent's slots that are not there yet."""
     await session.execute(
-        """INSERT INTO control.leases (agent_id, slot)
-           SELECT a.id, x.slot FROM control.agents a, generate_series(0, a.slots - 1) AS x(slot) WHERE a.id = $1
+        """INSERT INTO control.leases (agent_id, slot, held_for)
+           SELECT a.id, x.slot, (SELECT o.run_id FROM control.allocations o
+             WHERE o.agent_id = a.id AND o.exclusive ORDER BY o.taken_at LIMIT 1)
+           FROM control.agents a, generate_series(0, a.slots - 1) AS x(slot) WHERE a.id = $1
            ON CONFLICT DO NOTHING""",
         agent,
     )
@@ -148,11 +157,11 @@ class Waiter(NamedTuple):
     plugin: str
     method: str
     group: str | None
+    target: str | None = None
 
 
-_WAITER_COLUMNS = (
-    f"""w.run_id, w.id, {_HOST} AS place_host, w.place_group, w.place_labels, w.plugin, w.method, v.group_name"""
-)
+_WAITER_COLUMNS = f"""w.run_id, w.id, {_HOST} AS place_host, w.place_group, w.place_labels, w.plugin, w.method,
+ w.target, v.group_name"""
 
 
 def place_in(row: Row) -> Place:
@@ -166,7 +175,15 @@ def place_in(row: Row) -> Place:
 
 
 def _waiter(row: Row) -> Waiter:
-    return Waiter(str(row["run_id"]), str(row["id"]), place_in(row), row["plugin"], row["method"], row["group_name"])
+    return Waiter(
+        run=str(row["run_id"]),
+        step=str(row["id"]),
+        place=place_in(row),
+        plugin=row["plugin"],
+        method=row["method"],
+        group=row["group_name"],
+        target=row["target"],
+    )
 
 
 async def load_waiter(session: Session, step: str) -> Waiter | None:
@@ -200,8 +217,9 @@ async def next_turns(session: Session, agent: str | None, limit: int) -> list[Tu
           SELECT w.run_id, w.id, w.host FROM control.steps w JOIN control.runs v ON v.id = w.run_id
           WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
             AND {_ABLE.format(plugin="w.plugin", method="w.method")} AND NOT {_KEPT.format(run="w.run_id")}
+            AND NOT {_DRAINED.format(run="w.run_id")}
           ORDER BY w.ready_at, w.id LIMIT 1) n
-        WHERE a.state = 'online' AND NOT a.draining AND NOT a.leftovers AND a.instance IS NOT NULL
+        WHERE a.state = 'online' AND NOT a.leftovers AND a.instance IS NOT NULL
           AND ($1::uuid IS NULL OR a.id = $1) AND l.free + greatest(a.slots - l.made, 0) > 0
         -- A step that an agent would not take, or that did not reach it, tries another one first.
         ORDER BY n.host IS NOT DISTINCT FROM a.host, l.free DESC LIMIT $2""",

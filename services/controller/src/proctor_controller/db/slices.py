@@ -182,26 +182,36 @@ _STEP_TYPES = """id uuid, state text, result text, reason text, waiting_for text
  agent_id uuid, host text, sends int, refusals int, cause text, deadline timestamptz, due_at timestamptz,
  ready_at timestamptz, started_at timestamptz, finished_at timestamptz, outputs text"""
 
-UNHELD = """NOT EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> $1::uuid)
-      AND (NOT EXISTS (SELECT 1 FROM control.reservations o WHERE o.agent_id = a.id AND o.run_id <> $1::uuid)
-        OR EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = a.id AND o.run_id = $1::uuid))"""
-"""No other run has the agent for itself, or waits for it; $1 is the run."""
-CLAIM = """claim AS (
+UNHELD = """(NOT EXISTS (SELECT 1 FROM control.reservations o
+        WHERE o.agent_id = a.id AND o.run_id <> ALL (control.lineage($1::uuid))) AND NOT a.draining
+      OR EXISTS (SELECT 1 FROM control.allocations o
+        WHERE o.agent_id = a.id AND o.run_id = ANY (control.lineage($1::uuid))))"""
+"""The agent is neither drained nor kept free for another run, or $1, the run, or the one it is nested in, holds it."""
+_MINE = "({slot}.held_for IS NULL OR {slot}.held_for = ANY (control.lineage($1::uuid)))"
+"""No other run has the agent for itself: said of the slot itself, so that a claim that waited for its row asks again."""
+CLAIM = (
+    """claim AS (
   UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
   WHERE {guard} (l.agent_id, l.slot) = (
     SELECT f.agent_id, f.slot FROM control.leases f JOIN control.agents a ON a.id = f.agent_id
     WHERE f.agent_id = {agent}::uuid AND f.step_id IS NULL AND f.slot < a.slots AND a.state = 'online'
-      AND NOT a.draining AND NOT a.leftovers AND {unheld}
+      AND NOT a.leftovers AND {unheld} AND """
+    + _MINE.format(slot="f")
+    + """
     ORDER BY f.slot LIMIT 1 FOR UPDATE OF f SKIP LOCKED)
   RETURNING 1)"""
-_HAND_OVER = """claim AS (
+)
+_HAND_OVER = (
+    """claim AS (
   UPDATE control.leases l SET step_id = x.step_id, attempt = x.attempt, token = x.token, taken_at = now()
   FROM json_to_recordset({rows}::json) AS x(agent_id uuid, step_id uuid, attempt int, token text, old text)
   JOIN control.agents a ON a.id = x.agent_id
   WHERE {guard} l.token = x.old AND l.agent_id = x.agent_id AND l.slot < a.slots
-    AND a.state = 'online' AND NOT a.draining AND NOT a.leftovers
-    AND {unheld}
+    AND a.state = 'online' AND NOT a.leftovers AND {unheld} AND """
+    + _MINE.format(slot="l")
+    + """
   RETURNING 1),"""
+)
 """Slots that the same decision releases go to the next attempts without ever being free: not where another run holds
 the host alone, or is kept it free for.
 """

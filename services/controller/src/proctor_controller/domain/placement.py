@@ -27,7 +27,8 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An agent in the right place. ``free``: slots nobody holds · ``queued``: a step that fits here waits already
-    · ``kept``: a run holds it alone, or it is kept free for one.
+    · ``kept``: a run holds it alone, or it is kept free for one · ``has_target``: it knows the target that is asked
+    for, if any.
     """
 
     agent: str
@@ -42,6 +43,7 @@ class Candidate:
     free: int
     queued: bool = False
     kept: bool = False
+    has_target: bool = True
 
     def hindrance(self) -> str:
         """Why it gets no work at all just now; empty where it may."""
@@ -73,7 +75,8 @@ def choose(candidates: Iterable[Candidate], *, overtake: bool = False) -> Candid
     able = [
         found
         for found in candidates
-        if found.has_method and found.free > 0 and not found.hindrance() and (overtake or not found.queued)
+        if found.has_method and found.has_target and found.free > 0 and not found.hindrance()
+        if overtake or not found.queued
     ]
     return min(able, key=lambda found: (-found.free / max(found.slots, 1), found.host), default=None)
 
@@ -86,6 +89,9 @@ def explain(place: Place, candidates: Iterable[Candidate], plugin: str, method: 
     able = [candidate for candidate in found if candidate.has_method]
     if not able:
         return f"{place}: none has {plugin}.{method}"
+    able = [candidate for candidate in able if candidate.has_target]
+    if not able:
+        return f"{place}: none has the target that the step names"
     if all(candidate.hindrance() for candidate in able):
         if len(able) == 1:
             return f"host {able[0].host}: {able[0].hindrance()}"

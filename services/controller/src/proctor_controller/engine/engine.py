@@ -338,7 +338,13 @@ class Engine:
                 if waiter is None:
                     return
                 found = await placing.find_candidates(
-                    db, waiter.place, waiter.plugin, waiter.method, group=waiter.group, run=waiter.run
+                    db,
+                    waiter.place,
+                    waiter.plugin,
+                    waiter.method,
+                    group=waiter.group,
+                    target=waiter.target,
+                    run=waiter.run,
                 )
                 chosen = choose(f.candidate for f in found)
                 if chosen is not None:

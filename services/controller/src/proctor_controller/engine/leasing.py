@@ -7,6 +7,7 @@ import structlog
 from proctor_common.states import RunState
 from proctor_controller.db.leasing import (
     Waiting,
+    drop_hosts,
     find_ready_steps,
     find_waiting_runs,
     hold_hosts,
@@ -80,6 +81,11 @@ class Leasing:
             await self._engine.feed(events.CancelAsked(cancel, by=f"run {waiting.number} of the same group"))
         if isinstance(found, events.HostsHeld) and waiting.wants.volumes:
             found = await self._claim(run, waiting.wants)
+            if isinstance(found, events.NotYet):
+                # Others may use the hosts meanwhile.
+                async with session(self._engine.database) as db, db.transaction():
+                    await lock_leases(db)
+                    await drop_hosts(db, run)
         outcome = await self._engine.feed(found)
         if isinstance(outcome, Stale) and isinstance(found, events.HostsHeld):
             # It was cancelled meanwhile.
@@ -103,8 +109,9 @@ class Leasing:
         found = choose_hosts(wants.roles, await load_hosts(db, waiting))
         if isinstance(found, Leased):
             exclusive = {role.name: role.exclusive for role in wants.roles}
-            await hold_hosts(db, waiting.run, found.hosts, exclusive)
-            return events.HostsHeld(waiting.run), None
+            if await hold_hosts(db, waiting.run, found.hosts, exclusive):
+                return events.HostsHeld(waiting.run), None
+            return events.NotYet(waiting.run, "hosts: a step of another run has just begun on one", admitted=True), None
         if isinstance(found, NotFree):
             await keep_hosts(db, waiting, found.keep)
             return events.NotYet(waiting.run, found.why, admitted=True), None
@@ -117,7 +124,8 @@ class Leasing:
 
     async def release(self, run: str) -> None:
         """Give back what the run held, if it has ended, and see who may begin now."""
-        async with session(self._engine.database) as db:
+        async with session(self._engine.database) as db, db.transaction():
+            await lock_leases(db)
             over = await release_hosts(db, run)
             waiting = await find_waiting_runs(db, AT_ONCE)
         if over is not None and over.wants.volumes and self.volumes is not None:

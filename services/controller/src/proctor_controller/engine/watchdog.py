@@ -11,10 +11,10 @@ from proctor_common.bus import BusError
 from proctor_common.errors import ProctorError
 from proctor_controller.db import placing
 from proctor_controller.db.due import Due, find_due_nodes, find_due_runs, find_due_steps, find_lost, is_anyone_waiting
-from proctor_controller.db.leasing import sweep_hosts
+from proctor_controller.db.leasing import lock_leases, sweep_hosts
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
-from proctor_controller.domain.placement import Place, explain
+from proctor_controller.domain.placement import explain
 from proctor_controller.engine.engine import Contended, Engine
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,9 @@ class Watchdog:
             waiting = await is_anyone_waiting(db)
             if self._ticks % ORPHANS_EVERY == 0:
                 freed = await placing.free_orphans(db)
-                swept = await sweep_hosts(db)
+                async with db.transaction():
+                    await lock_leases(db)
+                    swept = await sweep_hosts(db)
                 if swept:
                     log.warning("hosts_given_back", count=swept, reason="their runs were over")
                 if freed:
@@ -82,18 +84,21 @@ class Watchdog:
         """Say of those who still wait what they wait for now."""
         async with session(self._engine.database) as db:
             waiting = await placing.load_waiting(db, EXPLAINED)
-            reasons: dict[tuple[Place, str, str, str | None], str] = {}
+            reasons: dict[placing.Waiter, str] = {}
             for each in waiting:
-                alike = (each.place, each.plugin, each.method, each.group)
+                alike = each._replace(step="")
                 if alike not in reasons:
                     found = await placing.find_candidates(
-                        db, each.place, each.plugin, each.method, group=each.group, run=each.run
+                        db,
+                        each.place,
+                        each.plugin,
+                        each.method,
+                        group=each.group,
+                        target=each.target,
+                        run=each.run,
                     )
                     reasons[alike] = explain(each.place, [f.candidate for f in found], each.plugin, each.method)
-        await self._feed_all(
-            events.NoSlot(each.run, each.step, reasons[each.place, each.plugin, each.method, each.group])
-            for each in waiting
-        )
+        await self._feed_all(events.NoSlot(each.run, each.step, reasons[each._replace(step="")]) for each in waiting)
 
 
 def _event(due: Due) -> events.Event:

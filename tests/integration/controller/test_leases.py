@@ -1,0 +1,180 @@
+"""Hosts for whole runs, all of them or none; concurrency groups; nobody waits for ever, and each says what for."""
+
+import asyncio
+from typing import Any
+
+from proctor_common.bus import Bus
+from proctor_common.states import StepResult
+from proctor_controller.domain.submission import RunSpec
+from proctor_controller.domain.wants import Concurrency, Role, Wants, WhenFull
+from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.watchdog import Watchdog
+from support.engine import FakeAgent, call, submit, until_finished
+from support.postgres import Database
+from support.steps import plan, run, step, steps_of, until_there
+from support.wait import eventually
+
+
+def alone(*names: str, **wants: Any) -> RunSpec:
+    """A run of one step on each of these hosts, which it wants for itself."""
+    roles = tuple(Role(f"r{n}", host=name, exclusive=True) for n, name in enumerate(names))
+    steps = [step(f"s{n}", role=f"r{n}", role_index=0) for n in range(len(names))]
+    return plan(*steps, wants=Wants(roles=roles, **wants))
+
+
+async def until_waits(engine: Engine, run: str, *words: str, state: str = "allocating") -> Any:
+    async def waits() -> Any:
+        view = await call(engine, "run.get", run=run)
+        assert view["state"] == state, view
+        assert all(word in view["waiting_for"] for word in words), view
+        return view
+
+    return await eventually(waits, 10, f"run {run} to wait for {words}")
+
+
+async def looked_after(engine: Engine, *runs: str) -> list[Any]:
+    """The runs once they have ended, with a watchdog at work."""
+    watchdog = Watchdog(engine)
+
+    async def ended() -> list[Any]:
+        await watchdog.tick()
+        views = [await call(engine, "run.get", run=each) for each in runs]
+        assert {view["state"] for view in views} == {"finished"}, views
+        return views
+
+    return await eventually(ended, 30, "the end of all runs")
+
+
+async def test_a_host_that_a_run_has_alone_takes_nobody_elses_steps(engine: Engine, agent: FakeAgent) -> None:
+    first, second = alone("h1"), alone("h1")
+    await run(engine, first)
+    await until_there(engine, first.id, "s0", "running")
+    await run(engine, second)
+    await until_waits(engine, second.id, "h1", "alone")
+    case = await submit(engine, host="h1")
+    step = (await steps_of(engine, case["id"]))["run"]
+    assert step["state"] == "waiting"
+    assert "another run has it for itself" in step["waiting_for"]
+
+    agent.ends = StepResult.PASSED
+    await agent.finish(agent.alive_orders()[0])
+    views = await looked_after(engine, first.id, second.id, case["id"])
+    assert {view["result"] for view in views} == {"passed"}
+
+
+async def test_a_run_that_wants_a_host_alone_does_not_starve(engine: Engine, agent: FakeAgent) -> None:
+    busy = await submit(engine, host="h1")
+    await eventually(agent.alive_orders, what="the first step")
+    spec = alone("h1")
+    await run(engine, spec)
+    await until_waits(engine, spec.id, "h1", "under way")
+    late = [await submit(engine, host="h1") for _ in range(3)]
+    agent.ends = StepResult.PASSED
+    await agent.finish(agent.alive_orders()[0])
+    await looked_after(engine, busy["id"], spec.id, *(each["id"] for each in late))
+    assert [order.run for order in agent.started][:2] == [busy["id"], spec.id], "new work waits for the older run"
+
+
+async def test_crossed_wishes_do_not_lock_each_other(
+    engine: Engine, agent: FakeAgent, bus: Bus, control_database: Database
+) -> None:
+    other = await FakeAgent(bus, control_database, host="h2").join()
+    agent.ends = other.ends = StepResult.PASSED
+    specs = [alone("h1", "h2"), alone("h2", "h1"), alone("h2"), alone("h1"), alone("h1", "h2")]
+    await asyncio.gather(*(run(engine, spec) for spec in specs))
+    views = await looked_after(engine, *(spec.id for spec in specs))
+    assert {view["result"] for view in views} == {"passed"}
+
+    def all_given_back() -> bool:
+        left = control_database.psql(
+            "SELECT (SELECT count(*) FROM control.allocations), (SELECT count(*) FROM control.reservations),"
+            " (SELECT count(*) FROM control.leases WHERE held_for IS NOT NULL OR step_id IS NOT NULL)"
+        )
+        assert left.strip() == "0|0|0"
+        return True
+
+    await eventually(all_given_back, what="everything to be given back")
+
+
+async def test_what_can_never_be_had_ends_the_run(engine: Engine, agent: FakeAgent) -> None:
+    spec = plan(step("s", role="r", role_index=0), wants=Wants(roles=(Role("r", host="h1", count=2),)))
+    await run(engine, spec)
+    view = await until_finished(engine, spec.id)
+    assert view["result"] == "error"
+    assert "2 wanted, there are 1" in view["reason"]
+    assert (await steps_of(engine, spec.id))["s"]["result"] == "cancelled"
+
+
+async def test_a_wait_ends_with_its_time(engine: Engine, agent: FakeAgent) -> None:
+    first, second = alone("h1"), alone("h1", queue_s=0.3)
+    await run(engine, first)
+    await until_there(engine, first.id, "s0", "running")
+    await run(engine, second)
+    (view,) = await looked_after(engine, second.id)
+    assert (view["result"], view["started_at"]) == ("timed_out", None)
+    assert len(agent.seen) == 1
+
+
+async def test_a_drained_host_goes_on_for_those_who_hold_it(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    wants = Wants(roles=(Role("r", host="h1"),))
+    spec = plan(step("a", role="r", role_index=0), step("b", role="r", role_index=0), edges="a -> b", wants=wants)
+    await run(engine, spec)
+    await until_there(engine, spec.id, "a", "running")
+    control_database.psql("UPDATE control.agents SET draining = true")
+    late = plan(step("a", role="r", role_index=0), wants=wants)
+    await run(engine, late)
+    await until_waits(engine, late.id, "h1", "drained")
+    agent.ends = StepResult.PASSED
+    await agent.finish(agent.alive_orders()[0])
+    assert (await until_finished(engine, spec.id))["result"] == "passed"
+    control_database.psql("UPDATE control.agents SET draining = false")
+    assert (await looked_after(engine, late.id))[0]["result"] == "passed"
+
+
+def in_turn(when_full: WhenFull) -> RunSpec:
+    return plan(step("s"), wants=Wants(concurrency=Concurrency("k", 1, when_full)))
+
+
+async def test_one_at_a_time_in_the_order_they_came(engine: Engine, agent: FakeAgent) -> None:
+    specs = [in_turn(WhenFull.QUEUE) for _ in range(3)]
+    for spec in specs:
+        await run(engine, spec)
+    await until_there(engine, specs[0].id, "s", "running")
+    await until_waits(engine, specs[2].id, "concurrency group k", state="queued")
+    for number in range(3):
+        await eventually(agent.alive_orders, what="the next run")
+        assert [order.run for order in agent.alive_orders()] == [specs[number].id]
+        await agent.finish(agent.alive_orders()[0])
+    for spec in specs:
+        assert (await until_finished(engine, spec.id))["result"] == "passed"
+
+
+async def test_a_full_group_rejects_or_makes_room(engine: Engine, agent: FakeAgent) -> None:
+    first, rejected, newer = in_turn(WhenFull.QUEUE), in_turn(WhenFull.REJECT), in_turn(WhenFull.CANCEL_OLDEST)
+    await run(engine, first)
+    await until_there(engine, first.id, "s", "running")
+    await run(engine, rejected)
+    assert (await until_finished(engine, rejected.id))["result"] == "rejected"
+    await run(engine, newer)
+    assert (await until_finished(engine, first.id))["result"] == "cancelled"
+    await until_there(engine, newer.id, "s", "running")
+    await agent.finish(agent.alive_orders()[0])
+    assert (await until_finished(engine, newer.id))["result"] == "passed"
+
+
+async def test_a_run_that_waits_can_be_cancelled(engine: Engine, agent: FakeAgent) -> None:
+    first, second = alone("h1"), alone("h1")
+    await run(engine, first)
+    await until_there(engine, first.id, "s0", "running")
+    await run(engine, second)
+    await until_waits(engine, second.id, "h1")
+    await call(engine, "run.cancel", run=second.id)
+    assert (await until_finished(engine, second.id))["result"] == "cancelled"
+    await agent.finish(agent.alive_orders()[0])
+    assert (await until_finished(engine, first.id))["result"] == "passed"
+    case = await submit(engine, host="h1")
+    await eventually(agent.alive_orders, what="a test case on the host that is free again")
+    await agent.finish(agent.alive_orders()[0])
+    await until_finished(engine, case["id"])
