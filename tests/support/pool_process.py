@@ -88,7 +88,7 @@ def hasten() -> None:
     opened = cinder.open_cinder
 
     def open_quickly(source: CloudSource, installation: str) -> cinder.CinderBackend:
-        return opened(replace(source, connect_timeout=1.0, call_timeout=0.4), installation)
+        return opened(replace(source, connect_timeout=1.0, call_timeout=0.6), installation)
 
     cinder.open_cinder = open_quickly
 
