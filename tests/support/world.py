@@ -125,7 +125,13 @@ class World:
             nodes=tuple(self.nodes[name] for name in sorted(names)),
             edges=edges,
             more=len(steps) > limit,
+            undone={step.id: self._undone(step) for step in steps[:limit] if step.phase is Phase.ROLLBACK},
         )
+
+    def _undone(self, step: Step) -> dict[str, object]:
+        node = step.node.partition(".")[2]
+        (found,) = [s for s in self.steps.values() if (s.node, s.instance) == (node, step.instance)]
+        return {"result": {"verdict": found.result.value if found.result else None}, "outputs": {}, "host": found.host}
 
     def _unfinished(self, phase: Phase) -> list[Step]:
         gone = {StepState.FINISHED, StepState.CANCELLING}
