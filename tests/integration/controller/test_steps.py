@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from proctor_controller.domain.rules import Gate, Rules
 from proctor_controller.domain.step import Kind, Retry
 from proctor_controller.domain.submission import NodeSpec
 from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.scopes import Scopes
 from support.engine import FakeAgent, call, until_finished
 from support.postgres import Database
 from support.steps import fan_out, filled, plan, run, step, steps_of, until_there
@@ -178,6 +180,21 @@ async def test_hidden_values_are_nowhere_in_clear(engine: Engine, agent: FakeAge
     for table in ("runs", "steps", "nodes", "attempts", "run_events", "records"):
         dump = control_database.psql(f"SELECT t::text FROM control.{table} t")
         assert "geheim-7" not in dump
+
+
+async def test_secrets_come_from_the_controllers_folder(engine: Engine, agent: FakeAgent, tmp_path: Path) -> None:
+    engine.scopes = Scopes(engine.seal, tmp_path)
+    (tmp_path / "lab.key").write_text("geheim-8\n")
+    rules = {
+        "has": Rules(env={"KEY": "k=${{ secrets.K }}"}, secrets={"K": "lab.key"}),
+        "not": Rules(env={"KEY": "${{ secrets.K }}"}, secrets={"K": "../lab.key"}),
+    }
+    spec = plan(step("has"), step("not"), rules=rules)
+    await ends(agent, engine, await run(engine, spec))
+    (order,) = agent.started
+    assert (order.env, order.secrets) == ({"KEY": "k=geheim-8"}, ["geheim-8"])
+    found = (await steps_of(engine, spec.id))["not"]
+    assert (found["result"], "is not a secret's name" in found["reason"]) == ("error", True)
 
 
 async def test_at_most_so_many_instances_at_once(engine: Engine, agent: FakeAgent) -> None:
