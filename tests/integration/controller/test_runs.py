@@ -2,17 +2,22 @@
 
 import json
 
+import pytest
+
 from proctor_common import subjects
 from proctor_common.bus import Bus
 from proctor_common.ids import new_id
 from proctor_common.messages.base import decode
 from proctor_common.messages.views import RunChanged
 from proctor_common.states import StepResult
+from proctor_controller.db import run_views
 from proctor_controller.db.attempts import load_order
 from proctor_controller.db.session import session
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, call, step_of, submit, until_finished, until_step
 from support.postgres import Database
+from support.steps import plan, step
+from support.steps import run as begin
 from support.wait import eventually
 
 
@@ -206,3 +211,19 @@ async def test_labels_choose_the_agent(engine: Engine, bus: Bus, control_databas
     run = await submit(engine, labels={"os": "debian"})
     assert (await until_step(engine, run["id"], "running"))["host"] == "wanted"
     assert len(wanted.started) == 1
+
+
+async def test_the_log_index_comes_in_pages(engine: Engine, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_views, "MAX_INDEXED", 2)
+    agent.ends = StepResult.PASSED
+    spec = plan(*(step(f"s{number}") for number in range(5)))
+    await begin(engine, spec)
+    await until_finished(engine, spec.id)
+    pages, after = [], 0
+    while True:
+        page = await call(engine, "run.log_index", run=spec.id, after=after)
+        pages.append([attempt["index"] for attempt in page["attempts"]])
+        if page["next"] is None:
+            break
+        after = page["next"]
+    assert pages == [[1, 2], [3, 4], [5]]

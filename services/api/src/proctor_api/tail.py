@@ -11,11 +11,12 @@ from proctor_api.events import EventPage
 from proctor_api.logs import frames
 from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
 from proctor_api.logs.feeds import Feed
+from proctor_api.logs.index import load_index
 from proctor_api.logs.steps import require_step
 from proctor_api.logs.viewer import Kind, Viewer
 from proctor_api.sockets import TooSlow, parameter, serve
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages.calls import EventList, RunRef
+from proctor_common.messages.calls import EventList
 from proctor_common.messages.views import EventView, RunLogIndex
 
 QUIET = 1.0
@@ -140,7 +141,7 @@ def _global_cursor(text: str | None) -> int | None:
 async def _index(context: ProcessContext, caller: Caller, socket: WebSocket) -> RunLogIndex:
     """The run's record, as far as the caller may see it. Raises 404."""
     run = socket.path_params["run"]
-    return await context.controllers.view(RunLogIndex, "run.log_index", caller.actor, RunRef(run=run))
+    return await load_index(context.controllers, caller.actor, run)
 
 
 async def _require_step(context: ProcessContext, caller: Caller, index: RunLogIndex, step: str | None) -> None:

@@ -115,12 +115,19 @@ class PlanList(Message):
 
 
 class RunRef(Message):
-    """``run.get|cancel|pause|resume`` -> RunView, ``run.log_index`` -> RunLogIndex, ``run.document`` -> DocumentView.
+    """``run.get|cancel|pause|resume`` -> RunView, ``run.document`` -> DocumentView.
     ``run`` is an id or a run's number as text. A verb that changes nothing gives the run as it stands, an impossible
     one is a conflict.
     """
 
     run: str
+
+
+class LogIndex(Message):
+    """``run.log_index`` -> RunLogIndex: the attempts behind the one with index ``after``, as many as an answer holds."""
+
+    run: str
+    after: int = Field(default=0, ge=0, le=2**31 - 1)
 
 
 class RunAgain(Message):
@@ -348,7 +355,7 @@ OPERATIONS: dict[str, type[Message]] = {
     "run.approve": StepRef,
     "run.reject": StepRef,
     "run.document": RunRef,
-    "run.log_index": RunRef,
+    "run.log_index": LogIndex,
     "run.list": RunList,
     "run.steps": StepList,
     "run.events": EventList,

@@ -164,6 +164,8 @@ class RunLogIndex(View):
     result: RunResult | None = None
     created_at: datetime
     attempts: list[AttemptLog] = []
+    next: int | None = None
+    """Behind which attempt the next page begins, where one answer does not hold all of them."""
 
 
 class AgentView(View):

@@ -16,15 +16,16 @@ import structlog
 
 from proctor_api.controller_client import SELF, ControllerClient
 from proctor_api.events import EventPage, EventRing
+from proctor_api.logs.index import load_index
 from proctor_api.logs.order import Piece
 from proctor_api.logs.record import Record
 from proctor_api.watch import Watch
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError, Stored
 from proctor_common.messages.base import BadMessage
-from proctor_common.messages.calls import EventList, RunRef
+from proctor_common.messages.calls import EventList
 from proctor_common.messages.log import decode_chunk
-from proctor_common.messages.views import EventView, RunChanged, RunLogIndex
+from proctor_common.messages.views import EventView, RunChanged
 
 log = structlog.get_logger(__name__)
 
@@ -160,7 +161,7 @@ class Feed:
         asked = self._loop.time()
         self._record_stale = False
         try:
-            index = await self._controllers.view(RunLogIndex, "run.log_index", SELF, RunRef(run=self.run))
+            index = await load_index(self._controllers, SELF, self.run)
         except BaseException:
             self._record_stale = True
             raise

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from proctor_api.logs.cursor import BadCursor
+from proctor_api.logs.index import load_index
 from proctor_api.logs.order import Gap, Piece
 from proctor_api.logs.steps import require_step
 from proctor_api.logs.tailing import start_of_tail
@@ -17,8 +18,6 @@ from proctor_api.routes.guard import caller_of, context_of, needs, router
 from proctor_api.routes.shapes import RunRef
 from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages.calls import RunRef as RunCall
-from proctor_common.messages.views import RunLogIndex
 from proctor_common.states import Role
 
 routes = router()
@@ -66,7 +65,7 @@ async def get_logs(
     were. Lines that are gone are told in a line (`ndjson`: a gap frame) of their own. An unknown step is a 404.
     """
     context, actor = context_of(request), caller_of(request).actor
-    index = await context.controllers.view(RunLogIndex, "run.log_index", actor, RunCall(run=run))
+    index = await load_index(context.controllers, actor, run)
     if tail is not None and after is not None:
         raise ProctorError(Code.BAD_REQUEST, "tail and after exclude each other")
     await require_step(context.controllers, actor, index, step or None)

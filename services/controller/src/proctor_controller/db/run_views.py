@@ -15,6 +15,8 @@ from proctor_controller.domain.step import Phase
 MAX_NUMBER = 2**63 - 1
 HOLE_SECONDS = 5.0
 SHOWN_EDGES = 5
+MAX_INDEXED = 1500
+"""Attempts in one answer: it holds a mebibyte, an attempt of a step with a long name takes about half a kibibyte."""
 
 _RUN = """SELECT r.id, r.number, r.name, r.kind, r.state, r.result, r.reason, r.created_at, r.started_at, r.finished_at,
  r.plan, r.parameters, r.group_name, r.created_by, r.rerun_of, r.parent, r.outputs, r.tally, r.phase, r.waiting_for,
@@ -312,17 +314,20 @@ async def events_of_all(session: Session, after: int, groups: Sequence[str] | No
 # -- logs ---------------------------------------------------------------------------------------------------------
 
 
-async def load_log_index(session: Session, key: RunKey, groups: Sequence[str] | None) -> RunLogIndex | None:
-    """What a tail works from."""
+async def load_log_index(
+    session: Session, key: RunKey, groups: Sequence[str] | None, after: int = 0
+) -> RunLogIndex | None:
+    """What a tail works from: a page of attempts, those behind the one with index ``after``."""
     where = "r.id = $1::uuid" if key.id is not None else "r.number = $1::bigint"
     rows = await session.fetch(
         f"""SELECT r.id AS run_id, r.number, r.group_name, r.state AS run_state, r.result AS run_result, r.created_at,
          a.idx, a.step_id, s.name, s.instance, a.attempt, a.agent_id, a.state, a.result, a.chunks, a.lines, a.bytes
-        FROM control.runs r LEFT JOIN control.attempts a ON a.run_id = r.id
+        FROM control.runs r LEFT JOIN control.attempts a ON a.run_id = r.id AND a.idx > $3
         LEFT JOIN control.steps s ON s.id = a.step_id
-        WHERE {where} AND {_SEEN.format(groups="$2")} ORDER BY a.idx""",
+        WHERE {where} AND {_SEEN.format(groups="$2")} ORDER BY a.idx LIMIT {MAX_INDEXED + 1}""",
         key.id if key.id is not None else key.number,
         _array(groups),
+        after,
     )
     if not rows:
         return None
@@ -334,7 +339,8 @@ async def load_log_index(session: Session, key: RunKey, groups: Sequence[str] | 
         state=RunState(first["run_state"]),
         result=RunResult(first["run_result"]) if first["run_result"] else None,
         created_at=first["created_at"],
-        attempts=[_attempt_log(row) for row in rows if row["idx"] is not None],
+        attempts=[_attempt_log(row) for row in rows[:MAX_INDEXED] if row["idx"] is not None],
+        next=rows[MAX_INDEXED - 1]["idx"] if len(rows) > MAX_INDEXED else None,
     )
 
 

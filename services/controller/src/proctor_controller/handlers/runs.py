@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from proctor_common.errors import invalid, not_found
-from proctor_common.messages.calls import Actor, RunList, RunRef, StepList
+from proctor_common.messages.calls import Actor, LogIndex, RunList, RunRef, StepList
 from proctor_common.messages.views import RunLogIndex, RunView
 from proctor_common.states import RunResult, RunState
 from proctor_controller.context import ProcessContext
@@ -47,10 +47,10 @@ async def get_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunVie
     return await find_visible(context, body.run, actor.groups)
 
 
-async def get_log_index(context: ProcessContext, actor: Actor, body: RunRef) -> RunLogIndex:
-    """What a tail of the run works from."""
+async def get_log_index(context: ProcessContext, actor: Actor, body: LogIndex) -> RunLogIndex:
+    """What a tail of the run works from, a page of it."""
     async with session(context.database) as db:
-        index = await load_log_index(db, key_of(body.run), actor.groups)
+        index = await load_log_index(db, key_of(body.run), actor.groups, body.after)
     if index is None:
         raise not_found("run", body.run)
     return index
