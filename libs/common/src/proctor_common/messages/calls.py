@@ -124,7 +124,7 @@ class RunRef(Message):
 
 
 class LogIndex(Message):
-    """``run.log_index`` -> RunLogIndex: the attempts behind the one with index ``after``, as many as an answer holds."""
+    """``run.log_index`` -> RunLogIndex: attempts behind the one with index ``after``, as many as an answer holds."""
 
     run: str
     after: int = Field(default=0, ge=0, le=2**31 - 1)
