@@ -1,6 +1,7 @@
 """Claims: one spare, one claimant; for a run all or nothing; each answer the same when it is asked for again."""
 
 import asyncio
+import json
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,7 +15,7 @@ from proctor_controller.db.pool.pools import apply_types
 from proctor_controller.db.pool.volumes import change_volume, insert_spares, load_volume, mark_posted
 from proctor_controller.db.session import close_sessions, session
 from proctor_controller.domain.volumes.settings import PoolType
-from proctor_controller.domain.wants import VolumeWant
+from proctor_controller.domain.wants import VolumeWant, Wants
 from proctor_controller.pool.claims import (
     Claimed,
     Claims,
@@ -107,7 +108,7 @@ async def test_a_run_gets_all_its_volumes_or_none(engine: AsyncEngine, control_d
     await make_spares(engine, "igw", 1)
     run = new_id()
     both = [Wanted("a", "igw", mode="require"), Wanted("b", "igw", mode="require")]
-    assert await claims.claim_for_run(run, both) == Waiting("no spare of type igw is ready")
+    assert await claims.claim_for_run(run, both) == Waiting("a spare of type igw: none is ready")
     assert control_database.psql("SELECT count(*) FROM control.volumes WHERE state = 'ready'") == "1"
 
     await make_spares(engine, "igw", 1)
@@ -125,12 +126,36 @@ async def test_a_run_gets_all_its_volumes_or_none(engine: AsyncEngine, control_d
     await close_sessions(engine)
 
 
+async def test_a_run_whose_controller_died_at_its_end_is_settled_as_it_asked(
+    engine: AsyncEngine, control_database: Database
+) -> None:
+    claims = Claims(engine, SystemClock(), no_wake, lambda *_: None)
+    await make_spares(engine, "igw", 2)
+    wants = Wants(volumes=(VolumeWant("a", "igw", on_end="retain"), VolumeWant("b", "igw")))
+    run = new_id()
+    assert isinstance(await claims.claim_for_run(run, wanted_of(wants.volumes)), Claimed)
+    control_database.psql(
+        f"""INSERT INTO control.runs (id, name, kind, state, version, event_seq, attempt_seq, undecided, timeout_s,
+                wants)
+            VALUES ('{run}', 'r', 'plan', 'running', 1, 1, 1, 1, 1, '{json.dumps(wants.to_json())}')"""
+    )
+    assert await claims.settle_over() == 0, "it is still at work"
+    control_database.psql(
+        "UPDATE control.runs SET state = 'finished', result = 'passed', finished_at = now() - interval '1 minute'"
+    )
+    assert await claims.settle_over() == 1
+    states = control_database.psql("SELECT key, state, retain FROM control.volumes WHERE run IS NOT NULL ORDER BY key")
+    assert states.split() == ["a[0]|claimed|t", "b[0]|deleting|f"]
+    assert await claims.settle_over() == 0
+    await close_sessions(engine)
+
+
 async def test_a_run_waits_for_what_is_made_for_it_and_is_told_what_cannot_be(engine: AsyncEngine) -> None:
     claims = Claims(engine, SystemClock(), no_wake, lambda *_: None)
     await make_spares(engine, "igw", 2)
     run = new_id()
     answer = await claims.claim_for_run(run, [Wanted("a", "igw"), Wanted("b", "igw", mode="bypass")])
-    assert answer == Waiting("volume b is being made")
+    assert answer == Waiting("volume b, which is being made")
     assert await claims.claim_for_run(new_id(), [Wanted("a", "nope")]) == Never("no such type of volume: nope")
     await claims.settle_run(run, {})
     await close_sessions(engine)

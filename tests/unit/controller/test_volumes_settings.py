@@ -52,12 +52,17 @@ def test_an_address_or_a_cloud_means_cinder_unless_the_file_says_otherwise() -> 
         ("[pool]\nmax_age = soon", "max_age: must be a number of seconds"),
         ("[pool]\nconcurrency", "concurrency: has no value"),
         ("no section\n[", "not an INI file"),
+        (" \n", "the file is empty; to end the pool, leave volume_backup_types without a type"),
     ],
 )
 def test_a_bad_setting_is_refused_by_its_name(text: str, fault: str) -> None:
     with pytest.raises(BadPoolSettings) as refused:
         parse_pool(text)
     assert fault in str(refused.value)
+
+
+def test_a_pool_is_ended_by_a_list_without_types() -> None:
+    assert parse_pool("[volumes_backup]\nvolume_backup_types =\n").types == {}
 
 
 def test_all_faults_are_told_at_once_and_no_password() -> None:

@@ -1,7 +1,7 @@
 """What a controller process is made of: built once, frozen, handed to everything that needs it."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,7 @@ from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.work import EngineWork
 from proctor_controller.identity.nkey import BadKey, Issuer
 from proctor_controller.pool.claims import Claimed, Claims, Waiting, ends_of, wanted_of
+from proctor_controller.pool.desk import Notice
 from proctor_controller.pool.pool import Pool
 from proctor_controller.pool.source import default_backend
 from proctor_controller.settings import ControllerSettings
@@ -95,6 +96,7 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             file=settings.pool_file,
             folder=settings.pool_folder,
             default_backend=default_backend(os.environ),
+            notice=looking_again(engine),
         )
         stack.push_async_callback(pool.close)
         engine.leasing.volumes = PoolVolumes(pool.claims)
@@ -115,6 +117,16 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             background=background,
             stop=stop,
         )
+
+
+def looking_again(engine: Engine) -> Notice:
+    """Look again, as soon as its volumes have changed, whether a run may begin; its timer is the sweep for that."""
+
+    async def look(runs: Sequence[str], types: Sequence[str]) -> None:
+        for run in runs:
+            engine.tasks.start("allocate", engine.leasing.allocate(run))
+
+    return look
 
 
 class PoolVolumes:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.clock import Clock
@@ -15,8 +16,11 @@ from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.pools import load_sizes
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.volumes.volume import Volume
-from proctor_controller.domain.wants import VolumeWant
+from proctor_controller.domain.wants import VolumeWant, wants_of
 
+log = structlog.get_logger(__name__)
+
+OVER_AT_ONCE = 100
 Mode = Literal["prefer", "require", "bypass"]
 Wake = Callable[[], Awaitable[None]]
 Note = Callable[[str, bool, float], None]
@@ -59,8 +63,9 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Not yet; ask again when the pool says that something changed, or after a while. Where a required spare is
-    missing nothing is held; where volumes are being made the run holds the others (settle it to let go).
+    """Not yet. ``why``: what the run waits for. Ask again when the pool says that something changed, or after a while.
+    Where a required spare is missing nothing is held; where volumes are being made the run holds the others (settle it
+    to let go).
     """
 
     why: str
@@ -135,7 +140,7 @@ class Claims:
                             hits.append((each.type, hit))
                     found = await rows.load_of_run(db, run)
         except _NoSpareError as none:
-            return Waiting(f"no spare of type {none.type} is ready")
+            return Waiting(f"a spare of type {none.type}: none is ready")
         for type, hit in hits:
             self._note(type, hit, self._clock.monotonic() - began)
         if fresh:
@@ -151,6 +156,18 @@ class Claims:
             await rows.lock_run(db, run)
             await rows.settle_run(db, run, ends)
         await self._wake()
+
+    async def settle_over(self) -> int:
+        """Settle runs that are over and were not settled: whoever was to do it died, or had no database. How many.
+
+        Raises ProctorError ``database_unavailable``.
+        """
+        async with session(self._database) as db:
+            found = await rows.find_unsettled(db, OVER_AT_ONCE)
+        for run, wants in found:
+            log.warning("run_left_volumes", run=run)
+            await self.settle_run(run, ends_of(wants_of(wants).volumes))
+        return len(found)
 
 
 async def _claim(db: Session, run: str, wanted: Wanted, size_gb: int) -> bool:
@@ -178,7 +195,7 @@ def answer_for(found: Sequence[Volume], wanted: Sequence[Wanted]) -> Claimed | W
     awaited = [row for row in alive.values() if row.state in AWAITED]
     if awaited:
         first = awaited[0]
-        return Waiting(f"volume {first.key} is being made" + (f": {first.reason}" if first.reason else ""))
+        return Waiting(f"volume {first.key}, which is being made" + (f": {first.reason}" if first.reason else ""))
     return Claimed(
         tuple(
             RunVolume(each.key, row.id, row.name, row.type, row.size_gb, row.path, row.from_pool)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from itertools import count
 from pathlib import Path
 
 import structlog
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 2.0
 WAKE_SECONDS = 0.01
+SETTLE_EVERY = 15
 
 
 class Pool:
@@ -85,10 +87,12 @@ class Pool:
             await self._bus.publish(subjects.POOL_WAKE, b"")
 
     async def watch(self) -> None:
-        """Keep the figures, and what metrics show, up to date; until cancelled."""
-        while True:
+        """Keep the figures, and what metrics show, up to date, and see that runs are settled; until cancelled."""
+        for tick in count():
             await asyncio.sleep(FLUSH_SECONDS)
             try:
+                if tick % SETTLE_EVERY == 0:
+                    await self.claims.settle_over()
                 await self.demands.flush()
                 self.snapshot.pools = await self.pools()
                 async with session(self._database) as db:

@@ -165,14 +165,26 @@ async def settle_run(db: Session, run: str, ends: Mapping[str, str]) -> int:
     return int(done.split()[-1])
 
 
-async def settle_orphans(db: Session) -> list[str]:
-    """Settle runs that are over, or gone, and still hold volumes that nobody asked to retain; their ids."""
+async def find_unsettled(db: Session, limit: int) -> list[tuple[str, Mapping[str, Any]]]:
+    """Runs that are over and still hold volumes that are not retained: id and wants, as they are stored."""
     rows = await db.fetch(
-        """UPDATE control.volumes v SET state = 'deleting', reason = 'its run is over', version = v.version + 1
+        """SELECT r.id, r.wants FROM control.runs r
+           WHERE r.state = 'finished' AND r.finished_at < now() - interval '5 seconds' AND r.id IN (
+             SELECT v.run FROM control.volumes v
+             WHERE v.run IS NOT NULL AND NOT v.retain AND v.state IN ('intent', 'creating', 'claimed', 'in_use'))
+           ORDER BY r.number LIMIT $1""",
+        limit,
+    )
+    return [(str(row["id"]), row["wants"]) for row in rows]
+
+
+async def settle_orphans(db: Session) -> list[str]:
+    """Delete the volumes of runs that are gone, but those that are retained; the runs' ids."""
+    rows = await db.fetch(
+        """UPDATE control.volumes v SET state = 'deleting', reason = 'its run is gone', version = v.version + 1
            WHERE v.run IS NOT NULL AND NOT v.retain AND v.state IN ('intent', 'creating', 'claimed', 'in_use')
              AND coalesce(v.claimed_at, v.created_at) < now() - interval '5 minutes'
-             AND NOT EXISTS (SELECT 1 FROM control.runs r WHERE r.id = v.run
-                 AND (r.state <> 'finished' OR r.finished_at > now() - interval '5 minutes'))
+             AND NOT EXISTS (SELECT 1 FROM control.runs r WHERE r.id = v.run)
            RETURNING v.run"""
     )
     return sorted({str(row["run"]) for row in rows})

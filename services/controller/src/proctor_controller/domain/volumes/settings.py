@@ -197,7 +197,9 @@ class _Reading:
                     self.faults.append(f"{key}: has no value")
                 elif values.setdefault(key, value.strip()) != value.strip():
                     self.faults.append(f"{key}: stands there twice, with two values")
-        if text.strip() and not values and not self.faults:
+        if not text.strip():
+            raise BadPoolSettings(["the file is empty; to end the pool, leave volume_backup_types without a type"])
+        if not values and not self.faults:
             raise BadPoolSettings(["not an INI file with settings of the pool: none of its keys is one"])
         return values
 
