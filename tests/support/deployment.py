@@ -81,6 +81,8 @@ class Deployment:
         self.variables = {"PROCTOR_NAME": "localhost"}
         self.agent_data = self.folder / "agent"
         self.store = self.folder / "jetstream"
+        self.volumes = self.folder / "volumes"
+        self.volumes.mkdir(mode=0o700)
         self.postgres: PasswordPostgres | None = None
         self._target = target
         (self.folder / "output").mkdir()
@@ -116,6 +118,9 @@ class Deployment:
             ("/run/secrets", str(self.run_secrets)),
             ("/var/lib/proctor-agent", str(self.agent_data)),
             ("/data/jetstream", str(self.store)),
+            ("/etc/proctor/pool.ini", str(COMPOSE / "pool" / "pool.ini")),
+            ("/etc/proctor/clouds.yaml", str(COMPOSE / "pool" / "clouds.yaml")),
+            ("/var/lib/proctor-volumes", str(self.volumes)),
         ):
             text = text.replace(compose, local)
         return text

@@ -104,9 +104,11 @@ async def test_a_method_under_test_that_hangs_is_stopped(installed: Path, loopba
 def test_the_page_names_the_settings_that_there_are() -> None:
     from proctor_agent.settings import AgentSettings
 
-    shown = tomllib.loads(block("toml", "plugin_settings"))
+    shown = tomllib.loads(block("toml", "plugin_settings.build_server"))
     assert set(shown) <= set(AgentSettings.model_fields)
     assert load(["build_server"], shown["plugin_settings"]).errors == {}
+    shown = tomllib.loads(block("toml", "plugin_settings.http"))
+    assert load(["http"], {"http": {**shown["plugin_settings"]["http"], "ca_file": None}}).errors == {}
 
 
 async def test_every_kind_of_fault_on_the_page_is_one(loopback: SshTarget) -> None:
