@@ -85,6 +85,13 @@ async def test_details_of_other_shapes_stand_beside_their_origin(api: Api) -> No
     assert all(len(details["run"]) == 36 for details in found)
 
 
+async def test_a_nul_in_an_output_becomes_the_replacement_character(api: Api) -> None:
+    await api.world.record(finished(body={"details": {"a\0": ["x\0y", {"z": "\0"}], "n": 1}}))
+    await confirmed(api, 1)
+    details = (await results(api))[0]["details"]
+    assert (details["a\ufffd"], details["n"]) == (["x\ufffdy", {"z": "\ufffd"}], 1)
+
+
 async def test_the_same_record_again_makes_no_second_result(api: Api) -> None:
     first = finished(1)
     for number in range(1, 4):

@@ -135,8 +135,28 @@ async def test_no_redirect_and_no_other_methods(api: Api) -> None:
     for path in (PODS, PROJECTS, CASES, f"{PODS}/lab", f"{PROJECTS}/functest", f"{CASES}/vPing", "/api/v1/results"):
         assert (await api.call("GET", f"{path}/")).status_code == 200
     wrong = [("PUT", PODS), ("DELETE", PODS), ("POST", f"{PODS}/lab"), ("PATCH", f"{PROJECTS}/functest")]
+    wrong += [("PUT", CASES), ("DELETE", f"{CASES}/"), ("DELETE", f"{PROJECTS}/"), ("DELETE", f"{PODS}/")]
+    wrong += [("GET", "/api/v1/scenarios/x/owner")]
     for method, path in [*wrong, ("DELETE", "/versions"), ("PUT", "/api/v1/results"), ("POST", f"{CASES}/vPing")]:
         told(await api.call(method, path, json={"name": "y"}), 405)
+
+
+async def test_every_name_that_is_taken_has_an_address_of_its_own(api: Api) -> None:
+    for project in ("cases", "a/b", "a b?#%41", "a/casesque"):
+        made = (await api.call("POST", PROJECTS, json={"name": project})).json()["href"]
+        assert told(await api.call("GET", made), 200)["name"] == project
+        for case in ("cases", "c/cases", "cases/c", "x/cases/y"):
+            href = told(await api.call("POST", f"{made}/cases", json={"name": case}), 200)["href"]
+            found = told(await api.call("GET", href), 200)
+            assert (found["project_name"], found["name"]) == (project, case)
+            assert (await api.call("DELETE", href)).status_code == 200
+        assert (await api.call("DELETE", made)).status_code == 200
+    for name in ("a\nb", "..", "a/../b", ".", "\x7f"):
+        for path in (PODS, PROJECTS, "/api/v1/scenarios"):
+            told(await api.call("POST", path, json={"name": name}), 400, "name")
+    for name in ("x/cases", "x/cases/y"):
+        told(await api.call("POST", PROJECTS, json={"name": name}), 400, "cases")
+    told(await api.call("POST", "/api/v1/scenarios", json={"name": "x/scores"}), 400, "slash")
 
 
 async def test_the_ways_of_a_token(api: Api) -> None:

@@ -32,6 +32,7 @@ CASE = (
 )
 """Members beside name, ``_id`` and ``creation_date`` (and, of a case, ``project_name``). Their values are free."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FAR = re.compile(rb"[eE][+-]?[0-9]{3}|[0-9]{300}")
 
 KEPT = frozenset({"_id", "creation_date"})
@@ -58,7 +59,25 @@ def name_of(body: Mapping[str, Any], key: str = "name") -> str:
         raise bad(f"{key} is longer than {MAX_NAME} characters")
     if not value.strip() or value != value.strip("/"):
         raise bad(f"{key} must not be blank, and not begin or end with a slash")
+    if _CONTROL.search(value) or not {".", ".."}.isdisjoint(value.split("/")):
+        raise bad(f"{key} must hold no control character and no part that is . or ..: it stands in addresses")
     return value
+
+
+def project_name_of(body: Mapping[str, Any], key: str = "name") -> str:
+    """A project's name: its address is the beginning of those of its test cases. Raises 400."""
+    name = name_of(body, key)
+    if "cases" in name.split("/")[1:]:
+        raise bad(f"{key} must hold no part that is cases: behind it stand test cases")
+    return name
+
+
+def plain_name_of(body: Mapping[str, Any], key: str = "name") -> str:
+    """A name that is one part of an address, such as a scenario's. Raises 400."""
+    name = name_of(body, key)
+    if "/" in name:
+        raise bad(f"{key} must hold no slash")
+    return name
 
 
 def text_of(body: Mapping[str, Any], key: str) -> str | None:

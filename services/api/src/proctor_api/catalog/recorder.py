@@ -184,9 +184,21 @@ def details_of(item: RecordView, given: Any, public_url: str | None) -> dict[str
     }
     if given is None:
         return origin
+    given = _readable(given)
     if isinstance(given, Mapping) and not origin.keys() & given.keys():
         return {**origin, **given}
     return {**origin, "details": given}
+
+
+def _readable(value: Any) -> Any:
+    """With the replacement character for each NUL, as for other bytes of an output that are no text."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, Mapping):
+        return {_readable(key): _readable(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_readable(member) for member in value]
+    return value
 
 
 def _text(key: str, value: Any) -> str | None:

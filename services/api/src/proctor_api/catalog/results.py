@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_api.catalog.dates import NEVER, read_date
 from proctor_api.catalog.faults import bad, unknown
-from proctor_api.catalog.fields import dump, name_of, text_of, trust_of
+from proctor_api.catalog.fields import dump, name_of, project_name_of, text_of, trust_of
 from proctor_api.catalog.ids import is_record_id, new_record_id
 from proctor_api.catalog.queries import PAGE, ResultQuery
 from proctor_api.catalog.sessions import Connection, session
@@ -127,7 +127,8 @@ def read_result(
     id_: str | None = None,
 ) -> NewResult:
     """The result in a body; ``id_`` None: with a new ``_id``. Raises 400."""
-    pod, project, case = (name_of(body, key) for key in ("pod_name", "project_name", "case_name"))
+    pod, project = name_of(body, "pod_name"), project_name_of(body, "project_name")
+    case = name_of(body, "case_name")
     texts = {key: text_of(body, key) for key in TEXTS}
     details = body.get("details")
     return NewResult(

@@ -11,8 +11,8 @@ from proctor_api.routes.testapi.door import NAME, Router, answer, changes, creat
 
 router = Router()
 routes = router.routes
-ALL = "/api/v1/projects/{project:path}/cases"
-ONE = "/api/v1/projects/{project:path}/cases/{case:path}"
+ALL = "/api/v1/projects/{project:project}/cases"
+ONE = "/api/v1/projects/{project:project}/cases/{case:name}"
 EXAMPLE = {"name": "case_foo", "description": "whatever you want", "url": "https://wiki.example.org/case_foo"}
 SHOWN = {
     **EXAMPLE,

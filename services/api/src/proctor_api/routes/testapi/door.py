@@ -13,6 +13,7 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from starlette.convertors import Convertor, register_url_convertor
 
 from proctor_api.bodies import parse_json, read_body
 from proctor_api.catalog.faults import bad, forbidden
@@ -152,6 +153,30 @@ class Decorator(Protocol):
     """Registers a function as a route, and leaves it as it is."""
 
     def __call__(self, function: F, /) -> F: ...
+
+
+class NameConvertor(Convertor[str]):
+    """A name in a path: it may hold a slash, and is not empty."""
+
+    regex = ".+"
+
+    def convert(self, value: str) -> str:
+        """From the path."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Into a path."""
+        return value
+
+
+class ProjectConvertor(NameConvertor):
+    """A project's name ends where its test cases begin."""
+
+    regex = "(?:(?!/cases(?:/|$)).)+"
+
+
+register_url_convertor("name", NameConvertor())
+register_url_convertor("project", ProjectConvertor())
 
 
 class Router:

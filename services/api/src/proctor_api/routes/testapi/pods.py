@@ -33,13 +33,13 @@ async def add_pod(request: Request) -> Response:
     return href(request, pod.name)
 
 
-@router.get("/api/v1/pods/{pod:path}", "A pod", reads(SHOWN))
+@router.get("/api/v1/pods/{pod:name}", "A pod", reads(SHOWN))
 async def get_pod(request: Request, pod: str) -> Response:
     """404 where there is none."""
     return answer((await Pods(context_of(request).engine).get(pod.rstrip("/"))).view(POD))
 
 
-@router.delete("/api/v1/pods/{pod:path}", "Delete a pod", changes())
+@router.delete("/api/v1/pods/{pod:name}", "Delete a pod", changes())
 async def delete_pod(request: Request, pod: str) -> Response:
     """401 while results refer to it."""
     await Pods(context_of(request).engine).delete(pod.rstrip("/"))

@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from proctor_api.catalog.fields import PROJECT, changes_of, members, name_of, object_of
+from proctor_api.catalog.fields import PROJECT, changes_of, members, object_of, project_name_of
 from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.projects import Projects
 from proctor_api.catalog.record import Record, named
@@ -30,26 +30,28 @@ async def add_project(request: Request) -> Response:
     context = context_of(request)
     now = context.clock.now()
     about = members(body, PROJECT)
-    project = Record(new_record_id(now), name_of(body), about, creation_date(now, context.settings.zone))
+    project = Record(new_record_id(now), project_name_of(body), about, creation_date(now, context.settings.zone))
     await Projects(context.engine).add(project)
     return href(request, project.name)
 
 
-@router.get("/api/v1/projects/{project:path}", "A project", reads(SHOWN))
+@router.get("/api/v1/projects/{project:project}", "A project", reads(SHOWN))
 async def get_project(request: Request, project: str) -> Response:
     """404 where there is none."""
     return answer((await Projects(context_of(request).engine).get(project.rstrip("/"))).view(PROJECT))
 
 
-@router.put("/api/v1/projects/{project:path}", "Change a project", changes({"description": "other words"}, SHOWN))
+@router.put("/api/v1/projects/{project:project}", "Change a project", changes({"description": "other words"}, SHOWN))
 async def change_project(request: Request, project: str) -> Response:
     """Any subset of its members; the answer is the whole record. A new name goes to its test cases and results too."""
     wanted = changes_of(await request.json(), PROJECT)
+    if "name" in wanted:
+        project_name_of(wanted)
     made = await Projects(context_of(request).engine).change(project.rstrip("/"), lambda old: old.changed(wanted))
     return answer(made.view(PROJECT))
 
 
-@router.delete("/api/v1/projects/{project:path}", "Delete a project", changes())
+@router.delete("/api/v1/projects/{project:project}", "Delete a project", changes())
 async def delete_project(request: Request, project: str) -> Response:
     """401 while test cases refer to it."""
     await Projects(context_of(request).engine).delete(project.rstrip("/"))

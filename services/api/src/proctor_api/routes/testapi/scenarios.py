@@ -6,7 +6,7 @@ from fastapi import Request, Response
 
 from proctor_api.bodies import read_body
 from proctor_api.catalog.faults import bad
-from proctor_api.catalog.fields import name_of, object_of
+from proctor_api.catalog.fields import object_of, plain_name_of
 from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.scenarios import edits
 from proctor_api.catalog.scenarios.edits import Action, Edit, Place
@@ -29,7 +29,7 @@ from proctor_api.routes.testapi.door import (
 router = Router()
 routes = router.routes
 ALL = "/api/v1/scenarios"
-ONE = "/api/v1/scenarios/{scenario:path}"
+ONE = "/api/v1/scenarios/{scenario}"
 SCORE = {"date": "2016-05-28 14:42:58", "score": "11/14"}
 INDICATOR = {"date": "2016-05-28 14:42:58", "status": "gold"}
 PROJECT = {"project": "functest", "customs": ["healthcheck"], "scores": [SCORE], "trust_indicators": [INDICATOR]}
@@ -74,7 +74,7 @@ async def list_scenarios(request: Request) -> Response:
 async def add_scenario(request: Request) -> Response:
     """400 without a name, 403 where it exists, 409 where a part is there twice. Unknown fields are dropped."""
     body = object_of(await request.json())
-    name_of(body)
+    plain_name_of(body)
     scenario = read(Scenario, body, strict=False)
     refuse_twins(scenario.installers)
     context = context_of(request)
@@ -149,7 +149,7 @@ async def get_scenario(request: Request, scenario: str) -> Response:
 async def rename_scenario(request: Request, scenario: str) -> Response:
     """403 where the name is the old one or another's. The answer is the whole record."""
     body = object_of(await request.json())
-    new = name_of(read(Rename, body).model_dump())
+    new = plain_name_of(read(Rename, body).model_dump())
     return answer(await Scenarios(context_of(request).engine).rename(scenario.rstrip("/"), new))
 
 
