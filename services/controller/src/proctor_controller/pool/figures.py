@@ -18,7 +18,7 @@ _BY_TYPE: tuple[tuple[str, str, Callable[[Row], float]], ...] = (
     ("proctor_pool_leaked", "Volumes that the backend will not delete", lambda row: row.leaked),
 )
 _COUNTED: tuple[tuple[str, str, Callable[[Row], float]], ...] = (
-    ("proctor_pool_claims", "Volumes asked for by VNFs", lambda row: row.claims),
+    ("proctor_pool_claims", "Volumes asked for by VNFs and runs", lambda row: row.claims),
     ("proctor_pool_hits", "Of these, served from the pool", lambda row: row.hits),
 )
 

@@ -52,6 +52,8 @@ class Sync:
         await self._sweep(findings, done)
         if done:
             self._desk.progress()
+        if self.strays:
+            done["strays seen"] = self.strays
         return f"{len(listed)} volumes" + (f"; {sizes_of(done)}" if done else ", nothing new")
 
     async def _adopt(self, findings: Findings, done: Counter[str]) -> None:
