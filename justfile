@@ -68,7 +68,7 @@ soak *ARGS: ready
 openstack *ARGS: ready
     pytest --openstack -m openstack --timeout 600 -rs "$@"
 
-# The figures of docs/benchmarks.md, each beside its floor
+# The figures of bench/RESULTS.md, each beside its floor
 bench *ARGS: ready
     python -m bench "$@"
 
