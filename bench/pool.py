@@ -101,6 +101,12 @@ async def _calls(metrics: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
+async def _last_runs(http: httpx.AsyncClient) -> tuple[str, str]:
+    """When each job began last."""
+    pool = (await http.get("/v1/pools")).json()["items"][0]
+    return pool["replenish"]["last"], pool["sync"]["last"]
+
+
 async def _measure_rest(report: Report, http: httpx.AsyncClient, metrics: str, seconds: float) -> None:
     """Calls of each job's run, and of the time between them, put together for an hour."""
     counted = [await _calls(metrics)]
@@ -109,8 +115,13 @@ async def _measure_rest(report: Report, http: httpx.AsyncClient, metrics: str, s
         await asyncio.sleep(3)
         counted.append(await _calls(metrics))
     sync, replenish = counted[1] - counted[0], counted[2] - counted[1]
-    await asyncio.sleep(seconds)
-    idle = await _calls(metrics) - counted[2]
+    while True:
+        # Between runs: one that the clock began meanwhile is in the figure already.
+        runs, before = await _last_runs(http), await _calls(metrics)
+        await asyncio.sleep(seconds)
+        idle = await _calls(metrics) - before
+        if await _last_runs(http) == runs:
+            break
     hourly = 12 * sync + 6 * replenish + idle * 3600 / seconds
     report.add(Figure("pool: backend calls an hour at rest", f"{hourly:.0f}", "12", None, "<= 12", hourly <= 12))
 
