@@ -94,6 +94,19 @@ async def test_import_is_streamed_and_bounded(start_api: Any) -> None:
 
     answer = await api.call("POST", IMPORT, params={"declare": True}, content=chunks())
     assert answer.json()["stored"] == 2000
+    largest = {
+        "pod_name": "lab",
+        "project_name": "functest",
+        "case_name": "vPing",
+        "build_tag": "largest",
+        "details": "",
+    }
+    largest["details"] = "x" * (4096 - len(json.dumps(largest)))
+    assert len(json.dumps(largest)) == 4096
+    posted = await api.call("POST", RESULTS, content=json.dumps(largest))
+    assert posted.status_code == 200, posted.text
+    exported = (await api.call("GET", EXPORT, params={"build_tag": "largest"})).content
+    assert (await api.call("POST", IMPORT, content=exported)).json()["known"] == 1
     long = await api.call("POST", IMPORT, content=line() + b"\n" + line(details="x" * 5000))
     assert (long.status_code, "line 2" in long.json()["detail"]) == (413, True)
     assert (await api.call("POST", IMPORT, await api.token("viewer"), content=line())).status_code == 403
