@@ -127,7 +127,7 @@ def test_any_other_case_shows_its_pass_rate_and_durations() -> None:
 
 
 def test_what_is_no_number_makes_no_point() -> None:
-    odd = [True, None, "long", [1], {}, 10**400, "1e999", float("nan")]
+    odd: list[object] = [True, None, "long", [1], {}, 10**400, "1e999", float("nan")]
     _, duration, status = drawn("functest", "vPing", *(row({"duration": value, "status": "OK"}) for value in odd))
     assert duration["data_set"] == []
     assert status["data_set"] == [{"Nb tests": len(odd), "Nb Success": len(odd)}]
