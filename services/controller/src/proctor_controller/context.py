@@ -30,8 +30,10 @@ from proctor_controller.pool.pool import Pool
 from proctor_controller.pool.source import default_backend
 from proctor_controller.settings import ControllerSettings
 
-SERVER_SETTINGS = {"plan_cache_mode": "force_generic_plan"}
-"""The engine's statements are wide: planning one anew costs as much as running it, and brings nothing."""
+SERVER_SETTINGS = {"plan_cache_mode": "force_generic_plan", "random_page_cost": "1.1"}
+"""The engine's statements are wide: planning one anew costs as much as running it, and brings nothing. The rows of a
+run that goes on are in memory: at the price of a disk's seek the planner would read all steps of a run to change one.
+"""
 CHAIN = Chain(package="proctor_controller.migrations", schemas=("control",))
 
 
