@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import uvloop
+
 from proctor_api.listening import bind
 from proctor_api.settings import ApiSettings
 from proctor_common.log_config import configure_logging
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         await serve(settings, stop, listening)
 
-    return run_service("api", run)
+    # A request is a few trips to PostgreSQL or NATS and back: this loop does each in less time.
+    return run_service("api", run, loop_factory=uvloop.new_event_loop)
 
 
 if __name__ == "__main__":

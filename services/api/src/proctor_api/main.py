@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import structlog
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proctor_api import errors, server
 from proctor_api.auth import Authenticator
@@ -26,6 +27,7 @@ from proctor_api.routes import ALL_ROUTERS, SOCKETS, openapi
 from proctor_api.settings import ApiSettings, split_address
 from proctor_api.store.keys import KeyStore
 from proctor_api.store.tokens import TokenStore
+from proctor_api.straight import Straight, Ways, ways_of
 from proctor_api.watch import Watch
 from proctor_common.bus import Bus, BusError, BusOptions
 from proctor_common.clock import SystemClock
@@ -40,9 +42,23 @@ USES_SECONDS = 30.0
 SWEEP_SECONDS = 3600.0
 
 
+class App(FastAPI):
+    """The framework's app, with short ways around it."""
+
+    ways: Ways
+    short: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by a short way where there is one."""
+        if scope["type"] == "http" and (scope["method"], scope["path"]) in self.ways:
+            await self.short(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def make_app(context: ProcessContext) -> FastAPI:
     """The application over a context; nothing is connected here."""
-    app = FastAPI(
+    app = App(
         title="Proctor",
         version=openapi.version(),
         description=openapi.DESCRIPTION,
@@ -64,6 +80,10 @@ def make_app(context: ProcessContext) -> FastAPI:
     app.state.routes = [route for router in ALL_ROUTERS for route in router.routes]
     app.router.routes += [*app.state.routes, *(WebSocketRoute(path, endpoint) for path, endpoint in SOCKETS)]
     openapi.install(app)
+    app.ways = ways_of(app.state.routes)
+    app.short = Frame(Straight(app, app.ways), context.figures)
+    if settings.root_path or settings.trusted_proxies:
+        app.short = Proxies(app.short, root_path=settings.root_path, trusted=settings.proxies)
     return app
 
 

@@ -6,7 +6,7 @@ Nothing here is checked by FastAPI: an answer of 422 is none that the clients kn
 import asyncio
 import gc
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -22,6 +22,7 @@ from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import caller_of, context_of
 from proctor_api.proxies import EXTERNAL_PREFIX
 from proctor_api.routes.guard import JSON, ROLE, StrictRequest, check_url
+from proctor_api.straight import Handler
 from proctor_common.errors import ProctorError
 from proctor_common.states import Role
 
@@ -76,9 +77,12 @@ class TestApiRoute(APIRoute):
     """Who asks is found out before a byte of the body is read; then the body is read, whole and bounded."""
 
     __test__ = False
+    straight: Handler | None = None
+    """What answers its requests, where it takes nothing out of the path."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner = _direct(self) or super().get_route_handler()
+    def get_route_handler(self) -> Handler:
+        direct = _direct(self)
+        inner = direct or super().get_route_handler()
         extra = self.openapi_extra or {}
         if ROLE not in extra:
             raise RuntimeError(f"{self.path} says no role")
@@ -99,10 +103,12 @@ class TestApiRoute(APIRoute):
                 request = StrictRequest(request, raw, await value_beside(request, raw))
             return await inner(request)
 
+        if direct is not None and not self.param_convertors:
+            self.straight = handle
         return handle
 
 
-def _direct(route: APIRoute) -> Callable[[Request], Coroutine[Any, Any, Response]] | None:
+def _direct(route: APIRoute) -> Handler | None:
     """The route's function itself, where it takes nothing but the request and parts of the path as text: what FastAPI
     does for all others costs a small query as much as the database does.
     """
