@@ -3,12 +3,16 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from proctor_common.bus import Bus
 from proctor_common.states import StepResult
+from proctor_controller.domain.placement import Place
 from proctor_controller.domain.submission import RunSpec
 from proctor_controller.domain.wants import Concurrency, Role, Wants, WhenFull
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.watchdog import Watchdog
+from proctor_controller.engine.work import EngineWork
 from support.engine import FakeAgent, call, submit, until_finished
 from support.postgres import Database
 from support.steps import plan, run, step, steps_of, until_there
@@ -26,7 +30,7 @@ async def until_waits(engine: Engine, run: str, *words: str, state: str = "alloc
     async def waits() -> Any:
         view = await call(engine, "run.get", run=run)
         assert view["state"] == state, view
-        assert all(word in view["waiting_for"] for word in words), view
+        assert all(word in (view["waiting_for"] or "") for word in words), view
         return view
 
     return await eventually(waits, 10, f"run {run} to wait for {words}")
@@ -50,11 +54,10 @@ async def test_a_host_that_a_run_has_alone_takes_nobody_elses_steps(engine: Engi
     await run(engine, first)
     await until_there(engine, first.id, "s0", "running")
     await run(engine, second)
-    await until_waits(engine, second.id, "h1", "alone")
+    await until_waits(engine, second.id, "h1: run 1 (plan) has it for itself")
     case = await submit(engine, host="h1")
     step = (await steps_of(engine, case["id"]))["run"]
-    assert step["state"] == "waiting"
-    assert "another run has it for itself" in step["waiting_for"]
+    assert (step["state"], step["waiting_for"]) == ("waiting", "host h1: run 1 (plan) has it for itself")
 
     agent.ends = StepResult.PASSED
     await agent.finish(agent.alive_orders()[0])
@@ -67,7 +70,7 @@ async def test_a_run_that_wants_a_host_alone_does_not_starve(engine: Engine, age
     await eventually(agent.alive_orders, what="the first step")
     spec = alone("h1")
     await run(engine, spec)
-    await until_waits(engine, spec.id, "h1", "under way")
+    await until_waits(engine, spec.id, "h1: steps of run 1 (", "are under way on it")
     late = [await submit(engine, host="h1") for _ in range(3)]
     agent.ends = StepResult.PASSED
     await agent.finish(agent.alive_orders()[0])
@@ -133,16 +136,87 @@ async def test_a_drained_host_goes_on_for_those_who_hold_it(
     assert (await looked_after(engine, late.id))[0]["result"] == "passed"
 
 
+@pytest.mark.parametrize(
+    ("gone", "back"), [("draining = true", "draining = false"), ("state = 'lost'", "state = 'online'")]
+)
+async def test_who_has_waited_longest_for_a_host_that_was_away_gets_it(
+    engine: Engine, agent: FakeAgent, control_database: Database, gone: str, back: str
+) -> None:
+    control_database.psql(f"UPDATE control.agents SET {gone}")
+    specs = [alone("h1") for _ in range(3)]
+    case = plan(step("late"))
+    for spec in (*specs, case):
+        await run(engine, spec)
+    for spec in specs:
+        await until_waits(engine, spec.id, "h1: it is drained" if "drain" in gone else "h1: its heartbeats stopped")
+    control_database.psql(f"UPDATE control.agents SET {back}")
+    # The clocks of those who came later ring first.
+    await engine.serve_queue(agent.id)
+    await engine.leasing.allocate(specs[2].id)
+    agent.ends = StepResult.PASSED
+    await EngineWork(engine).capacity_changed([agent.id])
+    for spec in (*specs, case):
+        assert (await until_finished(engine, spec.id))["result"] == "passed"
+    assert [order.run for order in agent.started] == [spec.id for spec in (*specs, case)]
+
+
+async def test_a_step_that_waited_before_goes_before_a_lease(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    control_database.psql("UPDATE control.agents SET draining = true")
+    older, lease = plan(step("early")), alone("h1")
+    await run(engine, older)
+    await until_there(engine, older.id, "early", "waiting")
+    await run(engine, lease)
+    await until_waits(engine, lease.id, "drained")
+    control_database.psql("UPDATE control.agents SET draining = false")
+    await engine.serve_queue(agent.id)
+    await until_there(engine, older.id, "early", "running")
+    await engine.leasing.allocate(lease.id)
+    await until_waits(engine, lease.id, "h1: steps of run 1 (plan) are under way on it")
+    agent.ends = StepResult.PASSED
+    await agent.finish(agent.alive_orders()[0])
+    await looked_after(engine, older.id, lease.id)
+
+
+async def test_who_holds_a_host_that_is_waited_for_goes_on_elsewhere(
+    engine: Engine, agent: FakeAgent, bus: Bus, control_database: Database
+) -> None:
+    """The waiting one keeps both hosts free: the one who holds the other of them must not wait for it in turn."""
+    other = await FakeAgent(bus, control_database, host="h2").join()
+    holder = plan(
+        step("a", role="r", role_index=0),
+        step("b", place=Place(host="h2")),
+        edges="a -> b",
+        wants=Wants(roles=(Role("r", host="h1", exclusive=True),)),
+    )
+    await run(engine, holder)
+    await until_there(engine, holder.id, "a", "running")
+    both = alone("h1", "h2")
+    await run(engine, both)
+    await until_waits(engine, both.id, "h1: run 1 (plan) has it for itself")
+    late = plan(step("late", place=Place(host="h2")))
+    await run(engine, late)
+    waiting = await until_there(engine, late.id, "late", "waiting")
+    assert waiting["waiting_for"] == "host h2: it is kept free for run 2 (plan), which waits for it"
+    agent.ends = other.ends = StepResult.PASSED
+    await agent.finish(agent.alive_orders()[0])
+    await looked_after(engine, holder.id, both.id, late.id)
+    assert [order.run for order in other.started] == [holder.id, both.id, late.id]
+
+
 def in_turn(when_full: WhenFull) -> RunSpec:
     return plan(step("s"), wants=Wants(concurrency=Concurrency("k", 1, when_full)))
 
 
 async def test_one_at_a_time_in_the_order_they_came(engine: Engine, agent: FakeAgent) -> None:
     specs = [in_turn(WhenFull.QUEUE) for _ in range(3)]
-    for spec in specs:
-        await run(engine, spec)
+    await run(engine, specs[0])
     await until_there(engine, specs[0].id, "s", "running")
-    await until_waits(engine, specs[2].id, "concurrency group k", state="queued")
+    for spec in specs[1:]:
+        await run(engine, spec)
+    why = "a place in concurrency group k: 1 of 1 are taken by run 1 (plan); 1 older run waits too"
+    await until_waits(engine, specs[2].id, why, state="queued")
     for number in range(3):
         await eventually(agent.alive_orders, what="the next run")
         assert [order.run for order in agent.alive_orders()] == [specs[number].id]

@@ -126,9 +126,11 @@ async def test_a_run_gets_all_its_volumes_or_none(engine: AsyncEngine, control_d
     await close_sessions(engine)
 
 
+@pytest.mark.parametrize(("began", "left"), [(True, "claimed|t"), (False, "deleting|f")])
 async def test_a_run_whose_controller_died_at_its_end_is_settled_as_it_asked(
-    engine: AsyncEngine, control_database: Database
+    engine: AsyncEngine, control_database: Database, began: bool, left: str
 ) -> None:
+    """One that never began has left nothing on its volumes: none of them stays."""
     claims = Claims(engine, SystemClock(), no_wake, lambda *_: None)
     await make_spares(engine, "igw", 2)
     wants = Wants(volumes=(VolumeWant("a", "igw", on_end="retain"), VolumeWant("b", "igw")))
@@ -141,11 +143,12 @@ async def test_a_run_whose_controller_died_at_its_end_is_settled_as_it_asked(
     )
     assert await claims.settle_over() == 0, "it is still at work"
     control_database.psql(
-        "UPDATE control.runs SET state = 'finished', result = 'passed', finished_at = now() - interval '1 minute'"
+        "UPDATE control.runs SET state = 'finished', result = 'cancelled', finished_at = now() - interval '1 minute'"
+        + (", started_at = now() - interval '2 minutes'" if began else "")
     )
     assert await claims.settle_over() == 1
     states = control_database.psql("SELECT key, state, retain FROM control.volumes WHERE run IS NOT NULL ORDER BY key")
-    assert states.split() == ["a[0]|claimed|t", "b[0]|deleting|f"]
+    assert states.split() == [f"a[0]|{left}", "b[0]|deleting|f"]
     assert await claims.settle_over() == 0
     await close_sessions(engine)
 

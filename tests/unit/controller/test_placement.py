@@ -48,9 +48,16 @@ def test_what_a_step_waits_for_is_said() -> None:
     assert explain(GROUP, [replace(FREE, has_method=False)], "p", "m") == "an agent of group lab: none has p.m"
     assert explain(GROUP, [replace(FREE, draining=True)], "p", "m") == "host a: it is drained"
     full = explain(Place(host="a"), [replace(FREE, free=0)], "p", "m")
-    assert full == "a free slot on host a (all 4 are taken, or others wait for them)"
+    assert full == "a free slot on host a: 4 of 4 are busy"
+    queued = explain(Place(host="a"), [replace(FREE, queued=True)], "p", "m")
+    assert queued == "a free slot on host a: 2 of 4 are busy; others wait for them"
+    kept = explain(GROUP, [replace(FREE, kept="run 7 (x) has it for itself")], "p", "m")
+    assert kept == "host a: run 7 (x) has it for itself"
     two = [replace(FREE, draining=True), replace(FREE, host="b", state=AgentState.SUSPECT)]
-    assert explain(GROUP, two, "p", "m").startswith("an agent of group lab: 2 agents, and none may take work")
+    why = (
+        "an agent of group lab: 2 agents, and none may take work (a: it is drained; b: its heartbeats stopped a moment"
+    )
+    assert explain(GROUP, two, "p", "m").startswith(why)
 
 
 def test_circles() -> None:

@@ -16,6 +16,7 @@ from proctor_common.metrics import make_registry, observe_bus
 from proctor_common.pg import Chain, make_engine, migrate
 from proctor_common.service import Background, ConfigurationError, StartError, Stop
 from proctor_controller.db.sealing import BadSealKey, Seal
+from proctor_controller.db.session import Session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import Policy
 from proctor_controller.domain.wants import VolumeWant
@@ -122,11 +123,15 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
 
 
 def looking_again(engine: Engine) -> Notice:
-    """Look again, as soon as its volumes have changed, whether a run may begin; its timer is the sweep for that."""
+    """Look again, as soon as its volumes have changed or a spare is ready, whether a run may begin; its timer is the
+    sweep for that.
+    """
 
     async def look(runs: Sequence[str], types: Sequence[str]) -> None:
         for run in runs:
             engine.tasks.start("allocate", engine.leasing.allocate(run))
+        if types:
+            engine.leasing.look_later(for_volumes=True)
 
     return look
 
@@ -146,8 +151,12 @@ class PoolVolumes:
             return events.NotYet(run, found.why, admitted=True)
         return events.Never(run, found.why)
 
+    async def has(self, db: Session, run: str, wants: tuple[VolumeWant, ...]) -> bool:
+        """Whether the run has all of them."""
+        return await self._claims.has_all(db, run, wanted_of(wants))
+
     async def settle(self, run: str, wants: tuple[VolumeWant, ...]) -> None:
-        """The run has ended."""
+        """The run has ended; without ``wants`` all of its volumes go."""
         await self._claims.settle_run(run, ends_of(wants))
 
 

@@ -1,12 +1,16 @@
 """SQL of what runs hold as a whole: hosts by role, hosts kept free for those that wait, concurrency slots."""
 
+# ruff: noqa: S608 - statements are put together from constants of this package
+
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from proctor_common.states import AgentState, RunState
+from proctor_controller.db.holders import RESERVING_RUN, SHOWN, holder_json, to_holder
 from proctor_controller.db.placing import make_slots
-from proctor_controller.db.session import Session
+from proctor_controller.db.session import Row, Session
+from proctor_controller.domain.holders import Holder, has_alone, hold_it, name_run, name_runs
 from proctor_controller.domain.leasing import LeasableHost
 from proctor_controller.domain.placement import Candidate
 from proctor_controller.domain.wants import Wants, wants_of
@@ -15,7 +19,9 @@ _LOCK = 71_005
 
 
 class Waiting(NamedTuple):
-    """A run that has not begun. ``holds``: it has its hosts already."""
+    """A run that has not begun. ``holds``: it has its hosts already · ``resting``: a run that it is nested in, and that
+    is paused.
+    """
 
     run: str
     number: int
@@ -23,6 +29,7 @@ class Waiting(NamedTuple):
     group: str | None
     wants: Wants
     holds: bool
+    resting: Holder | None = None
 
 
 async def lock_leases(session: Session) -> None:
@@ -30,24 +37,59 @@ async def lock_leases(session: Session) -> None:
     await session.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
 
 
+def _several(source: str, run: str) -> str:
+    """Some of the runs in ``source`` that concern agent ``a`` and are no kin, each with the count of all."""
+    return f"""(SELECT json_agg(json_build_array(h.holder, h.count)) FROM (
+  SELECT {holder_json("q")} AS holder, count(*) OVER () AS count FROM {source}
+  WHERE x.agent_id = a.id AND {run} <> ALL (o.own)
+  GROUP BY q.number, q.name, q.group_name, q.state, q.hold_until ORDER BY q.number LIMIT {SHOWN}) h)"""
+
+
+_WAITING = f"""SELECT r.id, r.number, r.state, r.group_name, r.wants,
+ EXISTS (SELECT 1 FROM control.allocations a WHERE a.run_id = r.id) AS holds,
+ CASE WHEN r.parent IS NOT NULL THEN (SELECT {holder_json("p")} FROM control.runs p
+  WHERE p.id = ANY (control.lineage(r.parent)) AND p.state IN ('pausing', 'paused') LIMIT 1) END AS resting
+FROM control.runs r WHERE r.state IN ('queued', 'allocating') AND r.cause IS NULL"""
+
+
 async def load_waiting_run(session: Session, run: str) -> Waiting | None:
     """The run, if it still waits to begin."""
-    row = await session.fetchrow(
-        """SELECT r.id, r.number, r.state, r.group_name, r.wants,
-             EXISTS (SELECT 1 FROM control.allocations a WHERE a.run_id = r.id) AS holds
-           FROM control.runs r WHERE r.id = $1 AND r.state IN ('queued', 'allocating') AND r.cause IS NULL""",
-        run,
+    row = await session.fetchrow(f"{_WAITING} AND r.id = $1", run)
+    return None if row is None else _waiting(row)
+
+
+async def find_elders(session: Session, waiting: Waiting, limit: int) -> list[Waiting]:
+    """Older runs that wait for hosts and nothing else, the oldest first; not those that the run is nested in."""
+    rows = await session.fetch(
+        f"""{_WAITING} AND r.number < $2 AND r.id <> ALL (control.lineage($1)) AND r.wants::jsonb ? 'roles'
+              AND NOT r.wants::jsonb ? 'volumes' AND (r.state = 'allocating' OR r.concurrency_key IS NULL)
+            ORDER BY r.number LIMIT $3""",
+        waiting.run,
+        waiting.number,
+        limit,
     )
-    if row is None:
-        return None
-    state, wants = RunState(row["state"]), wants_of(row["wants"])
-    return Waiting(str(row["id"]), row["number"], state, row["group_name"], wants, row["holds"])
+    return [_waiting(row) for row in rows]
+
+
+def _waiting(row: Row) -> Waiting:
+    return Waiting(
+        run=str(row["id"]),
+        number=row["number"],
+        state=RunState(row["state"]),
+        group=row["group_name"],
+        wants=wants_of(row["wants"]),
+        holds=row["holds"],
+        resting=None if row["resting"] is None else to_holder(row["resting"]),
+    )
 
 
 class Rivals(NamedTuple):
-    """Runs of the same concurrency group: how many are under way, the oldest of them, and how many older ones wait."""
+    """Runs of the same concurrency group: how many are under way, some of them, the oldest one that may be cancelled,
+    and how many older ones wait.
+    """
 
     under_way: int
+    some: list[Holder]
     oldest: str | None
     before: int
 
@@ -55,66 +97,83 @@ class Rivals(NamedTuple):
 async def load_rivals(session: Session, waiting: Waiting, key: str) -> Rivals:
     """The other runs with this key in its group, but for those that it is nested in: they wait for it."""
     row = await session.fetchrow(
-        """SELECT count(*) FILTER (WHERE state <> 'queued') AS under_way,
+        f"""SELECT count(*) FILTER (WHERE state <> 'queued') AS under_way,
+             (array_agg({holder_json("r")} ORDER BY number) FILTER (WHERE state <> 'queued'))[:{SHOWN}] AS some,
              (array_agg(id ORDER BY number) FILTER (WHERE state NOT IN ('queued', 'cancelling')))[1] AS oldest,
              count(*) FILTER (WHERE state = 'queued' AND cause IS NULL AND number < $3) AS before
-           FROM control.runs WHERE concurrency_key = $1 AND id <> ALL (control.lineage($2)) AND state <> 'finished'
+           FROM control.runs r WHERE concurrency_key = $1 AND id <> ALL (control.lineage($2)) AND state <> 'finished'
              AND group_name IS NOT DISTINCT FROM $4""",
         key,
         waiting.run,
         waiting.number,
         waiting.group,
     )
-    return Rivals(row["under_way"], str(row["oldest"]) if row["oldest"] else None, row["before"])
+    some = [to_holder(each) for each in row["some"] or ()]
+    return Rivals(row["under_way"], some, str(row["oldest"]) if row["oldest"] else None, row["before"])
+
+
+_HOSTS = f"""SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers, a.instance IS NOT NULL AS registered,
+ (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
+ ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
+ (SELECT {holder_json("q")} FROM control.allocations x JOIN control.runs q ON q.id = x.run_id
+  WHERE x.agent_id = a.id AND x.exclusive AND x.run_id <> ALL (o.own) LIMIT 1) AS alone,
+ {_several("control.allocations x JOIN control.runs q ON q.id = x.run_id", "x.run_id")} AS shared,
+ {_several("control.leases x JOIN control.steps s ON s.id = x.step_id JOIN control.runs q ON q.id = s.run_id", "q.id")}
+  AS used,
+ (SELECT {holder_json("q")} {RESERVING_RUN.format(run="$1::uuid", number="$2")} LIMIT 1) AS kept
+FROM control.agents a CROSS JOIN (SELECT control.lineage($1) AS own) o
+WHERE a.revoked_at IS NULL AND ($3::text IS NULL OR EXISTS (
+ SELECT 1 FROM control.group_agents g WHERE g.agent_id = a.id AND g.group_name = $3))
+ORDER BY a.host"""
 
 
 async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
     """The agents that the run may have at all, and who holds them; those it is nested in hold them for it too."""
-    rows = await session.fetch(
-        """SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers, a.instance IS NOT NULL AS registered,
-             (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
-             ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
-             coalesce(h.alone, false) AS alone, coalesce(h.shared, false) AS shared,
-             EXISTS (SELECT 1 FROM control.leases l JOIN control.steps s ON s.id = l.step_id
-                     WHERE l.agent_id = a.id AND s.run_id <> ALL (control.lineage($1))) AS used,
-             EXISTS (SELECT 1 FROM control.reservations v JOIN control.runs r ON r.id = v.run_id
-                     WHERE v.agent_id = a.id AND r.number < $2) AS kept
-           FROM control.agents a LEFT JOIN LATERAL (
-             SELECT bool_or(x.exclusive) AS alone, count(*) > 0 AS shared
-             FROM control.allocations x WHERE x.agent_id = a.id AND x.run_id <> ALL (control.lineage($1))) h ON true
-           WHERE a.revoked_at IS NULL AND ($3::text IS NULL OR EXISTS (
-             SELECT 1 FROM control.group_agents g WHERE g.agent_id = a.id AND g.group_name = $3))
-           ORDER BY a.host""",
-        waiting.run,
-        waiting.number,
-        waiting.group,
+    rows = await session.fetch(_HOSTS, waiting.run, waiting.number, waiting.group)
+    return [_host(row, waiting.group) for row in rows]
+
+
+def _host(row: Row, group: str | None) -> LeasableHost:
+    candidate = Candidate(
+        agent="",
+        host=row["host"],
+        state=AgentState(row["state"]),
+        registered=row["registered"],
+        draining=row["draining"],
+        leftovers=row["leftovers"],
+        has_plugin=True,
+        has_method=True,
+        slots=1,
+        free=1,
     )
-    return [
-        LeasableHost(
-            agent=str(row["id"]),
-            host=row["host"],
-            groups=frozenset(row["groups"] or ()),
-            labels=row["labels"] or {},
-            plugins=frozenset(row["plugins"] or ()),
-            hindrance=Candidate(
-                agent="",
-                host=row["host"],
-                state=AgentState(row["state"]),
-                registered=row["registered"],
-                draining=row["draining"],
-                leftovers=row["leftovers"],
-                has_plugin=True,
-                has_method=True,
-                slots=1,
-                free=1,
-            ).hindrance(),
-            alone=row["alone"],
-            shared=row["shared"],
-            used=row["used"],
-            kept=row["kept"],
-        )
-        for row in rows
-    ]
+    used = _names(row["used"], group)
+    return LeasableHost(
+        agent=str(row["id"]),
+        host=row["host"],
+        groups=frozenset(row["groups"] or ()),
+        labels=row["labels"] or {},
+        plugins=frozenset(row["plugins"] or ()),
+        hindrance=candidate.hindrance(),
+        away=candidate.is_away or not row["registered"],
+        alone="" if row["alone"] is None else has_alone(to_holder(row["alone"]), group),
+        shared="" if not row["shared"] else hold_it(*_holders(row["shared"]), group=group),
+        used=f"steps of {used} are under way on it" if used else "",
+        kept=""
+        if row["kept"] is None
+        else f"it is kept free for {name_run(to_holder(row['kept']), group)}, which is older",
+    )
+
+
+def _holders(values: Sequence[list[Any]]) -> tuple[list[Holder], int]:
+    """Some holders, and how many there are."""
+    return [to_holder(value) for value, _ in values], values[0][1]
+
+
+def _names(values: Sequence[list[Any]] | None, group: str | None) -> str:
+    if not values:
+        return ""
+    holders, count = _holders(values)
+    return name_runs(holders, group, count)
 
 
 async def hold_hosts(
@@ -169,7 +228,8 @@ async def keep_hosts(session: Session, waiting: Waiting, agents: Sequence[str]) 
            ON CONFLICT (agent_id) DO UPDATE SET run_id = excluded.run_id
            WHERE (SELECT r.number FROM control.runs r WHERE r.id = v.run_id) > $3
              OR EXISTS (SELECT 1 FROM control.runs r
-                        WHERE r.id = v.run_id AND r.state NOT IN ('queued', 'allocating'))""",
+                        WHERE r.id = v.run_id
+                          AND (r.state NOT IN ('queued', 'allocating') OR r.cause IS NOT NULL))""",
         waiting.run,
         list(agents),
         waiting.number,
@@ -177,23 +237,38 @@ async def keep_hosts(session: Session, waiting: Waiting, agents: Sequence[str]) 
 
 
 class Over(NamedTuple):
-    """A run that has ended, with what it held. ``hold_until``: until when ``hold_roles`` stay with it."""
+    """A run that has ended, with what it held. ``hold_until``: until when ``hold_roles`` stay with it · ``began``: it
+    has had all that it wanted.
+    """
 
     wants: Wants
     hold_until: datetime | None
+    began: bool
 
 
 async def release_hosts(session: Session, run: str) -> Over | None:
     """Give the run's hosts back, if it has ended, but for those it keeps to be looked at."""
-    row = await session.fetchrow("SELECT wants, hold_until FROM control.runs WHERE id = $1 AND state = 'finished'", run)
+    row = await session.fetchrow(
+        "SELECT wants, hold_until, started_at FROM control.runs WHERE id = $1 AND state = 'finished'", run
+    )
     if row is None:
         return None
-    over = Over(wants_of(row["wants"]), row["hold_until"])
+    over = Over(wants_of(row["wants"]), row["hold_until"], row["started_at"] is not None)
     kept = list(over.wants.hold.roles) if over.wants.hold is not None and over.hold_until is not None else []
     await session.execute("DELETE FROM control.reservations WHERE run_id = $1", run)
     await session.execute("DELETE FROM control.allocations WHERE run_id = $1 AND role <> ALL($2::text[])", run, kept)
     await _open(session)
     return over
+
+
+async def find_reserver(session: Session, agent: str) -> str | None:
+    """The waiting run that an agent is kept free for on which no attempt is alive any more."""
+    run = await session.fetchval(
+        """SELECT v.run_id FROM control.reservations v WHERE v.agent_id = $1
+             AND NOT EXISTS (SELECT 1 FROM control.leases l WHERE l.agent_id = $1 AND l.step_id IS NOT NULL)""",
+        agent,
+    )
+    return None if run is None else str(run)
 
 
 async def drop_hosts(session: Session, run: str) -> None:
@@ -230,12 +305,13 @@ async def sweep_hosts(session: Session) -> int:
     return int(done.rpartition(" ")[2])
 
 
-async def find_waiting_runs(session: Session, limit: int) -> list[str]:
-    """Runs that wait to begin, the oldest first."""
+async def find_waiting_runs(session: Session, limit: int, *, for_volumes: bool = False) -> list[str]:
+    """Runs that wait to begin, the oldest first; ``for_volumes``: those that want volumes too."""
     rows = await session.fetch(
         """SELECT id FROM control.runs WHERE state IN ('queued', 'allocating') AND cause IS NULL
-           ORDER BY number LIMIT $1""",
+             AND (NOT $2 OR wants::jsonb ? 'volumes') ORDER BY number LIMIT $1""",
         limit,
+        for_volumes,
     )
     return [str(row["id"]) for row in rows]
 

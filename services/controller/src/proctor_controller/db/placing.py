@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from proctor_common.messages.events import MethodSpec
 from proctor_common.states import AgentState
+from proctor_controller.db.holders import RESERVING, holder_json, to_holder
 from proctor_controller.db.session import Row, Session, to_json
+from proctor_controller.domain.holders import has_alone, name_run
 from proctor_controller.domain.placement import Candidate, Place
 
 _FITS = """(CASE WHEN {host}::text IS NOT NULL THEN a.host = {host}
@@ -28,10 +30,9 @@ _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
 
 _OWN = """EXISTS (SELECT 1 FROM control.allocations o
   WHERE o.agent_id = a.id AND o.run_id = ANY (control.lineage({run})))"""
-_KEPT = f"""(EXISTS (SELECT 1 FROM control.allocations o
-  WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> ALL (control.lineage({{run}})))
- OR EXISTS (SELECT 1 FROM control.reservations o
-  WHERE o.agent_id = a.id AND o.run_id <> ALL (control.lineage({{run}}))) AND NOT {_OWN})"""
+_ALONE = """FROM control.allocations o JOIN control.runs q ON q.id = o.run_id
+  WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> ALL (control.lineage({run}))"""
+_KEPT = f"(EXISTS (SELECT 1 {_ALONE}) OR EXISTS (SELECT 1 {RESERVING}))"
 # Whoever holds a host goes on there when it is drained.
 _DRAINED = f"(a.draining AND NOT {_OWN})"
 _CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered,
@@ -40,7 +41,8 @@ _CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered,
  EXISTS (SELECT 1 FROM control.steps w JOIN control.runs v ON v.id = w.run_id
          WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
            AND {_ABLE.format(plugin="w.plugin", method="w.method")}) AS queued,
- {_KEPT.format(run="$9::uuid")} AS kept"""
+ (SELECT {holder_json("q")} {_ALONE.format(run="$9::uuid")} LIMIT 1) AS alone_by,
+ (SELECT {holder_json("q")} {RESERVING.format(run="$9::uuid", ready="$10::timestamptz")} LIMIT 1) AS kept_for"""
 _SLOTS = """LEFT JOIN LATERAL (SELECT count(*) AS made,
   count(*) FILTER (WHERE x.step_id IS NULL AND x.slot < a.slots) AS free
   FROM control.leases x WHERE x.agent_id = a.id) l ON true"""
@@ -78,19 +80,20 @@ async def find_candidates(
     target: str | None = None,
     with_spec: bool = False,
     run: str | None = None,
+    ready_at: datetime | None = None,
 ) -> list[Found]:
     """The agents in the right place, whether or not they may take work; of a run with a group only that group's.
-    ``run``: the one that asks, where there is one already.
+    ``run``: the one that asks, where there is one already; ``ready_at``: since when its step waits.
     """
     labels = None if place.labels is None else dict(place.labels)
     wanted = None if labels is None else to_json(labels)
     rows = await session.fetch(
-        _FOR_PLACE, place.host, place.group, wanted, group, plugin, method, with_spec, target, run
+        _FOR_PLACE, place.host, place.group, wanted, group, plugin, method, with_spec, target, run, ready_at
     )
-    return [_found(row) for row in rows]
+    return [_found(row, group) for row in rows]
 
 
-def _found(row: Row) -> Found:
+def _found(row: Row, group: str | None) -> Found:
     slots: int = row["slots"]
     # Slots that have no row yet are free too: the row is made when they are first needed.
     free = row["free"] + max(slots - row["made"], 0)
@@ -106,11 +109,19 @@ def _found(row: Row) -> Found:
         slots=slots,
         free=free,
         queued=row["queued"],
-        kept=row["kept"],
+        kept=_kept(row, group),
         has_target=row["has_target"],
     )
     spec = MethodSpec.model_validate(row["spec"]) if row["spec"] else None
     return Found(candidate, list(row["groups"] or []), spec, row["made"], row["has_target"], row["now"])
+
+
+def _kept(row: Row, group: str | None) -> str:
+    if row["alone_by"] is not None:
+        return has_alone(to_holder(row["alone_by"]), group)
+    if row["kept_for"] is not None:
+        return f"it is kept free for {name_run(to_holder(row['kept_for']), group)}, which waits for it"
+    return ""
 
 
 async def read_clock(session: Session) -> datetime:
@@ -158,10 +169,11 @@ class Waiter(NamedTuple):
     method: str
     group: str | None
     target: str | None = None
+    ready_at: datetime | None = None
 
 
 _WAITER_COLUMNS = f"""w.run_id, w.id, {_HOST} AS place_host, w.place_group, w.place_labels, w.plugin, w.method,
- w.target, v.group_name"""
+ w.target, v.group_name, w.ready_at"""
 
 
 def place_in(row: Row) -> Place:
@@ -183,6 +195,7 @@ def _waiter(row: Row) -> Waiter:
         method=row["method"],
         group=row["group_name"],
         target=row["target"],
+        ready_at=row["ready_at"],
     )
 
 
@@ -216,8 +229,8 @@ async def next_turns(session: Session, agent: str | None, limit: int) -> list[Tu
         CROSS JOIN LATERAL (
           SELECT w.run_id, w.id, w.host FROM control.steps w JOIN control.runs v ON v.id = w.run_id
           WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
-            AND {_ABLE.format(plugin="w.plugin", method="w.method")} AND NOT {_KEPT.format(run="w.run_id")}
-            AND NOT {_DRAINED.format(run="w.run_id")}
+            AND {_ABLE.format(plugin="w.plugin", method="w.method")}
+            AND NOT {_KEPT.format(run="w.run_id", ready="w.ready_at")} AND NOT {_DRAINED.format(run="w.run_id")}
           ORDER BY w.ready_at, w.id LIMIT 1) n
         WHERE a.state = 'online' AND NOT a.leftovers AND a.instance IS NOT NULL
           AND ($1::uuid IS NULL OR a.id = $1) AND l.free + greatest(a.slots - l.made, 0) > 0

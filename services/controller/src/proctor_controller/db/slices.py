@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from proctor_controller.db.holders import RESERVING
 from proctor_controller.db.rows import (
     NODE_COLUMNS,
     RUN_COLUMNS,
@@ -182,10 +183,13 @@ _STEP_TYPES = """id uuid, state text, result text, reason text, waiting_for text
  agent_id uuid, host text, sends int, refusals int, cause text, deadline timestamptz, due_at timestamptz,
  ready_at timestamptz, started_at timestamptz, finished_at timestamptz, outputs text"""
 
-UNHELD = """(NOT EXISTS (SELECT 1 FROM control.reservations o
-        WHERE o.agent_id = a.id AND o.run_id <> ALL (control.lineage($1::uuid))) AND NOT a.draining
+UNHELD = (
+    "(NOT EXISTS (SELECT 1 "
+    + RESERVING.format(run="$1::uuid", ready="(SELECT t.ready_at FROM control.steps t WHERE t.id = {step})")
+    + """) AND NOT a.draining
       OR EXISTS (SELECT 1 FROM control.allocations o
         WHERE o.agent_id = a.id AND o.run_id = ANY (control.lineage($1::uuid))))"""
+)
 """The agent is neither drained nor kept free for another run, or $1, the run, or the one it is nested in, holds it."""
 _MINE = "({slot}.held_for IS NULL OR {slot}.held_for = ANY (control.lineage($1::uuid)))"
 """No other run has the agent for itself: said of the slot itself, so that a claim that waited for its row asks again."""
@@ -228,7 +232,8 @@ EVENTS_SAVED = """INSERT INTO control.run_events (run_id, seq, kind, step_id, st
   FROM json_to_recordset({rows}::json) AS x(seq int, kind text, step_id uuid, step text, attempt int, host text, old text,
    new text, result text, reason text)
   {where} ORDER BY x.seq RETURNING id, seq"""
-_QUEUE = "EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AS queue"
+_QUEUE = """(EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting')
+  OR EXISTS (SELECT 1 FROM control.reservations)) AS queue"""
 _SAVED = "(SELECT count(*) FROM run)"
 _IF_SAVED = "WHERE EXISTS (SELECT 1 FROM run)"
 
@@ -273,7 +278,7 @@ _RELEASED = """, released AS (
 
 class Saved(NamedTuple):
     """A committed decision: the ids of its events, in order, and the time they carry. ``queue``: a slot was given
-    back while some step waited for one.
+    back while some step waited for one, or some run for a host.
     """
 
     ids: list[int]
@@ -326,13 +331,17 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
         heirs, released = _hand_over(decision)
         if heirs:
             args.append(rows_json(heirs))
-            parts["claim"] = _HAND_OVER.format(guard=guard, unheld=UNHELD, rows=f"${len(args)}")
+            parts["claim"] = _HAND_OVER.format(
+                guard=guard, unheld=UNHELD.format(step="x.step_id"), rows=f"${len(args)}"
+            )
         else:
             (held,) = decision.held
             args += [held.agent, held.token, held.step, held.attempt]
             at = len(args)
             fields = {"agent": f"${at - 3}", "token": f"${at - 2}", "step": f"${at - 1}", "attempt": f"${at}"}
-            parts["claim"] = CLAIM.format(guard=guard, unheld=UNHELD, **fields) + ","
+            parts["claim"] = (
+                CLAIM.format(guard=guard, unheld=UNHELD.format(step=f"{fields['step']}::uuid"), **fields) + ","
+            )
         parts["claimed"] = f"AND (SELECT count(*) FROM claim) = {len(decision.held)}"
         # All of the slots or none: the alarm goes off for anything between.
         parts["claims"], parts["each"] = "(SELECT count(*) FROM claim)", str(len(decision.held))

@@ -136,7 +136,7 @@ async def insert_run(
         guard = "NOT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AND" if if_nobody_waits else ""
         args += [held.agent, held.token, held.step, held.attempt]
         fields = {"agent": "$27", "token": "$28", "step": "$29", "attempt": "$30"}
-        parts["claim"] = CLAIM.format(guard=guard, unheld=UNHELD, **fields) + ","
+        parts["claim"] = CLAIM.format(guard=guard, unheld=UNHELD.format(step="NULL"), **fields) + ","
         parts["claimed"] = "EXISTS (SELECT 1 FROM claim)"
     if spec.parent_step is not None:
         # A nested plan's run is stored only while its step runs: one that was stopped meanwhile never gets it.

@@ -29,10 +29,17 @@ def decide_created(draft: Draft, event: RunCreated, more: bool) -> Stale | None:
     if run.wants.is_plain:
         _begin(draft, more)
         return None
-    deadline = draft.after(run.wants.queue_s)
-    draft.change_run(deadline=run.deadline or deadline, due_at=draft.after(draft.policy.allocate_s))
-    draft.effect(Allocate())
+    draft.change_run(deadline=run.deadline or draft.after(run.wants.queue_s))
+    _allocate(draft)
     return None
+
+
+def _allocate(draft: Draft) -> None:
+    """See whether it may begin, and again before long: not after its time to wait is over."""
+    due = draft.after(draft.policy.allocate_s)
+    deadline = draft.run.deadline
+    draft.change_run(due_at=due if deadline is None else min(due, deadline))
+    draft.effect(Allocate())
 
 
 def _begin(draft: Draft, more: bool) -> None:
@@ -151,8 +158,7 @@ def decide_due(draft: Draft, event: RunDue, more: bool) -> Stale | None:
     elif run.state in UNSTARTED:
         if run.wants.is_plain:
             return decide_created(draft, RunCreated(run.id), more)
-        draft.change_run(due_at=draft.after(draft.policy.allocate_s))
-        draft.effect(Allocate())
+        _allocate(draft)
         return None
     else:
         draft.change_run(due_at=run.deadline)

@@ -3,16 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from proctor_controller.domain.matching import match_all
 from proctor_controller.domain.wants import Role
 
 MAX_TRIES = 20_000
+SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class LeasableHost:
-    """An agent as far as a lease needs it. ``hindrance``: why it may get no work now, else empty · ``alone``: another
-    run holds it for itself · ``shared``: other runs hold it · ``used``: steps of other runs are alive on it ·
-    ``kept``: it is kept free for an older run.
+    """An agent as far as a lease needs it. Each text is empty, or says in words what keeps the run from the host.
+
+    ``hindrance``: it may get no work now · ``away``: that may last (drained, or its agent is gone) · ``alone``: another
+    run holds it for itself · ``shared``: other runs hold it · ``used``: steps of other runs are alive on it · ``kept``:
+    it is kept free for an older run.
     """
 
     agent: str
@@ -21,10 +25,11 @@ class LeasableHost:
     labels: Mapping[str, str] = field(default_factory=dict)
     plugins: frozenset[str] = frozenset()
     hindrance: str = ""
-    alone: bool = False
-    shared: bool = False
-    used: bool = False
-    kept: bool = False
+    away: bool = False
+    alone: str = ""
+    shared: str = ""
+    used: str = ""
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +61,42 @@ def choose_hosts(roles: Sequence[Role], hosts: Sequence[LeasableHost]) -> Leased
         found = len(fitting[role.name])
         if found < role.count:
             return NotThere(f"hosts.{role.name}: {describe(role)}: {role.count} wanted, there are {found}")
+    if _never_together(roles, fitting):
+        return NotThere("hosts: the roles together want more hosts for themselves than there are")
     free = {role.name: [host for host in fitting[role.name] if not _hindered(role, host)] for role in roles}
     for role in roles:
         if len(free[role.name]) < role.count:
             return NotFree(_why(role, fitting[role.name]), _to_keep(roles, fitting))
+    picked = _match(roles, free)
+    if picked is not None:
+        return Leased(picked)
+    return NotFree(_why_together(roles, fitting), _to_keep(roles, fitting))
+
+
+def _match(
+    roles: Sequence[Role], free: Mapping[str, Sequence[LeasableHost]]
+) -> dict[str, tuple[LeasableHost, ...]] | None:
+    """Hosts for all roles out of those that each may have; None where they are not enough."""
+    agents = {host.agent: host for found in free.values() for host in found}
+    places = [(role, [host.agent for host in free[role.name]]) for role in roles for _ in range(role.count)]
+    matched = match_all([options for _, options in places])
+    if matched is not None:
+        picked: dict[str, list[LeasableHost]] = {role.name: [] for role in roles}
+        for (role, _), agent in zip(places, matched, strict=True):
+            picked[role.name].append(agents[agent])
+        return {name: tuple(sorted(found, key=lambda host: host.host)) for name, found in picked.items()}
     ordered = sorted(roles, key=lambda role: len(free[role.name]) - role.count)
-    for sharing in (False, True):
-        tries = [MAX_TRIES]
-        picked = _pick(ordered, free, {}, sharing=sharing, tries=tries)
-        if picked is not None:
-            return Leased({role.name: picked[role.name] for role in roles})
-    return NotFree("hosts: the roles want more hosts than are free at once", _to_keep(roles, fitting))
+    shared = _pick(ordered, free, {}, tries=[MAX_TRIES])
+    return None if shared is None else {role.name: shared[role.name] for role in roles}
+
+
+def _never_together(roles: Sequence[Role], fitting: Mapping[str, Sequence[LeasableHost]]) -> bool:
+    """Whether there are too few hosts even if nobody else had any: those that are wanted alone are nobody else's."""
+    alone = [role for role in roles if role.exclusive]
+    return any(
+        match_all([[host.agent for host in fitting[r.name]] for r in together for _ in range(r.count)]) is None
+        for together in ([*alone], *([*alone, role] for role in roles if alone and not role.exclusive))
+    )
 
 
 def fits(role: Role, host: LeasableHost) -> bool:
@@ -89,36 +119,49 @@ def describe(role: Role) -> str:
 
 
 def _hindered(role: Role, host: LeasableHost) -> str:
-    if host.hindrance:
-        return host.hindrance
-    if host.alone:
-        return "another run holds it alone"
-    if host.kept:
-        return "it is kept for an older run"
-    if role.exclusive and host.shared:
-        return "other runs hold it"
-    if role.exclusive and host.used:
-        return "steps of other runs are under way on it"
-    return ""
+    exclusive = (host.shared or host.used) if role.exclusive else ""
+    return host.hindrance or host.alone or host.kept or exclusive
 
 
 def _why(role: Role, fitting: Sequence[LeasableHost]) -> str:
-    held = [(host, _hindered(role, host)) for host in fitting]
-    first = next(f"{host.host}: {why}" for host, why in held if why)
-    free = sum(not why for _, why in held)
-    return f"hosts.{role.name}: {role.count} wanted, {free} of {len(fitting)} may be had ({first})"
+    held = [f"{host.host}: {why}" for host in fitting if (why := _hindered(role, host))]
+    free = len(fitting) - len(held)
+    return f"hosts.{role.name}: {role.count} wanted, {free} of {len(fitting)} may be had ({_some(held)})"
+
+
+def _why_together(roles: Sequence[Role], fitting: Mapping[str, Sequence[LeasableHost]]) -> str:
+    held = [f"{host.host}: {why}" for role in roles for host in fitting[role.name] if (why := _hindered(role, host))]
+    why = _some(list(dict.fromkeys(held)))
+    return "hosts: the roles want more hosts than are free at once" + (f" ({why})" if why else "")
+
+
+def _some(held: Sequence[str]) -> str:
+    more = len(held) - SHOWN
+    return "; ".join(held[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _to_keep(roles: Sequence[Role], fitting: Mapping[str, Sequence[LeasableHost]]) -> tuple[str, ...]:
-    """The hosts that this run waits for: those that others would soonest let go of."""
+    """The hosts to be kept free for this run: those that others would soonest let go of, and those that are away, so
+    that it is not overtaken when they come back. As long as it cannot begin without them it keeps only those: hosts
+    that are there do not lie idle for one that may be away for days.
+    """
+    there = {role.name: [host for host in fitting[role.name] if not host.away] for role in roles}
     kept: dict[str, None] = {}
-    for role in roles:
-        wanted = sorted(
-            (host for host in fitting[role.name] if not host.hindrance),
-            key=lambda host: (host.alone, host.shared, host.used, host.host),
-        )
-        for host in [host for host in wanted if host.agent not in kept][: role.count]:
-            kept[host.agent] = None
+    if _match(roles, there) is not None:
+        for role in roles:
+            wanted = sorted(
+                there[role.name],
+                key=lambda host: (
+                    bool(host.hindrance),
+                    bool(host.alone),
+                    bool(host.shared),
+                    bool(host.used),
+                    host.host,
+                ),
+            )
+            for host in [host for host in wanted if host.agent not in kept][: role.count]:
+                kept[host.agent] = None
+    kept.update({host.agent: None for role in roles for host in fitting[role.name] if host.away})
     return tuple(kept)
 
 
@@ -127,16 +170,17 @@ def _pick(
     free: Mapping[str, Sequence[LeasableHost]],
     taken: Mapping[str, bool],
     *,
-    sharing: bool,
     tries: list[int],
 ) -> dict[str, tuple[LeasableHost, ...]] | None:
-    """Hosts for the roles, one role after the other, going back where it does not work out."""
+    """Hosts for the roles, one role after the other, going back where it does not work out; roles that want no host
+    alone share.
+    """
     if not roles:
         return {}
     role, rest = roles[0], roles[1:]
 
     def may_have(host: LeasableHost) -> bool:
-        return host.agent not in taken or (sharing and not role.exclusive and not taken[host.agent])
+        return host.agent not in taken or not (role.exclusive or taken[host.agent])
 
     able = [host for host in free[role.name] if may_have(host)]
     for start in range(len(able) - role.count + 1):
@@ -144,9 +188,7 @@ def _pick(
         if tries[0] < 0:
             return None
         mine = tuple(able[start : start + role.count])
-        further = _pick(
-            rest, free, {**taken, **{host.agent: role.exclusive for host in mine}}, sharing=sharing, tries=tries
-        )
+        further = _pick(rest, free, {**taken, **{host.agent: role.exclusive for host in mine}}, tries=tries)
         if further is not None:
             return {role.name: mine, **further}
     return None

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from proctor_common.states import AgentState
 
+SHOWN = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -27,8 +29,8 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An agent in the right place. ``free``: slots nobody holds · ``queued``: a step that fits here waits already
-    · ``kept``: a run holds it alone, or it is kept free for one · ``has_target``: it knows the target that is asked
-    for, if any.
+    · ``kept``: which run holds it alone, or has it kept free, in words; else empty · ``has_target``: it knows the
+    target that is asked for, if any.
     """
 
     agent: str
@@ -42,7 +44,7 @@ class Candidate:
     slots: int
     free: int
     queued: bool = False
-    kept: bool = False
+    kept: str = ""
     has_target: bool = True
 
     def hindrance(self) -> str:
@@ -56,7 +58,7 @@ class Candidate:
         if self.state is not AgentState.ONLINE:
             return "its heartbeats stopped a moment ago"
         if self.kept:
-            return "another run has it for itself, or it is kept free for one"
+            return self.kept
         if self.leftovers:
             return "attempts of its former process may still run on its targets"
         return ""
@@ -92,9 +94,13 @@ def explain(place: Place, candidates: Iterable[Candidate], plugin: str, method: 
     able = [candidate for candidate in able if candidate.has_target]
     if not able:
         return f"{place}: none has the target that the step names"
-    if all(candidate.hindrance() for candidate in able):
+    fit = [candidate for candidate in able if not candidate.hindrance()]
+    if not fit:
         if len(able) == 1:
             return f"host {able[0].host}: {able[0].hindrance()}"
-        return f"{place}: {len(able)} agents, and none may take work ({able[0].host}: {able[0].hindrance()})"
-    slots = sum(candidate.slots for candidate in able)
-    return f"a free slot on {place} (all {slots} are taken, or others wait for them)"
+        some = "; ".join(f"{each.host}: {each.hindrance()}" for each in able[:SHOWN])
+        more = f"; and {len(able) - SHOWN} more" if len(able) > SHOWN else ""
+        return f"{place}: {len(able)} agents, and none may take work ({some}{more})"
+    slots, free = sum(candidate.slots for candidate in fit), sum(candidate.free for candidate in fit)
+    others = f"; others wait for {'it' if free == 1 else 'them'}" if free else ""
+    return f"a free slot on {place}: {slots - free} of {slots} are busy{others}"

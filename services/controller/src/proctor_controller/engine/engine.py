@@ -321,6 +321,8 @@ class Engine:
 
     async def _serve(self, agent: str | None) -> None:
         await self.serve_queue(agent)
+        if agent is not None:
+            await self.leasing.give_idle(agent)
 
     async def _follow(self, event: events.Event) -> None:
         await self.feed(event)
@@ -345,6 +347,7 @@ class Engine:
                     group=waiter.group,
                     target=waiter.target,
                     run=waiter.run,
+                    ready_at=waiter.ready_at,
                 )
                 chosen = choose(f.candidate for f in found)
                 if chosen is not None:

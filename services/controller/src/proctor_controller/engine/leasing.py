@@ -1,14 +1,19 @@
 """What runs hold as a whole: concurrency slots, hosts by role, volumes. All of it or nothing, the oldest run first."""
 
-from typing import TYPE_CHECKING, Literal, Protocol
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from proctor_common.states import RunState
 from proctor_controller.db.leasing import (
+    Rivals,
     Waiting,
     drop_hosts,
+    find_elders,
     find_ready_steps,
+    find_reserver,
     find_waiting_runs,
     hold_hosts,
     keep_hosts,
@@ -21,9 +26,10 @@ from proctor_controller.db.leasing import (
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import Allocate, Effect, PlaceReady, ReleaseRun, Stale
-from proctor_controller.domain.leasing import Leased, NotFree, choose_hosts
+from proctor_controller.domain.holders import name_run, name_runs
+from proctor_controller.domain.leasing import LeasableHost, Leased, NotFree, choose_hosts
 from proctor_controller.domain.step import Kind
-from proctor_controller.domain.wants import VolumeWant, Wants, WhenFull
+from proctor_controller.domain.wants import Concurrency, VolumeWant, WhenFull
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
@@ -32,7 +38,6 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 20
 PLACED = 500
-OnEnd = Literal["delete", "retain"]
 
 
 class Volumes(Protocol):
@@ -42,8 +47,14 @@ class Volumes(Protocol):
         """All volumes of a run, or none; again: what it has."""
         ...
 
+    async def has(self, db: Session, run: str, wants: tuple[VolumeWant, ...]) -> bool:
+        """Whether the run has all of them."""
+        ...
+
     async def settle(self, run: str, wants: tuple[VolumeWant, ...]) -> None:
-        """The run has ended: delete its volumes, or leave them; again: no effect."""
+        """The run has ended: delete its volumes, but those it wants to be left; again: no effect. Of one that never
+        began ``wants`` is empty: it has left nothing on them.
+        """
         ...
 
 
@@ -53,6 +64,8 @@ class Leasing:
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
         self.volumes: Volumes | None = None
+        self._looking = asyncio.Lock()
+        self._asked: set[bool] = set()
 
     def allocate_later(self, run: str, effect: Effect) -> None:
         """See in the background whether the run may begin."""
@@ -69,58 +82,105 @@ class Leasing:
         if isinstance(effect, PlaceReady):
             self._engine.tasks.start("place ready", self._place_ready(run))
 
+    def look_later(self, *, for_volumes: bool = False) -> None:
+        """Something that runs wait for may be had: look in the background who may begin. ``for_volumes``: a volume."""
+        if for_volumes not in self._asked:
+            self._asked.add(for_volumes)
+            self._engine.tasks.start("look again", self.look(for_volumes=for_volumes))
+
+    async def look(self, *, for_volumes: bool = False) -> None:
+        """See of the runs that have waited longest, the oldest first, whether they may begin."""
+        async with self._looking:
+            self._asked.discard(for_volumes)
+            async with session(self._engine.database) as db:
+                waiting = await find_waiting_runs(db, AT_ONCE, for_volumes=for_volumes)
+            for each in waiting:
+                await self.allocate(each)
+
+    async def give_idle(self, agent: str) -> None:
+        """The last attempt on an agent has ended: whoever waits to have it alone may begin."""
+        async with session(self._engine.database) as db:
+            run = await find_reserver(db, agent)
+        if run is not None:
+            await self.allocate(run)
+
     async def allocate(self, run: str) -> None:
-        """Give the run all it wants, or say what it waits for."""
+        """Give the run all it wants, or say what it waits for. Older runs that may begin now do so first."""
         async with session(self._engine.database) as db, db.transaction():
             await lock_leases(db)
             waiting = await load_waiting_run(db, run)
             if waiting is None:
                 return
-            found, cancel = await self._allocate(db, waiting)
+            found, cancel, elders = await self._allocate(db, waiting)
+        for elder in elders:
+            await self._tell(elder)
         if cancel is not None:
             await self._engine.feed(events.CancelAsked(cancel, by=f"run {waiting.number} of the same group"))
         if isinstance(found, events.HostsHeld) and waiting.wants.volumes:
-            found = await self._claim(run, waiting.wants)
-            if isinstance(found, events.NotYet):
-                # Others may use the hosts meanwhile.
-                async with session(self._engine.database) as db, db.transaction():
-                    await lock_leases(db)
-                    await drop_hosts(db, run)
+            found = await self._with_volumes(waiting)
+        await self._tell(found)
+
+    async def _tell(self, found: events.HostsHeld | events.NotYet | events.Never) -> None:
         outcome = await self._engine.feed(found)
         if isinstance(outcome, Stale) and isinstance(found, events.HostsHeld):
             # It was cancelled meanwhile.
-            await self.release(run)
+            await self.release(found.run)
 
     async def _allocate(
         self, db: Session, waiting: Waiting
-    ) -> tuple[events.HostsHeld | events.NotYet | events.Never, str | None]:
-        """What becomes of the run, and another one that has to make room for it."""
+    ) -> tuple[
+        events.HostsHeld | events.NotYet | events.Never,
+        str | None,
+        list[events.HostsHeld | events.NotYet | events.Never],
+    ]:
+        """What becomes of the run, another one that has to make room for it, and what becomes of older ones."""
         wants = waiting.wants
+        if waiting.resting is not None:
+            why = f"{name_run(waiting.resting, waiting.group)}, which it is nested in, to be resumed"
+            return events.NotYet(waiting.run, why, admitted=waiting.state is RunState.ALLOCATING), None, []
         if wants.concurrency is not None and waiting.state is RunState.QUEUED:
             rivals = await load_rivals(db, waiting, wants.concurrency.key)
             if rivals.under_way + rivals.before >= wants.concurrency.max:
-                why = f"a place in concurrency group {wants.concurrency.key} (max {wants.concurrency.max})"
+                why = _no_place(wants.concurrency, rivals, waiting.group)
                 if wants.concurrency.when_full is WhenFull.REJECT:
-                    return events.Never(waiting.run, f"there is no place in {why[11:]}", rejected=True), None
+                    return events.Never(waiting.run, f"there is no place in {why}", rejected=True), None, []
                 making_room = wants.concurrency.when_full is WhenFull.CANCEL_OLDEST and not rivals.before
-                return events.NotYet(waiting.run, why), rivals.oldest if making_room else None
+                return events.NotYet(waiting.run, f"a place in {why}"), rivals.oldest if making_room else None, []
         if not wants.roles or waiting.holds:
-            return events.HostsHeld(waiting.run), None
-        found = choose_hosts(wants.roles, await load_hosts(db, waiting))
-        if isinstance(found, Leased):
-            exclusive = {role.name: role.exclusive for role in wants.roles}
-            if await hold_hosts(db, waiting.run, found.hosts, exclusive):
-                return events.HostsHeld(waiting.run), None
-            return events.NotYet(waiting.run, "hosts: a step of another run has just begun on one", admitted=True), None
-        if isinstance(found, NotFree):
-            await keep_hosts(db, waiting, found.keep)
-            return events.NotYet(waiting.run, found.why, admitted=True), None
-        return events.Never(waiting.run, found.why), None
+            return events.HostsHeld(waiting.run), None, []
+        hosts = await load_hosts(db, waiting)
+        elders = []
+        if isinstance(choose_hosts(wants.roles, hosts), Leased):
+            # What has just come free is for whoever has waited longest, although he may not have been looked at yet.
+            for elder in await find_elders(db, waiting, AT_ONCE):
+                if not elder.holds and elder.resting is None:
+                    elders.append(await _take_hosts(db, elder, await load_hosts(db, elder)))
+            if elders:
+                hosts = await load_hosts(db, waiting)
+        return await _take_hosts(db, waiting, hosts), None, elders
 
-    async def _claim(self, run: str, wants: Wants) -> events.HostsHeld | events.NotYet | events.Never:
+    async def _with_volumes(self, waiting: Waiting) -> events.HostsHeld | events.NotYet | events.Never:
+        """The run has its hosts: its volumes too, or neither, so that others may use the hosts meanwhile."""
         if self.volumes is None:
-            return events.Never(run, "this controller has no pool of volumes")
-        return await self.volumes.claim(run, wants.volumes)
+            return events.Never(waiting.run, "this controller has no pool of volumes")
+        found = await self.volumes.claim(waiting.run, waiting.wants.volumes)
+        if isinstance(found, events.Never) or not waiting.wants.roles:
+            return found
+        async with session(self._engine.database) as db, db.transaction():
+            await lock_leases(db)
+            current = await load_waiting_run(db, waiting.run)
+            if current is None:
+                return found
+            if isinstance(found, events.NotYet):
+                # Whoever looked at the same time may have found all of them: then it begins with these hosts.
+                if not await self.volumes.has(db, waiting.run, waiting.wants.volumes):
+                    await drop_hosts(db, waiting.run)
+                return found
+        if not current.holds:
+            # They were dropped by one who looked a moment before.
+            self._engine.tasks.start("allocate", self.allocate(waiting.run))
+            return events.NotYet(waiting.run, "its hosts, to be looked for again", admitted=True)
+        return found
 
     async def release(self, run: str) -> None:
         """Give back what the run held, if it has ended, and see who may begin now."""
@@ -129,7 +189,7 @@ class Leasing:
             over = await release_hosts(db, run)
             waiting = await find_waiting_runs(db, AT_ONCE)
         if over is not None and over.wants.volumes and self.volumes is not None:
-            await self.volumes.settle(run, over.wants.volumes)
+            await self.volumes.settle(run, over.wants.volumes if over.began else ())
         for each in waiting:
             await self.allocate(each)
         await self._engine.serve_queue(None)
@@ -143,3 +203,29 @@ class Leasing:
             else:
                 await self._engine.feed(events.StepDue(run, step))
         await self._engine.serve_queue(None)
+
+
+async def _take_hosts(
+    db: Session, waiting: Waiting, hosts: Sequence[LeasableHost]
+) -> events.HostsHeld | events.NotYet | events.Never:
+    """All the hosts that the run wants, or what it waits for; then others keep off what it needs."""
+    found = choose_hosts(waiting.wants.roles, hosts)
+    if isinstance(found, Leased):
+        exclusive = {role.name: role.exclusive for role in waiting.wants.roles}
+        if await hold_hosts(db, waiting.run, found.hosts, exclusive):
+            return events.HostsHeld(waiting.run)
+        return events.NotYet(waiting.run, "hosts: a step of another run has just begun on one", admitted=True)
+    if isinstance(found, NotFree):
+        await keep_hosts(db, waiting, found.keep)
+        return events.NotYet(waiting.run, found.why, admitted=True)
+    return events.Never(waiting.run, found.why)
+
+
+def _no_place(concurrency: Concurrency, rivals: Rivals, group: str | None) -> str:
+    """A full concurrency group, and who fills it."""
+    names = f" by {name_runs(rivals.some, group, rivals.under_way)}" if rivals.under_way else ""
+    taken = f"{rivals.under_way} of {concurrency.max} are taken{names}"
+    before = (
+        f"; {rivals.before} older {'run waits' if rivals.before == 1 else 'runs wait'} too" if rivals.before else ""
+    )
+    return f"concurrency group {concurrency.key}: {taken}{before}"

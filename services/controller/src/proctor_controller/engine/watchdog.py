@@ -96,6 +96,7 @@ class Watchdog:
                         group=each.group,
                         target=each.target,
                         run=each.run,
+                        ready_at=each.ready_at,
                     )
                     reasons[alike] = explain(each.place, [f.candidate for f in found], each.plugin, each.method)
         await self._feed_all(events.NoSlot(each.run, each.step, reasons[each._replace(step="")]) for each in waiting)

@@ -72,12 +72,13 @@ class EngineWork:
             return [(agent, each) for agent in agents for each in await live_attempts(db, agent)]
 
     async def capacity_changed(self, agents: Sequence[str]) -> None:
-        """They may take work that waits."""
-        for agent in agents:
-            self._engine.tasks.start("serve queue", self._serve(agent))
+        """They may take work that waits: whole runs that have waited for such a host, and steps."""
+        self._engine.tasks.start("serve agents", self._serve(agents))
 
-    async def _serve(self, agent: str) -> None:
-        await self._engine.serve_queue(agent)
+    async def _serve(self, agents: Sequence[str]) -> None:
+        await self._engine.leasing.look()
+        for agent in agents:
+            await self._engine.serve_queue(agent)
 
 
 def _refs(given: Iterable[AttemptRef]) -> list[Ref]:

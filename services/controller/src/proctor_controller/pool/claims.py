@@ -147,6 +147,10 @@ class Claims:
             await self._wake()
         return answer_for(found, wanted)
 
+    async def has_all(self, db: Session, run: str, wanted: Sequence[Wanted]) -> bool:
+        """Whether the run has all of its volumes, as of the caller's transaction."""
+        return isinstance(answer_for(await rows.load_of_run(db, run), wanted), Claimed)
+
     async def settle_run(self, run: str, ends: Mapping[str, Literal["delete", "retain"]]) -> None:
         """Delete the run's volumes, but those whose key ends with ``retain``; a key that is not named: delete.
 
@@ -164,9 +168,9 @@ class Claims:
         """
         async with session(self._database) as db:
             found = await rows.find_unsettled(db, OVER_AT_ONCE)
-        for run, wants in found:
+        for run, wants, began in found:
             log.warning("run_left_volumes", run=run)
-            await self.settle_run(run, ends_of(wants_of(wants).volumes))
+            await self.settle_run(run, ends_of(wants_of(wants).volumes) if began else {})
         return len(found)
 
 

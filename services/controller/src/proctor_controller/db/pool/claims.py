@@ -165,17 +165,19 @@ async def settle_run(db: Session, run: str, ends: Mapping[str, str]) -> int:
     return int(done.split()[-1])
 
 
-async def find_unsettled(db: Session, limit: int) -> list[tuple[str, Mapping[str, Any]]]:
-    """Runs that are over and still hold volumes that are not retained: id and wants, as they are stored."""
+async def find_unsettled(db: Session, limit: int) -> list[tuple[str, Mapping[str, Any], bool]]:
+    """Runs that are over and still hold volumes that are not retained: id, wants as they are stored, and whether they
+    ever began.
+    """
     rows = await db.fetch(
-        """SELECT r.id, r.wants FROM control.runs r
+        """SELECT r.id, r.wants, r.started_at IS NOT NULL AS began FROM control.runs r
            WHERE r.state = 'finished' AND r.finished_at < now() - interval '5 seconds' AND r.id IN (
              SELECT v.run FROM control.volumes v
              WHERE v.run IS NOT NULL AND NOT v.retain AND v.state IN ('intent', 'creating', 'claimed', 'in_use'))
            ORDER BY r.number LIMIT $1""",
         limit,
     )
-    return [(str(row["id"]), row["wants"]) for row in rows]
+    return [(str(row["id"]), row["wants"], row["began"]) for row in rows]
 
 
 async def settle_orphans(db: Session) -> list[str]:
