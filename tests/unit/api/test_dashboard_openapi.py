@@ -26,3 +26,24 @@ def test_every_section_is_described_and_every_order_of_the_test_api_has_an_examp
             assert "example" in one["requestBody"]["content"]["application/json"]["schema"], (way, path)
         if way == "get":
             assert "example" in one["responses"]["200"]["content"]["application/json"]["schema"], path
+
+
+def test_every_order_of_the_test_api_names_the_codes_that_it_refuses_with() -> None:
+    app = FastAPI(title="Proctor", version="1")
+    app.router.routes += [route for router in ALL_ROUTERS for route in router.routes]
+    least = {"get": {401}, "post": {400, 401, 403, 413}, "put": {400, 401, 403, 404, 413}, "delete": {401, 403, 404}}
+    for path, item in openapi.make(app)["paths"].items():
+        for way, one in item.items():
+            if one["tags"] != ["Test API"]:
+                continue
+            refused = {int(code): shown for code, shown in one["responses"].items() if code not in {"200", "default"}}
+            assert least[way] | ({404} if "{" in path and way == "get" and "cases" not in path else set()) <= {*refused}
+            for code, shown in refused.items():
+                content = shown["content"]["application/json"]
+                assert shown["description"], (way, path)
+                assert content["schema"] == {"$ref": "#/components/schemas/LegacyError"}
+                assert content["example"]["code"] == code
+                assert content["example"]["message"]
+            parts = ("/scenarios", "/projects", "/versions", "/installers")
+            adds = path.startswith("/api/v1/scenarios") and path.endswith(parts) and way in {"post", "put"}
+            assert (409 in refused) == adds, (way, path)

@@ -7,7 +7,7 @@ from proctor_api.catalog.fields import CASE, changes_of, members, name_of, objec
 from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import NAME, Router, answer, changes, creates, done, href, reads
+from proctor_api.routes.testapi.door import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads
 
 router = Router()
 routes = router.routes
@@ -21,15 +21,22 @@ SHOWN = {
     "creation_date": "2016-08-12 13:12:41.123456",
 }
 
+UNKNOWN = {404: "no such test case: functest/case_foo"}
+CHANGES = changes(
+    {"description": "other words"}, SHOWN, {400: "unknown field: colour", 403: "nothing to update", **UNKNOWN}
+)
 
-@router.get(ALL, "Test cases of a project", reads({"testcases": [SHOWN]}, parameters=[NAME]))
+
+@router.get(ALL, "Test cases of a project", reads({"testcases": [SHOWN]}, BAD_NAME, parameters=[NAME]))
 async def list_cases(request: Request, project: str) -> Response:
     """None where the project is unknown. `?name=` is a regular expression that the name must hold."""
     found = await Cases(context_of(request).engine).list(project)
     return answer({"testcases": [case.view(CASE) for case in named(found, request.query_params.get("name"))]})
 
 
-@router.post(ALL, "Declare a test case", creates(EXAMPLE))
+@router.post(
+    ALL, "Declare a test case", creates(EXAMPLE, {400: "name is missing or empty", 403: "no such project: functest"})
+)
 async def add_case(request: Request, project: str) -> Response:
     """400 without a name, 403 where the project is unknown or the name exists in it."""
     body = object_of(await request.json())
@@ -42,13 +49,13 @@ async def add_case(request: Request, project: str) -> Response:
     return href(request, case.name)
 
 
-@router.get(ONE, "A test case", reads(SHOWN))
+@router.get(ONE, "A test case", reads(SHOWN, UNKNOWN))
 async def get_case(request: Request, project: str, case: str) -> Response:
     """404 where there is none."""
     return answer((await Cases(context_of(request).engine).get(project, case.rstrip("/"))).view(CASE))
 
 
-@router.put(ONE, "Change a test case", changes({"description": "other words"}, SHOWN))
+@router.put(ONE, "Change a test case", CHANGES)
 async def change_case(request: Request, project: str, case: str) -> Response:
     """Any subset of its members, `project_name` too; the answer is the whole record. Its results go with it."""
     wanted = changes_of(await request.json(), (*CASE, "project_name"))
@@ -57,7 +64,9 @@ async def change_case(request: Request, project: str, case: str) -> Response:
     return answer(made.view(CASE))
 
 
-@router.delete(ONE, "Delete a test case", changes())
+@router.delete(
+    ONE, "Delete a test case", changes(refuses={401: "results refer to the test case functest/case_foo", **UNKNOWN})
+)
 async def delete_case(request: Request, project: str, case: str) -> Response:
     """401 while results refer to it."""
     await Cases(context_of(request).engine).delete(project, case.rstrip("/"))

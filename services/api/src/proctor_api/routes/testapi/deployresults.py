@@ -11,8 +11,8 @@ from proctor_api.catalog.fields import object_of
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
 from proctor_api.routes.testapi.door import Router, creates, group_for, groups_of, href, parameter, reads
+from proctor_api.routes.testapi.results import BAD_QUERY, PAGE
 from proctor_api.routes.testapi.results import FILTERS as RESULT_FILTERS
-from proctor_api.routes.testapi.results import PAGE
 
 router = Router()
 routes = router.routes
@@ -44,7 +44,7 @@ FILTERS = [
 ]
 
 
-@router.get("/api/v1/deployresults", "Deployment results", reads(LIST, parameters=[*FILTERS, PAGE]))
+@router.get("/api/v1/deployresults", "Deployment results", reads(LIST, BAD_QUERY, parameters=[*FILTERS, PAGE]))
 async def list_deployresults(request: Request) -> Response:
     """Filters: every member by its name, `period`, `from`, `to`, `last`, `descend`; with `page` 20 at a time."""
     context = context_of(request)
@@ -67,7 +67,11 @@ async def list_deployresults(request: Request) -> Response:
     return StreamingResponse(body(), media_type=JSON)
 
 
-@router.post("/api/v1/deployresults", "Add a deployment result", creates(EXAMPLE))
+@router.post(
+    "/api/v1/deployresults",
+    "Add a deployment result",
+    creates(EXAMPLE, {400: "installer is missing or empty", 404: "no such pod: pod_foo"}),
+)
 async def add_deployresult(request: Request) -> Response:
     """400 without pod_name, installer or scenario; 404 where the pod is unknown."""
     context = context_of(request)
@@ -77,7 +81,11 @@ async def add_deployresult(request: Request) -> Response:
     return href(request, result.id)
 
 
-@router.get("/api/v1/deployresults/{result}", "A deployment result", reads(SHOWN))
+@router.get(
+    "/api/v1/deployresults/{result}",
+    "A deployment result",
+    reads(SHOWN, {404: "no such deploy result: 57adcb09514bc70001e3f5cd"}),
+)
 async def get_deployresult(request: Request, result: str) -> Response:
     """404 where there is none."""
     found = await DeployResults(context_of(request).engine).get(result, groups_of(request))

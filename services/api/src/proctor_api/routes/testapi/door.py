@@ -6,7 +6,7 @@ Nothing here is checked by FastAPI: an answer of 422 is none that the clients kn
 import asyncio
 import gc
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -32,24 +32,44 @@ CREATES = "x-proctor-creates"
 WITH_BODY = frozenset({"POST", "PUT"})
 SHARED = frozenset({"PUT", "DELETE"})
 TAG = "Test API"
+Refusals = Mapping[int, str]
+"""By code, a message that is an example of what is said with it."""
+REFUSED = {
+    400: "The request itself is wrong",
+    401: "No token or a wrong one; or others still refer to what is to be deleted",
+    403: "Not allowed: by the token's role, or because the name exists, or nothing would change",
+    404: "There is no such thing",
+    409: "It exists, or is there twice in one body",
+    413: "The body is over the limit",
+}
+REFUSAL_SCHEMA = {"$ref": "#/components/schemas/LegacyError"}
+ALWAYS_REFUSALS: Refusals = {401: "a token is needed: `Authorization: Bearer <token>`"}
+WRITING_REFUSALS: Refusals = {403: "this asks for the role runner; the token's role is viewer"}
+WITH_BODY_REFUSALS: Refusals = {
+    **WRITING_REFUSALS,
+    400: "the body must be a JSON object",
+    413: "the body is over the limit of 1048576 bytes",
+}
 LARGE = 256 * 1024
 """Bytes: larger bodies are parsed in a thread, one at a time, since each takes many times its size in memory."""
 
 
-def reads(shows: Any = None, **extra: Any) -> dict[str, Any]:
+def reads(shows: Any = None, refuses: Refusals | None = None, **extra: Any) -> dict[str, Any]:
     """``openapi_extra`` of a route that shows something; ``shows``: an example of it."""
-    return {ROLE: Role.VIEWER.value, **_answer(shows), **extra}
+    return {ROLE: Role.VIEWER.value, **_answers(shows, refuses or {}), **extra}
 
 
-def creates(example: Any = None, **extra: Any) -> dict[str, Any]:
+def creates(example: Any = None, refuses: Refusals | None = None, **extra: Any) -> dict[str, Any]:
     """``openapi_extra`` of a route that adds something: runners may, and anyone where ``anonymous`` is ``results``."""
-    shown = _answer({"href": "http://127.0.0.1:8774/api/v1/…"})
+    shown = _answers({"href": "http://127.0.0.1:8774/api/v1/…"}, {**WITH_BODY_REFUSALS, **(refuses or {})})
     return {ROLE: Role.RUNNER.value, CREATES: True, **shown, **_body(example), **extra}
 
 
-def changes(example: Any = None, shows: Any = None, **extra: Any) -> dict[str, Any]:
+def changes(example: Any = None, shows: Any = None, refuses: Refusals | None = None, **extra: Any) -> dict[str, Any]:
     """``openapi_extra`` of a route that changes or deletes something."""
-    return {ROLE: Role.RUNNER.value, **_answer(shows), **_body(example), **extra}
+    always = WRITING_REFUSALS if example is None and "requestBody" not in extra else WITH_BODY_REFUSALS
+    shown = _answers(shows, {**always, **(refuses or {})})
+    return {ROLE: Role.RUNNER.value, **shown, **_body(example), **extra}
 
 
 def parameter(name: str, description: str, kind: str = "string") -> dict[str, Any]:
@@ -57,6 +77,7 @@ def parameter(name: str, description: str, kind: str = "string") -> dict[str, An
     return {"name": name, "in": "query", "required": False, "description": description, "schema": {"type": kind}}
 
 
+BAD_NAME: Refusals = {400: "name: not a regular expression that can be used: missing ): ("}
 NAME = parameter("name", "A regular expression that the name must hold, whatever its case; at most 256 characters")
 
 
@@ -67,10 +88,16 @@ def _body(example: Any) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _answer(example: Any) -> dict[str, Any]:
-    if example is None:
-        return {}
-    return {"responses": {"200": {"content": {JSON: {"schema": {"type": "object", "example": example}}}}}}
+def _answers(example: Any, refusals: Refusals) -> dict[str, Any]:
+    """The answers of a route: 200 with an example, and each code that it refuses with, with an example of its body."""
+    found: dict[str, Any] = {}
+    if isinstance(example, list | dict):
+        shape = {"type": "array", "items": {}} if isinstance(example, list) else {"type": "object"}
+        found["200"] = {"content": {JSON: {"schema": {**shape, "example": example}}}}
+    for code, message in sorted({**ALWAYS_REFUSALS, **refusals}.items()):
+        body = {"schema": REFUSAL_SCHEMA, "example": {"code": code, "message": message}}
+        found[str(code)] = {"description": REFUSED[code], "content": {JSON: body}}
+    return {"responses": found}
 
 
 class TestApiRoute(APIRoute):

@@ -7,22 +7,28 @@ from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.pods import Pods
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import NAME, Router, answer, changes, creates, done, href, reads
+from proctor_api.routes.testapi.door import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads
 
 router = Router()
 routes = router.routes
 EXAMPLE = {"name": "pod_foo", "mode": "metal", "role": "ci-pod", "details": "it is a ci pod"}
 SHOWN = {**EXAMPLE, "_id": "57adcb09514bc70001e3f5cd", "creation_date": "2016-08-12 13:12:41.123456"}
 
+UNKNOWN = {404: "no such pod: pod_foo"}
 
-@router.get("/api/v1/pods", "Pods", reads({"pods": [SHOWN]}, parameters=[NAME]))
+
+@router.get("/api/v1/pods", "Pods", reads({"pods": [SHOWN]}, BAD_NAME, parameters=[NAME]))
 async def list_pods(request: Request) -> Response:
     """`?name=` is a regular expression that the name must hold, whatever its case."""
     found = await Pods(context_of(request).engine).list()
     return answer({"pods": [pod.view(POD) for pod in named(found, request.query_params.get("name"))]})
 
 
-@router.post("/api/v1/pods", "Declare a pod", creates(EXAMPLE))
+@router.post(
+    "/api/v1/pods",
+    "Declare a pod",
+    creates(EXAMPLE, {400: "name is missing or empty", 403: "the pod pod_foo exists already"}),
+)
 async def add_pod(request: Request) -> Response:
     """400 without a name, 403 where the name exists."""
     body = object_of(await request.json())
@@ -33,13 +39,15 @@ async def add_pod(request: Request) -> Response:
     return href(request, pod.name)
 
 
-@router.get("/api/v1/pods/{pod:name}", "A pod", reads(SHOWN))
+@router.get("/api/v1/pods/{pod:name}", "A pod", reads(SHOWN, UNKNOWN))
 async def get_pod(request: Request, pod: str) -> Response:
     """404 where there is none."""
     return answer((await Pods(context_of(request).engine).get(pod.rstrip("/"))).view(POD))
 
 
-@router.delete("/api/v1/pods/{pod:name}", "Delete a pod", changes())
+@router.delete(
+    "/api/v1/pods/{pod:name}", "Delete a pod", changes(refuses={401: "results refer to the pod pod_foo", **UNKNOWN})
+)
 async def delete_pod(request: Request, pod: str) -> Response:
     """401 while results refer to it."""
     await Pods(context_of(request).engine).delete(pod.rstrip("/"))

@@ -7,15 +7,20 @@ from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.projects import Projects
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import NAME, Router, answer, changes, creates, done, href, reads
+from proctor_api.routes.testapi.door import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads
 
 router = Router()
 routes = router.routes
 EXAMPLE = {"name": "project_foo", "description": "whatever you want"}
 SHOWN = {**EXAMPLE, "_id": "57adcb09514bc70001e3f5cd", "creation_date": "2016-08-12 13:12:41.123456"}
 
+UNKNOWN = {404: "no such project: project_foo"}
+CHANGES = changes(
+    {"description": "other words"}, SHOWN, {400: "unknown field: colour", 403: "nothing to update", **UNKNOWN}
+)
 
-@router.get("/api/v1/projects", "Projects", reads({"projects": [SHOWN]}, parameters=[NAME]))
+
+@router.get("/api/v1/projects", "Projects", reads({"projects": [SHOWN]}, BAD_NAME, parameters=[NAME]))
 async def list_projects(request: Request) -> Response:
     """`?name=` is a regular expression that the name must hold, whatever its case."""
     found = await Projects(context_of(request).engine).list()
@@ -23,7 +28,11 @@ async def list_projects(request: Request) -> Response:
     return answer({"projects": shown})
 
 
-@router.post("/api/v1/projects", "Declare a project", creates(EXAMPLE))
+@router.post(
+    "/api/v1/projects",
+    "Declare a project",
+    creates(EXAMPLE, {400: "name is missing or empty", 403: "the project project_foo exists already"}),
+)
 async def add_project(request: Request) -> Response:
     """400 without a name, 403 where the name exists."""
     body = object_of(await request.json())
@@ -35,13 +44,13 @@ async def add_project(request: Request) -> Response:
     return href(request, project.name)
 
 
-@router.get("/api/v1/projects/{project:project}", "A project", reads(SHOWN))
+@router.get("/api/v1/projects/{project:project}", "A project", reads(SHOWN, UNKNOWN))
 async def get_project(request: Request, project: str) -> Response:
     """404 where there is none."""
     return answer((await Projects(context_of(request).engine).get(project.rstrip("/"))).view(PROJECT))
 
 
-@router.put("/api/v1/projects/{project:project}", "Change a project", changes({"description": "other words"}, SHOWN))
+@router.put("/api/v1/projects/{project:project}", "Change a project", CHANGES)
 async def change_project(request: Request, project: str) -> Response:
     """Any subset of its members; the answer is the whole record. A new name goes to its test cases and results too."""
     wanted = changes_of(await request.json(), PROJECT)
@@ -51,7 +60,11 @@ async def change_project(request: Request, project: str) -> Response:
     return answer(made.view(PROJECT))
 
 
-@router.delete("/api/v1/projects/{project:project}", "Delete a project", changes())
+@router.delete(
+    "/api/v1/projects/{project:project}",
+    "Delete a project",
+    changes(refuses={401: "test cases refer to the project project_foo", **UNKNOWN}),
+)
 async def delete_project(request: Request, project: str) -> Response:
     """401 while test cases refer to it."""
     await Projects(context_of(request).engine).delete(project.rstrip("/"))

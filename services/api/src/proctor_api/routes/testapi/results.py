@@ -50,8 +50,10 @@ FILTERS = [
 ]
 PAGE = parameter("page", "The so manieth twenty, from 1", "integer")
 
+BAD_QUERY = {400: "last must be an integer"}
 
-@router.get("/api/v1/results", "Results", reads(LIST, parameters=[*FILTERS, PAGE]))
+
+@router.get("/api/v1/results", "Results", reads(LIST, BAD_QUERY, parameters=[*FILTERS, PAGE]))
 async def list_results(request: Request) -> Response:
     """All that the query finds, newest first, as a stream; with `page` 20 at a time."""
     context = context_of(request)
@@ -74,7 +76,11 @@ async def list_results(request: Request) -> Response:
     return StreamingResponse(body(place), media_type=JSON)
 
 
-@router.post("/api/v1/results", "Add a result", creates(EXAMPLE))
+@router.post(
+    "/api/v1/results",
+    "Add a result",
+    creates(EXAMPLE, {400: "pod_name is missing or empty", 404: "no such pod: pod_foo"}),
+)
 async def add_result(request: Request) -> Response:
     """400 without pod_name, project_name or case_name; 404 where one of them is unknown."""
     context = context_of(request)
@@ -84,7 +90,7 @@ async def add_result(request: Request) -> Response:
     return href(request, result.id)
 
 
-@router.get("/api/v1/results/{result}", "A result", reads(SHOWN))
+@router.get("/api/v1/results/{result}", "A result", reads(SHOWN, {404: "no such result: 57adcb09514bc70001e3f5cd"}))
 async def get_result(request: Request, result: str) -> Response:
     """404 where there is none."""
     return Response(await Results(context_of(request).engine).get(result, groups_of(request)), media_type=JSON)

@@ -43,6 +43,9 @@ SHOWN = {
     **EXAMPLE,
 }
 FILTERS = [parameter(name, "Equal") for name in ("name", "installer", "version", "project")]
+UNKNOWN = {404: "no such scenario: os-odl_l2-nofeature-ha"}
+NO_NAME = {400: "name is missing or empty"}
+EXISTS = {403: "the scenario os-odl_l2-nofeature-ha exists already"}
 ACTIONS = {"POST": Action.ADD, "PUT": Action.REPLACE, "DELETE": Action.REMOVE}
 
 
@@ -61,7 +64,10 @@ def _takes(example: Any, *place: str) -> dict[str, Any]:
     if kind == "array":
         schema["items"] = {"type": "string" if isinstance(example[0], str) else "object"}
     body = {"required": True, "content": {JSON: {"schema": schema}}}
-    return changes(requestBody=body, parameters=_parameters(*place))
+    refuses = {400: "unknown field: colour", **UNKNOWN}
+    if kind == "array" and not isinstance(example[0], str):
+        refuses[409] = "the version exists already: master"
+    return changes(refuses=refuses, requestBody=body, parameters=_parameters(*place))
 
 
 @router.get(ALL, "Scenarios", reads({"scenarios": [SHOWN]}, parameters=FILTERS))
@@ -70,7 +76,9 @@ async def list_scenarios(request: Request) -> Response:
     return answer({"scenarios": await Scenarios(context_of(request).engine).list(dict(request.query_params))})
 
 
-@router.post(ALL, "Create a scenario", creates(EXAMPLE))
+@router.post(
+    ALL, "Create a scenario", creates(EXAMPLE, {**NO_NAME, **EXISTS, 409: "the installer is there twice: apex"})
+)
 async def add_scenario(request: Request) -> Response:
     """400 without a name, 403 where it exists, 409 where a part is there twice. Unknown fields are dropped."""
     body = object_of(await request.json())
@@ -139,13 +147,13 @@ for word, function, example, place in (
     router.delete(path, f"Remove {word}", _takes([named], *place))(function)
 
 
-@router.get(ONE, "A scenario", reads(SHOWN))
+@router.get(ONE, "A scenario", reads(SHOWN, UNKNOWN))
 async def get_scenario(request: Request, scenario: str) -> Response:
     """404 where there is none."""
     return answer(await Scenarios(context_of(request).engine).get(scenario.rstrip("/")))
 
 
-@router.put(ONE, "Rename a scenario", changes({"name": "os-odl-nofeature-ha"}, SHOWN))
+@router.put(ONE, "Rename a scenario", changes({"name": "os-odl-nofeature-ha"}, SHOWN, {**NO_NAME, **EXISTS, **UNKNOWN}))
 async def rename_scenario(request: Request, scenario: str) -> Response:
     """403 where the name is the old one or another's. The answer is the whole record."""
     body = object_of(await request.json())
@@ -153,7 +161,7 @@ async def rename_scenario(request: Request, scenario: str) -> Response:
     return answer(await Scenarios(context_of(request).engine).rename(scenario.rstrip("/"), new))
 
 
-@router.delete(ONE, "Delete a scenario", changes())
+@router.delete(ONE, "Delete a scenario", changes(refuses=UNKNOWN))
 async def delete_scenario(request: Request, scenario: str) -> Response:
     """404 where there is none."""
     await Scenarios(context_of(request).engine).delete(scenario.rstrip("/"))
