@@ -168,14 +168,81 @@ steps:
 """
     assert await faults_of(engine, plan) == [
         (10, "steps.a.with.args", "invalid"),
-        (14, "steps.b.with", "invalid"),
         (16, "steps.b.with.name", "invalid"),
+        (17, "steps.b.with.more", "unknown_member"),
+        (19, "steps.c.uses", "not_found"),
         (20, "steps.c.runs_on", "not_found"),
         (22, "steps.d.uses", "not_found"),
     ]
     with pytest.raises(ProctorError) as refused:
         await submit(engine, plan)
     assert refused.value.details["errors"][-1]["message"].endswith("; did you mean shell.run?")
+
+
+async def test_what_the_text_gets_wrong_and_what_is_not_there_are_told_at_once(
+    engine: Engine, agent: FakeAgent
+) -> None:
+    """By place, each once: what follows from another fault is none."""
+    plan = f"""{HEAD}parametrs: {{n: {{type: number}}}}
+secrets: {{KEY: nowhere}}
+hosts: {{dut: {{group: lab-z}}, odd: {{hostt: h1}}}}
+steps:
+  a:
+    uses: shel.run
+    runs_on: {{host: h9}}
+    tiemout: 5
+    with: {{comand: x, name: "${{{{ params.n }}}}"}}
+  b:
+    uses: shell.run
+    run_on: {{host: h1}}
+    with: {{command: [1], name: "${{{{ parms.n }}}}", args: "'open"}}
+    with: {{command: 5}}
+  c: {{plan: nobody, depends_on: [d]}}
+  d: {{uses: shell.walk, runs_on: dut, depends_on: [c, e]}}
+  e: {{uses: shell.run, runs_on: odd, with: {{command: x, password: 1}}}}
+  f: {{usse: shell.run, runs_on: {{host: h1}}, timeout: .inf}}
+  g: 5
+outputs: {{x: "${{{{ steps.g.outputs.y }}}} ${{{{ steps.e.outputs.z }}}}"}}
+"""
+    expected = [
+        (3, "parametrs", "unknown_member"),
+        (4, "secrets.KEY", "not_found"),
+        (5, "hosts.odd.hostt", "unknown_member"),
+        (8, "steps.a.uses", "not_found"),
+        (9, "steps.a.runs_on", "not_found"),
+        (10, "steps.a.tiemout", "unknown_member"),
+        (14, "steps.b.run_on", "unknown_member"),
+        (15, "steps.b.with.command", "invalid"),
+        (15, "steps.b.with.name", "unknown_name"),
+        (15, "steps.b.with.args", "invalid"),
+        (16, "steps.b.with", "duplicate_key"),
+        (17, "steps.c.plan", "not_found"),
+        (17, "steps.c.depends_on", "cycle"),
+        (18, "steps.d.uses", "not_found"),
+        (18, "steps.d.runs_on", "not_found"),
+        (19, "steps.e.with.password", "invalid"),
+        (20, "steps.f.usse", "unknown_member"),
+        (20, "steps.f.timeout", "bad_scalar"),
+        (21, "steps.g", "invalid"),
+        (22, "outputs.x", "unknown_name"),
+    ]
+    assert await faults_of(engine, plan) == expected
+    found = await call(engine, "plan.validate", plan=plan)
+    assert [(fault["line"], fault["path"], fault["code"]) for fault in found["errors"]] == expected
+    with pytest.raises(ProctorError) as refused:
+        await call(engine, "schedule.put", name="nightly", cron="@daily", plan=plan)
+    assert len(refused.value.details["errors"]) == len(expected)
+
+
+async def test_a_place_that_nobody_knows_yet_is_no_fault(engine: Engine, agent: FakeAgent) -> None:
+    plan = f"""{HEAD}parameters: {{host: {{type: string}}}}
+hosts: {{dut: {{host: "${{{{ params.host }}}}"}}}}
+steps:
+  a: {{uses: shell.run, runs_on: {{host: "${{{{ params.host }}}}"}}, with: {{command: x, name: UPPER}}}}
+  b: {{uses: shell.run, runs_on: dut, with: {{command: x}}, if: host != ""}}
+"""
+    found = await call(engine, "plan.validate", plan=plan)
+    assert [fault["path"] for fault in found["errors"]] == ["steps.a.with.name"]
 
 
 async def test_a_plan_runs_another_one_with_what_it_gives_it(
@@ -233,6 +300,53 @@ steps: {{a: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x}}}}}}
     assert [fault["path"] for fault in found["errors"]] == ["steps.a.plan"]
 
 
+async def test_what_a_nested_plan_calls_is_checked_when_the_outer_one_is_submitted(
+    engine: Engine, agent: FakeAgent
+) -> None:
+    """With the parameters that it is given, as far as they are known, and down to the last one."""
+    leaf = f"""{HEAD}parameters: {{host: {{type: string, default: gone}}, plan: {{type: string, default: other}}}}
+steps:
+  a: {{uses: shell.run, runs_on: {{host: "${{{{ params.host }}}}"}}, with: {{command: x}}}}
+"""
+    await call(engine, "plan.put", name="leaf", plan=leaf)
+    middle = f"""{HEAD}parameters: {{host: {{type: string, default: h1}}}}
+steps:
+  good: {{plan: leaf, with: {{host: "${{{{ params.host }}}}"}}}}
+  bad: {{uses: shell.walk, runs_on: {{host: h1}}}}
+"""
+    await call(engine, "plan.put", name="middle", plan=middle)
+    loop = f"""{HEAD}parameters: {{plan: {{type: string, default: leaf}}}}
+steps: {{again: {{plan: "${{{{ params.plan }}}}", with: {{plan: loop}}}}}}
+"""
+    await call(engine, "plan.put", name="loop", plan=loop)
+    parent = f"""{HEAD}parameters: {{host: {{type: string}}}}
+steps:
+  a: {{plan: leaf, with: {{host: h1}}}}
+  b: {{plan: leaf}}
+  c: {{plan: leaf, with: {{host: "${{{{ params.host }}}}"}}}}
+  d: {{plan: middle}}
+  e: {{plan: loop}}
+  f: {{plan: loop, with: {{plan: loop}}}}
+"""
+    with pytest.raises(ProctorError) as refused:
+        await submit(engine, parent, parameters={"host": "h1"})
+    found = [(fault["line"], fault["path"], fault["message"]) for fault in refused.value.details["errors"]]
+    assert found == [
+        (6, "steps.b.plan", "the plan leaf@1 cannot run here: steps.a.runs_on (line 5): there is no host gone"),
+        (
+            8,
+            "steps.d.plan",
+            "the plan middle@1 cannot run here: steps.bad.uses (line 6): plugin shell has no method walk; did you mean"
+            " shell.run?",
+        ),
+        (9, "steps.e.plan", found[2][2]),
+        (10, "steps.f.plan", found[3][2]),
+    ]
+    assert "there is no host gone" in found[2][2]
+    assert "nests itself: loop -> loop" in found[3][2]
+    assert (await call(engine, "run.list"))["items"] == []
+
+
 async def test_a_plan_that_nests_itself_is_refused(engine: Engine) -> None:
     def nesting(name: str) -> str:
         return f"{HEAD}steps: {{a: {{plan: {name}}}}}\n"
@@ -287,6 +401,7 @@ testplan:
   one: {}
 """
     assert await faults_of(engine, plan) == [
+        (6, "testplan.1.Serial-Step-1.1.parameters", "missing"),
         (6, "testplan.1.Serial-Step-1.1.host.get_param", "unknown_name"),
         (7, "testplan.1.Serial-Step-1.2", "missing"),
         (8, "testplan.one", "invalid"),
@@ -302,8 +417,7 @@ testplan:
     assert [(path, code) for _, path, code in await faults_of(engine, plan)] == [
         ("testplan.1.Serial-Step-1.1.host", "not_found"),
         ("testplan.1.Serial-Step-1.2.method", "not_found"),
-        ("testplan.1.Serial-Step-1.3.parameters", "invalid"),
-        ("testplan.1.Serial-Step-1.3.parameters", "invalid"),
+        ("testplan.1.Serial-Step-1.3.parameters.comand", "unknown_member"),
     ]
 
 

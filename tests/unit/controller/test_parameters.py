@@ -47,8 +47,16 @@ def test_all_faults_at_once_each_with_its_path() -> None:
         "parameters.name": 'must match "^[a-z]+$"',
     }
     assert faults(command="c", args=1) == {"parameters.args": "must be of type array or string"}
-    messages = [f["message"] for f in check_parameters(SCHEMA, {"nme": 1}).faults]
-    assert sorted(messages) == ["'command' is missing", "unknown: 'nme'"]
+    found = check_parameters(SCHEMA, {"nme": 1, "other": 2}).faults
+    assert [(f["path"], f["code"], f["message"]) for f in found] == [
+        ("parameters", "missing", "'command' is missing"),
+        ("parameters.nme", "unknown_member", "there is no 'nme'; did you mean name?"),
+        ("parameters.other", "unknown_member", "there is no 'other'; there is args, command, count, env, mode, name"),
+    ] or found
+
+
+def test_a_misspelt_name_is_one_fault_and_not_a_missing_one_too() -> None:
+    assert faults(comand="c") == {"parameters.comand": "there is no 'comand'; did you mean command?"}
 
 
 @pytest.mark.parametrize(

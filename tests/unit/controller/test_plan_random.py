@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from proctor_controller.domain.parts import Document, check_value
 from proctor_controller.domain.plan import BadPlan, read_plan
 from proctor_controller.domain.plan.calls import check_call
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
 from proctor_controller.domain.plan.schema import plan_schema
 from proctor_controller.domain.rules import rules_of
 from proctor_controller.domain.wants import wants_of
-from proctor_controller.domain.yaml_text import Document, check_value, read_text
+from proctor_controller.domain.yaml_text import read_text
 from unit.controller.plans import EVERYTHING
 
 JUNK: list[Any] = [

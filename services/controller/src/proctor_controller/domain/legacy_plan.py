@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor_common.ids import HOST_NAME, PLUGIN_NAME
+from proctor_controller.domain.parts import MAX_NODES, Document
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan.document import MAX_STEPS
 from proctor_controller.domain.plan.model import BadPlan, Path, Plan, PlanStep
-from proctor_controller.domain.plan.reader import Faults, Reader, hint
+from proctor_controller.domain.plan.reader import Faults, Reader, in_order
+from proctor_controller.domain.spelling import hint
 from proctor_controller.domain.step import Condition
-from proctor_controller.domain.yaml_text import MAX_NODES, Document
 
 MAX_NAME = 200
 KIND = "seed"
@@ -45,11 +46,16 @@ def step_name(block: int, child: int) -> str:
 
 def read_legacy(document: Document, given: Mapping[str, Any] | None = None) -> Plan:
     """The plan in a document of the seed's form; it has no parameters. Raises BadPlan."""
-    faults = Faults(document)
-    plan = _Reader(faults).read(document.value, given or {})
+    plan, faults = examine_legacy(document, given)
     if faults:
-        raise BadPlan(faults.all())
+        raise BadPlan(in_order(faults.all()))
     return plan
+
+
+def examine_legacy(document: Document, given: Mapping[str, Any] | None = None) -> tuple[Plan, Faults]:
+    """The plan, as far as it can be read, and what is wrong with it."""
+    faults = Faults(document)
+    return _Reader(faults).read(document.value, given or {}), faults
 
 
 class _Reader(Reader):
@@ -80,7 +86,8 @@ class _Reader(Reader):
         if not steps and not self.faults:
             self.fault(("testplan",), "holds no step")
         if len(steps) > MAX_STEPS:
-            self.fault(("testplan",), f"has more than {MAX_STEPS} steps", "too_large")
+            message = f"is one step too many: the plan has {len(steps)}, and {MAX_STEPS} are allowed"
+            self.fault(steps[MAX_STEPS].path, message, "too_large")
         return Plan(name=name, steps=tuple(steps), kind=KIND)
 
     def _block(self, number: int, value: Any, path: Path, steps: list[PlanStep], before: list[str]) -> list[str]:
@@ -115,19 +122,24 @@ class _Reader(Reader):
             if key not in _CHILD and key.upper() != "DESCRIPTION":
                 self.members({key: part}, path, _CHILD)
         for key in ("plugin", "host", "method"):
-            if key not in given:
-                self.fault(path, f"{key} is missing", "missing")
+            self.missing(child.value, key, path, _CHILD)
         parameters = given.get("parameters") or {}
         return PlanStep(
             name=name,
             path=path,
             node=node,
-            plugin=self.text(given.get("plugin", "x"), (*path, "plugin"), PLUGIN_NAME),
-            method=self.text(given.get("method", "x"), (*path, "method"), PLUGIN_NAME),
-            place=Place(host=self.text(given.get("host", "x"), (*path, "host"), HOST_NAME)),
+            plugin=self._word(given, "plugin", path, PLUGIN_NAME),
+            method=self._word(given, "method", path, PLUGIN_NAME),
+            place=Place(host=self._word(given, "host", path, HOST_NAME) or None),
             parameters=self.mapping(parameters, (*path, "parameters")),
             depends_on=depends,
         )
+
+    def _word(self, given: Mapping[str, Any], name: str, path: Path, pattern: re.Pattern[str]) -> str:
+        """One of a child's words; nothing where it has a fault."""
+        if name not in given or self.faults.touch((*path, name)):
+            return ""
+        return self.text(given[name], (*path, name), pattern)
 
     def _looked_up(self, value: Any, path: Path) -> Any:
         """The value with each ``get_param`` in it looked up in ``environment``."""

@@ -30,15 +30,13 @@ class Checked:
 def check_parameters(schema: Mapping[str, Any], parameters: Mapping[str, Any], root: str = "parameters") -> Checked:
     """All faults at once, each with its path; or the parameters with their command lines split."""
     faults = list(_find_bad_text(parameters, root))
-    if faults:
+    if any(each["code"] == "too_deep" for each in faults):
         return Checked(parameters, (), tuple(faults))
     try:
-        faults = find_faults(schema, parameters, root)
+        faults += find_faults(schema, parameters, root)
     except BadSchema as wrong:
         return Checked(parameters, (), (fault(f"the method's schema cannot be used: {wrong}", root, "bad_schema"),))
     faults += _check_env(parameters.get("env"), f"{root}.env")
-    if faults:
-        return Checked(parameters, (), tuple(faults))
     result: dict[str, Any] = json.loads(json.dumps(parameters))
     secrets: list[Path] = []
     for path, marks in marked(schema, schema, result, ()):
@@ -46,7 +44,7 @@ def check_parameters(schema: Mapping[str, Any], parameters: Mapping[str, Any], r
             secrets.append(path)
         if marks.get("x-argv"):
             faults += _split_at(result, path, root)
-    return Checked(result, tuple(secrets), tuple(faults))
+    return Checked(parameters, (), tuple(faults)) if faults else Checked(result, tuple(secrets))
 
 
 def _find_bad_text(value: Any, root: str) -> Iterator[Fault]:
@@ -70,7 +68,7 @@ def _find_bad_text(value: Any, root: str) -> Iterator[Fault]:
 
 def _check_env(env: Any, root: str) -> list[Fault]:
     if isinstance(env, Mapping) and len(env) > MAX_ENV:
-        return [fault(f"has more than {MAX_ENV} names", root, "too_large")]
+        return [fault(f"has {len(env)} names, and {MAX_ENV} are allowed", root, "too_large")]
     return []
 
 
@@ -146,10 +144,10 @@ def split_argv(value: Any) -> list[Any] | None:
 def check_argv(words: list[Any], where: str) -> list[Fault]:
     """The limits of a list of arguments."""
     if len(words) > MAX_ARGS:
-        return [fault(f"has more than {MAX_ARGS} items", where, "too_large")]
+        return [fault(f"has {len(words)} items, and {MAX_ARGS} are allowed", where, "too_large")]
     size = sum(len(word.encode("utf-8", "surrogatepass")) for word in words if isinstance(word, str))
     if size > MAX_ARGS_BYTES:
-        return [fault(f"has more than {MAX_ARGS_BYTES} bytes together", where, "too_large")]
+        return [fault(f"has {size} bytes together, and {MAX_ARGS_BYTES} are allowed", where, "too_large")]
     return []
 
 

@@ -12,6 +12,8 @@ from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from proctor_controller.domain.spelling import hint, misspelt
+
 MAX_FAULTS = 100
 MAX_PATTERN_MEMORY = 1 << 20
 _REFUSED = {"unevaluatedProperties", "unevaluatedItems", "$dynamicRef"}
@@ -69,9 +71,9 @@ def _additional_properties(validator: Any, rest: Any, instance: Any, schema: Any
     patterns = [compile_pattern(pattern) for pattern in schema.get("patternProperties", {})]
     known = schema.get("properties", {})
     extra = [name for name in instance if name not in known and not any(p.search(name) for p in patterns)]
-    if rest is False and extra:
-        names = ", ".join(repr(name[:100]) for name in extra[:10])
-        yield ValidationError(f"unknown: {names}")
+    if rest is False:
+        for name in extra[:MAX_FAULTS]:
+            yield ValidationError(f"there is no {name[:60]!r}{hint(name, known)}", path=(name,))
     elif isinstance(rest, dict):
         for name in extra:
             yield from validator.descend(instance[name], rest, path=name)
@@ -144,6 +146,9 @@ _MESSAGES: dict[str, Callable[[Any], str]] = {
 }
 
 
+_CODES = {"required": "missing", "additionalProperties": "unknown_member"}
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 200 else text[:199] + "…"
@@ -152,9 +157,9 @@ def _short(value: Any) -> str:
 def _message(error: ValidationError) -> str:
     keyword = str(error.validator)
     if keyword == "required":
-        return f"{_missing(error)} is missing"
+        return f"{_lacking(error)!r} is missing"
     if keyword == "additionalProperties":
-        return str(error.message) if error.message.startswith("unknown: ") else "has an unknown member"
+        return str(error.message)
     if keyword in _MESSAGES:
         return _MESSAGES[keyword](error.validator_value)
     if keyword in {"anyOf", "oneOf"}:
@@ -163,10 +168,17 @@ def _message(error: ValidationError) -> str:
     return f"does not satisfy {keyword}"
 
 
-def _missing(error: ValidationError) -> str:
+def _lacking(error: ValidationError) -> str:
     """jsonschema reports each missing name apart; its own message starts with the name's repr."""
     names: Any = error.validator_value
-    return next((repr(name) for name in names if error.message.startswith(repr(name))), "a member")
+    return next((str(name) for name in names if error.message.startswith(repr(name))), "a member")
+
+
+def _names_in(error: ValidationError) -> Mapping[str, Any]:
+    """The names that the part may have; none where it may have any."""
+    schema: Any = error.schema
+    closed = isinstance(schema, Mapping) and schema.get("additionalProperties") is False
+    return schema.get("properties", {}) if closed else {}
 
 
 def _deepest(error: ValidationError) -> ValidationError:
@@ -201,7 +213,11 @@ def find_faults(schema: Mapping[str, Any], value: Any, root: str) -> list[Fault]
     try:
         for each in validator.iter_errors(value):
             error = _deepest(each)
-            found.append(fault(_message(error), dotted(error.absolute_path, root)))
+            if error.validator == "required" and misspelt(error.instance, _lacking(error), _names_in(error)):
+                # It is there under a name that is told.
+                continue
+            code = _CODES.get(str(error.validator), "invalid")
+            found.append(fault(_message(error), dotted(error.absolute_path, root), code))
             if len(found) >= MAX_FAULTS:
                 break
     except RecursionError as wrong:

@@ -1,68 +1,99 @@
-"""The methods that agents publish, as a plan's steps need them: their schemas, or what is wrong with a step."""
+"""The methods that agents publish, as a plan's steps need them: their schemas, and what is wrong with a step."""
 
 import difflib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from proctor_controller.db.placing import Found, find_candidates, known_methods
 from proctor_controller.db.session import Session
 from proctor_controller.domain.placement import Place
-from proctor_controller.domain.plan.model import Plan, PlanStep
+from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.schemas import Fault, dotted, fault
 from proctor_controller.domain.wants import Role
+
+ANYWHERE = Place(labels=())
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """``schema``: of the parameters; None where nobody publishes the method, or agents do not agree about it.
+    ``faults``: of the step that asks for it.
+    """
+
+    schema: Mapping[str, Any] | None
+    faults: tuple[Fault, ...] = ()
+
+
+Wrong = dict[str, str]
+"""What is wrong with a step, by its member."""
 
 
 class Methods:
     """Looks each method up once for a place. ``group``: of the run."""
 
-    def __init__(self, db: Session, plan: Plan, group: str | None) -> None:
+    def __init__(self, db: Session, group: str | None) -> None:
         self._db = db
-        self._roles = {role.name: role for role in plan.wants.roles}
         self._group = group
-        self._known: dict[tuple[Any, ...], Mapping[str, Any] | tuple[str, str]] = {}
+        self._known: dict[tuple[Any, ...], tuple[Mapping[str, Any] | None, Wrong]] = {}
         self._names: list[str] | None = None
 
-    async def find(self, step: PlanStep) -> Mapping[str, Any] | list[Fault]:
-        """The JSON Schema of the step's method, or the fault of the step that it has none."""
-        key = (step.place, step.role, step.plugin, step.method, step.target)
+    async def find(self, step: PlanStep, role: Role | None) -> Method:
+        """The step's method where it is to run: on hosts of ``role``, else at its place; where that is not known,
+        on any agent.
+        """
+        place = _place_of(step, role)
+        group = None if role is None else role.group
+        key = (place, group, role is None, step.plugin, step.method, step.target)
         if key not in self._known:
-            self._known[key] = await self._look(step)
-        found = self._known[key]
-        if isinstance(found, Mapping):
-            return found
-        member, message = found
-        return [fault(message, dotted([*step.path, member]), "not_found")]
-
-    async def _look(self, step: PlanStep) -> Mapping[str, Any] | tuple[str, str]:
-        role = self._roles.get(step.role or "")
-        found = await self._candidates(step, role)
-        where = str(step.place) if role is None else f"host for the role {role.name}"
-        if not found:
-            return "runs_on", f"there is no {where}"
-        able = [each for each in found if each.candidate.has_method]
-        if able and not any(each.has_target for each in able):
-            return "target", f"{where} has no target {step.target}"
-        for each in found:
-            if each.spec is not None:
-                return each.spec.parameters
-        if not any(each.candidate.registered for each in found):
-            return "runs_on", f"{where} has not connected yet: its methods are not known"
-        if not any(each.candidate.has_plugin for each in found):
-            return "uses", f"{where} has no plugin {step.plugin}{await self._near(step)}"
-        return "uses", f"plugin {step.plugin} has no method {step.method}{await self._near(step)}"
-
-    async def _candidates(self, step: PlanStep, role: Role | None) -> list[Found]:
-        group = self._group
-        if role is None:
-            return await find_candidates(
-                self._db, step.place, step.plugin, step.method, group=group, target=step.target, with_spec=True
-            )
-        labels = tuple(sorted((role.labels or {}).items()))
-        place = Place(host=role.host) if role.host is not None else Place(labels=labels)
-        found = await find_candidates(
-            self._db, place, step.plugin, step.method, group=group, target=step.target, with_spec=True
+            self._known[key] = await self._look(step, place, role)
+        schema, wrong = self._known[key]
+        return Method(
+            schema, tuple(fault(text, dotted([*step.path, name]), "not_found") for name, text in wrong.items())
         )
-        return [each for each in found if role.group is None or role.group in each.groups]
+
+    async def _look(
+        self, step: PlanStep, place: Place | None, role: Role | None
+    ) -> tuple[Mapping[str, Any] | None, Wrong]:
+        if place is None:
+            return await self._anywhere(step)
+        found = await self._candidates(step, place, role)
+        where = str(place) if role is None else f"host for the role {role.name}"
+        published = [each.spec.parameters for each in found if each.spec is not None]
+        if published:
+            able = [each for each in found if each.candidate.has_method]
+            has_target = any(each.has_target for each in able)
+            return published[0], {} if has_target else {"target": f"{where} has no target {step.target}"}
+        if not found:
+            wrong = {"runs_on": f"there is no {where.removeprefix('an ')}"}
+        elif not any(each.candidate.registered for each in found):
+            wrong = {"runs_on": f"{where} has not connected yet: its methods are not known"}
+        else:
+            has_plugin = any(each.candidate.has_plugin for each in found)
+            lacking = f"plugin {step.plugin} has no method {step.method}"
+            said = lacking if has_plugin else f"{where} has no plugin {step.plugin}"
+            wrong = {"uses": f"{said}{await self._near(step)}"}
+        schema, elsewhere = await self._anywhere(step)
+        return schema, {**elsewhere, **wrong}
+
+    async def _anywhere(self, step: PlanStep) -> tuple[Mapping[str, Any] | None, Wrong]:
+        """The method as all agents know it that have it: what the step's other members are checked against where
+        nobody knows its place.
+        """
+        found = await self._candidates(step, ANYWHERE, None)
+        schemas = {json.dumps(each.spec.parameters, sort_keys=True) for each in found if each.spec is not None}
+        if schemas:
+            return json.loads(schemas.pop()) if len(schemas) == 1 else None, {}
+        if any(each.candidate.has_plugin for each in found):
+            return None, {"uses": f"plugin {step.plugin} has no method {step.method}{await self._near(step)}"}
+        return None, {"uses": f"no agent has the plugin {step.plugin}{await self._near(step)}"}
+
+    async def _candidates(self, step: PlanStep, place: Place, role: Role | None) -> list[Found]:
+        found = await find_candidates(
+            self._db, place, step.plugin, step.method, group=self._group, target=step.target, with_spec=True
+        )
+        return [each for each in found if role is None or role.group is None or role.group in each.groups]
 
     async def _near(self, step: PlanStep) -> str:
         """``; did you mean …?`` where an agent has a method of a similar name."""
@@ -70,3 +101,11 @@ class Methods:
             self._names = await known_methods(self._db, self._group)
         near = difflib.get_close_matches(f"{step.plugin}.{step.method}", self._names, 1)
         return f"; did you mean {near[0]}?" if near else ""
+
+
+def _place_of(step: PlanStep, role: Role | None) -> Place | None:
+    """Where to look; None where the document does not say it yet."""
+    if role is not None:
+        labels = tuple(sorted((role.labels or {}).items()))
+        return Place(host=role.host) if role.host is not None else Place(labels=labels)
+    return None if step.place == Place() else step.place

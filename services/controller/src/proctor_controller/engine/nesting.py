@@ -1,23 +1,42 @@
 """Nested plans at submission: they are there, they take what they are given, and none nests itself."""
 
 import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from proctor_common.errors import ProctorError, faults
 from proctor_controller.db.plans import StoredPlan, find_plan
 from proctor_controller.db.session import Session
-from proctor_controller.domain.expressions import has_expression
-from proctor_controller.domain.plan import BadPlan, Plan, PlanStep, read_plan
+from proctor_controller.domain.expressions import fill, has_expression
+from proctor_controller.domain.parts import BadText, Document
+from proctor_controller.domain.plan import Plan, PlanStep
 from proctor_controller.domain.plan.calls import Call, keep_literals
+from proctor_controller.domain.plan.model import Parameter
 from proctor_controller.domain.plan.parameters import BadValue, convert
-from proctor_controller.domain.plan.reader import hint
+from proctor_controller.domain.plan.reading import Reading, examine
 from proctor_controller.domain.plan.templates import hidden_leaves
 from proctor_controller.domain.schemas import Fault, dotted, fault
+from proctor_controller.domain.spelling import hint
 from proctor_controller.domain.step import Kind
-from proctor_controller.domain.yaml_text import BadText, read_text
+from proctor_controller.domain.yaml_text import read_text
 
 MAX_DEPTH = 5
 MAX_PLANS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A step's plan. ``exact``: ``name@version``; ``call``: what it is given, with what is wrong with that.
+
+    ``reading``: the plan with those of its parameters that are known already, None where it cannot be had; ``key``:
+    says which plan it is, with which parameters.
+    """
+
+    exact: str
+    call: Call
+    reading: Reading | None = None
+    key: str = ""
 
 
 class Nesting:
@@ -28,13 +47,13 @@ class Nesting:
     def __init__(self, db: Session, groups: tuple[str | None, ...] | None, root: str | None, depth: int) -> None:
         self._db = db
         self._groups = groups
-        self._root = root
-        self._depth = depth
-        self._read: dict[str, tuple[StoredPlan, Plan] | None] = {}
+        self.trail = (root,) if root is not None else ()
+        self.depth = depth
+        self._read: dict[str, tuple[StoredPlan, Reading] | None] = {}
         self._fine: set[tuple[str, int]] = set()
 
-    async def check(self, step: PlanStep, hidden: frozenset[str], *, literal_from: int) -> tuple[str, Call]:
-        """The exact version of a step's plan, ``name@version``, and what it is given, with what is wrong with it.
+    async def check(self, step: PlanStep, hidden: frozenset[str], *, literal_from: int) -> Nested:
+        """A step's plan in the version that it has now.
 
         ``hidden``: names of the run's hidden parameters; ``literal_from``: number of the first kept literal.
         """
@@ -42,36 +61,37 @@ class Nesting:
         assert step.rules.child is not None
         reference, where = step.rules.child.plan, dotted([*step.path, "plan"])
         if not reference:
-            return "", Call(step.parameters, {})
-        try:
-            found = await self._load(reference)
-        except ProctorError as bad:
-            return "", _refused(fault(f"the plan {reference} has faults: {bad.message}", where))
+            return Nested("", Call(step.parameters, {}))
+        found = await self._load(reference)
         if found is None:
-            return "", _refused(fault(f"there is no stored plan {reference}", where, "not_found"))
-        stored, plan = found
-        exact = f"{stored.name}@{stored.version}"
-        trail = (self._root,) if self._root is not None else ()
-        why = await self._look_down(exact, trail, self._depth + 1)
+            return Nested("", _refused(fault(f"there is no stored plan {reference}", where, "not_found")))
+        stored, reading = found
+        exact, plan = f"{stored.name}@{stored.version}", reading.plan
+        why = await self._look_down(exact, self.trail, self.depth + 1)
         if why is not None:
-            return exact, _refused(fault(why[0], where, why[1]))
+            return Nested(exact, _refused(fault(why[0], where, why[1])))
         names = [name for name, parameter in plan.parameters.items() if parameter.hidden]
         template, kept = keep_literals(step.parameters, [(name,) for name in names], literal_from)
         wrong = tuple(_check_given(step, plan, hidden))
-        return exact, Call(template, {}, kept=kept, texts=tuple(map(str, kept.values())), faults=wrong)
+        call = Call(template, {}, kept=kept, texts=tuple(map(str, kept.values())), faults=wrong)
+        known = _known(step, plan.parameters)
+        unknown = frozenset(
+            name for name, each in plan.parameters.items() if name not in known and (each.required or name in template)
+        )
+        read = await asyncio.to_thread(examine, reading.document, known, unknown)
+        return Nested(exact, call, read, json.dumps([exact, known, sorted(unknown)], sort_keys=True))
 
     async def check_circle(self, step: PlanStep) -> list[Fault]:
         """What is wrong with a step's plan whatever others are stored later: that it nests itself, or too deep."""
         assert step.rules is not None
         assert step.rules.child is not None
         reference = step.rules.child.plan
-        trail = (self._root,) if self._root is not None else ()
-        why = await self._look_down(reference, trail, self._depth + 1) if reference else None
+        why = await self._look_down(reference, self.trail, self.depth + 1) if reference else None
         if why is None or why[1] == "not_found":
             return []
         return [fault(why[0], dotted([*step.path, "plan"]), why[1])]
 
-    async def _load(self, reference: str) -> tuple[StoredPlan, Plan] | None:
+    async def _load(self, reference: str) -> tuple[StoredPlan, Reading] | None:
         if reference not in self._read:
             name, _, version = reference.partition("@")
             stored = await find_plan(self._db, name, int(version) if version else None)
@@ -95,7 +115,7 @@ class Nesting:
         found = await self._load(reference)
         if found is None:
             return f"there is no stored plan {reference}, which is nested below", "not_found"
-        for step in found[1].steps:
+        for step in found[1].plan.steps:
             if step.kind is Kind.PLAN and step.rules is not None and step.rules.child is not None:
                 below = step.rules.child.plan
                 why = await self._look_down(below, (*trail, name), depth + 1) if below else None
@@ -109,13 +129,20 @@ def _refused(wrong: Fault) -> Call:
     return Call({}, {}, faults=(wrong,))
 
 
-def _read(text: str) -> Plan:
+def _read(text: str) -> Reading:
     try:
-        return read_plan(read_text(text))
-    except BadPlan as bad:
-        raise faults(bad.faults) from None
+        return examine(read_text(text))
     except BadText as bad:
-        raise faults([bad.fault]) from None
+        return examine(Document({}, faults=(bad.fault,)))
+
+
+def _known(step: PlanStep, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The parameters that the step gives its plan as they stand, those with faults left out."""
+    return {
+        name: fill(value, {})
+        for name, value in step.parameters.items()
+        if name in parameters and not has_expression(value) and not _check_literal(parameters[name], value, "")
+    }
 
 
 def _check_given(step: PlanStep, plan: Plan, hidden: frozenset[str]) -> list[Fault]:

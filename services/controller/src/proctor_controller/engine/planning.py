@@ -12,26 +12,25 @@ from proctor_common.ids import new_id
 from proctor_controller.db.plans import StoredPlan, find_plan, load_origin
 from proctor_controller.db.session import Session
 from proctor_controller.domain.expressions import ExpressionFault, fill_text
-from proctor_controller.domain.legacy_plan import KIND as LEGACY
-from proctor_controller.domain.legacy_plan import is_legacy, read_legacy
-from proctor_controller.domain.plan import BadPlan, Plan, read_plan
-from proctor_controller.domain.plan.calls import Call, check_call
+from proctor_controller.domain.parts import MAX_BYTES, BadText, Document, check_value
+from proctor_controller.domain.plan import Plan
+from proctor_controller.domain.plan.calls import Call
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
 from proctor_controller.domain.plan.masking import mask_text
 from proctor_controller.domain.plan.model import Path
+from proctor_controller.domain.plan.reading import Reading, examine
 from proctor_controller.domain.rendering import RenderFault
 from proctor_controller.domain.schemas import Fault, dotted, fault
 from proctor_controller.domain.step import Kind
 from proctor_controller.domain.submission import RunSpec
-from proctor_controller.domain.yaml_text import BadText, Document, check_value, read_text
-from proctor_controller.engine.methods import Methods
+from proctor_controller.domain.yaml_text import read_text
+from proctor_controller.engine.checking import Checked, Checking
 from proctor_controller.engine.nesting import Nesting
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
 
 STORED_PLAN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]+)?\Z")
-MAX_FAULTS = 100
 MAX_NAME = 200
 DOCUMENT = "~document"
 """In a run's sealed values: its exact document, where hidden texts are masked in the one that is shown."""
@@ -77,14 +76,15 @@ class Text:
 async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
     """The run, ready to be stored. Raises 404 for an unknown stored plan, 413, 422 with all faults."""
     text = await find_text(db, request)
-    document, plan = await asyncio.to_thread(read_document, text.plan, request.parameters)
-    calls, children, wrong = await _check(engine, db, plan, text, request)
-    if wrong:
-        raise faults(in_order(document, wrong))
+    reading = await asyncio.to_thread(read_document, text.plan, request.parameters)
+    checked = await _check(engine, db, reading, text, request)
+    if wrong := reading.all(checked.faults):
+        raise faults(wrong)
+    plan, calls = reading.plan, checked.calls
     birth = Birth(
         run=request.run,
         name=(request.name or plan.name)[:MAX_NAME],
-        document=await asyncio.to_thread(_shown, text, document, plan, calls),
+        document=await asyncio.to_thread(_shown, text, reading, calls),
         default_timeout_s=engine.settings.run_timeout,
         group=request.group,
         created_by=request.created_by,
@@ -96,7 +96,7 @@ async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
         depth=request.depth,
         rerun_of=request.rerun_of,
     )
-    return await asyncio.to_thread(compile_run, plan, calls, children, birth, new_id)
+    return await asyncio.to_thread(compile_run, plan, calls, checked.children, birth, new_id)
 
 
 async def request_again(engine: "Engine", db: Session, run: str, new_run: str, by: str) -> Request | None:
@@ -120,17 +120,14 @@ async def request_again(engine: "Engine", db: Session, run: str, new_run: str, b
 
 
 async def find_faults(engine: "Engine", db: Session, request: Request, *, complete: bool = True) -> list[Fault]:
-    """All that is wrong with a plan; ``complete``: parameters that have no value are, too. Raises 404, 413."""
+    """All that is wrong with a plan; ``complete``: parameters that have no value are, too. Raises 404."""
     text = await find_text(db, request)
     try:
         given = request.parameters if complete else None
-        document, plan = await asyncio.to_thread(read_document, text.plan, given)
+        reading = await asyncio.to_thread(read_document, text.plan, given)
     except ProctorError as refused:
-        if refused.code is not Code.INVALID:
-            raise
         return list(refused.details["errors"])
-    _, _, wrong = await _check(engine, db, plan, text, request)
-    return in_order(document, wrong)
+    return reading.all((await _check(engine, db, reading, text, request)).faults)
 
 
 async def find_text(db: Session, request: Request) -> Text:
@@ -157,31 +154,32 @@ async def find_stored(
     return stored
 
 
-def read_document(plan: Any, given: Mapping[str, Any] | None = None) -> tuple[Document, Plan]:
-    """The plan in a text or an object. ``given`` as of ``read_plan``. Raises 422 with all faults, 413."""
+def read_document(plan: Any, given: Mapping[str, Any] | None = None) -> Reading:
+    """The plan in a text or an object, with its faults. ``given`` as of ``read_plan``.
+
+    Raises 422 or 413 where it cannot be read to its end.
+    """
     try:
         if isinstance(plan, str):
             document = read_text(plan)
         else:
             check_value(plan)
             document = Document(plan)
-        if is_legacy(document.value):
-            return document, read_legacy(document, given)
-        return document, read_plan(document, given)
     except BadText as bad:
         if bad.fault["code"] == "too_large":
-            raise ProctorError(Code.TOO_LARGE, f"the plan {bad}", limit=str(bad)) from None
+            wrong = {**bad.fault, "message": f"the plan {bad}"}
+            raise ProctorError(Code.TOO_LARGE, wrong["message"], limit=MAX_BYTES, errors=[wrong]) from None
         raise faults([bad.fault]) from None
-    except BadPlan as bad:
-        raise faults(bad.faults) from None
+    return examine(document, given)
 
 
 async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...] | None) -> None:
     """Whether a plan may be stored under this name: its language, and that it does not nest itself. What agents and
     other plans there are is for its runs. Raises 422 with all faults, 413.
     """
-    document, read = await asyncio.to_thread(read_document, plan)
-    wrong: list[Fault] = find_explosion(read)
+    reading = await asyncio.to_thread(read_document, plan)
+    read = reading.plan
+    wrong: list[Fault] = reading.new(find_explosion(read))
     if read.secret_texts:
         message = "a stored plan is for all to read: name a secret here, or take it as a hidden parameter"
         wrong.append(
@@ -190,84 +188,18 @@ async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...
     nesting = Nesting(db, groups, name, 0)
     for step in read.steps:
         if step.kind is Kind.PLAN:
-            wrong += await nesting.check_circle(step)
-    if wrong:
-        raise faults(in_order(document, wrong))
+            wrong += reading.new(await nesting.check_circle(step), step.path)
+    if wrong := reading.all(wrong):
+        raise faults(wrong)
 
 
-def in_order(document: Document, wrong: list[Fault]) -> list[Fault]:
-    """The first of the faults by their places in the text."""
-    found = [placed(document, each) for each in wrong]
-    return sorted(found, key=lambda each: (each["line"] or 0, each["column"] or 0))[:MAX_FAULTS]
-
-
-def placed(document: Document, wrong: Fault) -> Fault:
-    """The fault with its place in the text: that of the nearest part that has one."""
-    path = str(wrong["path"])
-    while path and path not in document.places:
-        path = path[: max(path.rfind("."), path.rfind("["), 0)]
-    line, column = document.places.get(path, (None, None))
-    return {**wrong, "line": line, "column": column}
-
-
-async def _check(
-    engine: "Engine", db: Session, plan: Plan, text: Text, request: Request
-) -> tuple[dict[Path, Call], dict[Path, str], list[Fault]]:
-    """Every call against what agents publish, every nested plan against what is stored."""
-    wrong = find_explosion(plan)
-    if wrong:
-        return {}, {}, wrong
-    for name, reference in plan.secrets.items():
-        try:
-            await engine.scopes.secret(reference)
-        except RenderFault as none:
-            wrong.append(fault(str(none), f"secrets.{name}", "not_found"))
-    methods = Methods(db, plan, request.group)
-    schemas: dict[Path, Mapping[str, Any]] = {}
-    for step in plan.calls():
-        if step.kind is Kind.METHOD:
-            schema = await methods.find(step)
-            if isinstance(schema, Mapping):
-                schemas[step.path] = schema
-            else:
-                wrong += schema
-    # Half a megabyte of templates takes a while: other requests go on meanwhile.
-    calls = await asyncio.to_thread(_check_calls, plan, schemas)
+async def _check(engine: "Engine", db: Session, reading: Reading, text: Text, request: Request) -> Checked:
     nesting = Nesting(db, request.groups, text.stored[0] if text.stored else None, request.depth)
-    children: dict[Path, str] = {}
-    for step in plan.steps:
-        if step.kind is Kind.PLAN:
-            literals = sum(len(call.kept) for call in calls.values())
-            children[step.path], calls[step.path] = await nesting.check(step, plan.hidden, literal_from=literals)
-    wrong += [each for call in calls.values() for each in call.faults]
-    if plan.kind == LEGACY:
-        wrong = [_in_legacy_words(each) for each in wrong]
-    return calls, children, wrong
+    return await Checking(engine, db, nesting, request.group).check(reading)
 
 
-def _check_calls(plan: Plan, schemas: Mapping[Path, Mapping[str, Any]]) -> dict[Path, Call]:
-    calls: dict[Path, Call] = {}
-    literals = 0
-    for step in plan.calls():
-        if step.path in schemas:
-            call = check_call(step, schemas[step.path], plan.hidden, literal_from=literals)
-            literals += len(call.kept)
-            calls[step.path] = call
-    return calls
-
-
-def _in_legacy_words(wrong: Fault) -> Fault:
-    """The fault with the names that the seed's plans have for the same members."""
-    path = str(wrong["path"])
-    for ours, theirs in ((".with", ".parameters"), (".runs_on", ".host"), (".uses", ".method")):
-        head, found, tail = path.rpartition(ours)
-        if found and (not tail or tail[0] in ".["):
-            return {**wrong, "path": f"{head}{theirs}{tail}"}
-    return wrong
-
-
-def _shown(text: Text, document: Document, plan: Plan, calls: Mapping[Path, Call]) -> str:
-    return mask_text(text.document, document.value, _texts(plan, calls))
+def _shown(text: Text, reading: Reading, calls: Mapping[Path, Call]) -> str:
+    return mask_text(text.document, reading.document.value, _texts(reading.plan, calls))
 
 
 def _texts(plan: Plan, calls: Mapping[Path, Call]) -> list[str]:

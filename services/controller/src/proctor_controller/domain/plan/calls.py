@@ -12,6 +12,8 @@ from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.plan.templates import hidden_leaves
 from proctor_controller.domain.schemas import BadSchema, Fault, dotted, fault, find_faults
 
+OPEN = "${{ null }}"
+"""Stands for a value that is a fault: as with any expression, its type is nobody's business yet."""
 LITERAL = "~literal"
 """Where secrets that stand in the document itself are kept: not a name that a plan can give."""
 
@@ -38,12 +40,9 @@ def check_call(step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str]
         checked = check_parameters(schema, step.parameters, root)
         texts = () if checked.faults else tuple(secret_texts(checked.parameters, checked.secrets))
         return Call(checked.parameters, schema, checked.secrets, texts=texts, faults=checked.faults)
+    template, wrong_parts = _split(schema, step.parameters, root)
     try:
-        template = split_words(schema, step.parameters)
-    except BadLine as wrong:
-        return Call({}, schema, faults=(fault(str(wrong), dotted(wrong.path, root)),))
-    try:
-        wrong_parts = _faults_of_literals(schema, template, root)
+        wrong_parts += _faults_of_literals(schema, template, root)
     except BadSchema as bad:
         return Call({}, schema, faults=(fault(f"the method's schema cannot be used: {bad}", root, "bad_schema"),))
     secret_paths = [path for path, marks in marked(schema, schema, template, ()) if marks.get("x-secret")]
@@ -55,6 +54,26 @@ def check_call(step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str]
     return Call(template, schema, kept=kept, texts=tuple(map(str, kept.values())), faults=tuple(wrong_parts))
 
 
+def _split(schema: Mapping[str, Any], template: Mapping[str, Any], root: str) -> tuple[dict[str, Any], list[Fault]]:
+    """The template with its command lines split; one that cannot be is a fault, and an expression in its place."""
+    wrong: list[Fault] = []
+    while True:
+        try:
+            return split_words(schema, template), wrong
+        except BadLine as bad:
+            wrong.append(fault(str(bad), dotted(bad.path, root)))
+            template = _put(template, bad.path, OPEN)
+
+
+def _put(template: Any, path: Path, value: Any) -> Any:
+    """A copy of the template with another value at a path."""
+    if not path:
+        return value
+    changed: Any = dict(template) if isinstance(template, Mapping) else list(template)
+    changed[path[0]] = _put(template[path[0]], path[1:], value)
+    return changed
+
+
 def _faults_of_literals(schema: Mapping[str, Any], template: Mapping[str, Any], root: str) -> list[Fault]:
     """What the schema has against the parts without expressions; the others are checked when they are filled."""
     open_paths = {dotted(path, root) for path in _expression_paths(template, ())}
@@ -64,8 +83,7 @@ def _faults_of_literals(schema: Mapping[str, Any], template: Mapping[str, Any], 
         path = each["path"]
         if path in open_paths or any(path.startswith((f"{start}.", f"{start}[")) for start in open_paths):
             continue
-        says_of_names = each["message"].endswith(" is missing") or each["message"].startswith("unknown")
-        if path not in above or says_of_names:
+        if path not in above or each["code"] in {"missing", "unknown_member"}:
             found.append(each)
     return found
 

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from proctor_common.ids import PLAN_NAME
+from proctor_controller.domain.parts import Document
 from proctor_controller.domain.plan import resources
 from proctor_controller.domain.plan.model import BadPlan, Plan, PlanStep
 from proctor_controller.domain.plan.order import check_order
 from proctor_controller.domain.plan.parameters import bind, read_parameters
-from proctor_controller.domain.plan.reader import Faults, Unknown
-from proctor_controller.domain.plan.steps import Defaults, Steps
+from proctor_controller.domain.plan.reader import Faults, Unknown, in_order
+from proctor_controller.domain.plan.steps import GATE, KINDS, METHOD, Defaults, Steps
 from proctor_controller.domain.plan.templates import Known, Templates
+from proctor_controller.domain.spelling import misspelt
 from proctor_controller.domain.step import Phase
 from proctor_controller.domain.wants import CLEANUP_S, QUEUE_S, Rollback, Wants, Webhook
-from proctor_controller.domain.yaml_text import Document
 
 VERSIONS = ("2026-12-01",)
 MAX_STEPS = 1000
@@ -30,27 +31,45 @@ def read_plan(document: Document, given: Mapping[str, Any] | None = None) -> Pla
 
     Raises BadPlan.
     """
-    return _Whole(document).read(given)
+    plan, faults = examine_plan(document, given)
+    if faults:
+        raise BadPlan(in_order(faults.all()))
+    return plan
+
+
+def examine_plan(
+    document: Document, given: Mapping[str, Any] | None = None, unknown: frozenset[str] = frozenset()
+) -> tuple[Plan, Faults]:
+    """The plan, as far as it can be read, and what is wrong with it. ``given`` as of ``read_plan``; ``unknown``: names
+    of parameters that have a value nobody knows yet, whatever their default is.
+    """
+    faults = Faults(document)
+    return _Whole(document.value, faults).read(given, unknown), faults
 
 
 class _Whole:
-    def __init__(self, document: Document) -> None:
-        self._root = document.value
-        self._faults = Faults(document)
+    def __init__(self, root: Any, faults: Faults) -> None:
+        self._root = root
+        self._faults = faults
         self._known = Known()
         self._reader = Templates(self._faults, self._known)
 
-    def read(self, given: Mapping[str, Any] | None) -> Plan:
+    def read(self, given: Mapping[str, Any] | None, unknown: frozenset[str]) -> Plan:
         reader, root = self._reader, self._root
         if not isinstance(root, dict):
             reader.fault((), "a test plan is a mapping")
-            raise BadPlan(self._faults.all())
+            return Plan(name="", steps=())
         reader.members(root, (), MEMBERS)
         self._version()
         name = self._name()
         known = self._known
+        known.unread = frozenset(
+            "params" if member == "parameters" else member
+            for member in ("parameters", "steps", "hosts", "volumes", "secrets")
+            if misspelt(root, member, MEMBERS) or not isinstance(root.get(member, {}), dict)
+        )
         known.parameters = read_parameters(reader, root.get("parameters", {}))
-        known.values = bind(reader, known.parameters, given or {}, complete=given is not None)
+        known.values = self._values(given, unknown)
         known.outputs = _outputs_of(root.get("steps"))
         known.roles = resources.read_roles(reader, root.get("hosts", {}))
         known.volumes = resources.read_volumes(reader, root.get("volumes", {}))
@@ -61,10 +80,7 @@ class _Whole:
         cleanup = self._cleanup(Steps(reader, defaults, known.outputs))
         wants, webhook_secret = self._wants(timeouts)
         description = reader.text(root.get("description", ""), ("description",))
-        if not self._faults:
-            check_order(reader, steps)
-        if self._faults:
-            raise BadPlan(self._faults.all())
+        check_order(reader, steps)
         return Plan(
             name=name,
             steps=steps,
@@ -79,20 +95,28 @@ class _Whole:
             secret_texts=self._secret_texts(webhook_secret),
         )
 
+    def _values(self, given: Mapping[str, Any] | None, unknown: frozenset[str]) -> dict[str, Any]:
+        """Of the parameters, as far as they can be read."""
+        declared = self._known.parameters
+        if "params" in self._known.unread:
+            return {}
+        complete = given is not None
+        return bind(self._reader, declared, given or {}, complete=complete, unknown=unknown)
+
     def _version(self) -> None:
         version = self._root.get("testplan_version")
-        if version is None:
-            self._reader.fault((), "testplan_version is missing", "missing")
-        elif version not in VERSIONS:
+        if self._reader.missing(self._root, "testplan_version", (), MEMBERS):
+            return
+        if version not in VERSIONS:
             known = ", ".join(VERSIONS)
             message = f"this version is not known here; known: {known}"
             self._reader.fault(("testplan_version",), message, "unknown_version")
 
     def _name(self) -> str:
         name = self._root.get("name")
-        if name is None:
-            self._reader.fault((), "name is missing", "missing")
-        elif not isinstance(name, str) or not PLAN_NAME.match(name):
+        if self._reader.missing(self._root, "name", (), MEMBERS):
+            return ""
+        if not isinstance(name, str) or not PLAN_NAME.match(name):
             self._reader.fault(("name",), "must be 1 to 63 letters, digits, dots, dashes or underscores")
         return str(name)
 
@@ -117,15 +141,15 @@ class _Whole:
 
     def _steps(self, steps: Steps) -> tuple[PlanStep, ...]:
         value = self._root.get("steps")
-        if value is None:
-            self._reader.fault((), "steps is missing", "missing")
-        elif not isinstance(value, dict) or not value:
+        if self._reader.missing(self._root, "steps", (), MEMBERS):
+            return ()
+        if not isinstance(value, dict) or not value:
             self._reader.fault(("steps",), "must be a mapping of at least one step")
-        elif len(value) > MAX_STEPS:
-            self._reader.fault(("steps",), f"has more than {MAX_STEPS} steps", "too_large")
-        else:
-            return tuple(steps.main(name, step) for name, step in value.items())
-        return ()
+            return ()
+        for name in list(value)[MAX_STEPS : MAX_STEPS + 1]:
+            message = f"is one step too many: the plan has {len(value)}, and {MAX_STEPS} are allowed"
+            self._reader.fault(("steps", name), message, "too_large")
+        return tuple(steps.main(name, step) for name, step in list(value.items())[:MAX_STEPS])
 
     def _cleanup(self, steps: Steps) -> tuple[PlanStep, ...]:
         found: list[PlanStep] = []
@@ -135,9 +159,9 @@ class _Whole:
                 self._reader.fault((phase.value,), "must be a list of steps")
                 continue
             if len(listed) > MAX_CLEANUP:
-                self._reader.fault((phase.value,), f"has more than {MAX_CLEANUP} steps", "too_large")
-                continue
-            for index, part in enumerate(listed):
+                message = f"is one step too many: there are {len(listed)}, and {MAX_CLEANUP} are allowed"
+                self._reader.fault((phase.value, MAX_CLEANUP), message, "too_large")
+            for index, part in enumerate(listed[:MAX_CLEANUP]):
                 step = steps.cleanup(f"{phase.value}[{index}]", (phase.value, index), part)
                 found.append(PlanStep(**{name: getattr(step, name) for name in step.__slots__} | {"phase": phase}))
         return tuple(found)
@@ -178,10 +202,12 @@ def _texts(value: Any) -> list[str]:
 
 
 def _outputs_of(steps: Any) -> dict[str, frozenset[str] | None]:
-    """The declared outputs of each step, before it is read; of a nested plan they are not known here."""
+    """The declared outputs of each step, before it is read; None where they are not known here: of a nested plan, and
+    where what declares them has a fault.
+    """
     found: dict[str, frozenset[str] | None] = {}
     for name, step in steps.items() if isinstance(steps, dict) else ():
-        outputs = step.get("outputs") if isinstance(step, dict) else None
-        is_plan = isinstance(step, dict) and "plan" in step
-        found[name] = None if is_plan else frozenset(outputs if isinstance(outputs, dict) else ())
+        outputs = step.get("outputs", {}) if isinstance(step, dict) and "plan" not in step else None
+        is_known = isinstance(outputs, dict) and not misspelt(step, "outputs", (*METHOD, *GATE, *KINDS))
+        found[name] = frozenset(outputs) if isinstance(outputs, dict) and is_known else None
     return found

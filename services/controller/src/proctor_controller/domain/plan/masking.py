@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from proctor_controller.domain.parameters import MASK
-from proctor_controller.domain.yaml_text import BadText, read_text
+from proctor_controller.domain.parts import BadText
+from proctor_controller.domain.yaml_text import read_text
 
 
 def mask_text(text: str, value: Any, secrets: Sequence[str]) -> str:

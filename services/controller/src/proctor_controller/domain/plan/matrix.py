@@ -17,13 +17,16 @@ _WORDS = ("exclude", "include")
 Cells = tuple[Mapping[str, Any], ...]
 
 
-def matrix_keys(value: Any) -> frozenset[str]:
-    """The names that a step's expressions may read, faults or not."""
+def matrix_keys(value: Any) -> frozenset[str] | None:
+    """The names that a step's expressions may read, faults or not; None where they cannot be known."""
     if not isinstance(value, Mapping):
-        return frozenset()
+        return None
     names = {name for name in value if name not in _WORDS}
-    if not names and isinstance(included := value.get("include"), list) and included:
-        names = set(included[0]) if isinstance(included[0], Mapping) else set()
+    if not names and "include" in value:
+        included = value["include"]
+        if not isinstance(included, list) or not included or not isinstance(included[0], Mapping):
+            return None
+        names = set(included[0])
     return frozenset(names)
 
 
@@ -31,8 +34,9 @@ def read_matrix(reader: Templates, value: Any, path: Path) -> Cells | None:
     """The cells in the order of the document; None where one of its lists is not known or wrong."""
     given = reader.mapping(value, path)
     keys = matrix_keys(given)
-    if not 1 <= len(keys) <= MAX_KEYS:
-        reader.fault(path, f"give 1 to {MAX_KEYS} names with lists")
+    if keys is None or not 1 <= len(keys) <= MAX_KEYS:
+        if isinstance(value, Mapping):
+            reader.fault(path, f"give 1 to {MAX_KEYS} names with lists")
         return None
     before = len(reader.faults)
     lists: dict[str, list[Any]] = {}

@@ -7,13 +7,20 @@ from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.plan.reader import Reader
 from proctor_controller.domain.step import Condition
 
+MAX_SHOWN = 20
+
 
 def check_order(reader: Reader, steps: Sequence[PlanStep]) -> None:
-    """Add a fault for a circle, else for each step that can never run."""
+    """Add a fault for each circle (of those that share a step: for one), else for each step that can never run."""
     edges = {step.name: [source for source, _ in step.depends_on] for step in steps}
-    cycle = find_cycle(edges)
-    if cycle:
-        reader.fault(("steps", cycle[0], "depends_on"), f"goes round in a circle: {' -> '.join(cycle)}", "cycle")
+    cycle = first = find_cycle(edges)
+    while cycle and not reader.faults.is_full:
+        names = cycle if len(cycle) <= MAX_SHOWN else [*cycle[:MAX_SHOWN], "…", cycle[-1]]
+        reader.fault(("steps", cycle[0], "depends_on"), f"goes round in a circle: {' -> '.join(names)}", "cycle")
+        for name in cycle[:-1]:
+            edges.pop(name)
+        cycle = find_cycle(edges)
+    if first:
         return
     for step, source in _unreachable({step.name: step for step in steps}):
         message = f"can never run: {source} would have to succeed and to fail"
@@ -33,6 +40,8 @@ def _unreachable(steps: Mapping[str, PlanStep]) -> list[tuple[str, str]]:
     for name in _sorted(steps):
         passing = failing = 0
         for source, condition in steps[name].depends_on:
+            if source not in steps:
+                continue
             if condition is Condition.SUCCEEDED:
                 passing |= bit[source] | must_pass[source]
                 failing |= must_fail[source]
@@ -49,11 +58,12 @@ def _unreachable(steps: Mapping[str, PlanStep]) -> list[tuple[str, str]]:
 
 def _sorted(steps: Mapping[str, PlanStep]) -> list[str]:
     """Every step behind those it waits for."""
-    waiting = {name: len(step.depends_on) for name, step in steps.items()}
+    waiting = {name: sum(source in steps for source, _ in step.depends_on) for name, step in steps.items()}
     following: dict[str, list[str]] = {name: [] for name in steps}
     for name, step in steps.items():
         for source, _ in step.depends_on:
-            following[source].append(name)
+            if source in steps:
+                following[source].append(name)
     ready = [name for name, count in waiting.items() if count == 0]
     for name in ready:
         for later in following[name]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from proctor_common.ids import STEP_NAME
 from proctor_controller.domain.plan.model import Constraint, Parameter, Path
-from proctor_controller.domain.plan.reader import Reader, hint
+from proctor_controller.domain.plan.reader import Reader
 from proctor_controller.domain.schemas import BadSchema, compile_pattern
+from proctor_controller.domain.spelling import hint
 
 TYPES = ("string", "number", "boolean", "list", "json")
 MAX_PARAMETERS = 200
@@ -28,9 +29,9 @@ def read_parameters(reader: Reader, value: Any) -> dict[str, Parameter]:
     """The declared parameters, those with faults too, so that what names them can be checked."""
     path: Path = ("parameters",)
     declared = reader.mapping(value, path)
-    if len(declared) > MAX_PARAMETERS:
-        reader.fault(path, f"has more than {MAX_PARAMETERS} parameters", "too_large")
-        return {}
+    for name in list(declared)[MAX_PARAMETERS : MAX_PARAMETERS + 1]:
+        message = f"is one parameter too many: there are {len(declared)}, and {MAX_PARAMETERS} are allowed"
+        reader.fault((*path, name), message, "too_large")
     return {name: _parameter(reader, name, part, (*path, name)) for name, part in declared.items()}
 
 
@@ -38,8 +39,7 @@ def _parameter(reader: Reader, name: str, value: Any, path: Path) -> Parameter:
     if not STEP_NAME.match(name):
         reader.fault(path, "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first")
     declared = reader.mapping(value, path, _MEMBERS)
-    if "type" not in declared:
-        reader.fault(path, f"type is missing: {', '.join(TYPES)}", "missing")
+    if reader.missing(value, "type", path, _MEMBERS, f"type is missing: {', '.join(TYPES)}"):
         return Parameter(name, "json", required=False)
     kind = reader.choice(declared["type"], (*path, "type"), TYPES)
     hidden = reader.flag(declared.get("hidden", False), (*path, "hidden"))
@@ -69,13 +69,15 @@ def _constraints(reader: Reader, value: Any, kind: str, path: Path) -> tuple[Con
         reader.fault(path, "must be a list")
         return ()
     if len(value) > MAX_CONSTRAINTS:
-        reader.fault(path, f"has more than {MAX_CONSTRAINTS} constraints", "too_large")
+        reader.fault(path, f"has {len(value)} constraints, and {MAX_CONSTRAINTS} are allowed", "too_large")
         return ()
     found: list[Constraint] = []
     for index, part in enumerate(value):
         where = (*path, index)
         each = reader.mapping(part, where, (*_CONSTRAINTS, "description"))
         names = [name for name in each if name != "description"]
+        if not isinstance(part, Mapping) or (not names and len(part.keys() - each.keys())):
+            continue  # it has been said
         if len(names) != 1:
             reader.fault(where, f"give exactly one of {', '.join(_CONSTRAINTS)}")
             continue
@@ -112,9 +114,16 @@ def _is_sound(reader: Reader, name: str, of: Any, kind: str, path: Path) -> bool
 
 
 def bind(
-    reader: Reader, declared: Mapping[str, Parameter], given: Mapping[str, Any], *, complete: bool
+    reader: Reader,
+    declared: Mapping[str, Parameter],
+    given: Mapping[str, Any],
+    *,
+    complete: bool,
+    unknown: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """The value of each parameter: what was given, else its default. ``complete``: one that has neither is a fault."""
+    """The value of each parameter: what was given, else its default. ``complete``: one that has neither is a fault,
+    unless its declaration is one. ``unknown``: those that get a value nobody knows yet.
+    """
     for name in given:
         if name not in declared:
             near = hint(name, declared)
@@ -122,6 +131,8 @@ def bind(
     values: dict[str, Any] = {}
     for name, parameter in declared.items():
         path = ("parameters", name)
+        if name in unknown or reader.faults.touch(path):
+            continue
         if name in given:
             try:
                 values[name] = convert(parameter, given[name])

@@ -1,18 +1,17 @@
 """What every part of a plan is read with: faults with their place, and values of the simple kinds. Pure."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from proctor_controller.domain.parts import STANDS_IN, Document
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.schemas import Fault, dotted
-from proctor_controller.domain.yaml_text import Document
+from proctor_controller.domain.spelling import hint, misspelt, near
 
 MAX_SECONDS = 30 * 86_400.0
 MAX_FAULTS = 100
 MAX_TEXT = 10_000
-MAX_COMPARED = 200
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -24,15 +23,24 @@ class Unknown:
 UNKNOWN: Final = Unknown()
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """``; did you mean …?`` where a known name is near, else what there is, else nothing."""
-    names = sorted(known)
-    # Of very many names only those that are about as long are compared: that is not for free.
-    some = [each for each in names if abs(len(each) - len(name)) <= 2][:MAX_COMPARED] if len(names) > 50 else names
-    near = difflib.get_close_matches(name[:60], some, 1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; there is {', '.join(names)}" if 0 < len(names) <= 8 else ""
+def heads(path: str) -> Iterator[str]:
+    """A path as text, then each that it stands below."""
+    while path:
+        yield path
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+
+
+def in_order(found: Iterable[Fault]) -> list[Fault]:
+    """The first of the faults by their places, each once; where there are more, the last line says so."""
+    once: dict[tuple[Any, ...], Fault] = {}
+    for fault in found:
+        once.setdefault((fault["path"], fault["message"], fault["line"], fault["column"]), fault)
+    ordered = sorted(once.values(), key=lambda each: (each["line"] or 0, each["column"] or 0))
+    if len(ordered) <= MAX_FAULTS:
+        return ordered
+    said = f"there are more faults: these are the first {MAX_FAULTS}"
+    more: Fault = {"code": "too_many_faults", "message": said, "path": "", "line": None, "column": None}
+    return [*ordered[:MAX_FAULTS], more]
 
 
 class Faults:
@@ -40,12 +48,42 @@ class Faults:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._found: list[Fault] = []
+        self._found: list[Fault] = list(document.faults)
+        self._count = len(self._found)
+        self._silent = frozenset(fault["path"] for fault in document.faults if fault["code"] in STANDS_IN)
+        # What is written twice is read once, and sound.
+        spoilt = [fault["path"] for fault in document.faults if fault["code"] != "duplicate_key"]
+        self._exact = set(spoilt)
+        self._touched = {head for path in spoilt for head in heads(path)}
 
     def add(self, path: Path, message: str, code: str = "invalid") -> None:
         """One more fault, at the place of ``path`` or of the nearest part above it that has one."""
-        if not self.is_full:
-            self._found.append({"code": code, "message": message, **self.place(path)})
+        self._count += 1
+        if self.is_full:
+            return
+        placed = self.place(path)
+        if placed["path"] not in self._silent:
+            self._found.append({"code": code, "message": message, **placed})
+            self._exact.add(placed["path"])
+            self._touched.update(heads(placed["path"]))
+
+    def touch(self, path: Path) -> bool:
+        """Whether something is wrong with the part at ``path``, or within it."""
+        return dotted(list(path)) in self._touched
+
+    def explain(self, fault: Fault, part: Path) -> bool:
+        """Whether a fault of something in ``part`` follows from one of these: in the same place, around it (below
+        ``part``), or, unless it is about names, within it.
+        """
+        path, root = str(fault["path"]), dotted(list(part))
+        if path in self._touched and fault["code"] not in {"missing", "unknown_member"}:
+            return True
+        for head in heads(path):
+            if head == root:
+                return False
+            if head in self._exact:
+                return True
+        return False
 
     def place(self, path: Path) -> dict[str, Any]:
         """``path`` as text, with line and column."""
@@ -65,15 +103,12 @@ class Faults:
         return len(self._found) >= 3 * MAX_FAULTS
 
     def __len__(self) -> int:
-        return len(self._found)
+        """How many there were, those too that are not told."""
+        return self._count
 
     def all(self) -> list[Fault]:
-        """The first of them, by line; one fault at one place once."""
-        once: dict[tuple[Any, ...], Fault] = {}
-        for fault in self._found:
-            once.setdefault((fault["path"], fault["message"]), fault)
-        ordered = sorted(once.values(), key=lambda found: (found["line"] or 0, found["column"] or 0))
-        return ordered[:MAX_FAULTS]
+        """Those that are told, in no order."""
+        return list(self._found)
 
 
 class Reader:
@@ -88,11 +123,18 @@ class Reader:
 
     def members(self, mapping: Mapping[str, Any], path: Path, known: Iterable[str]) -> None:
         """Refuse members that are not known."""
-        names = set(known)
+        names = sorted(known)
         for key in mapping:
             if key not in names:
-                near = hint(key, names) if len(names) > 8 or difflib.get_close_matches(key[:60], names, 1) else ""
-                self.fault((*path, key), f"there is no member {key[:60]!r} here{near}", "unknown_member")
+                self.fault((*path, key), f"there is no member {key[:60]!r} here{hint(key, names)}", "unknown_member")
+
+    def missing(self, given: Any, name: str, path: Path, known: Iterable[str], message: str = "") -> bool:
+        """Whether ``given`` lacks a member that it must have: a fault, unless a misspelt one was meant to be it."""
+        if isinstance(given, Mapping) and name in given:
+            return False
+        if isinstance(given, Mapping) and not misspelt(given, name, known):
+            self.fault(path, message or f"{name} is missing", "missing")
+        return True
 
     def mapping(self, value: Any, path: Path, known: Iterable[str] | None = None) -> dict[str, Any]:
         """A mapping, without the members that are not known."""
@@ -111,7 +153,7 @@ class Reader:
             self.fault(path, "must be text")
             return ""
         if len(value) > most:
-            self.fault(path, f"has more than {most} characters", "too_large")
+            self.fault(path, f"has {len(value)} characters, and {most} are allowed", "too_large")
             return ""
         if pattern is not None and not pattern.match(value):
             self.fault(path, f"must match {pattern.pattern}")
@@ -137,8 +179,8 @@ class Reader:
         """One of the words; the first where it is none of them."""
         known = [str(word) for word in words]
         if not isinstance(value, str) or value not in known:
-            near = difflib.get_close_matches(value[:60], known, 1) if isinstance(value, str) else []
-            self.fault(path, f"must be {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else ""))
+            meant = near(value, known) if isinstance(value, str) else None
+            self.fault(path, f"must be {', '.join(known)}" + (f"; did you mean {meant}?" if meant else ""))
             return known[0]
         return value
 

@@ -10,6 +10,7 @@ from proctor_controller.domain.expressions import has_expression
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import OF_RUN, Names, Templates
+from proctor_controller.domain.spelling import hint, misspelt
 from proctor_controller.domain.wants import Concurrency, Hold, Role, Rollback, VolumeWant, WhenFull
 
 MAX_LABELS = 32
@@ -22,15 +23,20 @@ MAX_KEY = 200
 MAX_SECRETS = 50
 SECRET_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,126}\Z")
 _TYPE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+_ROLE = ("group", "labels", "host", "plugin", "count", "exclusive")
+_VOLUME = ("type", "count", "size_gb", "pool", "on_end")
+_CONCURRENCY = ("group", "max", "when_full")
+_HOLD = ("hosts", "for")
+_WEBHOOK = ("url", "secret")
 _BAD_NAME = "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
 
 
 def _named(reader: Templates, value: Any, path: Path, most: int) -> dict[str, Any]:
     """A mapping of names to whatever they stand for."""
     mapping = reader.mapping(value, path)
-    if len(mapping) > most:
-        reader.fault(path, f"has more than {most} names", "too_large")
-        return {}
+    for name in list(mapping)[most : most + 1]:
+        message = f"is one too many: there are {len(mapping)}, and {most} are allowed"
+        reader.fault((*path, name), message, "too_large")
     for name in mapping:
         if not STEP_NAME.match(name):
             reader.fault((*path, name), _BAD_NAME)
@@ -40,8 +46,8 @@ def _named(reader: Templates, value: Any, path: Path, most: int) -> dict[str, An
 def read_labels(reader: Templates, value: Any, path: Path) -> dict[str, str]:
     """Labels that an agent must have."""
     labels = reader.mapping(value, path)
-    if not 1 <= len(labels) <= MAX_LABELS:
-        reader.fault(path, f"give 1 to {MAX_LABELS} labels")
+    if isinstance(value, dict) and not 1 <= len(labels) <= MAX_LABELS:
+        reader.fault(path, f"give 1 to {MAX_LABELS} labels, not {len(labels)}")
     return {key: reader.text(label, (*path, key), most=MAX_LABEL) for key, label in labels.items()}
 
 
@@ -54,9 +60,10 @@ def read_roles(reader: Templates, value: Any) -> dict[str, Role]:
 
 
 def _role(reader: Templates, name: str, value: Any, path: Path) -> Role:
-    given = reader.mapping(value, path, ("group", "labels", "host", "plugin", "count", "exclusive"))
+    given = reader.mapping(value, path, _ROLE)
     known = {key: part for key in given if not isinstance(part := reader.early(given[key], (*path, key)), Unknown)}
-    if not given.keys() & {"group", "labels", "host", "plugin"}:
+    asked = ("group", "labels", "host", "plugin")
+    if isinstance(value, dict) and not any(name in value or misspelt(value, name, _ROLE) for name in asked):
         reader.fault(path, "give at least one of group, labels, host and plugin", "missing")
     count = reader.count(known.get("count", 1), (*path, "count"), most=MAX_HOSTS)
     if "host" in known and count > 1:
@@ -82,10 +89,9 @@ def read_volumes(reader: Templates, value: Any) -> dict[str, VolumeWant]:
 
 
 def _volume(reader: Templates, name: str, value: Any, path: Path) -> VolumeWant:
-    given = reader.mapping(value, path, ("type", "count", "size_gb", "pool", "on_end"))
+    given = reader.mapping(value, path, _VOLUME)
     known = {key: part for key in given if not isinstance(part := reader.early(given[key], (*path, key)), Unknown)}
-    if "type" not in given:
-        reader.fault(path, "type is missing", "missing")
+    reader.missing(value, "type", path, _VOLUME)
     size = known.get("size_gb")
     return VolumeWant(
         name=name,
@@ -100,9 +106,8 @@ def _volume(reader: Templates, name: str, value: Any, path: Path) -> VolumeWant:
 def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
     """``concurrency``: None where its key hangs on a parameter that is not known."""
     path: Path = ("concurrency",)
-    given = reader.mapping(value, path, ("group", "max", "when_full"))
-    if "group" not in given:
-        reader.fault(path, "group is missing", "missing")
+    given = reader.mapping(value, path, _CONCURRENCY)
+    if reader.missing(value, "group", path, _CONCURRENCY):
         return None
     key = reader.early(given["group"], (*path, "group"))
     most = reader.early(given.get("max", 1), (*path, "max"))
@@ -120,17 +125,18 @@ def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
 def read_hold(reader: Templates, value: Any, roles: Mapping[str, Role]) -> Hold | None:
     """``hold_on_failure``"""
     path: Path = ("hold_on_failure",)
-    given = reader.mapping(value, path, ("hosts", "for"))
-    if missing := {"hosts", "for"} - given.keys():
-        reader.fault(path, f"{min(missing)} is missing", "missing")
+    given = reader.mapping(value, path, _HOLD)
+    missing = [name for name in _HOLD if reader.missing(value, name, path, _HOLD)]
+    if missing:
         return None
     names = given["hosts"]
     if not isinstance(names, list) or not names:
         reader.fault((*path, "hosts"), "must be a list of roles")
         return None
     for index, name in enumerate(names):
-        if not isinstance(name, str) or name not in roles:
-            reader.fault((*path, "hosts", index), f"there is no role {str(name)[:60]!r}", "unknown_name")
+        if "hosts" not in reader.known.unread and (not isinstance(name, str) or name not in roles):
+            message = f"there is no role {str(name)[:60]!r}{hint(str(name), roles)}"
+            reader.fault((*path, "hosts", index), message, "unknown_name")
     seconds = reader.early(given["for"], (*path, "for"))
     if isinstance(seconds, Unknown):
         return None
@@ -163,9 +169,8 @@ def read_secrets(reader: Templates, value: Any, path: Path) -> dict[str, str]:
 def read_webhook(reader: Templates, value: Any) -> tuple[str, str | None]:
     """``webhook``: its address, and the template of its secret, if it has one."""
     path: Path = ("webhook",)
-    given = reader.mapping(value, path, ("url", "secret"))
-    if "url" not in given:
-        reader.fault(path, "url is missing", "missing")
+    given = reader.mapping(value, path, _WEBHOOK)
+    if reader.missing(value, "url", path, _WEBHOOK):
         return "", None
     url = reader.early(given["url"], (*path, "url"))
     if not isinstance(url, Unknown):

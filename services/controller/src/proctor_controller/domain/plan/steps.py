@@ -11,9 +11,10 @@ from proctor_controller.domain.parameters import MAX_ENV
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan import matrix, resources, verdict
 from proctor_controller.domain.plan.model import Path, PlanStep
-from proctor_controller.domain.plan.reader import Unknown, hint
+from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import BEFORE, Names, Templates, secrets_in
 from proctor_controller.domain.rules import Child, Gate, Rules
+from proctor_controller.domain.spelling import hint, misspelt
 from proctor_controller.domain.step import Condition, Kind, Phase, Retry
 
 DAY = 86_400.0
@@ -29,6 +30,7 @@ METHOD = (
 )  # fmt: skip
 GATE = ("gate", "depends_on", "if", "timeout")
 PLAN = ("plan", "with", "depends_on", "if", "matrix", "strategy", "timeout", "retry", "outputs")
+KINDS = ("uses", "gate", "plan")
 ROLLBACK = ("uses", "with", "timeout", "grace", "retry", "idempotent", "env", "target", "secrets")
 CLEANUP = (*CALL, "if")
 
@@ -60,17 +62,19 @@ class Steps:
         if not STEP_NAME.match(name):
             reader.fault(path, _BAD_NAME)
         step = reader.mapping(value, path)
-        kinds = [word for word in ("uses", "gate", "plan") if word in step]
+        kinds = [word for word in KINDS if word in step]
         if len(kinds) > 1:
             reader.fault((*path, kinds[1]), f"a step has one of uses, gate and plan; this one has {kinds[0]} too")
-        if not kinds:
-            reader.fault(path, "uses is missing (or gate, or plan)", "missing")
+        if not kinds and not any(misspelt(value, word, (*METHOD, *KINDS)) for word in ("gate", "plan")):
+            reader.missing(value, "uses", path, (*METHOD, *KINDS), "uses is missing (or gate, or plan)")
         kind = {"gate": Kind.GATE, "plan": Kind.PLAN}.get(kinds[0] if kinds else "", Kind.METHOD)
         members = {Kind.METHOD: METHOD, Kind.GATE: GATE, Kind.PLAN: PLAN}[kind]
-        step = {key: part for key, part in reader.mapping(step, path, (*members, *kinds)).items() if key in members}
-        names = Names(BEFORE, matrix=matrix.matrix_keys(step.get("matrix")), step=name)
+        reader.members(step, path, (*members, *(kinds or KINDS)))
+        keys = matrix.matrix_keys(step["matrix"]) if "matrix" in step else frozenset()
+        names = Names(BEFORE, matrix=None if misspelt(step, "matrix", members) else keys, step=name)
+        step = {key: part for key, part in step.items() if key in members}
         if kind is Kind.METHOD:
-            read = self._call(step, path, name, names)
+            read = self._call(step, path, name, names, written=value if kinds else None)
         else:
             read = self._gate(step, path, name) if kind is Kind.GATE else self._child(step, path, name, names)
         return self._around(read, step, path, names)
@@ -79,6 +83,7 @@ class Steps:
         """What undoes a step; it runs where that ran."""
         path = (*of.path, "rollback")
         step = self._reader.mapping(value, path, ROLLBACK)
+        self._reader.missing(value, "uses", path, ROLLBACK)
         names = Names(BEFORE | {"self"}, matrix=names.matrix)
         read = self._call(step, path, f"rollback.{of.name}", names, place=of)
         return _replaced(read, phase=Phase.ROLLBACK, cells=of.cells)
@@ -86,8 +91,9 @@ class Steps:
     def cleanup(self, name: str, path: Path, value: Any) -> PlanStep:
         """A step under ``on_failure`` or ``always``."""
         step = self._reader.mapping(value, path, CLEANUP)
+        self._reader.missing(value, "uses", path, CLEANUP)
         names = Names(BEFORE - {"matrix"})
-        read = self._call(step, path, name, names)
+        read = self._call(step, path, name, names, written=value)
         if "if" not in step:
             return read
         refs = set(read.rules.refs) if read.rules else set()
@@ -97,11 +103,19 @@ class Steps:
     # -- kinds ----------------------------------------------------------------------------------------------------
 
     def _call(
-        self, step: Mapping[str, Any], path: Path, name: str, names: Names, place: PlanStep | None = None
+        self,
+        step: Mapping[str, Any],
+        path: Path,
+        name: str,
+        names: Names,
+        *,
+        place: PlanStep | None = None,
+        written: Any = None,
     ) -> PlanStep:
+        """``written``: the step with members that are not known, where it has to say where it runs."""
         reader, refs = self._reader, set[str]()
         plugin, method = self._uses(step, path)
-        where = place or self._runs_on(step, path)
+        where = place or self._runs_on(step, path, written)
         resources.read_secrets(reader, step.get("secrets", {}), (*path, "secrets"))
         given = reader.mapping(step.get("with", {}), (*path, "with"))
         hidden = Names(names.roots, hidden=True, matrix=names.matrix, step=names.step)
@@ -181,7 +195,9 @@ class Steps:
         refs = set(read.rules.refs) if read.rules else set()
         rules: dict[str, Any] = {}
         ended = verdict.after(names)
-        before = names.roots if read.role is not None else names.roots - {"host"}
+        # Where nobody knows the place, it may be a role.
+        has_role = read.role is not None or read.place == Place()
+        before = names.roots if has_role else names.roots - {"host"}
         allowed = {"if": Names(before, matrix=names.matrix, step=names.step), "failed_when": ended, "until": ended}
         for word, member in (("if", "condition"), ("failed_when", "failed_when"), ("until", "until")):
             if word in step:
@@ -224,8 +240,6 @@ class Steps:
     def _uses(self, step: Mapping[str, Any], path: Path) -> tuple[str, str]:
         uses = step.get("uses")
         if "uses" not in step:
-            if path[0] != "steps" or path[-1] == "rollback":
-                self._reader.fault(path, "uses is missing", "missing")
             return "", ""
         plugin, _, method = uses.partition(".") if isinstance(uses, str) else ("", "", "")
         if not PLUGIN_NAME.match(plugin) or not PLUGIN_NAME.match(method):
@@ -233,12 +247,13 @@ class Steps:
             return "", ""
         return plugin, method
 
-    def _runs_on(self, step: Mapping[str, Any], path: Path) -> PlanStep:
+    def _runs_on(self, step: Mapping[str, Any], path: Path, written: Any) -> PlanStep:
         """Where a step runs: its place or role; the rest of what comes back is empty."""
         reader, where = self._reader, (*path, "runs_on")
         nowhere = PlanStep("", path)
         if "runs_on" not in step:
-            reader.fault(path, "runs_on is missing: a role, role[i], each role, or {host: …}, {group: …}", "missing")
+            message = "runs_on is missing: a role, role[i], each role, or {host: …}, {group: …}"
+            reader.missing(written, "runs_on", path, METHOD if path[0] == "steps" else CLEANUP, message)
             return nowhere
         value = reader.early(step["runs_on"], where)
         if isinstance(value, Unknown):
@@ -247,7 +262,8 @@ class Steps:
             return self._on_role(value, path, where)
         place = reader.mapping(value, where, ("host", "group", "labels"))
         if len(place) != 1:
-            reader.fault(where, "give exactly one of host, group and labels")
+            if isinstance(value, Mapping) and (place or not value):
+                reader.fault(where, "give exactly one of host, group and labels")
             return nowhere
         if "host" in place:
             found = Place(host=reader.text(place["host"], (*where, "host"), HOST_NAME))
@@ -267,19 +283,23 @@ class Steps:
             return PlanStep("", path)
         name, index = found["name"], int(found["index"] or 0)
         role = roles.get(name)
+        if role is None and "hosts" in reader.known.unread:
+            return PlanStep("", path)
         if role is None:
             reader.fault(where, f"there is no role {name!r}{hint(name, roles)}", "unknown_name")
             return PlanStep("", path)
         if index >= role.count:
-            reader.fault(where, f"role {name} has {role.count} hosts: the last one is {name}[{role.count - 1}]")
+            if not reader.faults.touch(("hosts", name, "count")):
+                reader.fault(where, f"role {name} has {role.count} hosts: the last one is {name}[{role.count - 1}]")
+            index = 0
         return PlanStep("", path, role=name, role_index=index, each=bool(found["each"]))
 
     def _env(self, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, str]:
         reader = self._reader
         mapping = reader.mapping(value, path)
-        if len(mapping) > MAX_ENV:
-            reader.fault(path, f"has more than {MAX_ENV} names", "too_large")
-            return {}
+        for name in list(mapping)[MAX_ENV : MAX_ENV + 1]:
+            message = f"is one name too many: there are {len(mapping)}, and {MAX_ENV} are allowed"
+            reader.fault((*path, name), message, "too_large")
         env: dict[str, str] = {}
         for name, item in mapping.items():
             where = (*path, name)
@@ -318,7 +338,11 @@ class Steps:
             elif source in found:
                 reader.fault(where, f"names the step {source!r} twice")
             else:
-                found[source] = Condition(reader.choice(condition, where, Condition))
+                # Of a condition that is none nothing follows.
+                is_one = isinstance(condition, str) and condition in list(Condition)
+                found[source] = Condition(condition) if is_one else Condition.COMPLETED
+                if not is_one:
+                    reader.choice(condition, where, Condition)
         return tuple(found.items())
 
 

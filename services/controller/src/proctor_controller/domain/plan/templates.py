@@ -1,7 +1,7 @@
 """Templates and conditions of a plan: Heat's maps compiled, every name that they read looked up. Pure."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from proctor_controller.domain.expression_source import ROOTS, Reference
@@ -15,8 +15,9 @@ from proctor_controller.domain.expressions import (
 )
 from proctor_controller.domain.plan.hot import ATTRIBUTES, BadHot, compile_hot, is_hot
 from proctor_controller.domain.plan.model import Parameter, Path
-from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader, hint
+from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader
 from proctor_controller.domain.schemas import dotted
+from proctor_controller.domain.spelling import hint
 
 BEFORE = frozenset({"params", "steps", "hosts", "volumes", "matrix", "host", "run"})
 """What may be read before a step has run."""
@@ -31,19 +32,21 @@ _OF_SELF = frozenset({"result", "outputs", "host"})
 @dataclass(frozen=True, slots=True)
 class Names:
     """What the expressions at one place may read. ``hidden``: hidden values too (the method's schema is asked later
-    whether the field is one for them) · ``matrix``: its keys · ``step``: whose part it is.
+    whether the field is one for them) · ``matrix``: its keys, None where they cannot be known · ``step``: whose part
+    it is.
     """
 
     roots: frozenset[str]
     hidden: bool = False
-    matrix: frozenset[str] = frozenset()
+    matrix: frozenset[str] | None = frozenset()
     step: str | None = None
 
 
 @dataclass(slots=True)
 class Known:
     """What the document declares. ``outputs``: of each step; None where its names are not known here · ``values``: of
-    the parameters, as far as they are known.
+    the parameters, as far as they are known · ``unread``: roots whose declarations cannot be read, which is a fault
+    already: what expressions name below them may well be there.
     """
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -52,6 +55,7 @@ class Known:
     roles: Mapping[str, Any] = field(default_factory=dict)
     volumes: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
 
 
 class Templates(Reader):
@@ -157,8 +161,8 @@ class Templates(Reader):
                 if reference.dashed is not None and code == "expression":
                     # What follows the dash was meant as a part of the name.
                     return
-            elif reference.root == "steps" and reference.member is not None:
-                refs.add(reference.member)
+            elif reference.root == "steps" and (reference.member or "") in self.known.outputs:
+                refs.add(reference.member or "")
 
     def _why_not(self, reference: Reference, names: Names) -> tuple[str, str] | None:
         """What is wrong with a reference, and the fault's code."""
@@ -169,7 +173,10 @@ class Templates(Reader):
             if root in ROOTS:
                 return f"{root} cannot be read here, only {', '.join(sorted(names.roots))}", "unknown_name"
             return f"there is no name {root[:60]!r}{hint(root, names.roots)}", "unknown_name"
-        match root:
+        return None if root in self.known.unread else self._why_not_below(reference, names)
+
+    def _why_not_below(self, reference: Reference, names: Names) -> tuple[str, str] | None:
+        match reference.root:
             case "params":
                 return self._why_not_param(reference, names)
             case "steps":
@@ -181,7 +188,7 @@ class Templates(Reader):
             case "secrets":
                 return _unless(reference, self.known.secrets, "secret")
             case "matrix":
-                return _unless(reference, names.matrix, "name in the matrix")
+                return _unless(reference, names.matrix, "name in the matrix") if names.matrix is not None else None
             case "run":
                 return _unless(reference, _OF_RUN_MEMBERS, "member of run") if reference.member else None
             case "self":
@@ -225,11 +232,6 @@ def _unless(reference: Reference, known: Any, what: str) -> tuple[str, str] | No
         shown = f'{reference.root}["{reference.dashed}"]'
         return f"{reference.root}.{reference.dashed} is a subtraction: write {shown}", "expression"
     return f"there is no {what} {name[:60]!r}{hint(name, known)}", "unknown_name"
-
-
-def with_matrix(names: Names, keys: frozenset[str]) -> Names:
-    """The same names for a step with a matrix of these keys."""
-    return replace(names, matrix=keys) if keys else names
 
 
 def _is_template(value: Any) -> bool:

@@ -43,9 +43,9 @@ def read_retry(reader: Templates, value: Any, path: Path) -> Retry:
 def read_step_outputs(reader: Templates, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, Any]:
     """``outputs`` of a step."""
     mapping = reader.mapping(value, path)
-    if len(mapping) > MAX_OUTPUTS:
-        reader.fault(path, f"has more than {MAX_OUTPUTS} outputs", "too_large")
-        return {}
+    for name in list(mapping)[MAX_OUTPUTS : MAX_OUTPUTS + 1]:
+        message = f"is one output too many: there are {len(mapping)}, and {MAX_OUTPUTS} are allowed"
+        reader.fault((*path, name), message, "too_large")
     for name in mapping:
         if not STEP_NAME.match(name):
             reader.fault((*path, name), "a name is 1 to 63 letters, digits, dashes or underscores, no digit first")
@@ -55,12 +55,11 @@ def read_step_outputs(reader: Templates, value: Any, path: Path, names: Names, r
 def read_expect(reader: Templates, value: Any, path: Path) -> dict[str, Any] | None:
     """``expect``: what the method's error must be."""
     expect = reader.mapping(value, path, ("error",))
-    if "error" not in expect:
-        reader.fault(path, "error is missing", "missing")
+    if reader.missing(value, "error", path, ("error",)):
         return None
     where = (*path, "error")
     error = reader.mapping(expect["error"], where)
-    if not error:
+    if error == {} and isinstance(expect["error"], dict):
         reader.fault(where, "give kind, contains or what else the error must hold")
     for name in ("kind", "contains"):
         if name in error:
@@ -73,8 +72,7 @@ def read_record(reader: Templates, value: Any, path: Path, names: Names, refs: s
     """``record``: what is kept as a result of the Test API."""
     record = reader.mapping(value, path, RECORD)
     for name in ("project", "case"):
-        if name not in record:
-            reader.fault(path, f"{name} is missing", "missing")
+        reader.missing(value, name, path, RECORD)
     for name in record.keys() - {"details", "declare"}:
         if not isinstance(record[name], str | int | float | Mapping) or isinstance(record[name], bool):
             reader.fault((*path, name), "must be text")
@@ -90,11 +88,12 @@ def read_record(reader: Templates, value: Any, path: Path, names: Names, refs: s
 def read_artefacts(reader: Templates, value: Any, path: Path) -> tuple[str, ...]:
     """``artefacts``: patterns of files to keep."""
     if not isinstance(value, list) or len(value) > MAX_ARTEFACTS:
-        reader.fault(path, f"must be a list of at most {MAX_ARTEFACTS} patterns")
+        found = f", not {len(value)}" if isinstance(value, list) else ""
+        reader.fault(path, f"must be a list of at most {MAX_ARTEFACTS} patterns{found}")
         return ()
     patterns = tuple(reader.text(part, (*path, index), most=500) for index, part in enumerate(value))
-    for index, pattern in enumerate(patterns):
-        if not pattern.strip():
+    for index, pattern in enumerate(value):
+        if isinstance(pattern, str) and not pattern.strip():
             reader.fault((*path, index), "must not be empty")
     return patterns
 

@@ -1,0 +1,34 @@
+"""Names that are not known, and the known ones that they are near to. Pure."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MAX_COMPARED = 200
+MAX_LISTED = 8
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, if one is."""
+    names = sorted(known)
+    # Of very many names only those that are about as long are compared: that is not for free.
+    some = [each for each in names if abs(len(each) - len(name)) <= 2][:MAX_COMPARED] if len(names) > 50 else names
+    found = difflib.get_close_matches(name[:60], some, 1)
+    return found[0] if found else None
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """``; did you mean …?`` where a known name is near, else what there is, else nothing."""
+    names = sorted(known)
+    found = near(name, names)
+    if found is not None:
+        return f"; did you mean {found}?"
+    return f"; there is {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
+
+
+def misspelt(given: Any, name: str, known: Iterable[str]) -> bool:
+    """Whether a member is missing because another one, which is not known, was meant to be it: that is one fault."""
+    if not isinstance(given, Mapping) or name in given:
+        return False
+    names = frozenset(known)
+    return any(isinstance(key, str) and key not in names and near(key, names) == name for key in given)
