@@ -79,6 +79,7 @@ async def test_queries_and_pages(lab: Api) -> None:
     assert await builds("from=2017-09-02&to=2017-09-03&descend=false") == list(range(10, 20))
     assert await builds("period=30") == []
     assert await builds("colour=blue") == []
+    assert await builds("from=soon&build_id=7") == []
     assert await builds("page=6") == list(range(19, -1, -1))
     assert (await lab.call("GET", f"{PATH}?page=1&last=30")).json()["pagination"]["total_pages"] == 2
     for query in ("page=7", "page=x", "last=x", "period=x"):

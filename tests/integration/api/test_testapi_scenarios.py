@@ -26,6 +26,12 @@ AT_VERSION = "installer=apex&version=master"
 AT_PROJECT = f"{AT_VERSION}&project=functest"
 
 
+def _awarded(status: str) -> dict[str, Any]:
+    """An installer with a project that has a trust indicator."""
+    project = {"project": "functest", "trust_indicators": [{"date": "2017-01-01", "status": status}]}
+    return {"installer": "apex", "versions": [{"version": "master", "projects": [project]}]}
+
+
 @pytest.fixture
 async def scenario(api: Api) -> Api:
     made = await api.call("POST", SCENARIOS, json=BODY)
@@ -97,6 +103,7 @@ async def test_refusals_of_a_scenario_itself(scenario: Api) -> None:
         ({"name": "x", "installers": [{"versions": []}]}, 400),
         ({"name": "x", "installers": [{"installer": "a"}, {"installer": "a"}]}, 409),
         (BODY, 403),
+        ({"name": "x", "installers": [_awarded("bogus")]}, 400),
         ({"name": "x", "unknown": 1, "installers": [{"installer": "a", "more": 1}]}, 200),
     ):
         assert (await scenario.call("POST", SCENARIOS, json=body)).status_code == status, body
@@ -174,6 +181,9 @@ async def test_orders_to_what_is_not_there(scenario: Api) -> None:
     for content in (b"", b"null", b"{", b'["\\u0000"]', b'["\\ud800"]'):
         answer = await scenario.call("DELETE", f"{ONE}/customs?{AT_PROJECT}", content=content)
         assert answer.status_code == 400, content
+    for body, status in (({"date": "2017-02-01"}, 200), ({"status": "bogus"}, 400), ({"status": "Gold"}, 400)):
+        answer = await ordered(scenario, "POST", f"trust_indicators?{AT_PROJECT}", body)
+        assert answer.status_code == status, body
     assert (await ordered(scenario, "PUT", f"owner?{AT_VERSION}", {})).status_code == 400
     assert (await scenario.call("GET", f"{ONE}/scores")).status_code in {404, 405}
 

@@ -55,6 +55,7 @@ async def test_what_is_exported_can_be_imported(api: Api) -> None:
     assert await post(api, *lines) == {"stored": 0, "known": 30, "refused": 0, "errors": []}
     some = (await api.call("GET", EXPORT, params={"last": 3, "descend": "false", "page": 1})).content.splitlines()
     assert [json.loads(each)["build_tag"] for each in some] == ["0", "1", "2"]
+    assert (await api.call("GET", EXPORT, params={"to": "soon"})).status_code == 400
     connection = await asyncpg.connect(api.database.dsn)
     await connection.execute("DELETE FROM catalog.results")
     await connection.close()
@@ -185,3 +186,5 @@ async def test_the_command_pushes_lists_and_exports(local: Api, tmp_path: Any, c
     code, out, _ = await run("export", "--criteria", "FAIL")
     assert (code, len(out.splitlines())) == (0, 3)
     assert (await run("push", str(tmp_path / "none")))[0] == 2
+    code, _, err = await run("list", "--from", "soon")
+    assert (code, b"--from: not a date: 'soon'" in err) == (2, True)

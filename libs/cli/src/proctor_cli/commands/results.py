@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -122,7 +123,17 @@ def _filters(options: dict[str, Any]) -> dict[str, Any]:
     """A command's options as parameters of the query."""
     names = ("project", "case", "pod", "installer", "version", "scenario", "criteria", "build_tag", "period")
     given = {name: options[name] for name in names}
-    return {**given, "from": options["since"], "to": options["before"]}
+    return {**given, "from": _date("--from", options["since"]), "to": _date("--to", options["before"])}
+
+
+def _date(option: str, text: str | None) -> str | None:
+    """A date as it stands; the Test API itself finds nothing by one that it cannot read. Raises Usage."""
+    if text is not None:
+        try:
+            datetime.fromisoformat(text.strip())
+        except ValueError:
+            raise Usage(f"{option}: not a date: {text!r}; write it as 2026-01-31 or 2026-01-31 14:00:00") from None
+    return text
 
 
 def _body(source: BinaryIO) -> Iterable[bytes]:

@@ -72,11 +72,8 @@ def read_deploy_query(
     given = dict(pairs)
     about_time = [(key, value) for key, value in given.items() if key in _ABOUT_TIME]
     equal = {_SHORT.get(key, key): value for key, value in given.items() if key not in _ABOUT_TIME}
-    return replace(
-        read_query(about_time, now, zone, groups),
-        equal=tuple(equal.items()),
-        nothing=not set(equal) <= {*COLUMNS, "id"},
-    )
+    query = read_query(about_time, now, zone, groups)
+    return replace(query, equal=tuple(equal.items()), nothing=query.nothing or not set(equal) <= {*COLUMNS, "id"})
 
 
 class DeployResults:

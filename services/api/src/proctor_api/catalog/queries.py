@@ -35,7 +35,7 @@ MAX_DAYS = 366 * 3000
 class ResultQuery:
     """Conditions, all of which must hold; then the order, and how many.
 
-    ``nothing``: it asks for a field that no result has. ``groups`` None: results of any group.
+    ``nothing``: it asks for a field that no result has, or for a time that is none. ``groups`` None: of any group.
     """
 
     equal: tuple[tuple[str, str], ...] = ()
@@ -92,9 +92,17 @@ def _add_equal(add: Any, name: str, value: str) -> None:
 
 
 def read_query(
-    pairs: Iterable[tuple[str, str]], now: datetime, zone: tzinfo, groups: Sequence[str] | None
+    pairs: Iterable[tuple[str, str]],
+    now: datetime,
+    zone: tzinfo,
+    groups: Sequence[str] | None,
+    *,
+    strict: bool = False,
 ) -> ResultQuery:
-    """The query in a URL's parameters; of one that is repeated the last counts. Raises 400."""
+    """The query in a URL's parameters; of one that is repeated the last counts. Raises 400.
+
+    A ``from`` or ``to`` that is no date finds nothing, as the Test API's clients know it; ``strict``: it is a 400.
+    """
     given = dict(pairs)
     equal: list[tuple[str, str]] = []
     nothing = False
@@ -107,7 +115,8 @@ def read_query(
             equal.append((name, value))
         else:
             nothing = True
-    since, before = _moment(given, "from", zone), _moment(given, "to", zone)
+    since, before = _moment(given, "from", zone, strict), _moment(given, "to", zone, strict)
+    unread = ("from" in given and since is None) or ("to" in given and before is None)
     period = _integer(given, "period", 0, least=-MAX_NUMBER)
     if period > 0:
         start = now - timedelta(days=period) if period < MAX_DAYS and period < now.toordinal() else NEVER
@@ -120,7 +129,7 @@ def read_query(
         page=_integer(given, "page", 1, least=1) if "page" in given else None,
         newest_first=given.get("descend", "true").strip().lower() == "true",
         groups=None if groups is None else tuple(groups),
-        nothing=nothing,
+        nothing=nothing or unread,
     )
 
 
@@ -145,11 +154,11 @@ def _integer(given: dict[str, str], key: str, default: int, *, least: int) -> in
     return min(number, MAX_NUMBER)
 
 
-def _moment(given: dict[str, str], key: str, zone: tzinfo) -> datetime | None:
+def _moment(given: dict[str, str], key: str, zone: tzinfo, strict: bool) -> datetime | None:
     text = given.get(key)
     if text is None:
         return None
     found = read_date(text, zone)
-    if found is None:
+    if found is None and strict:
         raise bad(f"{key} must be a date: YYYY-MM-DD or YYYY-MM-DD HH:MM:SS, or ISO with a zone")
     return found

@@ -73,7 +73,8 @@ async def export_results(request: Request) -> Response:
     """NDJSON of what a query finds, streamed; the parameters are those of `GET /api/v1/results`, without `page`."""
     context = context_of(request)
     pairs = [pair for pair in request.query_params.multi_items() if pair[0] != "page"]
-    query = read_query(pairs, context.clock.now(), context.settings.zone, caller_of(request).actor.groups)
+    groups = caller_of(request).actor.groups
+    query = read_query(pairs, context.clock.now(), context.settings.zone, groups, strict=True)
     streams = streams_of(request)
     first, place = await streams.first(query)
 

@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from proctor_api.catalog.faults import bad
 from proctor_common.errors import Code, ProctorError
@@ -12,6 +22,11 @@ Text = Annotated[StrictStr, Field(max_length=1024)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=1024)]
 MOST_MEMBERS = 10_000
 """Members of one list; the body's own limit stands before it."""
+
+
+SENT = object()
+"""Context of a validation: what is read comes from a client."""
+STATUSES = ("silver", "gold")
 
 
 class Part(BaseModel):
@@ -47,6 +62,14 @@ class TrustIndicator(Part):
 
     date: Text | None = None
     status: Text = Field(default="silver", examples=["gold"])
+
+    @field_validator("status")
+    @classmethod
+    def _awarded(cls, status: str, info: ValidationInfo) -> str:
+        # What is stored already stays as it is.
+        if info.context is SENT and status not in STATUSES:
+            raise ValueError(f"is one of {', '.join(STATUSES)}")
+        return status
 
 
 class Project(Part):
@@ -117,7 +140,7 @@ def refuse_twins(parts: Sequence[Part]) -> None:
 def read(kind: type[SomePart], value: Any, *, strict: bool = True) -> SomePart:
     """A part. ``strict``: an unknown field is a fault, else it is dropped. Raises 400."""
     try:
-        return kind.model_validate(value, extra="forbid" if strict else "ignore")
+        return kind.model_validate(value, extra="forbid" if strict else "ignore", context=SENT)
     except ValidationError as error:
         raise bad(_first(error)) from None
 
@@ -149,4 +172,4 @@ def _first(error: ValidationError) -> str:
         return f"unknown field: {where[:200]}"
     if fault["type"] == "missing":
         return f"{where} is missing"
-    return f"{where}: {fault['msg']}"
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
