@@ -130,6 +130,13 @@ class StepWorld(World):
             if index % 3:
                 self._tell_end(key)
 
+    def rest_child(self, index: int, *, rests: bool) -> None:
+        """A child run is paused, or goes on, and its parent hears of it, perhaps late."""
+        alive = [key for key, ended in self.children.items() if ended is None]
+        if alive:
+            step, attempt = alive[index % len(alive)]
+            self.feed(events.ChildRests(self.run.id, step, attempt, "a run to be resumed" if rests else None))
+
     def _tell_end(self, key: Key) -> None:
         result = self.children[key]
         if result is not None:

@@ -14,6 +14,7 @@ from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.watchdog import Watchdog
 from support.engine import FakeAgent, call, until_finished
+from support.postgres import Database
 from support.steps import steps_of, until_there
 from support.wait import eventually
 
@@ -165,10 +166,92 @@ async def test_pause_and_resume_go_down(quick: Engine, agent: FakeAgent) -> None
     await agent.finish(agent.started[0])
     await until_there(quick, child, "b", "ready")
     assert (await call(quick, "run.get", run=child))["state"] == "paused"
+    await until_is(quick, at, "paused")
+    assert "paused by its parent" in (await steps_of(quick, at))["nest"]["waiting_for"]
+    for _ in range(2):
+        with pytest.raises(ProctorError, match="run 1, which it is part of, is paused: resume that one") as refused:
+            await call(quick, "run.resume", run=child)
+        assert refused.value.status == 409
     await call(quick, "run.resume", run=at)
     await eventually(lambda: len(agent.started) == 2)
     await agent.finish(agent.started[1])
     assert (await until_ended(quick, at))["result"] == "passed"
+
+
+async def test_a_child_rests_by_itself_and_its_parent_may_rest_too(quick: Engine, agent: FakeAgent) -> None:
+    await put(quick, document("child", {"a": command("one"), "b": command("two", depends_on=["a"])}))
+    at = await begin(quick, {"nest": {"plan": "child"}})
+    child = await child_of(quick, at, "nest")
+    await until_there(quick, child, "a", "running")
+    await call(quick, "run.pause", run=child)
+    await agent.finish(agent.started[0])
+    await until_is(quick, child, "paused")
+    await until_is(quick, at, "running")
+
+    async def told() -> bool:
+        return "paused by root" in str((await steps_of(quick, at))["nest"]["waiting_for"])
+
+    await eventually(told)
+    for _ in range(2):
+        await call(quick, "run.pause", run=at)
+        await until_is(quick, at, "paused")
+        await call(quick, "run.resume", run=at)
+        await until_is(quick, at, "running")
+        assert (await call(quick, "run.get", run=child))["state"] == "paused", "it was not paused by its parent"
+    await call(quick, "run.pause", run=at)
+    await call(quick, "run.cancel", run=child)
+    assert (await until_ended(quick, child))["result"] == "cancelled"
+    await until_is(quick, at, "paused")
+    await call(quick, "run.resume", run=at)
+    assert (await until_ended(quick, at))["result"] == "cancelled"
+
+
+async def test_a_child_that_waits_for_hosts_does_not_begin_while_its_parent_rests(
+    quick: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    agent.ends = StepResult.PASSED
+    on_role = {"uses": "shell.run", "runs_on": "dut", "with": {"command": "x"}}
+    await put(quick, document("child", {"a": on_role}, hosts={"dut": {"host": "h1"}}))
+    control_database.psql("UPDATE control.agents SET draining = true")
+    at = await begin(quick, {"nest": {"plan": "child"}})
+    child = await child_of(quick, at, "nest")
+    await until_is(quick, child, "allocating")
+    await call(quick, "run.pause", run=at)
+    await until_is(quick, at, "paused")
+    control_database.psql("UPDATE control.agents SET draining = false")
+    await quick.leasing.look()
+    view = await call(quick, "run.get", run=child)
+    assert (view["state"], view["waiting_for"]) == (
+        "allocating",
+        "run 1 (parent), which it is nested in, to be resumed",
+    )
+    assert agent.started == []
+    await call(quick, "run.cancel", run=child)
+    await call(quick, "run.resume", run=at)
+    assert (await until_ended(quick, at))["result"] == "cancelled"
+    again = await begin(quick, {"nest": {"plan": "child"}})
+    assert (await until_ended(quick, again))["result"] == "passed"
+
+
+async def test_a_paused_parent_can_be_cancelled_with_its_children(quick: Engine, agent: FakeAgent) -> None:
+    await put(quick, document("child", {"a": command("one"), "b": command("two", depends_on=["a"])}))
+    at = await begin(quick, {"nest": {"plan": "child"}})
+    child = await child_of(quick, at, "nest")
+    await until_there(quick, child, "a", "running")
+    await call(quick, "run.pause", run=at)
+    await agent.finish(agent.started[0])
+    await until_is(quick, at, "paused")
+    await call(quick, "run.cancel", run=at)
+    assert (await until_ended(quick, at))["result"] == "cancelled"
+    assert (await call(quick, "run.get", run=child))["result"] == "cancelled"
+    assert len(agent.started) == 1
+
+
+async def until_is(engine: Engine, run: str, state: str) -> None:
+    async def there() -> bool:
+        return str((await call(engine, "run.get", run=run))["state"]) == state
+
+    await eventually(there, 10, f"run {run} to be {state}")
 
 
 async def test_the_end_of_a_child_is_told_at_once(engine: Engine, agent: FakeAgent) -> None:

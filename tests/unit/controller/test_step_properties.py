@@ -34,6 +34,8 @@ MOVES: dict[str, Callable[[StepWorld, int], object]] = {
     "return agent": lambda w, n: w.return_agent(n),
     "approve": lambda w, n: w.decide_gate(n, approved=n % 3 > 0),
     "end child": lambda w, n: w.end_child(n, ENDS[n % 3]),
+    "child rests": lambda w, n: w.rest_child(n, rests=True),
+    "child goes on": lambda w, n: w.rest_child(n, rests=False),
     "tick": lambda w, n: w.tick(),
     "wait": lambda w, n: w.advance([1, 6, 20, 70, 700][n % 5]),
     "pause": lambda w, n: n % 3 == 0 and w.feed(events.PauseAsked(w.run.id, "somebody")),

@@ -11,9 +11,13 @@ from proctor_controller.domain.step import Step
 
 
 class Kin(NamedTuple):
-    """A child run and its parent. ``pause_by``: who paused the child."""
+    """A child run and its parent. ``pause_by``: who paused the child; ``resting``: what the parent's step is taken to
+    wait for.
+    """
 
     id: str
+    number: int
+    name: str
     state: RunState
     result: RunResult | None
     reason: str
@@ -23,13 +27,14 @@ class Kin(NamedTuple):
     parent_step: str
     parent_state: RunState
     attempt: int
+    resting: str | None
 
 
 async def load_kin(session: Session, child: str) -> Kin | None:
     """The child run with its parent; None where there is no such run, or it is nobody's child."""
     row = await session.fetchrow(
-        """SELECT c.id, c.state, c.result, c.reason, c.outputs, c.pause_by, c.parent, c.parent_step,
-                  p.state AS parent_state, s.attempt
+        """SELECT c.id, c.number, c.name, c.state, c.result, c.reason, c.outputs, c.pause_by, c.parent, c.parent_step,
+                  p.state AS parent_state, s.attempt, s.waiting_for AS resting
            FROM control.runs c JOIN control.runs p ON p.id = c.parent JOIN control.steps s ON s.id = c.parent_step
            WHERE c.id = $1""",
         child,
@@ -38,6 +43,8 @@ async def load_kin(session: Session, child: str) -> Kin | None:
         return None
     return Kin(
         id=str(row["id"]),
+        number=row["number"],
+        name=row["name"],
         state=RunState(row["state"]),
         result=RunResult(row["result"]) if row["result"] else None,
         reason=row["reason"],
@@ -47,6 +54,7 @@ async def load_kin(session: Session, child: str) -> Kin | None:
         parent_step=str(row["parent_step"]),
         parent_state=RunState(row["parent_state"]),
         attempt=row["attempt"],
+        resting=row["resting"],
     )
 
 
@@ -55,6 +63,7 @@ class Nest(NamedTuple):
 
     step: Step
     rules: Rules | None
+    state: RunState
     group: str | None
     depth: int
     created_by: str
@@ -63,21 +72,26 @@ class Nest(NamedTuple):
 async def load_nest(session: Session, step: str) -> Nest | None:
     """The step that a nested plan is to be begun for; None where there is none."""
     row = await session.fetchrow(
-        f"""SELECT {STEP_COLUMNS}, n.rules, r.group_name, r.depth, r.created_by
+        f"""SELECT {STEP_COLUMNS}, n.rules, r.state AS run_state, r.group_name, r.depth, r.created_by
             FROM control.steps s JOIN control.runs r ON r.id = s.run_id
             JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node WHERE s.id = $1""",  # noqa: S608
         step,
     )
     if row is None:
         return None
-    return Nest(to_step(row), rules_of(row["rules"]), row["group_name"], row["depth"], row["created_by"])
-
-
-async def find_children(session: Session, run: str) -> list[str]:
-    """The unfinished runs that steps of this one stand for."""
-    rows = await session.fetch(
-        """SELECT c.id FROM control.steps s JOIN control.runs c ON c.parent_step = s.id
-           WHERE s.run_id = $1 AND s.kind = 'plan' AND c.state <> 'finished'""",
-        run,
+    return Nest(
+        to_step(row),
+        rules_of(row["rules"]),
+        RunState(row["run_state"]),
+        row["group_name"],
+        row["depth"],
+        row["created_by"],
     )
-    return [str(row["id"]) for row in rows]
+
+
+async def find_nests(session: Session, run: str) -> list[tuple[str, int]]:
+    """The steps of this run that stand for runs of nested plans which have not ended, and their attempts."""
+    rows = await session.fetch(
+        "SELECT id, attempt FROM control.steps WHERE run_id = $1 AND kind = 'plan' AND state = 'running'", run
+    )
+    return [(str(row["id"]), row["attempt"]) for row in rows]

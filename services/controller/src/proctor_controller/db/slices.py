@@ -68,6 +68,7 @@ _NO_VERDICT = (
     events.OrderUnknown,
     events.StillRunning,
     events.AgentReturned,
+    events.ChildRests,
 )
 """Events that end no attempt: no expression is evaluated for them."""
 

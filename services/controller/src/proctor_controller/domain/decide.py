@@ -41,6 +41,7 @@ _OF_STEP: dict[type, Decider] = {
     events.RenderFailed: decide_step.decide_render_failed,
     events.GateDecided: decide_gate.decide_gate,
     events.ChildEnded: decide_child.decide_child_ended,
+    events.ChildRests: decide_child.decide_child_rests,
     events.AgentLost: decide_step.decide_agent_lost,
     events.AgentReturned: decide_step.decide_agent_returned,
     events.StepDue: decide_step.decide_due,

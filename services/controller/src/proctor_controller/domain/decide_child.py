@@ -1,10 +1,10 @@
 """Decisions about a nested plan: a step whose attempt is another run. Pure."""
 
-from proctor_common.states import RunResult, StepResult, StepState
+from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.domain.decide_stop import cancel_attempt
 from proctor_controller.domain.decision import Stale, StartChild, StopChild
 from proctor_controller.domain.draft import Draft
-from proctor_controller.domain.events import ChildEnded
+from proctor_controller.domain.events import ChildEnded, ChildRests
 from proctor_controller.domain.scope import returned
 from proctor_controller.domain.step import Cause, Kind, Step
 from proctor_controller.domain.verdict import Verdict
@@ -56,4 +56,17 @@ def decide_child_ended(draft: Draft, event: ChildEnded) -> Stale | None:
         Verdict(result, event.reason, event.outputs),
         returned(result.value, {"run": event.child, "outputs": dict(event.outputs)}),
     )
+    return None
+
+
+def decide_child_rests(draft: Draft, event: ChildRests) -> Stale | None:
+    """The child run rests, or goes on: what rests does not keep its parent from being paused."""
+    step = draft.step(event.step)
+    if step.kind is not Kind.PLAN or step.state is not StepState.RUNNING or step.attempt != event.attempt:
+        return Stale(f"the step is {step.state}")
+    if step.waiting_for == event.why:
+        return Stale("known already")
+    if event.why is None and draft.run.state is RunState.PAUSED:
+        return Stale("the run rests: its child is asked to rest too")
+    draft.rest_step(step.id, event.why)
     return None

@@ -18,6 +18,7 @@ from proctor_controller.domain.events import (
     RunDue,
 )
 from proctor_controller.domain.run import ACTIVE, CLEANUP, UNSTARTED, is_over, is_wanted
+from proctor_controller.domain.settling import tell_parent
 from proctor_controller.domain.step import Cause, Phase
 
 
@@ -49,6 +50,7 @@ def _begin(draft: Draft, more: bool) -> None:
     draft.move_run(RunState.RUNNING)
     deadline = draft.after(draft.run.timeout_s)
     draft.change_run(started_at=draft.now, deadline=deadline, due_at=deadline, waiting_for=None)
+    tell_parent(draft)
     _tell(draft, more)
 
 
@@ -122,6 +124,7 @@ def decide_resume(draft: Draft, event: ResumeAsked) -> Stale | None:
     draft.change_run(pause_by=None, waiting_for=None)
     draft.effect(PlaceReady())
     draft.effect(TellChildren())
+    tell_parent(draft)
     return None
 
 
@@ -181,7 +184,7 @@ def _clean_up(draft: Draft, more: bool) -> None:
     for step in draft.steps:
         if step.phase is not run.phase:
             continue
-        if step.is_in_flight:
+        if step.is_under_way:
             stop_step(draft, step, Cause.TIMED_OUT)
         elif unwanted:
             draft.finish_step(step.id, StepResult.SKIPPED)

@@ -8,7 +8,7 @@ from proctor_controller.domain.step import Cause, Kind, Step
 
 def stop_step(draft: Draft, step: Step, cause: Cause, *, reason: str = "") -> None:
     """Stop an unfinished step: ask for the end of what lives, end what does not."""
-    if step.is_in_flight:
+    if step.is_under_way:
         if step.state is not StepState.CANCELLING:
             cancel_attempt(draft, step, cause)
     elif step.state is not StepState.FINISHED:

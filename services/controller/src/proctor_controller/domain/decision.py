@@ -206,7 +206,7 @@ class PlaceReady:
 
 @dataclass(frozen=True, slots=True)
 class TellParent:
-    """The run has ended: the step that it stood for is to hear of it."""
+    """The run has begun, rests, goes on or has ended: the step that it stands for is to hear of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,12 @@ class Draft:
             self.change_run(live=self.run.live + (1 if moved.is_in_flight else -1))
         return moved
 
+    def rest_step(self, step: str, why: str | None) -> None:
+        """The run of a nested plan rests, and what for; None: it goes on."""
+        row = self._steps[step]
+        moved = self.change_step(step, waiting_for=why)
+        self.change_run(live=self.run.live + moved.is_in_flight - row.is_in_flight)
+
     def _note_told(self, name: str) -> None:
         node = self._nodes[name]
         if node.max_parallel is not None:

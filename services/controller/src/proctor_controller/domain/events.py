@@ -233,6 +233,18 @@ class ChildEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildRests:
+    """The run of a nested plan rests: it is paused, or waits to begin while its parent rests. ``why``: what it waits
+    for; None: it goes on.
+    """
+
+    run: str
+    step: str
+    attempt: int
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentLost:
     """The step's agent has not been heard of for too long."""
 
@@ -271,6 +283,7 @@ OfStep = (
     | RenderFailed
     | GateDecided
     | ChildEnded
+    | ChildRests
     | AgentLost
     | AgentReturned
     | StepDue

@@ -14,6 +14,7 @@ def settle_run(draft: Draft) -> None:
     run = draft.run
     if run.state is RunState.PAUSING and run.live == 0 and run.undecided > 0:
         draft.move_run(RunState.PAUSED)
+        tell_parent(draft)
     if run.undecided > 0 or run.state in {RunState.FINISHED, RunState.PAUSED}:
         return
     if run.state in UNSTARTED and run.cause is None:
@@ -62,7 +63,12 @@ def _finish(draft: Draft) -> None:
     draft.change_run(due_at=None, deadline=None, finished_at=draft.now, waiting_for=None, hold_until=held)
     if not run.wants.is_plain:
         draft.effect(ReleaseRun())
-    if run.parent_step is not None:
+    tell_parent(draft)
+
+
+def tell_parent(draft: Draft) -> None:
+    """The step that a nested run stands for is to hear that the run has begun, rests, goes on, or has ended."""
+    if draft.run.parent_step is not None:
         draft.effect(TellParent())
 
 

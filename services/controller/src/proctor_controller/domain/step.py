@@ -150,9 +150,19 @@ class Step:
         return f"{self.name}[{self.instance}]" if self.instance else self.name
 
     @property
-    def is_in_flight(self) -> bool:
-        """Whether an attempt of it may be alive: a run is paused only when none is. A gate waits for a person."""
+    def is_under_way(self) -> bool:
+        """Whether an attempt of it may be alive, or its nested plan's run may. A gate waits for a person."""
         return self.state in LIVE and self.kind is not Kind.GATE
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether it is a nested plan of which nothing may be alive just now: it waits for its run to go on."""
+        return self.kind is Kind.PLAN and self.state is R and self.waiting_for is not None
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether it keeps its run from being paused."""
+        return self.is_under_way and not self.is_resting
 
     def may_retry(self, result: StepResult) -> bool:
         """Whether the plan asks for another attempt after this end. A lost one only if the step is idempotent too."""

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from proctor_common.errors import ProctorError
 from proctor_common.states import RunResult, RunState
-from proctor_controller.db.children import Kin, find_children, load_kin, load_nest
+from proctor_controller.db.children import Kin, find_nests, load_kin, load_nest
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import Effect, StartChild, StopChild, TellChildren, TellParent
 from proctor_controller.domain.expressions import ExpressionFault, fill
+from proctor_controller.domain.holders import NAME
 from proctor_controller.domain.rendering import RenderFault
+from proctor_controller.domain.run import UNSTARTED
 from proctor_controller.domain.verdict import describe
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ MAX_DEPTH = 5
 _SPACE = uuid.UUID("5f0c1d3e-8a7b-4c52-9d36-0f6f7f1b2a90")
 PARENT = "its parent"
 """Who paused a child that rests because its parent does."""
+RESTING = frozenset({RunState.PAUSING, RunState.PAUSED})
 
 
 def child_id(step: str, attempt: int) -> str:
@@ -81,19 +84,19 @@ class Children:
             self._engine.tasks.start("tell children", self._tell_children(run))
 
     async def _see_to(self, run: str, step: str, attempt: int) -> None:
-        child = child_id(step, attempt)
-        async with session(self._engine.database) as db:
-            kin = await load_kin(db, child)
-        if kin is not None:
-            await self._follow(kin)
+        if await self._find(step, attempt):
             return
         try:
             nested = await self._nested(run, step, attempt)
             if nested is None:
                 return
+            if isinstance(nested, events.ChildRests):
+                await self._engine.feed(nested)
+                return
             if self.begin is None:
                 raise RenderFault("this controller runs no nested plans")
             await self.begin(nested)
+            await self._find(step, attempt)
         except RenderFault as fault:
             await self._refused(run, step, attempt, str(fault))
         except ProctorError as fault:
@@ -101,16 +104,28 @@ class Children:
                 raise
             await self._refused(run, step, attempt, _why(fault))
 
+    async def _find(self, step: str, attempt: int) -> bool:
+        """Whether the child is there; then it is seen to."""
+        async with session(self._engine.database) as db:
+            kin = await load_kin(db, child_id(step, attempt))
+        if kin is not None:
+            await self._follow(kin)
+        return kin is not None
+
     async def _refused(self, run: str, step: str, attempt: int, why: str) -> None:
         child = child_id(step, attempt)
         await self._engine.feed(events.ChildEnded(run, step, attempt, child, RunResult.ERROR, reason=why))
 
-    async def _nested(self, run: str, step: str, attempt: int) -> Nested | None:
-        """What to begin; None where the step does not ask for it any more. Raises RenderFault."""
+    async def _nested(self, run: str, step: str, attempt: int) -> Nested | events.ChildRests | None:
+        """What to begin; what its step waits for where its run is paused; None where the step does not ask for it any
+        more. Raises RenderFault.
+        """
         async with session(self._engine.database) as db:
             nest = await load_nest(db, step)
             if nest is None or nest.rules is None or nest.rules.child is None or nest.step.attempt != attempt:
                 return None
+            if nest.state in RESTING:
+                return events.ChildRests(run, step, attempt, "its run to be resumed")
             if nest.depth >= MAX_DEPTH:
                 raise RenderFault(f"plans are nested more than {MAX_DEPTH} deep")
             scope, _ = await self._engine.scopes.of_step(db, nest.step, nest.rules)
@@ -133,11 +148,16 @@ class Children:
         """What the states of a child and its parent ask for."""
         if kin.state is RunState.FINISHED:
             await self._ended(kin)
-        elif kin.parent_state in {RunState.PAUSING, RunState.PAUSED}:
+            return
+        if kin.parent_state in RESTING:
             if kin.state is RunState.RUNNING:
                 await self._engine.feed(events.PauseAsked(kin.id, by=PARENT))
-        elif kin.state in {RunState.PAUSING, RunState.PAUSED} and kin.pause_by == PARENT:
+        elif kin.state in RESTING and kin.pause_by == PARENT:
             await self._engine.feed(events.ResumeAsked(kin.id, by=PARENT))
+            return  # It tells its parent itself that it goes on.
+        why = _rests(kin)
+        if why != kin.resting:
+            await self._engine.feed(events.ChildRests(kin.parent, kin.parent_step, kin.attempt, why))
 
     async def _ended(self, kin: Kin) -> None:
         if kin.result is None or child_id(kin.parent_step, kin.attempt) != kin.id:
@@ -163,15 +183,23 @@ class Children:
     async def _tell_parent(self, run: str) -> None:
         async with session(self._engine.database) as db:
             kin = await load_kin(db, run)
-        if kin is not None:
-            await self._ended(kin)
+        if kin is not None and child_id(kin.parent_step, kin.attempt) == kin.id:
+            await self._follow(kin)
 
     async def _tell_children(self, run: str) -> None:
         async with session(self._engine.database) as db:
-            found = [await load_kin(db, child) for child in await find_children(db, run)]
-        for kin in found:
-            if kin is not None:
-                await self._follow(kin)
+            nests = await find_nests(db, run)
+        for step, attempt in nests:
+            await self._see_to(run, step, attempt)
+
+
+def _rests(kin: Kin) -> str | None:
+    """What the step of a child waits for that rests; None for one that goes on, or has still something under way."""
+    if kin.state is RunState.PAUSED:
+        return f"run {kin.number} ({kin.name[:NAME]}), paused by {kin.pause_by}, to be resumed"
+    if kin.state in UNSTARTED and kin.parent_state in RESTING:
+        return f"run {kin.number} ({kin.name[:NAME]}), which begins once its parent is resumed"
+    return None
 
 
 def _why(fault: ProctorError) -> str:

@@ -69,6 +69,11 @@ async def pause_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunV
 async def resume_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
     """Let a paused run go on."""
     view = await find_visible(context, body.run, actor.groups)
+    if view.state in PAUSED and view.parent is not None:
+        above = await find_visible(context, view.parent, actor.groups)
+        if above.state in PAUSED:
+            message = f"run {above.number}, which it is part of, is {above.state}: resume that one"
+            raise ProctorError(Code.CONFLICT, f"run {view.number} is {view.state}, and {message}")
     outcome = await context.engine.feed(events.ResumeAsked(view.id, by=actor.name))
     after = await find_visible(context, view.id, actor.groups)
     if isinstance(outcome, Decision):
