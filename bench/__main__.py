@@ -6,11 +6,11 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import dispatch, engine, logs, plans, pool, results
+from bench import dispatch, engine, logs, plans, pool, results, survival
 from bench.figures import Figure, Report
 from bench.system import System, local_system, machine, settle
 
-PARTS = ("start", "engine", "dispatch", "plans", "flow", "memory", "delay", "viewers", "results", "pool")
+PARTS = ("start", "engine", "dispatch", "plans", "survival", "flow", "memory", "delay", "viewers", "results", "pool")
 
 
 def main() -> None:
@@ -34,6 +34,8 @@ def main() -> None:
             with local_system(data) as system:
                 warm = system.started_in
             report.add(Figure("start, warm", f"{warm:.1f} s", "", None, "<= 5 s", warm <= 5))
+    if "survival" in parts:
+        survival.measure(report, 0.1 if arguments.quick else 1.0)
     if "engine" in parts:
         engine.measure(report, 0.2 if arguments.quick else 1.0)
     if "pool" in parts:

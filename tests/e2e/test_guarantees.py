@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import survival
 
 from proctor_cli.client import Client
 from proctor_cli.endpoint import Endpoint
@@ -191,6 +192,17 @@ def test_a_paused_controller_does_no_harm(system: Up, client: Client, mark: Path
     assert _starts(mark) == 1
     again = _start(client, mark, "true")
     assert _ended(client, again)["result"] == "passed"
+
+
+def test_a_plan_outlives_its_controllers(system: Up, client: Client, tmp_path: Path) -> None:
+    """A sample of test_survival.py: for a moment there is no controller; no attempt twice, nothing untold."""
+    graph = survival.pieces(32)
+    script, marks = tmp_path / "noted.sh", tmp_path / "marks"
+    script.write_text(survival.SCRIPT)
+    with survival.two_controllers(system.data) as controllers:
+        document = survival.plan(graph, script, marks, 0.02)
+        told = survival.run_through(client, controllers, document, marks, kills=(True,))
+    assert survival.faults(graph, told) == []
 
 
 def test_words_arrive_as_they_are(client: Client, tmp_path: Path) -> None:
