@@ -198,6 +198,11 @@ async def test_callers_without_a_token_create_where_the_operator_lets_them(start
         assert (await api.http.post(path, json={"name": name})).status_code == 200
     result = {"pod_name": "lab", "project_name": "functest", "case_name": "vPing"}
     assert (await api.http.post("/api/v1/results", json=result)).status_code == 200
+    old, expired = ("opnfv", "api@opnfv"), ("opnfv", f"prt_{'x' * 40}")
+    assert (await api.http.post("/api/v1/results", json=result, auth=old)).status_code == 200
+    assert (await api.http.post("/api/v1/results", json=result, auth=expired)).status_code == 401
+    assert (await api.http.delete(f"{PODS}/lab", auth=old)).status_code == 401
+    assert (await api.http.get("/v1/runs", auth=old)).status_code == 401
     assert (await api.http.put(f"{PROJECTS}/functest", json={"description": "x"})).status_code == 401
     assert (await api.http.delete(f"{PODS}/lab")).status_code == 401
     assert (await api.http.post("/v1/testcases", json={})).status_code == 401

@@ -98,7 +98,7 @@ class Authenticator:
         if header is not None:
             scheme, _, secret = header.partition(" ")
             if old_ways and scheme.lower() == "basic":
-                return await self.by_secret("bearer", _basic_password(secret))
+                return await self._by_password(_basic_password(secret))
             if scheme.lower() != "bearer":
                 raise ProctorError(Code.UNAUTHENTICATED, "send the token as `Authorization: Bearer <token>`")
             return await self.by_secret("bearer", secret.strip())
@@ -113,10 +113,25 @@ class Authenticator:
                 if fault.code is not Code.UNAUTHENTICATED or self._settings.anonymous == "none":
                     raise
         if self._settings.anonymous != "none":
-            creates = self._settings.anonymous == "results"
-            actor = Actor(name="anonymous", role=Role.VIEWER)
-            return Caller(actor, "anonymous", "anonymous", creates_results=creates)
+            return self._anyone()
         raise ProctorError(Code.UNAUTHENTICATED, "a token is needed: `Authorization: Bearer <token>`")
+
+    def _anyone(self) -> Caller:
+        """A caller without a token, where the operator lets such in."""
+        actor = Actor(name="anonymous", role=Role.VIEWER)
+        return Caller(actor, "anonymous", "anonymous", creates_results=self._settings.anonymous == "results")
+
+    async def _by_password(self, password: str) -> Caller:
+        """The caller whose token is the password of HTTP Basic. Where callers without a token are let in, a password
+        that cannot be one of ours is as none: old clients carry a pair that was never looked at. Raises 401.
+        """
+        try:
+            return await self.by_secret("bearer", password)
+        except ProctorError as fault:
+            lost = fault.code is Code.UNAUTHENTICATED and not password.startswith(f"{TOKEN_PREFIX}_")
+            if not lost or self._settings.anonymous == "none":
+                raise
+        return self._anyone()
 
     async def by_secret(self, way: str, secret: str) -> Caller:
         """The caller who holds a token (``bearer``) or a session's cookie (``cookie``). Raises 401."""
