@@ -108,7 +108,16 @@ async def test_a_run_gets_all_its_volumes_or_none(engine: AsyncEngine, control_d
     await make_spares(engine, "igw", 1)
     run = new_id()
     both = [Wanted("a", "igw", mode="require"), Wanted("b", "igw", mode="require")]
-    assert await claims.claim_for_run(run, both) == Waiting("a spare of type igw: none is ready")
+    none = "a spare of type igw: none is ready"
+    control_database.psql("UPDATE control.pools SET target = 0")
+    assert await claims.claim_for_run(run, both) == Waiting(f"{none}, and none is kept (its target is 0)")
+    control_database.psql("UPDATE control.pools SET target = 2")
+    control_database.psql(
+        "INSERT INTO control.pool_breakers (scope, failures, opened_at, reason) VALUES ('igw', 3, now(), 'no answer')"
+    )
+    stopped = "creation is stopped after 3 failures in a row: no answer"
+    assert await claims.claim_for_run(run, both) == Waiting(f"{none} (0 of 2 being made); {stopped}")
+    control_database.psql("DELETE FROM control.pool_breakers")
     assert control_database.psql("SELECT count(*) FROM control.volumes WHERE state = 'ready'") == "1"
 
     await make_spares(engine, "igw", 1)

@@ -10,6 +10,8 @@ from proctor_common.ids import is_id
 from proctor_common.messages.views import AttemptLog, EventView, RunLogIndex, RunView, StepView
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.session import Row, Session
+from proctor_controller.domain.holders import NAME
+from proctor_controller.domain.run import UNSTARTED
 from proctor_controller.domain.step import Phase
 
 MAX_NUMBER = 2**63 - 1
@@ -65,7 +67,7 @@ def _view(row: Row) -> RunView:
         outputs=row["outputs"],
         steps=steps,
         phase=row["phase"],
-        waiting_for=row["waiting_for"],
+        waiting_for=row["waiting_for"] or ("its turn" if row["state"] in UNSTARTED else None),
         hold_until=row["hold_until"],
     )
 
@@ -129,7 +131,8 @@ _STEP = """SELECT r.state AS run_state, n.max_parallel,
  s.id, s.idx, s.name, s.instance, s.kind, s.phase, s.outputs, s.deadline,
  CASE WHEN s.kind = 'gate' THEN n.rules -> 'gate' END AS gate,
  CASE WHEN s.kind = 'plan' THEN
-  (SELECT c.id FROM control.runs c WHERE c.parent_step = s.id ORDER BY c.number DESC LIMIT 1) END AS child,
+  (SELECT json_build_array(c.id, c.number, c.name, c.state, c.waiting_for) FROM control.runs c
+   WHERE c.parent_step = s.id ORDER BY c.number DESC LIMIT 1) END AS child,
  s.plugin, s.method, s.parameters, s.state, s.result, s.reason,
  s.waiting_for, s.attempt, s.place_host, s.host, s.agent_id, s.started_at, s.finished_at,
  a.attempt AS a_attempt, a.state AS a_state, a.result AS a_result, a.reason AS a_reason, a.agent_id AS a_agent,
@@ -186,7 +189,7 @@ def _step_view(row: Row, attempts: bool) -> StepView:
         phase=row["phase"],
         outputs=row["outputs"] or {},
         gate=_gate(row),
-        child=str(row["child"]) if row["child"] else None,
+        child=row["child"][0] if row["child"] else None,
         agent=str(agent) if agent else None,
         plugin=row["plugin"],
         method=row["method"],
@@ -209,6 +212,8 @@ def _waits_for(row: Row) -> str | None:
         return str(row["waiting_for"])
     until = row["deadline"].strftime("%H:%M:%S UTC") if row["deadline"] is not None else "a while"
     match StepState(row["state"]):
+        case StepState.RUNNING if row["child"] is not None:
+            return _child_awaited(*row["child"])
         case StepState.PENDING:
             return _edges_awaited(row)
         case StepState.READY:
@@ -225,6 +230,13 @@ def _waits_for(row: Row) -> str | None:
     return None
 
 
+def _child_awaited(_: str, number: int, name: str, state: str, waiting_for: str | None) -> str | None:
+    """What the run of a nested plan waits for that has not begun."""
+    if RunState(state) not in UNSTARTED:
+        return None
+    return f"run {number} ({name[:NAME]}), which waits for {waiting_for or 'its turn'}"
+
+
 def _edges_awaited(row: Row) -> str:
     awaited = list(row["awaited"] or ())
     if awaited:
@@ -232,7 +244,7 @@ def _edges_awaited(row: Row) -> str:
         return f"the end of {', '.join(awaited[:SHOWN_EDGES])}{more}"
     if row["phase"] != Phase.MAIN:
         return f"the run to come to its {row['phase']} steps"
-    if row["run_state"] in {RunState.QUEUED, RunState.ALLOCATING}:
+    if row["run_state"] in UNSTARTED:
         return "the run to begin"
     if row["max_parallel"] is not None:
         return f"another instance to end: max_parallel is {row['max_parallel']}"

@@ -4,6 +4,7 @@ Both calls may come twice, from any controller; the second one finds what the fi
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -13,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_common.clock import Clock
 from proctor_common.states import VolumeState
 from proctor_controller.db.pool import claims as rows
-from proctor_controller.db.pool.pools import load_sizes
+from proctor_controller.db.pool.jobs import load_breakers
+from proctor_controller.db.pool.pools import load_pools, load_sizes, load_standing
 from proctor_controller.db.session import Session, session
+from proctor_controller.domain.volumes.breaker import BACKEND
 from proctor_controller.domain.volumes.volume import Volume
 from proctor_controller.domain.wants import VolumeWant, wants_of
 
@@ -140,12 +143,36 @@ class Claims:
                             hits.append((each.type, hit))
                     found = await rows.load_of_run(db, run)
         except _NoSpareError as none:
-            return Waiting(f"a spare of type {none.type}: none is ready")
+            return Waiting(await self._say_none(none.type))
         for type, hit in hits:
             self._note(type, hit, self._clock.monotonic() - began)
         if fresh:
             await self._wake()
-        return answer_for(found, wanted)
+        answer = answer_for(found, wanted)
+        if isinstance(answer, Waiting):
+            stopped = await self._obstacles({row.type for row in found if row.state in AWAITED})
+            return Waiting("; ".join([answer.why, *stopped]))
+        return answer
+
+    async def _say_none(self, type: str) -> str:
+        """What the pool says of a type of which no spare is ready."""
+        async with session(self._database) as db:
+            (pool,) = [each for each in await load_pools(db) if each.type == type]
+            standing = await load_standing(db)
+        coming = pool.stock.pending
+        said = [f"a spare of type {type}: none is ready ({coming} of {pool.stock.target} being made)"]
+        if not pool.stock.target:
+            said = [f"a spare of type {type}: none is ready, and none is kept (its target is 0)"]
+        if standing["held_until"] is not None and standing["held_until"] > standing["now"]:
+            said.append(f"the quota is used up: {standing['held_reason']}")
+        return "; ".join([*said, *await self._obstacles({type})])
+
+    async def _obstacles(self, types: AbstractSet[str]) -> list[str]:
+        """What keeps volumes of these types from being made."""
+        async with session(self._database) as db:
+            breakers = await load_breakers(db)
+        opened = [breakers[scope] for scope in sorted({BACKEND, *types}) if scope in breakers and breakers[scope].open]
+        return [f"creation is stopped after {each.failures} failures in a row: {each.reason}" for each in opened]
 
     async def has_all(self, db: Session, run: str, wanted: Sequence[Wanted]) -> bool:
         """Whether the run has all of its volumes, as of the caller's transaction."""
