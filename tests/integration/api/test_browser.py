@@ -68,3 +68,22 @@ async def test_writing_cannot_be_tried_out_where_the_setting_says_so(browser: Br
     await writing.locator(".opblock-summary").click()
     await expect(writing.get_by_text("pod_foo").first).to_be_visible()
     await expect(writing.get_by_role("button", name="Try it out")).to_have_count(0)
+
+
+async def test_pages_below_a_path_ask_for_nothing_beside_it(browser: Browser, start_api: Any) -> None:
+    api: Api = await start_api(root_path="/test")
+    page = await browser.new_page(base_url=api.url)
+    beside: list[str] = []
+    page.on("request", lambda r: beside.append(r.url) if not r.url.startswith((f"{api.url}/test/", "data:")) else None)
+    await page.goto("/test/login")
+    await page.get_by_label("Token").fill(FIRST_TOKEN)
+    await page.get_by_role("button", name="Log in").click()
+    await page.wait_for_url("**/test/docs")
+    reading = page.locator("[id='operations-Test_API-list_pods_api_v1_pods_get']")
+    await reading.locator(".opblock-summary").click()
+    await reading.get_by_role("button", name="Try it out").click()
+    await reading.get_by_role("button", name="Execute").click()
+    await expect(reading.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
+    await page.goto("/test/dashboard/")
+    await expect(page.get_by_text("Declare pod, project and case first")).to_be_visible()
+    assert beside == []

@@ -17,6 +17,7 @@ from proctor_api.catalog.queries import ResultQuery, read_query
 from proctor_api.catalog.record import Record, named
 from proctor_api.catalog.results import read_result
 from proctor_api.catalog.transfer import lines_of
+from proctor_api.settings import ApiSettings
 from proctor_common.errors import ProctorError
 
 NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
@@ -165,3 +166,19 @@ async def test_lines_are_found_however_the_stream_is_cut(lines: list[bytes], siz
 
     found = [(number, line) async for number, line in lines_of(chunks(), 100)]
     assert found == [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+@pytest.mark.parametrize(
+    ("given", "base"),
+    [
+        ({}, "http://127.0.0.1:8774"),
+        ({"http": "[::1]:9000"}, "http://[::1]:9000"),
+        ({"http": "0.0.0.0:8774", "allow_plaintext": True}, ""),
+        (
+            {"http": "0.0.0.0:8774", "allow_plaintext": True, "public_url": "https://p.example.org/"},
+            "https://p.example.org",
+        ),
+    ],
+)
+def test_links_begin_with_an_address_that_somebody_can_open(given: dict[str, Any], base: str) -> None:
+    assert ApiSettings(database_url="postgresql:///x", **given).link_base == base

@@ -49,7 +49,7 @@ class ApiSettings(ServiceSettings):
     tryout: Literal["all", "read"] = "all"
     """What ``/docs`` lets its reader try out: ``read`` takes the button off everything that writes."""
     public_url: str | None = None
-    """Where browsers find the api, if not under the name they ask for."""
+    """Where browsers find the api, if not under the name they ask for: what addresses that are given out begin with."""
     origins: tuple[str, ...] = ()
     """Further origins whose pages may use the session cookie."""
 
@@ -86,6 +86,17 @@ class ApiSettings(ServiceSettings):
     def address(self) -> tuple[str, int]:
         """Host and port of ``http``."""
         return split_address(self.http)
+
+    @property
+    def link_base(self) -> str:
+        """What links begin with: ``public_url``, else the address listened on; "" where that says no host."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        host, port = self.address
+        if host in {"0.0.0.0", "::"} or port == 0:  # noqa: S104 - all of the machine's addresses are none of them
+            return ""
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls else 'http'}://{shown}:{port}"
 
     @property
     def tls(self) -> bool:

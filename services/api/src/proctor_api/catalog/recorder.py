@@ -164,11 +164,11 @@ def body_of(item: RecordView, settings: ApiSettings) -> dict[str, Any]:
         moment = read_date(_text(key, record.get(key)), UTC)
         body[key] = None if moment is None else moment.astimezone(settings.zone).strftime("%Y-%m-%d %H:%M:%S")
     body["trust_indicator"] = record.get("trust_indicator")
-    body["details"] = details_of(item, record.get("details"), settings.public_url)
+    body["details"] = details_of(item, record.get("details"), settings.link_base)
     return body
 
 
-def details_of(item: RecordView, given: Any, public_url: str | None) -> dict[str, Any]:
+def details_of(item: RecordView, given: Any, link_base: str) -> dict[str, Any]:
     """Where a result comes from, and what the plan says of it beside. What is no object, or has members of the same
     names, stands whole under ``details``.
     """
@@ -180,7 +180,7 @@ def details_of(item: RecordView, given: Any, public_url: str | None) -> dict[str
         "attempt": item.attempt,
         "host": item.host,
         "volume": item.volume,
-        "log": f"{(public_url or '').rstrip('/')}{path}",
+        "log": f"{link_base}{path}",
     }
     if given is None:
         return origin

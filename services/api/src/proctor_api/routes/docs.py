@@ -1,4 +1,7 @@
-"""Swagger UI from the wheel, with nothing from other places and no script in the page."""
+"""Swagger UI from the wheel, with nothing from other places and no script in the page.
+
+Addresses in pages are relative: a proxy may show the api below a path.
+"""
 
 from importlib.resources import files
 from pathlib import Path
@@ -7,6 +10,7 @@ import orjson
 from fastapi import Request, Response
 
 from proctor_api.context import context_of
+from proctor_api.proxies import EXTERNAL_PREFIX
 from proctor_api.routes.guard import anyone, router
 from proctor_api.routes.session import PAGE_POLICY
 from proctor_common.errors import not_found
@@ -21,15 +25,15 @@ DOCS_POLICY = (
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Proctor API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
-<link rel="icon" type="image/png" href="/docs/assets/favicon-32x32.png"></head>
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<link rel="icon" type="image/png" href="docs/assets/favicon-32x32.png"></head>
 <body><div id="swagger-ui"></div>
-<script src="/docs/assets/swagger-ui-bundle.js"></script>
-<script src="/docs/assets/docs.js"></script></body></html>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script src="docs/assets/docs.js"></script></body></html>
 """
 DOCS_SCRIPT = """\
 window.ui = SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   persistAuthorization: false,
@@ -45,14 +49,14 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   fault.textContent = "";
   try {
-    const answer = await fetch("/v1/session", {
+    const answer = await fetch("v1/session", {
       method: "POST",
       headers: {"Content-Type": "application/json"},
       body: JSON.stringify({token: document.getElementById("token").value.trim()}),
     });
     if (answer.ok) {
       const next = new URLSearchParams(window.location.search).get("next");
-      window.location.assign(next === "dashboard" ? "dashboard/" : "/docs");
+      window.location.assign(next === "dashboard" ? "dashboard/" : "docs");
       return;
     }
     const problem = await answer.json();
@@ -94,8 +98,11 @@ async def show_docs() -> Response:
 
 @routes.get("/openapi.json", include_in_schema=False, openapi_extra=anyone())
 async def show_openapi(request: Request) -> Response:
-    """The document."""
-    return Response(orjson.dumps(request.app.openapi()), media_type="application/json")
+    """The document; behind a proxy it names the path below which the api is."""
+    document, prefix = request.app.openapi(), request.scope.get(EXTERNAL_PREFIX)
+    if prefix:
+        document = {**document, "servers": [{"url": prefix}]}
+    return Response(orjson.dumps(document), media_type="application/json")
 
 
 @routes.get("/docs/assets/{name}", include_in_schema=False, openapi_extra=anyone())

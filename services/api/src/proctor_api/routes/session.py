@@ -16,14 +16,14 @@ routes = router()
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Proctor: log in</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" type="image/png" href="/docs/assets/favicon-32x32.png">
-<link rel="stylesheet" href="/docs/assets/login.css"></head>
+<link rel="icon" type="image/png" href="docs/assets/favicon-32x32.png">
+<link rel="stylesheet" href="docs/assets/login.css"></head>
 <body><main><h1>Proctor</h1>
 <form id="login"><label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <button type="submit">Log in</button><p id="fault" role="alert"></p></form>
-<p><a href="/docs">API documentation</a></p></main>
-<script src="/docs/assets/login.js"></script></body></html>
+<p><a href="docs">API documentation</a></p></main>
+<script src="docs/assets/login.js"></script></body></html>
 """
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
