@@ -7,7 +7,7 @@ before anything is evaluated: it makes edges, finds misspelt names and keeps hid
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 MAX_SOURCE = 4096
@@ -73,10 +73,32 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Loop:
+    """A macro in the source, from ``start`` (its name) to ``end`` (behind its bracket). ``copies``: it makes a list."""
+
+    name: str
+    start: int
+    end: int
+
+    @property
+    def copies(self) -> bool:
+        """Whether the library copies what it has come to with each element."""
+        return self.name in {"map", "filter"}
+
+    @property
+    def position(self) -> int:
+        """Of its name, from 1."""
+        return self.start + 1
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """An expression's references, how many macros it has, the most elements its literals may bring, whether it calls
     a function of ours, and ``growth``: by how much its macros may multiply what they are given (one that names its
     element twice may double it, the next one doubles that again).
+
+    ``loops``: its macros · ``matches``: where that function is called, from 0 · ``additions``: signs that may put
+    lists together · ``has_uint``: it may have numbers without a sign, which are others outside of the library.
     """
 
     text: str
@@ -85,6 +107,10 @@ class Source:
     commas: int
     has_functions: bool = False
     growth: int = 1
+    loops: tuple[Loop, ...] = ()
+    matches: tuple[int, ...] = ()
+    additions: int = 0
+    has_uint: bool = False
 
 
 def tokens(text: str, start: int = 0) -> Iterator[Token]:
@@ -139,7 +165,20 @@ def read_source(text: str) -> Source:
     commas = sum(token.value == "," for token in reader.tokens)
     called = any(token.kind == "name" and token.value in FUNCTIONS for token in reader.tokens)
     growth = math.prod(max(1, uses) for uses in reader.uses)
-    return Source(text, references, reader.macros, commas, called, growth)
+    return Source(
+        text,
+        references,
+        reader.macros,
+        commas,
+        called,
+        growth,
+        loops=tuple(reader.loops),
+        matches=tuple(reader.calls("matches")),
+        additions=sum(token.kind == "sign" and token.value == "+" for token in reader.tokens),
+        has_uint=any(
+            token.value == "uint" or (token.kind == "number" and token.value[-1] in "uU") for token in reader.tokens
+        ),
+    )
 
 
 class _Reader:
@@ -149,6 +188,7 @@ class _Reader:
         self.tokens = found
         self.macros = 0
         self.uses: list[int] = []
+        self.loops: list[Loop] = []
         self._open: list[str | None] = []
 
     def read(self) -> Iterator[Reference]:
@@ -160,8 +200,8 @@ class _Reader:
             if token.kind == "sign" and token.value in "([{":
                 self._open.append(None)
             elif token.kind == "sign" and token.value in ")]}":
-                if self._open:
-                    self._open.pop()
+                if self._open and self._open.pop() is not None:
+                    self.loops[-1] = replace(self.loops[-1], end=token.end)
             elif token.kind == "name":
                 if self._is_macro(index):
                     index = self._enter(index)
@@ -172,6 +212,12 @@ class _Reader:
                         yield reference
                     continue
             index += 1
+
+    def calls(self, name: str) -> Iterator[int]:
+        """Where a function of this name is called, from 0."""
+        for index, token in enumerate(self.tokens):
+            if token.kind == "name" and token.value == name and self._is(index + 1, "("):
+                yield token.start
 
     def _at(self, index: int) -> Token | None:
         return self.tokens[index] if 0 <= index < len(self.tokens) else None
@@ -203,6 +249,7 @@ class _Reader:
             raise SourceFault(f"{variable.value} is a name of its own here: call the element otherwise", start)
         self.macros += 1
         self.uses.append(0)
+        self.loops.append(Loop(self.tokens[index].value, start - 1, start))
         self._open.append(variable.value)
         return index + 4
 

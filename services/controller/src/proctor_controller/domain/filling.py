@@ -3,16 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from proctor_controller.domain.expressions import (
-    ESCAPED,
-    OPENING,
-    Scope,
-    as_text,
-    evaluate,
-    fill,
-    fill_text,
-    split_text,
-)
+from proctor_controller.domain.expression_text import ESCAPED, OPENING, split_text
+from proctor_controller.domain.expressions import Scope, as_text, evaluate, fill, fill_text
 from proctor_controller.domain.parameters import Checked, Path, check_parameters, marked, split_argv
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from proctor_controller.db.plans import StoredPlan, find_plan
 from proctor_controller.db.session import Session
-from proctor_controller.domain.expressions import fill, has_expression
+from proctor_controller.domain.expression_text import has_expression
+from proctor_controller.domain.expressions import fill
 from proctor_controller.domain.parts import BadText, Document
 from proctor_controller.domain.plan import Plan, PlanStep
 from proctor_controller.domain.plan.calls import Call, keep_literals

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proctor_controller.domain.expressions import has_expression
+from proctor_controller.domain.expression_text import has_expression
 from proctor_controller.domain.filling import BadLine, split_words
 from proctor_controller.domain.parameters import Path, check_parameters, marked, secret_texts
 from proctor_controller.domain.plan.model import PlanStep

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
-from proctor_controller.domain.expressions import has_expression
+from proctor_controller.domain.expression_text import has_expression
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import OF_RUN, Names, Templates

@@ -6,7 +6,8 @@ from typing import Any
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLAN_NAME, PLUGIN_NAME, STEP_NAME
 from proctor_common.states import Role as TokenRole
-from proctor_controller.domain.expressions import ExpressionFault, fill, has_expression
+from proctor_controller.domain.expression_text import has_expression
+from proctor_controller.domain.expressions import ExpressionFault, fill
 from proctor_controller.domain.parameters import MAX_ENV
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan import matrix, resources, verdict

@@ -4,15 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from proctor_controller.domain.expression_cost import MAX_WORK
 from proctor_controller.domain.expression_source import ROOTS, Reference
-from proctor_controller.domain.expressions import (
-    OPENING,
-    ExpressionFault,
-    fill,
-    macro_work,
-    references_of,
-    split_text,
-)
+from proctor_controller.domain.expression_text import OPENING, split_text
+from proctor_controller.domain.expressions import ExpressionFault, fill, references_of, work_of
 from proctor_controller.domain.plan.hot import ATTRIBUTES, BadHot, compile_hot, is_hot
 from proctor_controller.domain.plan.model import Parameter, Path
 from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader
@@ -23,8 +18,8 @@ BEFORE = frozenset({"params", "steps", "hosts", "volumes", "matrix", "host", "ru
 """What may be read before a step has run."""
 AFTER = BEFORE | {"self", "result"}
 OF_RUN = frozenset({"params", "steps", "hosts", "volumes", "run"})
-MAX_EARLY_WORK = 2 * 10_000**2
-"""Of all expressions together that are filled in at submission: two macros over the longest list that one may see."""
+MAX_EARLY_WORK = 4 * MAX_WORK
+"""Units of work for all expressions together that are filled in at submission."""
 _OF_RUN_MEMBERS = frozenset({"id", "name", "url", "parent"})
 _OF_SELF = frozenset({"result", "outputs", "host"})
 
@@ -79,7 +74,7 @@ class Templates(Reader):
             return UNKNOWN
         scope = {"params": values}
         try:
-            self._early_work += sum(macro_work(source, scope) for _, source in sources_in(template))
+            self._early_work += sum(work_of(source, scope) for _, source in sources_in(template))
             if self._early_work > MAX_EARLY_WORK:
                 self.fault(
                     path, "all that is filled in at submission would take too long: use fewer macros", "too_large"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proctor_common.ids import STEP_NAME
-from proctor_controller.domain.expressions import has_expression
+from proctor_controller.domain.expression_text import has_expression
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import AFTER, Names, Templates
