@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from proctor_api import errors, server
 from proctor_api.auth import Authenticator
 from proctor_api.catalog.recorder import Recorder
-from proctor_api.catalog.sessions import close_sessions
 from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import ProcessContext
 from proctor_api.controller_client import ControllerClient
@@ -33,7 +32,7 @@ from proctor_common.bus import Bus, BusError, BusOptions
 from proctor_common.clock import SystemClock
 from proctor_common.errors import ProctorError
 from proctor_common.metrics import make_registry, observe_bus
-from proctor_common.pg import make_engine, migrate
+from proctor_common.pg import close_sessions, make_engine, migrate
 from proctor_common.service import Background, StartError, Stop
 
 log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""The database: engine, transactions, migrations (extra ``[pg]``)."""
+"""The database: engine, transactions, sessions, migrations (extra ``[pg]``)."""
 
 from proctor_common.pg.engine import (
     check_database,
@@ -9,14 +9,19 @@ from proctor_common.pg.engine import (
     transaction,
 )
 from proctor_common.pg.migrate import Chain, migrate
+from proctor_common.pg.sessions import Session, changing, close_sessions, session
 
 __all__ = [
     "Chain",
+    "Session",
+    "changing",
     "check_database",
+    "close_sessions",
     "database_unavailable",
     "is_database_down",
     "make_engine",
     "migrate",
     "reading",
+    "session",
     "transaction",
 ]

@@ -9,7 +9,7 @@ from proctor_api.catalog.faults import forbidden, referred, unknown
 from proctor_api.catalog.fields import dump
 from proctor_api.catalog.projects import RENAMING, RENAMING_SECONDS
 from proctor_api.catalog.record import Record, record_of
-from proctor_api.catalog.sessions import changing, session
+from proctor_common.pg import changing, session
 
 _COLUMNS = "SELECT id, project_name, name, body::text AS body, creation_date FROM catalog.cases"
 

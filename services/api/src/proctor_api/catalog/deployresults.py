@@ -14,7 +14,7 @@ from proctor_api.catalog.faults import bad, unknown
 from proctor_api.catalog.fields import dump, name_of, text_of
 from proctor_api.catalog.ids import is_record_id, new_record_id
 from proctor_api.catalog.queries import MAX_NUMBER, PAGE, ResultQuery, read_query
-from proctor_api.catalog.sessions import session
+from proctor_common.pg import session
 
 BATCH = 100
 TEXTS = ("version", "job_name", "upstream_job_name", "criteria", "start_date", "stop_date")

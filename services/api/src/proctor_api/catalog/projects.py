@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_api.catalog.faults import forbidden, referred, unknown
 from proctor_api.catalog.fields import dump
 from proctor_api.catalog.record import Record, record_of
-from proctor_api.catalog.sessions import changing, session
+from proctor_common.pg import changing, session
 
 _COLUMNS = "SELECT id, name, body::text AS body, creation_date FROM catalog.projects"
 RENAMING_SECONDS = 900

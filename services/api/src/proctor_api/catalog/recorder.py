@@ -23,7 +23,6 @@ from proctor_api.catalog.faults import bad
 from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.rejections import Rejections
 from proctor_api.catalog.results import INSERT, NewResult, Origin, read_result, what_is_unknown
-from proctor_api.catalog.sessions import Connection, changing
 from proctor_api.context import ProcessContext
 from proctor_api.controller_client import SELF
 from proctor_api.settings import ApiSettings
@@ -32,6 +31,7 @@ from proctor_common.bus import Message
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.calls import RecordsConfirm, RecordsPending
 from proctor_common.messages.views import RecordView
+from proctor_common.pg import Session, changing
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +126,7 @@ class Recorder:
         except asyncpg.ForeignKeyViolationError:
             raise await what_is_unknown(self._engine, result) from None
 
-    async def _declare(self, connection: Connection, result: NewResult) -> None:
+    async def _declare(self, connection: Session, result: NewResult) -> None:
         """Add the pod, project and test case that are missing."""
         now = self._clock.now()
         date = creation_date(now, self._settings.zone)

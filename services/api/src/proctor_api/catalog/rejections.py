@@ -7,8 +7,8 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor_api.catalog.sessions import Connection, session
 from proctor_common.messages.views import RecordView
+from proctor_common.pg import Session, session
 
 MAX_REASON = 500
 
@@ -53,7 +53,7 @@ class Rejections:
             )
         return bool(new)
 
-    async def settle(self, connection: Connection, item: RecordView) -> None:
+    async def settle(self, connection: Session, item: RecordView) -> None:
         """It is stored now."""
         await connection.execute(
             "DELETE FROM catalog.rejections WHERE run = $1 AND step = $2 AND attempt = $3",

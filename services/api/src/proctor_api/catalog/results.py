@@ -14,8 +14,8 @@ from proctor_api.catalog.faults import bad, unknown
 from proctor_api.catalog.fields import dump, name_of, project_name_of, text_of, trust_of
 from proctor_api.catalog.ids import is_record_id, new_record_id
 from proctor_api.catalog.queries import PAGE, ResultQuery
-from proctor_api.catalog.sessions import Connection, session
 from proctor_common.errors import ProctorError
+from proctor_common.pg import Session, session
 
 COLUMNS = (
     'id AS "_id"',
@@ -216,7 +216,7 @@ class Results:
         return [view_of(row) for row in rows], pages
 
 
-async def count(connection: Connection, query: ResultQuery) -> int:
+async def count(connection: Session, query: ResultQuery) -> int:
     """How many results a query finds, at most ``query.last`` where that is set."""
     where, values = query.where()
     if query.last:

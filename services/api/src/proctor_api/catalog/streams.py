@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_api.catalog.queries import ResultQuery
 from proctor_api.catalog.results import COLUMNS, Shown, view_of
-from proctor_api.catalog.sessions import Connection, changing, session
+from proctor_common.pg import Session, changing, session
 
 BATCH = 400
 LARGE = 8 * 1024
@@ -118,7 +118,7 @@ def _move(place: Place, rows: list[Any]) -> None:
             place.left -= len(rows)
 
 
-async def _shown(connection: Connection, rows: list[Any]) -> list[Shown]:
+async def _shown(connection: Session, rows: list[Any]) -> list[Shown]:
     shown = []
     for row in rows:
         view = view_of(row)

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_api.catalog.fields import object_of
 from proctor_api.catalog.ids import creation_date, is_record_id, new_record_id
 from proctor_api.catalog.results import COLUMN_TYPES, NewResult, read_result
-from proctor_api.catalog.sessions import Connection, changing, session
 from proctor_common.clock import Clock
 from proctor_common.errors import Code, ProctorError
+from proctor_common.pg import Session, changing, session
 
 BATCH_ROWS = 500
 BATCH_BYTES = 4 * 1024 * 1024
@@ -160,7 +160,7 @@ class Import:
             await connection.execute(_DECLARE_CASES, ids(cases), owners, names, date)
 
 
-async def _known(connection: Connection, results: list[NewResult]) -> tuple[set[str], set[tuple[str, str]]]:
+async def _known(connection: Session, results: list[NewResult]) -> tuple[set[str], set[tuple[str, str]]]:
     pods = await connection.fetch(_KNOWN_PODS, list({result.pod_name for result in results}))
     wanted = {(result.project_name, result.case_name) for result in results}
     cases = await connection.fetch(_KNOWN_CASES, [case[0] for case in wanted], [case[1] for case in wanted])

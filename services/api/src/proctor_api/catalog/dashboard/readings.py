@@ -10,7 +10,7 @@ from proctor_api.catalog.dashboard.boards import PROJECTS
 from proctor_api.catalog.dashboard.figures import Board
 from proctor_api.catalog.dashboard.verdicts import SQL_PASSED, SQL_SECONDS, passed_of
 from proctor_api.catalog.queries import ResultQuery
-from proctor_api.catalog.sessions import changing, session
+from proctor_common.pg import changing, session
 
 MOST_RESULTS = 10_000
 """A board is made of the newest of them; a query's ``last`` may ask for fewer."""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_api.catalog.faults import bad, forbidden, unknown
 from proctor_api.catalog.scenarios.edits import Edit
 from proctor_api.catalog.scenarios.shape import Installer, Scenario
-from proctor_api.catalog.sessions import changing, session
+from proctor_common.pg import changing, session
 
 LARGEST = 8 * 1024 * 1024
 """Bytes of JSON that a scenario may grow to."""

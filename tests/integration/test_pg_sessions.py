@@ -6,7 +6,7 @@ import pytest
 
 from proctor_common.errors import ProctorError
 from proctor_common.pg import make_engine
-from proctor_controller.db.session import KEPT, close_sessions, session
+from proctor_common.pg.sessions import KEPT, close_sessions, session
 from support.postgres import Database, PostgresServer
 
 
