@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proctor_common import subjects
-from proctor_common.bus import Bus, BusTimeout
+from proctor_common.bus import Bus, BusTimeout, Message
 from proctor_common.errors import Code
 from proctor_common.ids import new_id
+from proctor_common.messages.base import decode
 from proctor_common.messages.calls import MAX_REPLY, Actor
 from proctor_common.messages.events import AttemptRef, MethodSpec, PluginSpec, StepFinished, TargetSpec
+from proctor_common.messages.orders import DrainOrder, DrainReply
 from proctor_common.states import Role, StepResult
 from support.control import Agent, Control, SecureNats, control, new_key, refused
 from support.postgres import Database
@@ -191,9 +193,36 @@ async def test_an_agent_is_drained_and_undrained(here: Control) -> None:
             view = await here.call("agent.drain", {"agent": "node-1"})
             assert (view["draining"], view["ready"]) == (True, False)
         assert (await agent.beat(bus)).draining
+        told: list[bool] = []
+
+        async def hear(message: Message) -> bytes:
+            told.append(decode(DrainOrder, message.data).draining)
+            return DrainReply(draining=False).encode()
+
+        await bus.serve(subjects.order(agent.id, "drain"), hear)
         view = await here.call("agent.undrain", {"agent": agent.id})
         assert (view["draining"], view["ready"]) == (False, True)
+        assert told == [False], "it takes orders at once"
         assert not (await agent.beat(bus)).draining
+
+
+async def test_a_drained_agent_goes_on_for_a_run_that_has_leased_it(here: Control) -> None:
+    agent = await here.join("node-1")
+    async with agent.connect() as bus:
+        await agent.register(bus)
+        here.database.psql(
+            f"""INSERT INTO control.runs (id, name, kind, state, version, event_seq, attempt_seq, undecided, timeout_s)
+                VALUES ('{new_id()}', 'r', 'plan', 'running', 1, 1, 1, 1, 1);
+                INSERT INTO control.allocations (run_id, role, idx, agent_id, host, exclusive)
+                SELECT id, 'dut', 0, '{agent.id}', 'node-1', true FROM control.runs"""
+        )
+        await here.call("agent.drain", {"agent": "node-1"})
+        assert not (await agent.beat(bus)).draining
+        here.database.psql("DELETE FROM control.allocations")
+        assert (await agent.beat(bus)).draining
+
+
+async def test_an_agent_that_there_is_none_of_is_not_found(here: Control) -> None:
     for op in ("agent.get", "agent.drain", "agent.undrain", "agent.remove"):
         for name in ("nobody", new_id(), "99", "99999999999999999999", "", "a\0b", "*"):
             async with refused(Code.NOT_FOUND):

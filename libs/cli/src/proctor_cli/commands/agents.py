@@ -1,6 +1,6 @@
 """``proctor agents`` and ``proctor groups``: the fleet."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def list_agents(context: typer.Context, output: OutputOption = Output.TABLE) -> 
         [
             [
                 a["host"],
-                "draining" if a["draining"] else a["state"],
+                _state(a),
                 f"{a['used_slots']}/{a['slots']}",
                 ",".join(a["groups"]),
                 ",".join(f"{k}={v}" for k, v in a["labels"].items()),
@@ -64,7 +64,7 @@ def show_agent(agent: AgentArgument, output: OutputOption = Output.TABLE) -> Non
     if output is Output.JSON:
         as_json(found)
         return
-    print(f"{found['host']}  {found['state']}  {found['reason']}".rstrip())
+    print(f"{found['host']}  {_state(found)}  {found['used_slots']}/{found['slots']} slots  {found['reason']}".rstrip())
     table(
         ["method", "description"],
         [
@@ -99,7 +99,7 @@ def enroll(
 
 @agents_app.command("drain", epilog="Example: proctor agents drain lab-7")
 def drain(agent: AgentArgument) -> None:
-    """Give an agent no new work; what runs there goes on."""
+    """Give an agent no new work. What runs there goes on, and so do runs that have leased the host."""
     _act(agent, "drain")
 
 
@@ -165,7 +165,16 @@ def remove_from_group(group: GroupArgument, agent: AgentArgument) -> None:
 def _act(agent: str, verb: str) -> None:
     with open_client() as client:
         found = client.post(f"/v1/agents/{agent}/{verb}")
-    talk(f"{found['host']} is {'draining' if found['draining'] else found['state']}")
+    talk(f"{found['host']} is {_state(found)}: {found['used_slots']} of {found['slots']} slots are busy")
+
+
+def _state(agent: dict[str, Any]) -> str:
+    """Its state; one that is to be given no work is draining until its last step has ended."""
+    if not agent["draining"]:
+        return str(agent["state"])
+    if agent["state"] != "online":
+        return f"{agent['state']}, drained"
+    return "draining" if agent["used_slots"] else "drained"
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -21,13 +21,13 @@ class Beat:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """The agent as it was before the beat. ``settling``: it was lost, returned, and may run what was given up
-    meanwhile; ``busy``: it was given attempts that have not ended; ``now`` is the
-    database's clock.
+    meanwhile; ``busy``: it was given attempts that have not ended; ``closed``: it is to take
+    no orders, since it is drained and no run has leased it; ``now`` is the database's clock.
     """
 
     state: AgentState
     instance: str | None
-    draining: bool
+    closed: bool
     leftovers: bool
     settling: bool
     last_heartbeat: datetime | None
@@ -52,6 +52,7 @@ WITH b AS (
     RETURNING a.id
 )
 SELECT old.*, now() AS now,
+    old.draining AND NOT EXISTS (SELECT 1 FROM control.allocations o WHERE o.agent_id = old.id) AS closed,
     EXISTS (SELECT 1 FROM control.attempts t WHERE t.agent_id = old.id AND t.state <> 'finished') AS busy,
     set_config('synchronous_commit', 'off', true) FROM old
 """
@@ -67,7 +68,7 @@ async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict
         str(row.id): Standing(
             state=AgentState(row.state),
             instance=row.instance,
-            draining=row.draining,
+            closed=row.closed,
             leftovers=row.leftovers,
             settling=row.settling,
             last_heartbeat=row.last_heartbeat,

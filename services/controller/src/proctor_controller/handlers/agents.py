@@ -7,10 +7,13 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from proctor_common import subjects
+from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, HOST_NAME, new_id, new_token, token_hash
 from proctor_common.messages.calls import Actor, AgentList, AgentRef, Enrol, Join
 from proctor_common.messages.events import PluginSpec, TargetSpec
+from proctor_common.messages.orders import DrainOrder
 from proctor_common.messages.views import AgentView, EnrolmentView, JoinView, NatsAddress
 from proctor_common.pg import transaction
 from proctor_common.states import AgentState
@@ -27,6 +30,7 @@ from proctor_controller.identity.nkey import BadKey, public_bytes
 
 log = structlog.get_logger(__name__)
 
+TOLD_SECONDS = 1.0
 MAX_GROUPS = 32
 MAX_LABELS = 32
 LABEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
@@ -94,13 +98,19 @@ async def list_agents(context: ProcessContext, actor: Actor, body: AgentList) ->
 
 
 async def drain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
-    """``agent.drain``: no new work; what runs goes on."""
+    """``agent.drain``: no new work; what runs goes on, and so do runs that have leased the host."""
     return await _set_draining(context, actor, body, draining=True)
 
 
 async def undrain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
     """``agent.undrain``"""
     view = await _set_draining(context, actor, body, draining=False)
+    try:
+        # Or it would refuse until its next heartbeat is answered.
+        order = DrainOrder(draining=False).encode()
+        await context.bus.request(subjects.order(view.id, "drain"), order, timeout=TOLD_SECONDS)
+    except BusError as fault:
+        log.debug("agent_not_told", agent=view.id, error=str(fault))
     await context.work.capacity_changed([view.id])
     return view
 

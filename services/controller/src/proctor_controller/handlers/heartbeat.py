@@ -107,7 +107,7 @@ class Heartbeats:
                 await mark_settled(connection, agent, instance)
         if settled or standing.state is not AgentState.ONLINE:
             await context.work.capacity_changed([agent])
-        return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.draining)
+        return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.closed)
 
     def _rivalry(self, standing: Standing) -> str:
         """Why an instance that is not the registered one is not listened to; empty where it only has to register."""
