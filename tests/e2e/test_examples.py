@@ -228,6 +228,8 @@ def test_stored_plans_and_schedules(system: System, tmp_path: Path) -> None:
     told = system.proctor("plans", "validate", wrong, code=1).out.splitlines()
     assert len(told) == 2 and all(line.startswith(f"{wrong}:") for line in told)
     system.proctor("plans", "push", wrong, code=2)
+    schema = json.loads(system.proctor("plans", "schema").out)
+    assert schema == json.loads((EXAMPLES.parent / "docs" / "testplan.schema.json").read_text())
     assert system.ask("run", "smoke@1", "--no-follow")["name"] == "smoke"
     system.proctor("run", "no-such-plan", code=1)
 

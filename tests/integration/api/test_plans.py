@@ -46,6 +46,13 @@ async def test_a_plan_is_checked_and_every_fault_told(api: Api) -> None:
     assert (await api.call("POST", "/v1/testplans/validate", content=b"")).json()["code"] == "bad_json"
 
 
+async def test_editors_get_the_schema_without_a_token(api: Api) -> None:
+    api.world.answers["plan.schema"] = PlanFaults(errors=[])
+    answer = await api.http.get("/docs/testplan.schema.json")
+    assert (answer.status_code, answer.json()) == (200, {"errors": []})
+    assert answer.headers["content-type"] == "application/schema+json"
+
+
 async def test_verbs_answer_with_the_run(api: Api) -> None:
     run = api.world.add_run()
     for verb in ("cancel", "pause", "resume"):

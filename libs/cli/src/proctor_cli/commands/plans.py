@@ -17,8 +17,9 @@ plans_app = typer.Typer(
     help="List stored test plans; check, keep, show and delete them.",
     invoke_without_command=True,
     epilog="Example: proctor plans validate examples/smoke.yaml · proctor plans push examples/smoke.yaml · "
-    "proctor run smoke",
+    "proctor run smoke · proctor plans schema > testplan.schema.json (what editors complete plans by)",
 )
+SCHEMA = "/docs/testplan.schema.json"
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON; - for standard input")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="a stored plan")]
 GroupOption = Annotated[str | None, typer.Option(help="as a run of this group would see it")]
@@ -97,6 +98,19 @@ def fault_line(file: str, error: dict[str, Any]) -> str:
     place = f":{error['line']}:{error['column'] or 1}" if error.get("line") else ""
     path, message = str(error.get("path") or ""), str(error.get("message", ""))
     return f"{file}{place}: {message if not path or message.startswith(path) else f'{path}: {message}'}"
+
+
+@plans_app.command("schema", epilog="Example: proctor plans schema > testplan.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of test plans, by which editors complete and explain them.
+
+    The first line of a plan that tells an editor of it goes to standard error.
+    """
+    with open_client() as client:
+        found = client.get(SCHEMA)
+        address = client.endpoint.url.rstrip("/") + SCHEMA
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+    talk(f"as the first line of a plan: # yaml-language-server: $schema={address} (or the file's path)")
 
 
 @plans_app.command("push", epilog="Example: proctor plans push examples/smoke.yaml --name nightly-smoke")

@@ -12,7 +12,16 @@ from pydantic import Field
 
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.base import VERSION, BadMessage, JsonObject, Message, decode
-from proctor_common.states import Role, VnfpState, VolumeState
+from proctor_common.messages.pool_calls import (
+    PoolList,
+    PoolPut,
+    VnfpCreate,
+    VnfpList,
+    VnfpRef,
+    VolumeList,
+    VolumeRef,
+)
+from proctor_common.states import Role
 
 MAX_REPLY = 1024 * 1024
 """Most bytes of an answer: a list then gives fewer rows than asked for, and a ``next``."""
@@ -88,6 +97,10 @@ class PlanValidate(Message):
     plan: JsonObject | str
     parameters: JsonObject | None = None
     group: str | None = None
+
+
+class PlanSchema(Message):
+    """``plan.schema`` -> the JSON Schema of test plans."""
 
 
 class PlanPut(Message):
@@ -256,57 +269,6 @@ class ScheduleList(Message):
     cursor: str | None = None
 
 
-class PoolList(Message):
-    """``pool.list`` -> Listing of PoolView, by type; all of them. ``pool.replenish|sync`` -> JobView,
-    ``pool.reload`` -> Listing of PoolView: every controller reads its file again.
-    """
-
-
-class PoolPut(Message):
-    """``pool.put`` -> PoolView: set a target by hand; it stands until the file's own value changes."""
-
-    type: str
-    target: int = Field(ge=0, le=10_000)
-
-
-class VolumeList(Message):
-    """``volume.list`` -> Listing of VolumeView, newest first; deleted ones only with ``state``."""
-
-    state: VolumeState | None = None
-    type: str | None = None
-    limit: int = Field(default=100, ge=1, le=1000)
-    cursor: str | None = None
-
-
-class VolumeRef(Message):
-    """``volume.delete`` -> VolumeView: delete a volume that a run has retained."""
-
-    volume: str
-
-
-class VnfpCreate(Message):
-    """``vnfp.create`` -> VnfpView. ``id`` is chosen by the api: a repeated request makes nothing twice."""
-
-    id: str
-    name: str = Field(min_length=1, max_length=255)
-    type: str
-    size_gb: int | None = Field(default=None, ge=1, le=100_000)
-
-
-class VnfpRef(Message):
-    """``vnfp.get|delete`` -> VnfpView."""
-
-    vnfp: str
-
-
-class VnfpList(Message):
-    """``vnfp.list`` -> Listing of VnfpView, newest first; deleted ones only with ``state``."""
-
-    state: VnfpState | None = None
-    limit: int = Field(default=100, ge=1, le=1000)
-    cursor: str | None = None
-
-
 class AuditAdd(Message):
     """``audit.add`` -> AuditView: the api's own deeds (tokens, sessions)."""
 
@@ -343,6 +305,7 @@ OPERATIONS: dict[str, type[Message]] = {
     "case.submit": SubmitCase,
     "run.submit": SubmitRun,
     "plan.validate": PlanValidate,
+    "plan.schema": PlanSchema,
     "plan.put": PlanPut,
     "plan.get": PlanRef,
     "plan.list": PlanList,

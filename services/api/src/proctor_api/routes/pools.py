@@ -4,7 +4,7 @@ from fastapi import Request, Response
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import PoolPage, TargetRequest, TypeRef
-from proctor_common.messages import calls
+from proctor_common.messages import pool_calls
 from proctor_common.messages.views import JobView, PoolView
 from proctor_common.states import Role
 
@@ -28,7 +28,7 @@ async def list_pools(request: Request) -> Response:
 )
 async def put_pool(request: Request, type: TypeRef, wish: TargetRequest) -> Response:
     """How many idle spares of the type there shall be. It stands until the settings file's own value changes."""
-    body = calls.PoolPut(type=type, target=wish.target)
+    body = pool_calls.PoolPut(type=type, target=wish.target)
     return json_view(await context_of(request).controllers.ask("pool.put", caller_of(request).actor, body))
 
 
@@ -71,5 +71,5 @@ async def reload(request: Request) -> Response:
 
 
 async def _ask(request: Request, op: str, status: int = 200) -> Response:
-    view = await context_of(request).controllers.ask(op, caller_of(request).actor, calls.PoolList())
+    view = await context_of(request).controllers.ask(op, caller_of(request).actor, pool_calls.PoolList())
     return json_view(view, status)

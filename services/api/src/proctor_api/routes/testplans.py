@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import Path, Query, Request, Response
 from pydantic import ConfigDict, Field
 
-from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.controller_client import SELF
+from proctor_api.routes.guard import anyone, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import After, Body, GroupName, Limit
 from proctor_common.messages import calls
 from proctor_common.messages.base import Message
@@ -56,6 +57,19 @@ class PlanPage(View):
 
     items: list[PlanView]
     next: str | None
+
+
+@routes.get(
+    "/docs/testplan.schema.json",
+    response_model=dict[str, Any],
+    tags=["test plans"],
+    summary="The JSON Schema of test plans",
+    openapi_extra=anyone(),
+)
+async def show_schema(request: Request) -> Response:
+    """For editors, which send no token; the first line of a plan: `# yaml-language-server: $schema=<this address>`."""
+    schema = await context_of(request).controllers.ask("plan.schema", SELF, calls.PlanSchema())
+    return Response(schema, media_type="application/schema+json", headers={"Cache-Control": "public, max-age=300"})
 
 
 @routes.post(

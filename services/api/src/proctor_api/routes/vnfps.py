@@ -5,7 +5,7 @@ from fastapi import Request, Response
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import After, Limit, VnfpPage, VnfpRef, VnfpRequest
 from proctor_api.routes.testcases import KEY
-from proctor_common.messages import calls
+from proctor_common.messages import pool_calls
 from proctor_common.messages.views import VnfpView
 from proctor_common.states import Role, VnfpState
 
@@ -26,7 +26,7 @@ async def create_vnfp(request: Request, wish: VnfpRequest) -> Response:
     context, caller = context_of(request), caller_of(request)
 
     async def begin(vnfp: str) -> Response:
-        body = calls.VnfpCreate(id=vnfp, name=wish.name, type=wish.type, size_gb=wish.size_gb)
+        body = pool_calls.VnfpCreate(id=vnfp, name=wish.name, type=wish.type, size_gb=wish.size_gb)
         view = await context.controllers.ask("vnfp.create", caller.actor, body)
         return json_view(view, 202, {"Location": f"/v1/vnfps/{vnfp}"})
 
@@ -38,7 +38,7 @@ async def list_vnfps(
     request: Request, state: VnfpState | None = None, limit: Limit = 100, cursor: After = None
 ) -> Response:
     """The newest first; deleted ones only with `?state=deleted`."""
-    body = calls.VnfpList(state=state, limit=limit, cursor=cursor)
+    body = pool_calls.VnfpList(state=state, limit=limit, cursor=cursor)
     return json_view(await context_of(request).controllers.ask("vnfp.list", caller_of(request).actor, body))
 
 
@@ -64,5 +64,5 @@ async def delete_vnfp(request: Request, vnfp: VnfpRef) -> Response:
 
 
 async def _of_vnfp(request: Request, op: str, vnfp: str, status: int = 200) -> Response:
-    view = await context_of(request).controllers.ask(op, caller_of(request).actor, calls.VnfpRef(vnfp=vnfp))
+    view = await context_of(request).controllers.ask(op, caller_of(request).actor, pool_calls.VnfpRef(vnfp=vnfp))
     return json_view(view, status)

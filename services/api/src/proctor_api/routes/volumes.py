@@ -6,7 +6,7 @@ from fastapi import Query, Request, Response
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import After, Limit, VolumePage, VolumeRef
-from proctor_common.messages import calls
+from proctor_common.messages import pool_calls
 from proctor_common.messages.views import VolumeView
 from proctor_common.states import Role, VolumeState
 
@@ -21,7 +21,7 @@ async def list_volumes(
     request: Request, state: VolumeState | None = None, type: Type = None, limit: Limit = 100, cursor: After = None
 ) -> Response:
     """The newest first; deleted ones only with `?state=deleted`."""
-    body = calls.VolumeList(state=state, type=type, limit=limit, cursor=cursor)
+    body = pool_calls.VolumeList(state=state, type=type, limit=limit, cursor=cursor)
     return json_view(await context_of(request).controllers.ask("volume.list", caller_of(request).actor, body))
 
 
@@ -35,5 +35,5 @@ async def list_volumes(
 )
 async def delete_volume(request: Request, volume: VolumeRef) -> Response:
     """One that its run has retained (`on_end: retain`); any other belongs to a VNF, a run or the pool: 409."""
-    body = calls.VolumeRef(volume=volume)
+    body = pool_calls.VolumeRef(volume=volume)
     return json_view(await context_of(request).controllers.ask("volume.delete", caller_of(request).actor, body), 202)

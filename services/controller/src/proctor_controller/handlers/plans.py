@@ -1,15 +1,18 @@
-"""``run.submit`` and ``plan.validate``: a test plan, checked as a whole before anything is stored. No SQL."""
+"""``run.submit``, ``plan.validate``, ``plan.schema``: a test plan is checked as a whole before it is stored. No SQL."""
 
+import json
 from collections.abc import Mapping
+from functools import cache
 
 from proctor_common.errors import invalid, not_found
 from proctor_common.ids import GROUP_NAME, is_id
-from proctor_common.messages.calls import Actor, PlanValidate, SubmitRun
+from proctor_common.messages.calls import Actor, PlanSchema, PlanValidate, SubmitRun
 from proctor_common.messages.views import PlanFaults, RunView
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.placing import read_clock
 from proctor_controller.db.session import session
 from proctor_controller.db.submissions import DuplicateRun
+from proctor_controller.domain.plan.schema import plan_schema
 from proctor_controller.engine.planning import Request, find_faults, plan_run
 from proctor_controller.engine.submit import submit
 from proctor_controller.handlers.calls import CallHandler
@@ -51,6 +54,16 @@ async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidat
         return PlanFaults(errors=await find_faults(context.engine, db, request, complete=body.parameters is not None))
 
 
+async def show_schema(context: ProcessContext, actor: Actor, body: PlanSchema) -> bytes:
+    """``plan.schema``: what editors complete plans by."""
+    return _schema()
+
+
+@cache
+def _schema() -> bytes:
+    return json.dumps(plan_schema(), indent=2, ensure_ascii=False).encode()
+
+
 def _group(actor: Actor, group: str | None) -> str | None:
     if group is not None and not GROUP_NAME.match(group):
         raise not_found("group", group[:MAX_NAME])
@@ -61,4 +74,8 @@ def _groups(actor: Actor) -> tuple[str, ...] | None:
     return None if actor.groups is None else tuple(actor.groups)
 
 
-HANDLERS: Mapping[str, CallHandler] = {"run.submit": submit_run, "plan.validate": validate_plan}
+HANDLERS: Mapping[str, CallHandler] = {
+    "run.submit": submit_run,
+    "plan.validate": validate_plan,
+    "plan.schema": show_schema,
+}
