@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from support.deadline import set_deadline
+from support.lending import LentDatabases
 from support.loopback import LoopbackServer
 from support.nats import NatsAccount, NatsAccounts, NatsServer
 from support.postgres import Database, PostgresServer, migrated_by
@@ -111,24 +112,34 @@ def database(postgres: PostgresServer) -> Iterator[Database]:
     postgres.drop_database(made)
 
 
-@pytest.fixture
-def control_database(postgres: PostgresServer) -> Iterator[Database]:
-    """A database of the test's own, as the controller's migrations leave it."""
+@pytest.fixture(scope="session")
+def _control_databases(postgres: PostgresServer) -> LentDatabases:
     from proctor_controller import context as control
 
-    made = postgres.create_database(postgres.template("control", migrated_by(control.CHAIN)))
-    yield made
-    postgres.drop_database(made)
+    return LentDatabases(postgres, "control", migrated_by(control.CHAIN))
 
 
 @pytest.fixture
-def api_database(postgres: PostgresServer) -> Iterator[Database]:
-    """A database of the test's own, as the api's migrations leave it."""
+def control_database(_control_databases: LentDatabases) -> Iterator[Database]:
+    """A database of the test's own, as the controller's migrations leave it."""
+    made = _control_databases.lend()
+    yield made
+    _control_databases.give_back(made)
+
+
+@pytest.fixture(scope="session")
+def _api_databases(postgres: PostgresServer) -> LentDatabases:
     from proctor_api import migrations as access
 
-    made = postgres.create_database(postgres.template("api", migrated_by(access.CHAIN)))
+    return LentDatabases(postgres, "api", migrated_by(access.CHAIN))
+
+
+@pytest.fixture
+def api_database(_api_databases: LentDatabases) -> Iterator[Database]:
+    """A database of the test's own, as the api's migrations leave it."""
+    made = _api_databases.lend()
     yield made
-    postgres.drop_database(made)
+    _api_databases.give_back(made)
 
 
 @pytest.fixture
