@@ -87,7 +87,7 @@ def history(days: int = 28) -> list[dict[str, Any]]:
     now = datetime.now(UTC).replace(microsecond=0)
     rows: list[dict[str, Any]] = []
     scenarios = ["os-nosdn-nofeature-ha", "os-odl_l2-nofeature-ha", "os-onos-sfc-noha"]
-    cases = [("functest", c) for c in ("vPing", "Tempest", "Rally", "ODL")] + [
+    cases = [("functest", c) for c in ("vPing", "Tempest_full-run", "Rally", "ODL")] + [
         ("yardstick", c) for c in ("Ping", "Fio")
     ]
     for day in range(days):
@@ -186,6 +186,14 @@ async def test_figures_charts_matrix_and_the_way_to_a_run_at_a_desk_and_on_a_pho
     await drawn(page)
     width = await page.evaluate("() => document.documentElement.scrollWidth")
     assert width <= PHONE["width"], "the page itself must not scroll sideways"
+    # A name goes on in the next line behind a separator, and nowhere else.
+    lines: list[list[Any]] = await page.evaluate(
+        "() => [...document.querySelectorAll('#matrix th')].flatMap((th) => [...th.childNodes])"
+        ".filter((node) => node.nodeType === Node.TEXT_NODE).map((node) => { const range = document.createRange();"
+        " range.selectNodeContents(node); return [node.data, range.getClientRects().length]; })"
+    )
+    assert {text for text, _ in lines} >= {"Tempest_", "full-", "run", "vPing"}
+    assert [text for text, count in lines if count != 1] == []
     for canvas in ("#rate", "#seconds"):
         box = await page.locator(canvas).bounding_box()
         assert box is not None

@@ -8,11 +8,16 @@ export function drawMatrix(matrix, choose) {
   const several = new Set(matrix.cases.map((one) => one.project)).size > 1;
   const found = new Map(matrix.cells.map((cell) => [key(cell.scenario, cell.project, cell.case), cell]));
   const head = element("tr", {}, element("td"), ...matrix.cases.map((one) => element("th", { scope: "col" },
-    several ? element("span", {}, one.project) : null, one.case)));
+    several ? element("span", {}, ...inParts(one.project)) : null, ...inParts(one.case))));
   const rows = matrix.scenarios.map((scenario) => element("tr", {},
-    element("th", { scope: "row" }, scenario || "(no scenario)"),
+    element("th", { scope: "row" }, ...inParts(scenario || "(no scenario)")),
     ...matrix.cases.map((one) => element("td", {}, cellOf(found.get(key(scenario, one.project, one.case)), choose)))));
   table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+}
+
+/** A name that may go on in the next line behind each of its separators, and within a word only where that is too long. */
+function inParts(name) {
+  return name.split(/(?<=[_./:-])/).flatMap((part) => [part, element("wbr")]).slice(0, -1);
 }
 
 function key(...parts) {
