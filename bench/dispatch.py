@@ -4,9 +4,9 @@ import asyncio
 import json
 import time
 
-import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
+from bench.client import connected
 from bench.figures import Figure, Report, percentile
 from bench.system import System, bare_connection
 
@@ -45,7 +45,7 @@ async def measure(system: System, report: Report, count: int = 300) -> None:
     url = system.url.replace("http", "ws", 1) + "/v1/events"
     async with (
         bare_connection(system) as ssh,
-        httpx.AsyncClient(base_url=system.url, headers=system.headers, timeout=60) as http,
+        connected(system.url, system.headers) as http,
         connect(url, additional_headers=system.headers, compression=None) as socket,
     ):
         finishes = Finishes(socket)
@@ -58,9 +58,8 @@ async def measure(system: System, report: Report, count: int = 300) -> None:
 
         async def ours() -> float:
             begun = time.perf_counter()
-            answer = await http.post("/v1/testcases", json=BODY)
-            answer.raise_for_status()
-            assert await finishes.result(answer.json()["id"]) == "passed"
+            run = await http.post("/v1/testcases", BODY)
+            assert await finishes.result(run["id"]) == "passed"
             return time.perf_counter() - begun
 
         await several(floor, 20, 1)

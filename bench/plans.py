@@ -4,9 +4,9 @@ import asyncio
 import time
 from typing import Any
 
-import httpx
 from websockets.asyncio.client import connect
 
+from bench.client import connected
 from bench.dispatch import Finishes, several
 from bench.figures import Figure, Report, percentile
 from bench.system import System, bare_connection
@@ -34,7 +34,7 @@ async def measure(system: System, report: Report, count: int = 200, width: int =
     url = system.url.replace("http", "ws", 1) + "/v1/events"
     async with (
         bare_connection(system) as ssh,
-        httpx.AsyncClient(base_url=system.url, headers=system.headers, timeout=60) as http,
+        connected(system.url, system.headers) as http,
         connect(url, additional_headers=system.headers, compression=None) as socket,
     ):
         finishes = Finishes(socket)
@@ -51,9 +51,8 @@ async def measure(system: System, report: Report, count: int = 200, width: int =
 
         async def ours() -> float:
             begun = time.perf_counter()
-            answer = await http.post("/v1/runs", json={"plan": plan(count, width)})
-            answer.raise_for_status()
-            assert await finishes.result(answer.json()["id"]) == "passed"
+            run = await http.post("/v1/runs", {"plan": plan(count, width)})
+            assert await finishes.result(run["id"]) == "passed"
             return time.perf_counter() - begun
 
         await floor()

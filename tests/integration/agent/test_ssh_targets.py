@@ -351,7 +351,7 @@ async def test_what_was_read_before_the_cut_still_arrives(openssh_server: OpenSs
         head = psutil.Process(printed.groups[0].pgid)
         await eventually(lambda: head.io_counters().write_chars > 1_500_000, 10, "the program to fill the window")
         os.kill(head.ppid(), signal.SIGKILL)
-        await asyncio.wait_for(targets._pools["lab"].links[0].connection.wait_closed(), 10)
+        await asyncio.wait_for(targets._endpoints["lab"].pool._links[0].connection.wait_closed(), 10)
         go_on.set()
         with pytest.raises(SshFault) as caught:
             await asyncio.wait_for(run, 10)

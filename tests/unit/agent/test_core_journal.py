@@ -16,6 +16,7 @@ from proctor_agent.journal import KEEP_S, Journal, JournalFullError
 from proctor_common.messages.events import StepFinished
 from proctor_common.messages.orders import StartAnswer, StartOrder, StartReply
 from proctor_common.states import StepResult
+from support.wait import eventually
 
 ACCEPT = StartReply(answer=StartAnswer.ACCEPTED)
 BUSY = StartReply(answer=StartAnswer.BUSY, reason="full")
@@ -120,6 +121,18 @@ async def test_process_groups_are_remembered_until_the_end(tmp_path: Path) -> No
         assert await journal.groups("s1", 2) == []
         await journal.end(end())
         assert await journal.groups("s1", 1) == []
+
+
+async def test_a_process_group_is_on_disk_soon_unless_it_has_ended_before(tmp_path: Path) -> None:
+    short, long = ProcessGroup("lab", 100, 5555), ProcessGroup("lab", 101, 6666)
+    async with opened(tmp_path) as journal:
+        await journal.accept(order(), ACCEPT)
+        journal.group_started("s1", 1, short)
+        journal.group_ended("s1", 1, short)
+        journal.group_started("s1", 1, long)
+        beside = sqlite3.connect(tmp_path / "journal.db")
+        await eventually(lambda: beside.execute("SELECT pgid FROM process_groups").fetchall() == [(101,)])
+        assert not journal._soon
 
 
 async def test_old_confirmed_ends_and_tombstones_are_forgotten(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Target:
     """An SSH endpoint from the agent's settings.
 
     ``key_file`` None: the user's default keys. ``known_hosts_file`` None: ``~/.ssh/known_hosts``; there is no way to
-    switch the check off.
+    switch the check off. ``waiting_shell``: after each command the next one's shell is started in advance.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Target:
     user: str = ""
     key_file: Path | None = None
     known_hosts_file: Path | None = None
+    waiting_shell: bool = True
 
 
 @dataclass(frozen=True, slots=True)

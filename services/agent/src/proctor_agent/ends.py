@@ -1,6 +1,7 @@
 """The ends of attempts that no controller has confirmed yet: published, and again, until one has."""
 
 import asyncio
+import contextlib
 import random
 import sqlite3
 
@@ -16,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 PUBLISH_TIMEOUT = 5.0
 RETRY_S = 1.0
+HEARD_S = 0.05
+"""How long the stream may take for an end before the journal is given it too."""
 
 
 class Ends:
@@ -41,10 +44,16 @@ class Ends:
         """The unconfirmed end of an attempt."""
         return self._open.get((step, attempt))
 
-    async def keep(self, end: StepFinished) -> None:
-        """Journal an end; a full disk is waited out: an end must never be lost."""
+    async def keep(self, end: StepFinished, heard: asyncio.Event | None = None) -> None:
+        """Journal an end: when it was ``heard``, so that nobody waits for the disk, or when that takes longer than a
+        moment. A full disk is waited out: an end must never be lost.
+        """
         key = (end.step, end.attempt)
         self._unkept.add(key)
+        if heard is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARD_S):
+                    await heard.wait()
         while True:
             try:
                 await self._journal.end(end)

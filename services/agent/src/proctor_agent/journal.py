@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 RESERVE_BYTES = 64 * 1024 * 1024
 KEEP_S = 24 * 3600.0
 """How long confirmed ends and tombstones are remembered: longer than any order can be on its way."""
+SOON_S = 0.05
+"""A process group is written down when its command has run for so long: a shorter one leaves nothing to write."""
 T = TypeVar("T")
 
 _SCHEMA = """
@@ -94,6 +96,7 @@ class Journal:
         self._calls: queue.SimpleQueue[list[_Call] | None] = queue.SimpleQueue()
         self._later: dict[tuple[str, int], list[_Call]] = {}
         """What goes to the thread with the next call: each time it is woken costs the loop a turn."""
+        self._soon: dict[tuple[str, int, ProcessGroup], asyncio.TimerHandle] = {}
         self._thread = threading.Thread(target=self._serve, name="journal", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last_prune = 0.0
@@ -106,6 +109,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what waits and end the thread."""
+        self._write_groups()
         self._put()
         self._calls.put(None)
         await asyncio.to_thread(self._thread.join, 10)
@@ -160,6 +164,8 @@ class Journal:
     async def end(self, finish: StepFinished) -> None:
         """Keep the end of an attempt until it is confirmed; its process groups are forgotten."""
         self._later.pop((finish.step, finish.attempt), None)
+        for key in [key for key in self._soon if key[:2] == (finish.step, finish.attempt)]:
+            self._soon.pop(key).cancel()
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
@@ -204,18 +210,35 @@ class Journal:
 
     def group_started(self, step: str, attempt: int, group: ProcessGroup) -> None:
         """Record a process group on a target, soon: nobody waits. What is killed before that is found by its marker."""
+        assert self._loop is not None, "the journal is not open"
+        key = (step, attempt, group)
+        if key not in self._soon:
+            self._soon[key] = self._loop.call_later(SOON_S, self._write_group, key)
+
+    def _write_group(self, key: tuple[str, int, ProcessGroup]) -> None:
+        self._soon.pop(key).cancel()
+        step, attempt, group = key
         row = (step, attempt, group.target, group.pgid, group.started)
         sql = "INSERT OR IGNORE INTO process_groups VALUES (?, ?, ?, ?, ?)"
         self._put(_Call(lambda db: db.execute(sql, row), durable=False, done=None))
 
+    def _write_groups(self) -> None:
+        for key in list(self._soon):
+            self._write_group(key)
+
     def group_ended(self, step: str, attempt: int, group: ProcessGroup) -> None:
         """Forget a process group, with the next call at the latest: its start time tells it from a later one."""
+        timer = self._soon.pop((step, attempt, group), None)
+        if timer is not None:
+            timer.cancel()
+            return
         row = (step, attempt, group.target, group.pgid, group.started)
         sql = "DELETE FROM process_groups WHERE step = ? AND attempt = ? AND target = ? AND pgid = ? AND started = ?"
         self._later.setdefault((step, attempt), []).append(_Call(lambda db: db.execute(sql, row), False, None))
 
     async def groups(self, step: str, attempt: int) -> list[ProcessGroup]:
         """The recorded process groups of an attempt."""
+        self._write_groups()
 
         def work(db: sqlite3.Connection) -> list[ProcessGroup]:
             sql = "SELECT target, pgid, started FROM process_groups WHERE step = ? AND attempt = ?"

@@ -24,6 +24,8 @@ class TargetSettings(BaseModel):
     user: str = ""
     key_file: Path | None = None
     known_hosts_file: Path | None = None
+    waiting_shell: bool = True
+    """After a command, have the next one's shell started already; it waits 30 s at most."""
 
 
 class AgentSettings(ServiceSettings):
@@ -72,6 +74,6 @@ class AgentSettings(ServiceSettings):
     def ssh_targets(self) -> dict[str, Target]:
         """The targets by name."""
         return {
-            name: Target(name, one.host, one.port, one.user, one.key_file, one.known_hosts_file)
+            name: Target(name, one.host, one.port, one.user, one.key_file, one.known_hosts_file, one.waiting_shell)
             for name, one in self.targets.items()
         }

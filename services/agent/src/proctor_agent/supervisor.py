@@ -203,13 +203,15 @@ class Supervisor:
                 end = await execution.give_up(started_at, fault)
             end = end.model_copy(update={"finished_at": self.now()})
             # Side by side: what a controller has heard stands, even if a crash takes the end from this journal.
-            await asyncio.gather(self._ends.keep(end), self._deliver(end, ship))
+            heard = asyncio.Event()
+            await asyncio.gather(self._ends.keep(end, heard), self._deliver(end, ship, heard))
 
-    async def _deliver(self, end: StepFinished, ship: LogShip) -> None:
+    async def _deliver(self, end: StepFinished, ship: LogShip, heard: asyncio.Event) -> None:
         await ship.stored()
         # Its slot is free before a controller can hear of the end and send the next order.
         self._live.pop((end.step, end.attempt), None)
         await self._ends.publish(end)
+        heard.set()
 
     def _forget(self, key: Key) -> None:
         self._live.pop(key, None)

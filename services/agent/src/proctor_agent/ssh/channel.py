@@ -58,10 +58,23 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
             self._channel.resume_reading()
         self._notify()
 
+    @property
+    def told_its_end(self) -> bool:
+        """Whether the target has said how the command ended."""
+        return self.exit_code is not None or self.exit_signal is not None
+
     def abort(self) -> None:
         """Close the channel. A command that has not printed its marker line yet never starts: it cannot print it."""
         if self._channel is not None and not self.closed:
             self._channel.abort()
+
+    def feed(self, data: bytes, *, end: bool = False) -> None:
+        """Give the command bytes on standard input; ``end``: no more come."""
+        assert self._channel is not None, "the channel is not open"
+        if data:
+            self._channel.write(data)
+        if end:
+            self._channel.write_eof()
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():

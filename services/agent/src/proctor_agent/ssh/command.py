@@ -19,6 +19,8 @@ from proctor_agent.ssh.faults import SshFault
 MAX_LINE = 96 * 1024
 """Most bytes of the line; Linux takes 128 KiB in one argument."""
 MAX_ARGUMENT = 128 * 1024 - 1
+MAX_HANDED = 1024
+"""Most bytes that are handed to a waiting shell: a shell's ``read`` takes them one by one."""
 MAX_ENV_NAMES = 100
 NOT_STARTED_CODE = 125
 """Exit code of the script when it could not get as far as the program."""
@@ -93,13 +95,32 @@ def build(command: Command) -> WireCommand:
     stdin = b""
     if not in_line:
         line = _line(command, first, second, values=True)
-        stdin = _frames(command)
+        stdin = _frames(command.argv, command.env)
     return WireCommand(
         line=line,
         stdin=stdin + (command.stdin or b""),
         close_stdin=command.stdin is not None,
         tag=f"{first}:{second} ".encode(),
     )
+
+
+def build_waiting() -> WireCommand:
+    """The wire form of a shell that waits to be told what to become (:func:`handed`)."""
+    first, second = secrets.token_hex(4), secrets.token_hex(8)
+    line = _line(Command(argv=()), first, second, values=True)
+    return WireCommand(line=line, stdin=b"", close_stdin=False, tag=f"{first}:{second} ".encode())
+
+
+def handed(command: Command) -> bytes | None:
+    """What a waiting shell is told, to become the program; None for a command that needs a shell of its own: with
+    input, in another folder, or long. Raises SshFault ``bad_command`` as :func:`build` does.
+    """
+    _check(command)
+    if command.stdin is not None or command.cwd is not None:
+        return None
+    marker = {} if command.marker is None else {ATTEMPT_ENV: command.marker}
+    told = _frames(command.argv, {**command.env, **marker})
+    return told if len(told) <= MAX_HANDED else None
 
 
 def _line(command: Command, first: str, second: str, *, values: bool) -> str:
@@ -127,11 +148,11 @@ def _line(command: Command, first: str, second: str, *, values: bool) -> str:
     return f"exec /bin/sh -c {quote(script)} proctor{words}"
 
 
-def _frames(command: Command) -> bytes:
-    parts = [f"{len(command.env)} {len(command.argv)}\n"]
-    for name, value in command.env.items():
+def _frames(argv: Sequence[str], env: Mapping[str, str]) -> bytes:
+    parts = [f"{len(env)} {len(argv)}\n"]
+    for name, value in env.items():
         parts.append(f"{name} {value.count(chr(10))}\n{value}\n")
-    for word in command.argv:
+    for word in argv:
         parts.append(f"{word.count(chr(10))}\n{word}\n")
     return "".join(parts).encode()
 
