@@ -98,6 +98,7 @@ async def test_numbers_of_any_size_do_not_break_anything(api: Api) -> None:
 async def test_a_body_over_the_limit_is_413_with_the_limit(api: Api) -> None:
     answer = await post(api, b'{"plugin":"' + b"x" * 1024 * 1024 + b'"}')
     assert (answer.status_code, answer.json()["code"], answer.json()["limit"]) == (413, "too_large", 1024 * 1024)
+    assert answer.json()["detail"] == f"the body is over the limit of 1048576 bytes: it has {answer.json()['size']}"
 
 
 async def test_an_endless_body_is_refused_while_it_comes(api: Api) -> None:

@@ -18,7 +18,8 @@ async def read_body(request: Request, limit: int) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdecimal() and int(announced[:20]) > limit:
         # The server drops what still comes; of very much it does not wait for the end.
-        raise too_large("the body", limit, hang_up=int(announced[:20]) > limit + PATIENCE)
+        length = int(announced[:20])
+        raise too_large("the body", limit, length, hang_up=length > limit + PATIENCE)
     parts = []
     size = 0
     async for part in request.stream():
@@ -28,14 +29,17 @@ async def read_body(request: Request, limit: int) -> bytes:
         elif size > limit + PATIENCE:
             raise too_large("the body", limit, hang_up=True)
     if size > limit:
-        raise too_large("the body", limit)
+        raise too_large("the body", limit, size)
     return b"".join(parts)
 
 
-def too_large(what: str, limit: int, *, hang_up: bool = False) -> ProctorError:
-    """413 with the limit in bytes; ``hang_up``: the connection ends with the answer."""
-    more = {"hang_up": True} if hang_up else {}
-    return ProctorError(Code.TOO_LARGE, f"{what} is over the limit of {limit} bytes", limit=limit, **more)
+def too_large(what: str, limit: int, size: int | None = None, *, hang_up: bool = False) -> ProctorError:
+    """413 with the limit in bytes, and the size where it is known; ``hang_up``: the connection ends with the answer."""
+    more: dict[str, Any] = {"hang_up": True} if hang_up else {}
+    said = f"{what} is over the limit of {limit} bytes"
+    if size is not None:
+        said, more = f"{said}: it has {size}", {"size": size, **more}
+    return ProctorError(Code.TOO_LARGE, said, limit=limit, **more)
 
 
 def parse_json(body: bytes) -> Any:

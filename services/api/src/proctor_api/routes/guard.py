@@ -121,8 +121,9 @@ def _refuse_fields(body: Any) -> None:
 def check_url(request: Request) -> None:
     """Raises 413 for a URL that is too long, 422 for a NUL in it."""
     scope = request.scope
-    if len(scope["raw_path"]) + len(scope["query_string"]) > URL_LIMIT:
-        raise too_large("the URL", URL_LIMIT)
+    length = len(scope["raw_path"]) + len(scope["query_string"])
+    if length > URL_LIMIT:
+        raise too_large("the URL", URL_LIMIT, length)
     for name, value in request.path_params.items():
         refuse_nul(name, str(value))
     if b"%00" in scope["query_string"]:

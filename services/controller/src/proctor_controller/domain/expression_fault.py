@@ -41,7 +41,7 @@ def syntax_fault(source: str, message: str) -> ExpressionFault:
     line, _, rest = rest.partition(":")
     column, _, rest = rest.partition(":")
     reason = rest.strip().splitlines()[0][:200] if rest.strip() else "is not CEL"
-    reason = reason.partition(" expecting ")[0]
+    reason = reason.partition(" expecting ")[0].replace("mismatched input '<EOF>'", "it ends too soon")
     position = 1
     if line.isdigit() and column.isdigit():
         before = source.splitlines(keepends=True)[: int(line) - 1]

@@ -158,8 +158,9 @@ def _unescape(found: re.Match[str]) -> str:
 @lru_cache(maxsize=4000)
 def read_source(text: str) -> Source:
     """What the expression reads. Raises SourceFault; whether it is CEL at all is for the library to say."""
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_SOURCE:
-        raise SourceFault(f"an expression has at most {MAX_SOURCE} bytes", 1)
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_SOURCE:
+        raise SourceFault(f"the expression has {size} bytes, and {MAX_SOURCE} are allowed", 1)
     reader = _Reader(list(tokens(text)))
     references = tuple(reader.read())
     commas = sum(token.value == "," for token in reader.tokens)

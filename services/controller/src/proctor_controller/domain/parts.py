@@ -128,7 +128,7 @@ class Builder:
     def document(self) -> Document:
         """The whole. Raises BadText where nothing has come."""
         if self.root is None:
-            raise BadText("is empty", (1, 1))
+            raise BadText("the document is empty", (1, 1))
         return _Values().document(self.root)
 
 

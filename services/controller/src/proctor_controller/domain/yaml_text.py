@@ -58,12 +58,24 @@ def _compose(text: str) -> Builder:
             else:
                 _take(builder, event, place)
     except yaml.MarkedYAMLError as fault:
-        mark = fault.problem_mark or fault.context_mark
-        where = None if mark is None else (mark.line + 1, mark.column + 1)
-        raise BadText(f"not YAML: {fault.problem or fault.context or 'cannot be read'}", where) from None
+        raise _not_yaml(text, fault) from None
     except yaml.YAMLError as fault:
         raise BadText(f"not YAML: {str(fault).splitlines()[0][:200]}") from None
     return builder
+
+
+def _not_yaml(text: str, fault: yaml.MarkedYAMLError) -> BadText:
+    """What the parser says, with where the part begins that it was in."""
+    mark = fault.problem_mark or fault.context_mark
+    place = None if mark is None else (mark.line + 1, mark.column + 1)
+    lines = text.splitlines()
+    line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
+    if line[: len(line) - len(line.lstrip())].count("\t"):
+        return BadText("not YAML: the line is indented by a tab; YAML takes blanks only", place)
+    said = str(fault.problem or fault.context or "cannot be read")
+    if fault.problem and fault.context and fault.context_mark is not None:
+        said += f" {fault.context}, which begins in line {fault.context_mark.line + 1}"
+    return BadText(f"not YAML: {said}", place)
 
 
 def _take(builder: Builder, event: Any, place: Place) -> None:

@@ -65,7 +65,8 @@ class Nesting:
             return Nested("", Call(step.parameters, {}))
         found = await self._load(reference)
         if found is None:
-            return Nested("", _refused(fault(f"there is no stored plan {reference}", where, "not_found")))
+            message = f"there is no stored plan {reference}: `proctor plans` lists them"
+            return Nested("", _refused(fault(message, where, "not_found")))
         stored, reading = found
         exact, plan = f"{stored.name}@{stored.version}", reading.plan
         why = await self._look_down(exact, self.trail, self.depth + 1)

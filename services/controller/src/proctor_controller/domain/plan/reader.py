@@ -180,7 +180,7 @@ class Reader:
         known = [str(word) for word in words]
         if not isinstance(value, str) or value not in known:
             meant = near(value, known) if isinstance(value, str) else None
-            self.fault(path, f"must be {', '.join(known)}" + (f"; did you mean {meant}?" if meant else ""))
+            self.fault(path, f"must be one of {', '.join(known)}" + (f"; did you mean {meant}?" if meant else ""))
             return known[0]
         return value
 
