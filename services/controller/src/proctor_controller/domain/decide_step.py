@@ -80,6 +80,8 @@ def decide_no_slot(draft: Draft, event: NoSlot) -> Stale | None:
         draft.finish_step(step.id, StepResult.ERROR, reason=event.why)
     elif step.state is StepState.READY:
         draft.move_step(step.id, StepState.WAITING, reason=event.why, waiting_for=event.why, due_at=None)
+        # That stands in the event: the step's own reason would go on saying it when it waits for something else.
+        draft.change_step(step.id, reason="")
     elif step.waiting_for == event.why:
         return Stale("it waits for the same")
     else:

@@ -15,6 +15,7 @@ from proctor_controller.db.leasing import lock_leases, sweep_hosts
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
 from proctor_controller.domain.placement import explain
+from proctor_controller.engine.circles import Circles
 from proctor_controller.engine.engine import Contended, Engine
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,7 @@ AT_ONCE = 8
 ORPHANS_EVERY = 30
 EXPLAINED = 50
 EXPLAINED_EVERY = 5
+CIRCLES_EVERY = 5
 
 
 class Watchdog:
@@ -32,6 +34,7 @@ class Watchdog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ticks = 0
+        self._circles = Circles(engine)
 
     async def tick(self) -> int:
         """Look at everything that is due; how much that was. Raises ProctorError ``database_unavailable``."""
@@ -54,6 +57,8 @@ class Watchdog:
                     log.error("slots_freed", count=freed, reason="their attempts were over")
         self._ticks += 1
         await self._feed_all(due)
+        if self._ticks % CIRCLES_EVERY == 0:
+            await self._circles.look()
         if waiting:
             await self._engine.serve_queue(None)
             if self._ticks % EXPLAINED_EVERY == 1:
