@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; none: all")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, to see that it runs")
-    parser.add_argument("--results", type=int, default=100_000, help="of how many results the Test API is full")
+    parser.add_argument(
+        "--results", type=int, default=1_000_000, help="of how many results the Test API is full (two minutes)"
+    )
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     report = Report()
