@@ -1,5 +1,6 @@
 """The plans in examples/, run as they stand on one local system, and the commands that act on their runs."""
 
+import hashlib
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from support.web import WebServer, web_server
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-PASSING = ("smoke", "pipeline", "matrix", "retry", "gate", "seed-plan")
+PASSING = ("smoke", "pipeline", "matrix", "retry", "gate", "artefacts", "seed-plan")
 LEASING = ("lease", "nested/suite")
 whole_runs = pytest.mark.skipif(
     "run.pause" not in HANDLERS, reason="verbs, leases, cleanup and outputs of whole runs are not in the engine yet"
@@ -158,6 +159,54 @@ def _took_back(system: System, run: str) -> None:
     suites = {suite.get("name"): suite for suite in ET.fromstring(system.get(f"/v1/runs/{run}/junit").content)}
     assert set(suites) == {"rollback", "rollback: on_failure", "rollback: rollback", "rollback: always"}
     assert [suites["rollback"].get(name) for name in ("tests", "failures", "skipped")] == ["4", "1", "1"]
+
+
+LEAVING = """
+testplan_version: "2026-12-01"
+name: leaving
+steps:
+  leave:
+    uses: linux_system.run_shell
+    runs_on: {{host: local-1}}
+    artefacts: ["{folder}/*.bin", "{folder}/none-*", "{folder}/empty"]
+    with:
+      shell: true
+      command: 'cd "$1" && head -c 1300000 /dev/urandom >a.bin && : >empty && exit 3'
+      args: ["{folder}"]
+  build:
+    uses: build_server.build
+    runs_on: {{host: local-1}}
+    with: {{directory: "{folder}", command: [sh, -c, "mkdir -p out; echo made >out/b.log"], artefacts: ["out/*"]}}
+"""
+
+
+def test_what_steps_leave_is_listed_and_handed_out_as_long_as_it_is_the_same(system: System, tmp_path: Path) -> None:
+    (left := tmp_path / "left").mkdir()
+    plan = tmp_path / "leaving.yaml"
+    plan.write_text(LEAVING.format(folder=left))
+    done = system.proctor("run", plan, code=1)
+    assert f"no file matches the artefact pattern {left}/none-*" in done.out
+    run = system.ask("runs", "--plan", "leaving", "--limit", "1")[0]["id"]
+    saved = tmp_path / "saved"
+    listed = system.ask("artefacts", run, "--save", saved)
+    found = {(each["step"], each["path"]): each for each in listed}
+    assert set(found) == {("leave", f"{left}/a.bin"), ("leave", f"{left}/empty"), ("build", f"{left}/out/b.log")}
+    for each in listed:
+        data = (saved / f"{each['id']}-{Path(each['path']).name}").read_bytes()
+        assert data == Path(each["path"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (each["size"], each["sha256"])
+    (page,) = system.get(f"/v1/runs/{run}/artefacts?limit=1").json()["items"]
+    following = system.get(f"/v1/runs/{run}/artefacts?cursor={page['id']}").json()["items"]
+    assert [page, *following] == listed
+
+    log = f"/v1/runs/{run}/artefacts/{found['build', f'{left}/out/b.log']['id']}"
+    (left / "out/b.log").write_text("MADE\n")
+    assert (system.get(log).status_code, system.get(log).json()["code"]) == (409, "conflict")
+    (left / "out/b.log").unlink()
+    assert "is gone" in system.get(log).json()["detail"]
+    for wrong in ("0-1-9", "0-9-0", "9-1-0", "x", "0-1", "-1-1-0", "..%2f..%2fetc%2fpasswd"):
+        assert system.get(f"/v1/runs/{run}/artefacts/{wrong}").status_code == 404, wrong
+    assert system.get("/v1/runs/999999/artefacts").status_code == 404
 
 
 @whole_runs

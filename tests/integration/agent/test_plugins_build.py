@@ -97,6 +97,25 @@ async def test_artefacts_never_lead_out_of_the_workspace(bench: Bench, tmp_path:
     assert not (inside / "pwned").exists()
 
 
+async def test_a_steps_own_artefacts_are_found_anywhere_by_absolute_paths(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    odd = tmp_path / "real" / "two words\n$(touch pwned)"
+    odd.write_text("odd")
+    (tmp_path / "folder").symlink_to(tmp_path / "real")
+    (tmp_path / "link").symlink_to(odd)
+    patterns = [f"{tmp_path}/folder/*", f"{tmp_path}/link", f"{tmp_path}/no such", "/"]
+    found, missing = await bench.workbench.find_artefacts(bench.attempt(), patterns)
+    assert [each["path"] for each in found] == [str(odd)]
+    assert missing == patterns[1:]
+    read = bench.workbench.read_artefact
+    assert await read(None, str(odd), 0, 100) == (3, b"odd")
+    assert await read(None, str(odd), 1, 1) == (3, b"d")
+    assert await read(None, str(odd), 3, 0) == (3, b"")
+    for path in (f"{tmp_path}/link", f"{tmp_path}/real", f"{tmp_path}/no such"):
+        with pytest.raises(FileNotFoundError):
+            await read(None, path, 0, 100)
+
+
 @pytest.mark.parametrize(
     ("url", "kind"), [("https://example.org/x.git", "protocol_not_allowed"), ("file:///no/such", "checkout_failed")]
 )

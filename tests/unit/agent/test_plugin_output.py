@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proctor_agent.artefacts import parse_artefacts
 from proctor_agent.plugin import Completed, MethodFault, Tail, last_line
-from proctor_agent.plugins.build import parse_artefacts
 from proctor_agent.plugins.linux_system import ping_result
 from proctor_agent.plugins.system import parse
 

@@ -18,6 +18,7 @@ CLIENT = (
     "proctor_cli.commands.submit",
     "proctor_cli.commands.runs",
     "proctor_cli.commands.verbs",
+    "proctor_cli.commands.artefacts",
     "proctor_cli.commands.plans",
     "proctor_cli.commands.schedules",
     "proctor_cli.commands.agents",

@@ -18,7 +18,7 @@ CONTROLLERS = "controllers"
 LOG_SUBJECTS = f"{ROOT}.log.>"
 EVENT_SUBJECTS = f"{ROOT}.evt.>"
 LIVE_SUBJECTS = f"{ROOT}.live.>"
-ORDERS = ("start", "cancel", "query", "drain")
+ORDERS = ("start", "cancel", "query", "drain", "read")
 
 AUTH_CALLOUT = "$SYS.REQ.USER.AUTH"
 ALL_HEARTBEATS = f"{ROOT}.hb.*"
@@ -37,7 +37,7 @@ def _token(value: str) -> str:
 
 
 def order(agent: str, verb: str) -> str:
-    """Where an agent takes one kind of order (request/reply): start, cancel, query or drain."""
+    """Where an agent takes one kind of order (request/reply): start, cancel, query, drain or read."""
     if verb not in ORDERS:
         raise ValueError(f"no such order: {verb!r}")
     return f"{ROOT}.cmd.{_token(agent)}.{verb}"

@@ -140,6 +140,18 @@ class Workbench(Protocol):
         """
         ...
 
+    async def find_artefacts(self, attempt: Attempt, patterns: Sequence[str]) -> tuple[list[JsonObject], list[str]]:
+        """The files on the attempt's target that match, as ``{path, size, sha256}``, and the patterns that match none.
+        Raises LookupError, which says why they cannot be listed.
+        """
+        ...
+
+    async def read_artefact(self, target: str | None, path: str, offset: int, length: int) -> tuple[int, bytes]:
+        """The size of a file on a target now, and at most ``length`` bytes of it from ``offset``. Raises
+        FileNotFoundError; OSError, which says why the target cannot be reached.
+        """
+        ...
+
     async def stop_tree(self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float) -> bool | None:
         """SIGTERM to the groups on one target and to every process whose environment has the marker, up to
         ``grace_s`` seconds, SIGKILL, look again. True: nothing is left; False: something is; None: could not be

@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -178,12 +178,29 @@ class Execution:
         """The method's outcome; whatever it raises is an error of its own, never of the agent's."""
         order = self.order
         try:
-            return await self._workbench.call(self, order.plugin, order.method, order.parameters)
+            outcome = await self._workbench.call(self, order.plugin, order.method, order.parameters)
+            return await self._with_artefacts(outcome) if order.artefacts else outcome
         except (Exception, SystemExit, KeyboardInterrupt) as fault:
             # A plugin is foreign code: what it raises is shown in the step's own log and ends this attempt only.
             trace = "".join(traceback.format_exception(fault))
             await self._ship.write(Source.SYSTEM, trace.encode(errors="replace"))
             return _error(type(fault).__name__, _said(fault))
+
+    async def _with_artefacts(self, outcome: Outcome) -> Outcome:
+        """The outcome with the files that the plan's patterns find, beside those that the method itself named. That
+        there is none changes no verdict: it stands in the log.
+        """
+        try:
+            found, missing = await self._workbench.find_artefacts(self, self.order.artefacts)
+        except LookupError as fault:
+            self._ship.say(f"proctor: the artefacts are not known: {fault}")
+            return outcome
+        for pattern in missing:
+            self._ship.say(f"proctor: no file matches the artefact pattern {pattern}")
+        own = outcome.output.get("artefacts", [])
+        if not isinstance(own, list):
+            return outcome
+        return replace(outcome, output={**outcome.output, "artefacts": [*own, *found]})
 
     def _masked(self, error: MethodError | None) -> MethodError | None:
         if error is None:

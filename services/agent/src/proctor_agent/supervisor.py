@@ -1,6 +1,7 @@
 """Takes the orders of controllers: start, cancel, query, drain. One owned task an attempt."""
 
 import asyncio
+import base64
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,9 @@ from proctor_common.messages.orders import (
     DrainOrder,
     DrainReply,
     QueryOrder,
+    ReadOrder,
+    ReadOutcome,
+    ReadReply,
     StandingReply,
     StartAnswer,
     StartOrder,
@@ -38,6 +42,7 @@ Key = tuple[str, int]
 Handler = Callable[[Message], Awaitable[bytes]]
 MOST_REFS = 2000
 """Attempts that one heartbeat names; the next ones follow when these are confirmed."""
+READ_SECONDS = 8.0
 ADMISSION_WAIT = 3.0
 """Seconds that an order waits for this agent's registration before it goes unanswered."""
 _STANDINGS = {
@@ -85,6 +90,7 @@ class Supervisor:
             "cancel": self._on_cancel,
             "query": self._on_query,
             "drain": self._on_drain,
+            "read": self._on_read,
         }
         for verb, handler in handlers.items():
             await self._bus.serve(subjects.order(self._context.agent, verb), partial(self._answer, handler=handler))
@@ -249,6 +255,19 @@ class Supervisor:
     async def _on_drain(self, message: Message) -> bytes:
         self.draining = decode(DrainOrder, message.data).draining
         return DrainReply(draining=self.draining).encode()
+
+    async def _on_read(self, message: Message) -> bytes:
+        order = decode(ReadOrder, message.data)
+        read = self._context.workbench.read_artefact
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                size, data = await read(order.target, order.path, order.offset, order.length)
+        except FileNotFoundError:
+            return ReadReply(outcome=ReadOutcome.GONE).encode()
+        except OSError as fault:
+            # A time that ran out too: its exception is one.
+            return ReadReply(outcome=ReadOutcome.UNREACHABLE, reason=str(fault) or "it takes too long").encode()
+        return ReadReply(outcome=ReadOutcome.READ, size=size, data=base64.b64encode(data).decode()).encode()
 
     # -- what a heartbeat's answer asks for -----------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from proctor_agent.artefacts import find_artefacts, read_piece
 from proctor_agent.attempt import Attempt, Outcome, ProcessGroup
 from proctor_agent.loader import Loaded, LoadedMethod
 from proctor_agent.plugin import Context, Failed, MethodFault, Result
@@ -54,6 +55,20 @@ class PluginWorkbench:
             return _error("bad_parameters", f"parameters of {plugin}.{method}: {faults_of(fault)}", {})
         except (MethodFault, SshFault) as fault:
             return _error(fault.kind, fault.message, fault.data)
+
+    async def find_artefacts(self, attempt: Attempt, patterns: Sequence[str]) -> tuple[list[JsonObject], list[str]]:
+        try:
+            context = Context(attempt, self._targets, self._targets.find(attempt.target))
+            found, missing = await find_artefacts(context, patterns)
+        except (MethodFault, SshFault) as fault:
+            raise LookupError(fault.message) from None
+        return [artefact.model_dump() for artefact in found], missing
+
+    async def read_artefact(self, target: str | None, path: str, offset: int, length: int) -> tuple[int, bytes]:
+        try:
+            return await read_piece(self._targets, self._targets.find(target).name, path, offset, length)
+        except SshFault as fault:
+            raise OSError(fault.message) from None
 
     async def stop_tree(self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float) -> bool | None:
         try:

@@ -182,6 +182,22 @@ class StepList(Message):
     cursor: str | None = None
 
 
+class ArtefactList(Message):
+    """``run.artefacts`` -> Listing of ArtefactView, in the order of the steps."""
+
+    run: str
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class ArtefactRead(Message):
+    """``run.artefact`` -> ArtefactPiece: what the file holds from ``offset`` on. ``artefact``: the id in the list."""
+
+    run: str
+    artefact: str
+    offset: int = Field(default=0, ge=0, le=2**53)
+
+
 class EventList(Message):
     """``run.events`` -> Listing of EventView, oldest first. With ``run``: after that run's ``seq``; without: after
     the global ``cursor``.
@@ -322,6 +338,8 @@ OPERATIONS: dict[str, type[Message]] = {
     "run.list": RunList,
     "run.steps": StepList,
     "run.events": EventList,
+    "run.artefacts": ArtefactList,
+    "run.artefact": ArtefactRead,
     "agent.list": AgentList,
     "agent.get": AgentRef,
     "agent.drain": AgentRef,

@@ -35,6 +35,8 @@ class StartOrder(Message):
     env: dict[str, str] = {}
     target: str | None = None
     """Name of one of the agent's SSH endpoints; None = its default."""
+    artefacts: list[str] = []
+    """Patterns of files on the target; what they match stands in the output as ``artefacts``."""
     timeout_s: float = 1800.0
     grace_s: float = 10.0
     log_limit: int = 2 * 1024**3
@@ -116,3 +118,37 @@ class DrainOrder(Message):
 class DrainReply(Message):
     v: int = VERSION
     draining: bool
+
+
+MAX_PIECE = 512 * 1024
+"""Bytes of a file in one answer: it is on the bus as base64."""
+
+
+class ReadOrder(Message):
+    """Read a piece of a file on a target; the file is one that a step's end named as an artefact."""
+
+    v: int = VERSION
+    target: str | None = None
+    path: str
+    offset: int = Field(ge=0)
+    length: int = Field(ge=0, le=MAX_PIECE)
+
+
+class ReadOutcome(StrEnum):
+    """What became of a read."""
+
+    READ = "read"
+    GONE = "gone"
+    """There is no such file (any more)."""
+    UNREACHABLE = "unreachable"
+    """The target cannot be asked: ``reason`` says why."""
+
+
+class ReadReply(Message):
+    """``size``: of the whole file now · ``data``: the piece, as base64; shorter than asked for at the file's end."""
+
+    v: int = VERSION
+    outcome: ReadOutcome
+    reason: str = ""
+    size: int = 0
+    data: str = ""

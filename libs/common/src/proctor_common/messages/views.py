@@ -99,6 +99,27 @@ class StepView(View):
     tree_gone: bool | None = None
 
 
+class ArtefactView(View):
+    """A file that a step left on its target. ``id``: its name in the run, for its address."""
+
+    id: str
+    step: str
+    attempt: int
+    host: str | None = None
+    path: str
+    """On the target: absolute."""
+    size: int
+    """Bytes, when the step ended; as is ``sha256``."""
+    sha256: str
+
+
+class ArtefactPiece(View):
+    """A part of a file, read just now. ``data``: base64."""
+
+    artefact: ArtefactView
+    data: str
+
+
 class EventView(View):
     """One state change. ``seq`` counts within the run from 1 without holes; ``cursor`` orders the events of all
     runs.

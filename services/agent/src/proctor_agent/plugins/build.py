@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
 
+from proctor_agent.artefacts import Artefact, find_artefacts
 from proctor_agent.plugin import Argv, Completed, Context, Failed, MethodFault, Secret
 from proctor_agent.plugins.shell import NOT_FOUND, Env, NoNul
 
@@ -16,10 +17,6 @@ DESCRIPTION = (
     "check out a git repository (url, ref) or take an existing folder (directory), run command in it, and list what "
     "the artefact patterns match with size and SHA-256; exit code 0 passes, if every pattern matches something"
 )
-MAX_ARTEFACTS = 1000
-MAX_LISTED = 48 * 1024
-"""Most bytes of the artefacts' names in the output, of which 64 KiB are kept."""
-
 _REF = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._/+@-]{0,254}\Z")
 _SCP = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[^\s:][^\s]{0,1000}\Z")
 _URL = re.compile(r"^[a-z]{1,20}://[!-~]{1,2000}\Z")
@@ -33,25 +30,6 @@ umask 077
 mkdir -- "$2"
 cd -- "$2"
 pwd -P
-"""
-
-# Prints path, size and SHA-256 of each match, each ended by NUL, and an empty path before each pattern. A pattern is
-# expanded, never evaluated; what a symbolic link leads out of the folder to is left out.
-_ARTEFACTS = """
-root=$(pwd -P) || exit 1
-IFS=
-for pattern in "$@"; do
-  printf '\\0'
-  for path in $pattern; do
-    { [ -f "$path" ] && [ ! -L "$path" ]; } || continue
-    case $path in */*) folder=${path%/*} ;; *) folder=. ;; esac
-    folder=$(cd -P -- "./$folder" && pwd -P) || continue
-    case $folder/ in "$root"/*) ;; *) continue ;; esac
-    sum=$(sha256sum <"$path") || exit 1
-    size=$(wc -c <"$path") || exit 1
-    printf '%s\\0%s\\0%s\\0' "$path" "$size" "${sum%% *}"
-  done
-done
 """
 
 
@@ -126,14 +104,6 @@ class Build(BaseModel):
         return self
 
 
-class Artefact(BaseModel):
-    """A file that the build made; ``path`` relative to the workspace, ``size`` in bytes."""
-
-    path: str
-    size: int
-    sha256: str
-
-
 class BuildResult(BaseModel):
     """What ``build`` finds out. ``workspace``: the folder on the target, kept for later steps; ``commit``: what was
     checked out.
@@ -171,7 +141,7 @@ async def run_build(context: Context, parameters: Build, where: Where) -> BuildR
     if not done.ok:
         said = f": {done.last_error_line[:300]}" if done.last_error_line.strip() else ""
         raise Failed(f"the build ended with {done.describe_end()}{said}", output=result, exit_code=done.exit_code)
-    found, missing = await _artefacts(context, workspace, parameters.artefacts)
+    found, missing = await find_artefacts(context, parameters.artefacts, inside=workspace)
     result = result.model_copy(update={"artefacts": found})
     if missing:
         raise Failed(f"no artefact matches {', '.join(missing)}", output=result, exit_code=done.exit_code)
@@ -244,32 +214,3 @@ async def _git(context: Context, workspace: str, env: Mapping[str, str], *args: 
         said = done.last_error_line or done.describe_end()
         raise MethodFault("checkout_failed", f"git {args[0]}: {said[:500]}", command=args[0])
     return done
-
-
-async def _artefacts(context: Context, workspace: str, patterns: Sequence[str]) -> tuple[list[Artefact], list[str]]:
-    if not patterns:
-        return [], []
-    done = await context.shell(_ARTEFACTS, *patterns, cwd=workspace, log=False, keep=4 * 1024 * 1024)
-    if not done.ok or done.cut:
-        raise MethodFault(
-            "artefacts_failed", f"cannot list the artefacts: {done.last_error_line or done.describe_end()}"
-        )
-    found, missing = parse_artefacts(done.stdout, patterns)
-    if len(found) > MAX_ARTEFACTS or sum(len(artefact.path) for artefact in found) > MAX_LISTED:
-        raise MethodFault("too_many_artefacts", f"the patterns match {len(found)} files, at most {MAX_ARTEFACTS} go")
-    return found, missing
-
-
-def parse_artefacts(printed: bytes, patterns: Sequence[str]) -> tuple[list[Artefact], list[str]]:
-    """The artefacts in the script's output, each once and in order, and the patterns that match nothing."""
-    fields = iter(printed.decode("utf-8", "replace").split("\0")[:-1])
-    found: dict[str, Artefact] = {}
-    counts: list[int] = []
-    for path in fields:
-        if not path:
-            counts.append(0)
-            continue
-        size, digest = next(fields), next(fields)
-        found[path] = Artefact(path=path, size=int(size), sha256=digest)
-        counts[-1] += 1
-    return list(found.values()), [pattern for pattern, count in zip(patterns, counts, strict=True) if count == 0]

@@ -8,6 +8,7 @@ from starlette.websockets import WebSocket
 from proctor_api import tail
 from proctor_api.routes import (
     agents,
+    artefacts,
     audit,
     dashboard_page,
     docs,
@@ -38,6 +39,7 @@ ALL_ROUTERS: tuple[APIRouter, ...] = (
     runs.routes,
     logs.routes,
     junit.routes,
+    artefacts.routes,
     records.routes,
     transfer.routes,
     testplans.routes,

@@ -1,7 +1,7 @@
 """``GET /v1/runs/{run}/logs``: what a run has logged so far, streamed; the same reader as the tail's."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Literal
 
 from fastapi import Query, Request, Response
@@ -30,8 +30,14 @@ MAX_TAIL = 100_000
 class PatientResponse(StreamingResponse):
     """A stream that ends when its client takes nothing for ``patience`` seconds."""
 
-    def __init__(self, content: AsyncIterator[bytes], media_type: str, patience: float) -> None:
-        super().__init__(content, media_type=media_type)
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        media_type: str,
+        patience: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
         self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from proctor_common.errors import faults
 from proctor_common.messages.views import (
     AgentView,
+    ArtefactView,
     AuditView,
     EventView,
     GroupView,
@@ -33,6 +34,7 @@ Labels = dict[str, Annotated[str, StringConstraints(max_length=200)]]
 
 RunRef = Annotated[str, Path(description="The run's id or number", max_length=64, examples=["1"])]
 AgentRef = Annotated[str, Path(description="The agent's id, host name or number", max_length=64, examples=["local-1"])]
+ArtefactRef = Annotated[str, Path(description="The artefact's id in the run", max_length=64, examples=["0-1-0"])]
 GroupRef = Annotated[str, Path(description="The group's name", max_length=64, examples=["lab-a"])]
 TypeRef = Annotated[str, Path(description="A type of volume", max_length=64, examples=["igw"])]
 VolumeRef = Annotated[str, Path(description="The volume's id", max_length=64)]
@@ -263,6 +265,13 @@ class AuditPage(View):
     """A page of the audit, newest first."""
 
     items: list[AuditView]
+    next: str | None
+
+
+class ArtefactsPage(View):
+    """A page of artefacts."""
+
+    items: list[ArtefactView]
     next: str | None
 
 

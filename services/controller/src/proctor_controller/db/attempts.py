@@ -41,6 +41,7 @@ async def load_order(session: Session, step: str, seal: Seal) -> LoadedOrder | N
         parameters = opened["parameters"]
         paths: tuple[Path, ...] = tuple(tuple(path) for path in opened["secrets"])
         secrets = secret_texts(parameters, paths)
+    rules = rules_of(row["rules"])
     order = StartOrder(
         run=str(row["run"]),
         run_number=row["number"],
@@ -55,10 +56,10 @@ async def load_order(session: Session, step: str, seal: Seal) -> LoadedOrder | N
         secrets=secrets,
         env=row["env"],
         target=row["target"],
+        artefacts=list(rules.artefacts) if rules is not None else [],
         timeout_s=row["timeout_s"],
         grace_s=row["grace_s"],
     )
-    rules = rules_of(row["rules"])
     return LoadedOrder(order, to_step(row), rules if rules is not None and rules.is_filling else None)
 
 

@@ -79,6 +79,7 @@ def _ready(row: Row, node: Node) -> Ready:
             parameters=row["parameters"],
             env=row["env"],
             target=row["target"],
+            artefacts=list(node.rules.artefacts) if node.rules is not None else [],
             timeout_s=step.timeout_s,
             grace_s=step.grace_s,
         )

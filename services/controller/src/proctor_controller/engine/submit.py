@@ -67,7 +67,8 @@ async def _submit(
         return None
     engine.recent.set_clock(inserted.at)
     engine.recent.keep(apply(spec.first_slice(), decision))
-    if len(spec.steps) == 1 and not any(node.rules and node.rules.is_filling for node in spec.node_specs):
+    plain = not any(node.rules and (node.rules.is_filling or node.rules.artefacts) for node in spec.node_specs)
+    if len(spec.steps) == 1 and plain:
         engine.orders.prepare(_order(spec, spec.steps[0], inserted.number))
     engine.committed(decision, Saved(inserted.ids, inserted.at))
     if any(step.state is StepState.WAITING for step in decision.steps):

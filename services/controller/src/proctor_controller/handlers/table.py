@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from proctor_controller.handlers import (
     agents,
+    artefacts,
     audit,
     cases,
     documents,
@@ -31,6 +32,7 @@ HANDLERS: Mapping[str, CallHandler] = {
     **verbs.HANDLERS,
     **gates.HANDLERS,
     **documents.HANDLERS,
+    **artefacts.HANDLERS,
     **events.HANDLERS,
     **records.HANDLERS,
     **schedules.HANDLERS,
