@@ -198,7 +198,7 @@ steps:
     with: {{command: [1], name: "${{{{ parms.n }}}}", args: "'open"}}
     with: {{command: 5}}
   c: {{plan: nobody, depends_on: [d]}}
-  d: {{uses: shell.walk, runs_on: dut, depends_on: [c, e]}}
+  d: {{uses: shell.walk, runs_on: each dut, depends_on: [c, e], rollback: {{uses: shell.run, with: {{command: x}}}}}}
   e: {{uses: shell.run, runs_on: odd, with: {{command: x, password: 1}}}}
   f: {{usse: shell.run, runs_on: {{host: h1}}, timeout: .inf}}
   g: 5
@@ -207,6 +207,7 @@ outputs: {{x: "${{{{ steps.g.outputs.y }}}} ${{{{ steps.e.outputs.z }}}}"}}
     expected = [
         (3, "parametrs", "unknown_member"),
         (4, "secrets.KEY", "not_found"),
+        (5, "hosts.dut", "not_found"),
         (5, "hosts.odd.hostt", "unknown_member"),
         (8, "steps.a.uses", "not_found"),
         (9, "steps.a.runs_on", "not_found"),
@@ -219,7 +220,6 @@ outputs: {{x: "${{{{ steps.g.outputs.y }}}} ${{{{ steps.e.outputs.z }}}}"}}
         (17, "steps.c.plan", "not_found"),
         (17, "steps.c.depends_on", "cycle"),
         (18, "steps.d.uses", "not_found"),
-        (18, "steps.d.runs_on", "not_found"),
         (19, "steps.e.with.password", "invalid"),
         (20, "steps.f.usse", "unknown_member"),
         (20, "steps.f.timeout", "bad_scalar"),

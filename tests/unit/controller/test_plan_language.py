@@ -143,6 +143,9 @@ steps:
     assert (found.wants.roles[0].group, found.wants.roles[0].count) == ("lab-h9", 2)
     assert (found.steps[1].role_index, found.steps[1].cells) == (1, ({"site": "h9"},))
     # Where nobody gives a value now, what hangs on it is not checked.
+    counted = text.replace(", default: 2", "").replace("default: 5m", 'default: "90"')
+    assert read(counted, {"host": "h9", "n": 3}).run_timeout_s == 90.0
+    assert read(counted.replace('"dut[${{ params.n - 1 }}]"', '"dut[4]"')).steps[1].role_index == 0
     assert read(text).steps[1].cells is None
 
 
@@ -170,6 +173,10 @@ FAULTS: list[tuple[str, str, str, str]] = [
     (f"outputs: {{x: '${{{{ result }}}}'}}\nsteps:\n{STEP}", "outputs.x", "unknown_name", "result cannot be read here"),
     (f"outputs: {{x: '${{{{ steps.a.outputs.y }}}}'}}\nsteps:\n{STEP}", "outputs.x", "unknown_name", "no output 'y'"),
     (f"outputs: {{x: '${{{{ steps.a.output }}}}'}}\nsteps:\n{STEP}", "outputs.x", "unknown_name", "did you mean outputs?"),
+    ("hosts: {dut: {group: g, count: 2}}\nsteps:\n  a: {uses: p.m, runs_on: dut, if: 'hosts.dut[1].hots != \"\"'}\n", "steps.a.if", "unknown_name", "did you mean host?"),
+    ("hosts: {dut: {group: g, count: 2}}\nsteps:\n  a: {uses: p.m, runs_on: dut, if: 'hosts.dut[2].host != \"\"'}\n", "steps.a.if", "unknown_name", "the last one is hosts.dut[1]"),
+    ("hosts: {dut: {group: g}}\nsteps:\n  a: {uses: p.m, runs_on: dut, if: 'hosts.dut.host != \"\"'}\n", "steps.a.if", "unknown_name", "write hosts.dut[0].host"),
+    ("volumes: {v: {type: t}}\nsteps:\n  a: {uses: p.m, runs_on: {host: h}, env: {P: '${{ volumes.v[0].pth }}'}}\n", "steps.a.env.P", "unknown_name", "did you mean path?"),
     ("steps:\n  a-b: {uses: p.m, runs_on: {host: h}}\noutputs: {x: '${{ steps.a-b.result }}'}\n", "outputs.x", "expression", 'write steps["a-b"]'),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, if: 'steps.a.result == 1'}\n", "steps.a.if", "cycle", "itself"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, if: '1 +'}\n", "steps.a.if", "expression", "at 4 of the expression"),

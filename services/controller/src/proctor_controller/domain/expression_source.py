@@ -53,13 +53,16 @@ class Reference:
     """A name that is read, with the members that are known from the source: ``("steps", "build", "outputs")``.
 
     ``position`` counts from 1 · ``dashed``: the last name as it would be with the ``-name`` that follow it at once,
-    where some do: a subtraction that was hardly meant · ``in_macro``: read once for each element.
+    where some do: a subtraction that was hardly meant · ``in_macro``: read once for each element · ``index``, ``item``:
+    the number and the member behind it that follow: ``hosts.dut[1].host``.
     """
 
     path: tuple[str, ...]
     position: int
     dashed: str | None = None
     in_macro: bool = False
+    index: int | None = None
+    item: str | None = None
 
     @property
     def root(self) -> str:
@@ -278,7 +281,17 @@ class _Reader:
         if name in MEMBERS_ONLY and len(path) == 1:
             raise SourceFault(f'{name} stands only as {name}.NAME or {name}["NAME"]', token.start + 1)
         in_macro = any(variable is not None for variable in self._open)
-        return Reference(tuple(path), token.start + 1, self._dashed(following, path[-1]), in_macro), following
+        index, item = self._item(following)
+        dashed = self._dashed(following, path[-1])
+        return Reference(tuple(path), token.start + 1, dashed, in_macro, index, item), following
+
+    def _item(self, at: int) -> tuple[int | None, str | None]:
+        """The number in brackets at ``at``, and the member behind them."""
+        number, name = self._at(at + 1), self._at(at + 4)
+        if not self._is(at, "[") or number is None or not self._is(at + 2, "]") or not number.value.isdecimal():
+            return None, None
+        is_member = self._is(at + 3, ".") and name is not None and name.kind == "name" and not self._is(at + 5, "(")
+        return int(number.value[:9]), name.value if is_member and name is not None else None
 
     def _dashed(self, following: int, last: str) -> str | None:
         """The name with what follows it without a blank, ``-name`` by ``-name``."""

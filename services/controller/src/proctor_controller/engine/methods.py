@@ -11,6 +11,7 @@ from proctor_controller.db.session import Session
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.schemas import Fault, dotted, fault
+from proctor_controller.domain.step import Phase
 from proctor_controller.domain.wants import Role
 
 ANYWHERE = Place(labels=())
@@ -50,7 +51,7 @@ class Methods:
             self._known[key] = await self._look(step, place, role)
         schema, wrong = self._known[key]
         return Method(
-            schema, tuple(fault(text, dotted([*step.path, name]), "not_found") for name, text in wrong.items())
+            schema, tuple(fault(text, _path_of(step, name, role), "not_found") for name, text in wrong.items())
         )
 
     async def _look(
@@ -59,7 +60,7 @@ class Methods:
         if place is None:
             return await self._anywhere(step)
         found = await self._candidates(step, place, role)
-        where = str(place) if role is None else f"host for the role {role.name}"
+        where = str(place) if role is None else f"host for the role {role.name} ({_words(role)})"
         published = [each.spec.parameters for each in found if each.spec is not None]
         if published:
             able = [each for each in found if each.candidate.has_method]
@@ -101,6 +102,23 @@ class Methods:
             self._names = await known_methods(self._db, self._group)
         near = difflib.get_close_matches(f"{step.plugin}.{step.method}", self._names, 1)
         return f"; did you mean {near[0]}?" if near else ""
+
+
+def _path_of(step: PlanStep, member: str, role: Role | None) -> str:
+    """Where the fault stands in the document: that of a role is the role's, whoever runs on it; a rollback runs where
+    its step ran.
+    """
+    if member == "runs_on" and role is not None:
+        return dotted(["hosts", role.name])
+    path = step.path[:-1] if member == "runs_on" and step.phase is Phase.ROLLBACK else step.path
+    return dotted([*path, member])
+
+
+def _words(role: Role) -> str:
+    """What a role asks for."""
+    asked = {"group": role.group, "host": role.host}
+    asked |= {f"label {name}": value for name, value in (role.labels or {}).items()}
+    return ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None) or "any"
 
 
 def _place_of(step: PlanStep, role: Role | None) -> Place | None:

@@ -12,7 +12,7 @@ from proctor_controller.domain.spelling import hint, misspelt, near
 MAX_SECONDS = 30 * 86_400.0
 MAX_FAULTS = 100
 MAX_TEXT = 10_000
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)\Z")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -190,7 +190,7 @@ class Reader:
         if isinstance(value, int | float) and not isinstance(value, bool):
             seconds = float(value) if abs(value) < 1e15 else MAX_SECONDS * 10
         elif isinstance(value, str) and (found := _DURATION.match(value)):
-            seconds = float(found[1]) * _UNIT[found[2]]
+            seconds = float(found[1]) * _UNIT[found[2] or "s"]
         if seconds is None:
             self.fault(path, "must be a duration: a number of seconds, or one with ms, s, m, h or d")
         elif not least <= seconds <= MAX_SECONDS:

@@ -65,7 +65,7 @@ def _role(reader: Templates, name: str, value: Any, path: Path) -> Role:
     asked = ("group", "labels", "host", "plugin")
     if isinstance(value, dict) and not any(name in value or misspelt(value, name, _ROLE) for name in asked):
         reader.fault(path, "give at least one of group, labels, host and plugin", "missing")
-    count = reader.count(known.get("count", 1), (*path, "count"), most=MAX_HOSTS)
+    count = _counted(reader, given, known, path)
     if "host" in known and count > 1:
         reader.fault((*path, "count"), "a named host is one host")
     return Role(
@@ -77,6 +77,15 @@ def _role(reader: Templates, name: str, value: Any, path: Path) -> Role:
         count=count,
         exclusive=reader.flag(known.get("exclusive", False), (*path, "exclusive")),
     )
+
+
+def _counted(reader: Templates, given: Mapping[str, Any], known: Mapping[str, Any], path: Path) -> int:
+    """How many of them there are."""
+    before = len(reader.faults)
+    count = reader.count(known.get("count", 1), (*path, "count"), most=MAX_HOSTS)
+    if len(reader.faults) == before and ("count" in known or "count" not in given):
+        reader.known.sizes[".".join(map(str, path))] = count
+    return count
 
 
 def read_volumes(reader: Templates, value: Any) -> dict[str, VolumeWant]:
@@ -96,7 +105,7 @@ def _volume(reader: Templates, name: str, value: Any, path: Path) -> VolumeWant:
     return VolumeWant(
         name=name,
         type=reader.text(known["type"], (*path, "type"), _TYPE_NAME) if "type" in known else "",
-        count=reader.count(known.get("count", 1), (*path, "count"), most=MAX_HOSTS),
+        count=_counted(reader, given, known, path),
         size_gb=None if size is None else reader.count(size, (*path, "size_gb"), most=64 * 1024),
         pool=reader.choice(known.get("pool", "prefer"), (*path, "pool"), ("prefer", "require", "bypass")),
         on_end=reader.choice(known.get("on_end", "delete"), (*path, "on_end"), ("delete", "retain")),

@@ -163,7 +163,7 @@ def _of_values() -> dict[str, Schema]:
             "description": "A number of seconds, or one with ms, s, m, h or d",
             "anyOf": [
                 {"type": "number", "minimum": 0},
-                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)?$"},
                 _ref("early"),
             ],
         },

@@ -289,9 +289,10 @@ class Steps:
         if role is None:
             reader.fault(where, f"there is no role {name!r}{hint(name, roles)}", "unknown_name")
             return PlanStep("", path)
-        if index >= role.count:
-            if not reader.faults.touch(("hosts", name, "count")):
-                reader.fault(where, f"role {name} has {role.count} hosts: the last one is {name}[{role.count - 1}]")
+        size = reader.known.sizes.get(f"hosts.{name}")
+        if index and (size is None or index >= size):
+            if size is not None:
+                reader.fault(where, f"role {name} has {size} hosts: the last one is {name}[{size - 1}]")
             index = 0
         return PlanStep("", path, role=name, role_index=index, each=bool(found["each"]))
 

@@ -21,6 +21,8 @@ OF_RUN = frozenset({"params", "steps", "hosts", "volumes", "run"})
 MAX_EARLY_WORK = 4 * MAX_WORK
 """Units of work for all expressions together that are filled in at submission."""
 _OF_RUN_MEMBERS = frozenset({"id", "name", "url", "parent"})
+_OF_HOST = frozenset({"host", "labels", "address"})
+_OF_VOLUME = frozenset({"id", "name", "type", "size_gb", "path"})
 _OF_SELF = frozenset({"result", "outputs", "host"})
 
 
@@ -41,7 +43,8 @@ class Names:
 class Known:
     """What the document declares. ``outputs``: of each step; None where its names are not known here · ``values``: of
     the parameters, as far as they are known · ``unread``: roots whose declarations cannot be read, which is a fault
-    already: what expressions name below them may well be there.
+    already: what expressions name below them may well be there · ``sizes``: how many hosts or volumes there are by
+    ``hosts.NAME`` and ``volumes.NAME``, as far as that is known.
     """
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -51,6 +54,7 @@ class Known:
     volumes: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 class Templates(Reader):
@@ -177,9 +181,9 @@ class Templates(Reader):
             case "steps":
                 return self._why_not_step(reference, names)
             case "hosts":
-                return _unless(reference, self.known.roles, "role")
+                return _unless(reference, self.known.roles, "role") or self._why_not_item(reference, _OF_HOST)
             case "volumes":
-                return _unless(reference, self.known.volumes, "volume")
+                return _unless(reference, self.known.volumes, "volume") or self._why_not_item(reference, _OF_VOLUME)
             case "secrets":
                 return _unless(reference, self.known.secrets, "secret")
             case "matrix":
@@ -188,6 +192,19 @@ class Templates(Reader):
                 return _unless(reference, _OF_RUN_MEMBERS, "member of run") if reference.member else None
             case "self":
                 return _unless(reference, _OF_SELF, "member of self") if reference.member else None
+        return None
+
+    def _why_not_item(self, reference: Reference, members: frozenset[str]) -> tuple[str, str] | None:
+        """What is wrong with one of the hosts of a role, or of the volumes of a name."""
+        name = ".".join(reference.path[:2])
+        if len(reference.path) > 2:
+            return f"{name} is a list: write {name}[0].{reference.path[2][:60]}", "unknown_name"
+        size = self.known.sizes.get(name)
+        if reference.index is not None and size is not None and reference.index >= size:
+            return f"there is no {name}[{reference.index}]: the last one is {name}[{size - 1}]", "unknown_name"
+        if reference.item is not None and reference.item not in members:
+            near = hint(reference.item, members)
+            return f"{name}[{reference.index}] has no {reference.item[:60]!r}{near}", "unknown_name"
         return None
 
     def _why_not_param(self, reference: Reference, names: Names) -> tuple[str, str] | None:
