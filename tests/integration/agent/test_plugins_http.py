@@ -165,8 +165,10 @@ async def test_a_server_that_hangs_or_drops_or_is_not_there(bench: Bench, web: W
     outcome, _ = await bench.call("http.get", {"url": web.url})
     assert outcome.error is not None and outcome.error.kind == "http_failed"
 
-    outcome, _ = await bench.call("http.get", {"url": f"http://127.0.0.1:{free_port()}/"})
+    port = free_port()
+    outcome, _ = await bench.call("http.get", {"url": f"http://127.0.0.1:{port}/?key=k"})
     assert outcome.error is not None and outcome.error.kind == "connect_failed"
+    assert f"cannot connect to http://127.0.0.1:{port}: " in outcome.reason
     outcome, _ = await bench.call("http.get", {"url": "http://no-such-host.invalid/"})
     assert outcome.error is not None and outcome.error.kind == "connect_failed"
 

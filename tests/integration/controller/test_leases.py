@@ -115,6 +115,7 @@ async def test_a_wait_ends_with_its_time(engine: Engine, agent: FakeAgent) -> No
     await run(engine, second)
     (view,) = await looked_after(engine, second.id)
     assert (view["result"], view["started_at"]) == ("timed_out", None)
+    assert view["reason"].startswith("not started in time: it waited for "), view["reason"]
     assert len(agent.seen) == 1
 
 

@@ -165,7 +165,7 @@ async def _exchange(
             request = client.build_request(verb, wanted.url, headers=_headers(wanted), content=_content(wanted))
             return await _follow(client, request, wanted)
         except httpx.HTTPError as fault:
-            raise _fault_of(fault) from None
+            raise _fault_of(fault, wanted.url) from None
         except (httpx.InvalidURL, UnicodeError) as fault:
             raise MethodFault("bad_request", f"this cannot be sent: {fault}") from None
 
@@ -241,13 +241,22 @@ def _content(wanted: Request) -> bytes | None:
     return content
 
 
-def _fault_of(fault: httpx.HTTPError) -> MethodFault:
+def _fault_of(fault: httpx.HTTPError, url: str) -> MethodFault:
     text = str(fault) or type(fault).__name__
     if isinstance(fault, httpx.ConnectError):
         # Only the text of a TLS fault comes through httpx.
         kind = "tls_failed" if "certificate" in text.lower() or "SSL" in text else "connect_failed"
-        return MethodFault(kind, f"cannot connect: {text}")
+        return MethodFault(kind, f"cannot connect to {_peer(fault, url)}: {text}")
     return MethodFault("http_failed", f"the exchange broke off: {text}")
+
+
+def _peer(fault: httpx.HTTPError, url: str) -> str:
+    """Whom the request was for: after a redirect not the URL that was asked for. Never a path: it may be a secret."""
+    try:
+        asked = fault.request.url
+    except RuntimeError:
+        asked = httpx.URL(url)
+    return f"{asked.scheme}://{asked.netloc.decode('ascii', 'replace')}"
 
 
 def _shown(answer: httpx.Response, raw: bytes, seconds: float) -> Answer:

@@ -17,7 +17,7 @@ from proctor_controller.domain.events import (
     RunCreated,
     RunDue,
 )
-from proctor_controller.domain.run import ACTIVE, CLEANUP, UNSTARTED, is_over, is_wanted
+from proctor_controller.domain.run import ACTIVE, CLEANUP, UNSTARTED, Run, is_over, is_wanted
 from proctor_controller.domain.settling import tell_parent
 from proctor_controller.domain.step import Cause, Phase
 
@@ -152,8 +152,7 @@ def decide_due(draft: Draft, event: RunDue, more: bool) -> Stale | None:
         _clean_up(draft, more)
         return None
     if run.cause is None and run.deadline is not None and draft.now >= run.deadline:
-        queued = run.state in UNSTARTED
-        begin_end(draft, RunResult.TIMED_OUT, "not started in time" if queued else "the run's timeout has passed")
+        begin_end(draft, RunResult.TIMED_OUT, _why_late(run))
         draft.effect(FollowUp(RunDue(run.id)))
         return None
     if run.cause is not None:
@@ -171,6 +170,12 @@ def decide_due(draft: Draft, event: RunDue, more: bool) -> Stale | None:
         draft.change_run(due_at=draft.now + timedelta(seconds=1))
         draft.effect(FollowUp(RunDue(run.id)))
     return None
+
+
+def _why_late(run: Run) -> str:
+    if run.state not in UNSTARTED:
+        return "the run's timeout has passed"
+    return f"not started in time: it waited for {run.waiting_for}" if run.waiting_for else "not started in time"
 
 
 def _clean_up(draft: Draft, more: bool) -> None:
