@@ -88,31 +88,17 @@ async def measure(system: System, report: Report, count: int, repeats: int = 20)
 
 
 async def _compare(ours: Callable[[], Any], bare: Callable[[], Awaitable[Any]], repeats: int) -> tuple[float, float]:
-    """p95 of each, in turns; the first round is not counted. Quick ones are asked for longer: their p95 is chance.
-
-    Who begins a round changes too: what comes second finds the pages of the database in the processor's cache.
-    """
+    """p95 of each, in turns; the first round is not counted. Quick ones are asked for longer: their p95 is chance."""
     times: list[float] = []
     floors: list[float] = []
-
-    def asked() -> None:
-        start = time.perf_counter()
-        ours()
-        times.append(time.perf_counter() - start)
-
-    async def read() -> None:
-        start = time.perf_counter()
-        await bare()
-        floors.append(time.perf_counter() - start)
-
     begun = time.perf_counter()
     while len(times) <= repeats or (len(times) <= 10 * repeats and time.perf_counter() - begun < 1.0):
-        if len(times) % 2:
-            asked()
-            await read()
-        else:
-            await read()
-            asked()
+        start = time.perf_counter()
+        ours()
+        middle = time.perf_counter()
+        await bare()
+        times.append(middle - start)
+        floors.append(time.perf_counter() - middle)
     return percentile(times[1:], 0.95), percentile(floors[1:], 0.95)
 
 

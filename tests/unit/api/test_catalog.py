@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from proctor_api.catalog.queries import ResultQuery, read_query
 from proctor_api.catalog.record import Record, named
 from proctor_api.catalog.results import read_result
 from proctor_api.catalog.transfer import lines_of
+from proctor_api.routes.testapi.door import pairs_of
 from proctor_api.settings import ApiSettings
 from proctor_common.errors import ProctorError
 
@@ -182,3 +184,10 @@ async def test_lines_are_found_however_the_stream_is_cut(lines: list[bytes], siz
 )
 def test_links_begin_with_an_address_that_somebody_can_open(given: dict[str, Any], base: str) -> None:
     assert ApiSettings(database_url="postgresql:///x", **given).link_base == base
+
+
+@given(st.text(alphabet="ab=&+%2041;é ", max_size=30))
+def test_a_query_is_split_as_the_framework_splits_it(text: str) -> None:
+    scope = {"type": "http", "query_string": text.encode("utf-8"), "headers": []}
+    request = Request(scope)
+    assert pairs_of(request) == request.query_params.multi_items()

@@ -54,7 +54,8 @@ class ResultStreams:
         place = Place(None, query.last or None)
         async with session(self._engine) as connection:
             batch = BATCH if place.left is None else min(BATCH, place.left)
-            rows = await connection.fetch(f"{_select(query, place)} LIMIT {batch}", *query.where()[1])
+            text, values = _select(query, place)
+            rows = await connection.fetch(f"{text} LIMIT {batch}", *values)
             shown = await _shown(connection, rows)
         _move(place, rows)
         return shown, (None if len(rows) < BATCH or place.left == 0 else place)
@@ -90,7 +91,8 @@ class ResultStreams:
         """Read on for a turn: whether there is more, and a batch that nobody took in time."""
         end = asyncio.get_running_loop().time() + TURN
         async with changing(self._engine) as connection:
-            cursor = await connection.cursor(_select(query, place), *query.where(place.after)[1])
+            text, values = _select(query, place)
+            cursor = await connection.cursor(text, *values)
             while True:
                 rows = await cursor.fetch(BATCH if place.left is None else min(BATCH, place.left))
                 if not rows:
@@ -106,9 +108,10 @@ class ResultStreams:
                     return more, None
 
 
-def _select(query: ResultQuery, place: Place) -> str:
-    where, _ = query.where(place.after)
-    return f"SELECT {_COLUMNS} FROM catalog.results WHERE {where} ORDER BY {query.order}"
+def _select(query: ResultQuery, place: Place) -> tuple[str, list[Any]]:
+    """The statement and its arguments."""
+    where, values = query.where(place.after)
+    return f"SELECT {_COLUMNS} FROM catalog.results WHERE {where} ORDER BY {query.order}", values
 
 
 def _move(place: Place, rows: list[Any]) -> None:

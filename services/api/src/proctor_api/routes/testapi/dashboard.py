@@ -9,7 +9,7 @@ from proctor_api.catalog.dashboard.readings import MOST_RESULTS, Readings
 from proctor_api.catalog.faults import refused
 from proctor_api.catalog.queries import read_query
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import Router, answer, groups_of, parameter, reads
+from proctor_api.routes.testapi.door import Router, answer, groups_of, pairs_of, parameter, reads
 from proctor_api.routes.testapi.results import FILTERS
 
 router = Router()
@@ -45,7 +45,7 @@ async def list_dashboard_projects(request: Request) -> Response:
 async def show_dashboard(request: Request) -> Response:
     """A description, then graphs and bars: a bare list. 404 where project or case is missing or not dashboard-ready."""
     context, groups = context_of(request), groups_of(request)
-    pairs = request.query_params.multi_items()
+    pairs = pairs_of(request)
     query = read_query(pairs, context.clock.now(), context.settings.zone, groups)
     readings = Readings(context.engine)
     project, case = request.query_params.get("project"), request.query_params.get("case")

@@ -10,7 +10,7 @@ from proctor_api.catalog.deployresults import DeployResults, read_deploy_query, 
 from proctor_api.catalog.fields import object_of
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.door import Router, creates, group_for, groups_of, href, parameter, reads
+from proctor_api.routes.testapi.door import Router, creates, group_for, groups_of, href, pairs_of, parameter, reads
 from proctor_api.routes.testapi.results import BAD_QUERY, PAGE
 from proctor_api.routes.testapi.results import FILTERS as RESULT_FILTERS
 
@@ -49,7 +49,7 @@ async def list_deployresults(request: Request) -> Response:
     """Filters: every member by its name, `period`, `from`, `to`, `last`, `descend`; with `page` 20 at a time."""
     context = context_of(request)
     store = DeployResults(context.engine)
-    pairs = request.query_params.multi_items()
+    pairs = pairs_of(request)
     query = read_deploy_query(pairs, context.clock.now(), context.settings.zone, groups_of(request))
     if query.page is not None:
         rows, pages = await store.page(query)

@@ -12,7 +12,17 @@ from proctor_api.catalog.results import Results, Shown, read_result
 from proctor_api.catalog.streams import Place
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.door import Router, creates, group_for, groups_of, href, parameter, reads, streams_of
+from proctor_api.routes.testapi.door import (
+    Router,
+    creates,
+    group_for,
+    groups_of,
+    href,
+    pairs_of,
+    parameter,
+    reads,
+    streams_of,
+)
 
 router = Router()
 routes = router.routes
@@ -57,7 +67,7 @@ BAD_QUERY = {400: "last must be an integer"}
 async def list_results(request: Request) -> Response:
     """All that the query finds, newest first, as a stream; with `page` 20 at a time."""
     context = context_of(request)
-    pairs = request.query_params.multi_items()
+    pairs = pairs_of(request)
     query = read_query(pairs, context.clock.now(), context.settings.zone, groups_of(request))
     if query.page is not None:
         rows, pages = await Results(context.engine).page(query)
