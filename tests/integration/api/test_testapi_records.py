@@ -159,6 +159,25 @@ async def test_every_name_that_is_taken_has_an_address_of_its_own(api: Api) -> N
     told(await api.call("POST", "/api/v1/scenarios", json={"name": "x/scores"}), 400, "slash")
 
 
+async def test_the_short_way_past_the_framework_answers_as_the_long_one(api: Api) -> None:
+    """Lists go the short way, single things the long one."""
+    await declare(api)
+    short, long = await api.call("GET", PODS), await api.call("GET", f"{PODS}/lab")
+    kept = {"content-length", "date"}
+    assert {n: v for n, v in short.headers.items() if n not in kept} == {
+        n: v for n, v in long.headers.items() if n not in kept
+    }
+    assert short.headers["content-security-policy"].startswith("default-src 'none'")
+    for method, path, status in (("PATCH", PODS, 405), ("HEAD", PODS, 405), ("GET", f"{PODS}x", 404)):
+        assert (await api.call(method, path)).status_code == status
+    told(await api.http.get(PODS), 401, "token")
+    assert (await api.http.get(PODS)).headers["www-authenticate"] == 'Bearer realm="proctor"'
+    told(await api.call("POST", PODS, json={"name": ""}), 400, "name")
+    told(await api.call("GET", f"{PODS}?name=%00"), 400, "NUL")
+    counted = (await api.call("GET", "/metrics")).text
+    assert f'proctor_api_requests_total{{method="GET",route="{PODS}",status="401"}} 2.0' in counted
+
+
 async def test_the_ways_of_a_token(api: Api) -> None:
     async def by(**headers: str) -> int:
         return (await api.http.get(PODS, headers=headers)).status_code
