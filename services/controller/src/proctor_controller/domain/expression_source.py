@@ -281,9 +281,9 @@ class _Reader:
         if name in MEMBERS_ONLY and len(path) == 1:
             raise SourceFault(f'{name} stands only as {name}.NAME or {name}["NAME"]', token.start + 1)
         in_macro = any(variable is not None for variable in self._open)
-        index, item = self._item(following)
+        number, item = self._item(following)
         dashed = self._dashed(following, path[-1])
-        return Reference(tuple(path), token.start + 1, dashed, in_macro, index, item), following
+        return Reference(tuple(path), token.start + 1, dashed, in_macro, number, item), following
 
     def _item(self, at: int) -> tuple[int | None, str | None]:
         """The number in brackets at ``at``, and the member behind them."""

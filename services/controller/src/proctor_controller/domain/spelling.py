@@ -2,10 +2,12 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 MAX_COMPARED = 200
 MAX_LISTED = 8
+MAX_STRANGE = 5
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
@@ -19,7 +21,7 @@ def near(name: str, known: Iterable[str]) -> str | None:
 
 def hint(name: str, known: Iterable[str]) -> str:
     """``; did you mean …?`` where a known name is near, else what there is, else nothing."""
-    names = sorted(known)
+    names = sorted(set(known))
     found = near(name, names)
     if found is not None:
         return f"; did you mean {found}?"
@@ -31,4 +33,5 @@ def misspelt(given: Any, name: str, known: Iterable[str]) -> bool:
     if not isinstance(given, Mapping) or name in given:
         return False
     names = frozenset(known)
-    return any(isinstance(key, str) and key not in names and near(key, names) == name for key in given)
+    strange = islice((key for key in given if isinstance(key, str) and key not in names), MAX_STRANGE)
+    return any(near(key, names) == name for key in strange)

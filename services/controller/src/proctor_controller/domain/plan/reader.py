@@ -12,6 +12,7 @@ from proctor_controller.domain.spelling import hint, misspelt, near
 MAX_SECONDS = 30 * 86_400.0
 MAX_FAULTS = 100
 MAX_TEXT = 10_000
+END = r"\Z"
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -125,7 +126,7 @@ class Reader:
         """Refuse members that are not known."""
         names = sorted(known)
         for key in mapping:
-            if key not in names:
+            if key not in names and not self.faults.is_full:
                 self.fault((*path, key), f"there is no member {key[:60]!r} here{hint(key, names)}", "unknown_member")
 
     def missing(self, given: Any, name: str, path: Path, known: Iterable[str], message: str = "") -> bool:
@@ -156,7 +157,7 @@ class Reader:
             self.fault(path, f"has {len(value)} characters, and {most} are allowed", "too_large")
             return ""
         if pattern is not None and not pattern.match(value):
-            self.fault(path, f"must match {pattern.pattern}")
+            self.fault(path, f"must match {pattern.pattern.removesuffix(END)}$")
             return ""
         if "\0" in value:
             self.fault(path, "must not hold a NUL character")

@@ -121,6 +121,7 @@ def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
     key = reader.early(given["group"], (*path, "group"))
     most = reader.early(given.get("max", 1), (*path, "max"))
     when = reader.choice(given.get("when_full", WhenFull.QUEUE.value), (*path, "when_full"), WhenFull)
+    count = 1 if isinstance(most, Unknown) else reader.count(most, (*path, "max"), most=10_000)
     if isinstance(key, Unknown) or isinstance(most, Unknown):
         return None
     if isinstance(key, int | float) and not isinstance(key, bool):
@@ -128,7 +129,7 @@ def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
     text = reader.text(key, (*path, "group"), most=MAX_KEY)
     if isinstance(key, str) and not key.strip():
         reader.fault((*path, "group"), "must not be empty")
-    return Concurrency(text, reader.count(most, (*path, "max"), most=10_000), WhenFull(when))
+    return Concurrency(text, count, WhenFull(when))
 
 
 def read_hold(reader: Templates, value: Any, roles: Mapping[str, Role]) -> Hold | None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proctor_common.ids import GROUP_NAME, HOST_NAME, PLAN_NAME, PLUGIN_NAME, STEP_NAME
+from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
 from proctor_common.states import Role as TokenRole
 from proctor_controller.domain.expression_text import has_expression
 from proctor_controller.domain.expressions import ExpressionFault, fill
@@ -170,7 +170,7 @@ class Steps:
         if isinstance(plan, Unknown):
             plan = ""
         elif not isinstance(plan, str) or not _CHILD.match(plan):
-            reader.fault((*path, "plan"), f"must be the name of a stored plan, or name@version ({PLAN_NAME.pattern})")
+            reader.fault((*path, "plan"), "must be the name of a stored plan, or name@version")
             plan = ""
         hidden = Names(names.roots, hidden=True, matrix=names.matrix, step=names.step)
         given = self._with(reader.mapping(step.get("with", {}), (*path, "with")), (*path, "with"), hidden, refs)
