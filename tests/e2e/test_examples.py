@@ -204,6 +204,8 @@ def test_what_steps_leave_is_listed_and_handed_out_as_long_as_it_is_the_same(sys
     assert (system.get(log).status_code, system.get(log).json()["code"]) == (409, "conflict")
     (left / "out/b.log").unlink()
     assert "is gone" in system.get(log).json()["detail"]
+    assert "is gone" in system.proctor("artefacts", run, "--save", tmp_path / "again", code=1).err
+    assert {file.name.split("-", 3)[3] for file in (tmp_path / "again").iterdir()} == {"a.bin", "empty"}
     for wrong in ("0-1-9", "0-9-0", "9-1-0", "x", "0-1", "-1-1-0", "..%2f..%2fetc%2fpasswd"):
         assert system.get(f"/v1/runs/{run}/artefacts/{wrong}").status_code == 404, wrong
     assert system.get("/v1/runs/999999/artefacts").status_code == 404

@@ -47,11 +47,16 @@ def artefacts(
 def _save(client: Client, run: str, about: dict[str, Any], folder: Path) -> Path:
     """Fetch one. The id before its name keeps files of different steps apart. Raises Usage, Refused, Unreachable."""
     file = folder / f"{about['id']}-{PurePosixPath(about['path']).name}"
+    part = file.with_name(f"{file.name}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as sink:
-            for chunk in client.stream(f"/v1/runs/{run}/artefacts/{about['id']}"):
-                sink.write(chunk)
+        try:
+            with part.open("wb") as sink:
+                for chunk in client.stream(f"/v1/runs/{run}/artefacts/{about['id']}"):
+                    sink.write(chunk)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as fault:
         raise Usage(f"cannot write {file}: {fault.strerror or fault}") from None
     return file

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import structlog
+
 from proctor_common import subjects
 from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError, invalid, not_found
@@ -15,6 +17,8 @@ from proctor_controller.db.session import session
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
 from proctor_controller.handlers.runs import find_visible
+
+log = structlog.get_logger(__name__)
 
 READ_SECONDS = 10.0
 MOST_DIGITS = 9
@@ -60,8 +64,10 @@ async def _read(context: ProcessContext, found: Found, offset: int) -> ReadReply
         subject = subjects.order(found.agent, "read")
         return decode(ReadReply, await context.bus.request(subject, order.encode(), timeout=READ_SECONDS))
     except (BusError, BadMessage) as fault:
+        host = found.view.host or "the host"
+        log.info("artefact_not_read", host=host, error=str(fault))
         raise ProctorError(
-            Code.AGENT_UNAVAILABLE, f"{found.view.host or 'its agent'} does not answer: it keeps the file ({fault})"
+            Code.AGENT_UNAVAILABLE, f"{host} keeps the file, and its agent does not answer: try again when it is back"
         ) from None
 
 
