@@ -320,8 +320,7 @@ class Engine:
         await self.feed(events.StepDue(run, effect.step))
 
     async def _serve(self, agent: str | None) -> None:
-        await self.serve_queue(agent)
-        if agent is not None:
+        if not await self.serve_queue(agent) and agent is not None:
             await self.leasing.give_idle(agent)
 
     async def _follow(self, event: events.Event) -> None:
