@@ -17,7 +17,7 @@ AWAY = {"hindrance": "it is drained", "away": True}
 
 
 def with_(host: LeasableHost, **changes: object) -> LeasableHost:
-    return LeasableHost(**{**{name: getattr(host, name) for name in host.__slots__}, **changes})  # type: ignore[arg-type]
+    return LeasableHost(**{**{name: getattr(host, name) for name in host.__slots__}, **changes})
 
 
 def test_a_matching_moves_others_on() -> None:
