@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from proctor_common.errors import Code, ProctorError
+from proctor_common.errors import Code, ProctorError, faults
 from proctor_common.messages.views import DocumentView, Listing, PlanFaults, PlanView, ScheduleView
 from support.api_world import Api
 
@@ -44,6 +44,31 @@ async def test_a_plan_is_checked_and_every_fault_told(api: Api) -> None:
     answer = await api.call("POST", "/v1/testplans/validate", json={"plan": "a: b", "wrong": 1})
     assert answer.json()["errors"][0]["path"] == "wrong"
     assert (await api.call("POST", "/v1/testplans/validate", content=b"")).json()["code"] == "bad_json"
+
+
+async def test_a_repeated_name_in_a_json_object_reaches_whoever_tells_it(api: Api) -> None:
+    """A parser keeps the last one: the text goes on as it is, where a name is repeated in it, else the object."""
+    api.world.answers |= {"plan.validate": PlanFaults(), "plan.put": PLAN, "schedule.put": SCHEDULE}
+    plan = '{"name": "x", "steps": {"a": 1, "b": {}, "a": [2, "}"]}}'
+    for method, path, op in (
+        ("POST", "/v1/testplans/validate", "plan.validate"),
+        ("PUT", "/v1/testplans/x", "plan.put"),
+        ("PUT", "/v1/schedules/x", "schedule.put"),
+        ("POST", "/v1/runs", "run.submit"),
+    ):
+        more = ', "cron": "@daily"' if "schedules" in path else ""
+        content = f'{{"group": null, "plan" : {plan}{more}}}'.encode()
+        await api.call(method, path, content=content, headers=JSON)
+        assert body_of(api, op)["plan"] == plan, path
+        await api.call(method, path, content=content.replace(b'"a": 1, ', b""), headers=JSON)
+        assert body_of(api, op)["plan"] == {"name": "x", "steps": {"b": {}, "a": [2, "}"]}}, path
+        twice = await api.call(method, path, content=b'{"plan": {}, "plan": {}, ' + content[1:], headers=JSON)
+        assert (twice.status_code, twice.json()["errors"][0]["code"]) == (422, "duplicate_key"), path
+    legacy = '{"name": "x", "testplan": {"1": {}, "1": {}}}'
+    api.world.refusals["run.submit"] = faults([FAULT, {**FAULT, "path": "steps.b"}])
+    answer = await api.call("POST", "/v2.1/testplan", content=legacy.encode(), headers=JSON)
+    assert body_of(api, "run.submit")["plan"] == legacy
+    assert answer.json() == {"code": 422, "message": "steps.a: a cycle: a, b; steps.b: a cycle: a, b"}
 
 
 async def test_editors_get_the_schema_without_a_token(api: Api) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proctor_api.context import ProcessContext
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.legacy import number_of, renamed
+from proctor_api.routes.repeated import plan_as_sent
 from proctor_api.routes.shapes import StepPage
 from proctor_api.routes.testcases import KEY
 from proctor_common import subjects
@@ -31,6 +32,7 @@ READ_AT_ONCE = 8
 NAME = re.compile(r"^case-([0-9]{1,9})-step-([0-9]{1,9})\Z")
 """What the controller calls the steps of such a plan: block and child."""
 MASK = "***"
+SHOWN_FAULTS = 10
 PASSED = frozenset({StepResult.PASSED, StepResult.REUSED})
 
 
@@ -77,12 +79,26 @@ async def submit_legacy_plan(request: Request, plan: LegacyPlan) -> Response:
     """`{"TestPlan": n}`"""
     context, caller = context_of(request), caller_of(request)
 
+    taken = {"name": plan.name, "environment": plan.environment, "testplan": plan.testplan}
+    document = await plan_as_sent(request, taken, None)
+
     async def begin(run: str) -> Response:
-        document = {"name": plan.name, "environment": plan.environment, "testplan": plan.testplan}
-        view = await context.controllers.view(RunView, "run.submit", caller.actor, SubmitRun(run=run, plan=document))
+        body = SubmitRun(run=run, plan=document)
+        try:
+            view = await context.controllers.view(RunView, "run.submit", caller.actor, body)
+        except ProctorError as fault:
+            raise _with_places(fault) from None
         return json_view(orjson.dumps({"TestPlan": view.number}), 202)
 
     return await context.idempotency.start(request, caller, begin)
+
+
+def _with_places(fault: ProctorError) -> ProctorError:
+    """The same fault with each place in its one sentence, which is all that is shown here."""
+    errors = fault.details.get("errors") or []
+    told = "; ".join(f"{each['path']}: {each['message']}" for each in errors[:SHOWN_FAULTS])
+    more = f" (and {len(errors) - SHOWN_FAULTS} more)" if len(errors) > SHOWN_FAULTS else ""
+    return ProctorError(fault.code, f"{told}{more}" if told else fault.message, **fault.details)
 
 
 @routes.get(

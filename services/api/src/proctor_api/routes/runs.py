@@ -7,6 +7,7 @@ from fastapi import Path, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.repeated import plan_as_sent
 from proctor_api.routes.shapes import (
     After,
     Body,
@@ -51,9 +52,10 @@ ALL_STEPS = AgainRequest()
 async def submit_run(request: Request, run: RunRequest) -> Response:
     """Start a run of a plan. Faults of the plan are a 422 with all of them at once, each with line and column."""
     context, caller = context_of(request), caller_of(request)
+    plan = await plan_as_sent(request, run.plan)
 
     async def begin(new: str) -> Response:
-        body = calls.SubmitRun(run=new, plan=run.plan, parameters=run.parameters, group=run.group, name=run.name)
+        body = calls.SubmitRun(run=new, plan=plan, parameters=run.parameters, group=run.group, name=run.name)
         view = await context.controllers.ask("run.submit", caller.actor, body)
         return json_view(view, 202, {"Location": f"/v1/runs/{new}"})
 

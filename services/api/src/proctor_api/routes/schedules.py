@@ -6,6 +6,7 @@ from fastapi import Path, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.repeated import plan_as_sent
 from proctor_api.routes.shapes import After, Body, GroupName, Limit
 from proctor_common.messages import calls
 from proctor_common.messages.views import ScheduleView, View
@@ -97,7 +98,7 @@ async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequ
         name=name,
         cron=wanted.cron,
         timezone=wanted.timezone,
-        plan=wanted.plan,
+        plan=await plan_as_sent(request, wanted.plan),
         parameters=wanted.parameters,
         overlap=wanted.overlap,
         group=wanted.group,

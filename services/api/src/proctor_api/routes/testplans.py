@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 from proctor_api.controller_client import SELF
 from proctor_api.routes.guard import anyone, caller_of, context_of, json_view, needs, router
+from proctor_api.routes.repeated import plan_as_sent
 from proctor_api.routes.shapes import After, Body, GroupName, Limit
 from proctor_common.messages import calls
 from proctor_common.messages.base import Message
@@ -81,7 +82,8 @@ async def show_schema(request: Request) -> Response:
 )
 async def validate_plan(request: Request, wanted: ValidateRequest) -> Response:
     """Every fault at once, each with line and column (for text) and path; none: it may be run. Nothing is started."""
-    body = calls.PlanValidate(plan=wanted.plan, parameters=wanted.parameters, group=wanted.group)
+    plan = await plan_as_sent(request, wanted.plan)
+    body = calls.PlanValidate(plan=plan, parameters=wanted.parameters, group=wanted.group)
     return await _ask(request, "plan.validate", body)
 
 
@@ -118,7 +120,8 @@ async def get_plan(request: Request, name: PlanRef, version: Version = None) -> 
 )
 async def put_plan(request: Request, name: PlanRef, wanted: PlanRequest) -> Response:
     """A new version; the same text again makes none. Faults of the plan are a 422 with all of them at once."""
-    return await _ask(request, "plan.put", calls.PlanPut(name=name, plan=wanted.plan, group=wanted.group))
+    plan = await plan_as_sent(request, wanted.plan)
+    return await _ask(request, "plan.put", calls.PlanPut(name=name, plan=plan, group=wanted.group))
 
 
 @routes.delete(

@@ -1,0 +1,68 @@
+"""Plans that come as JSON objects in which a name stands twice: a parser would keep the last one and say nothing."""
+
+import json
+import re
+from typing import Any
+
+from fastapi import Request
+
+from proctor_common.errors import faults
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+_WORD = json.JSONDecoder()
+
+
+async def plan_as_sent(request: Request, plan: Any, member: str | None = "plan") -> Any:
+    """The plan; its very text where a name is repeated in it, so that each repetition is told with its place beside
+    the plan's other faults. ``member``: of the body; None: the body is the plan.
+
+    Raises 422 where the body itself has a member twice.
+    """
+    if isinstance(plan, str):
+        return plan
+    text = (await request.body()).decode()
+    if not _is_repeating(text):
+        return plan
+    parts = _members(text)
+    names = [name for name, _ in parts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice and member is not None:
+        raise faults([_fault(name) for name in twice])
+    return text if member is None else dict(parts).get(member, plan)
+
+
+def _is_repeating(text: str) -> bool:
+    found = False
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal found
+        found = found or len({name for name, _ in pairs}) < len(pairs)
+
+    json.loads(text, object_pairs_hook=look)
+    return found
+
+
+def _members(text: str) -> list[tuple[str, str]]:
+    """Name and text of each member of the object; it is known to be JSON."""
+    found: list[tuple[str, str]] = []
+    at = _skip(text, text.index("{") + 1)
+    while text[at] == '"':
+        name, at = _WORD.raw_decode(text, at)
+        start = _skip(text, _skip(text, at) + 1)
+        _, at = _WORD.raw_decode(text, start)
+        found.append((str(name), text[start:at]))
+        at = _skip(text, at)
+        if text[at] != ",":
+            break
+        at = _skip(text, at + 1)
+    return found
+
+
+def _skip(text: str, at: int) -> int:
+    blank = _BLANK.match(text, at)
+    return blank.end() if blank is not None else at
+
+
+def _fault(name: str) -> dict[str, Any]:
+    message = f"the member {name!r} stands twice in the body"
+    return {"code": "duplicate_key", "message": message, "path": name, "line": None, "column": None}
