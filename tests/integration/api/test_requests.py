@@ -75,6 +75,12 @@ async def test_a_body_that_is_wrong_is_422_and_names_the_place(api: Api) -> None
         assert not api.world.asked
 
 
+async def test_a_body_that_is_no_object_is_told_what_it_is(api: Api) -> None:
+    for content, kind in ((b"[1, 2]", "an array"), (b"null", "null"), (b'"text"', "a text"), (b"true", "a boolean")):
+        said = (await post(api, content)).json()["detail"]
+        assert said == f"must be an object, not {kind}", content
+
+
 async def test_all_faults_are_told_at_once(api: Api) -> None:
     answer = await post(api, json.dumps({"plugin": 1, "method": [], "host": "h", "a": 1, "b": 2}).encode())
     assert [e["path"] for e in answer.json()["errors"]] == ["plugin", "method", "a", "b"]

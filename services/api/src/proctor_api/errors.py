@@ -21,6 +21,7 @@ LEGACY = "/v2.1/"
 TEST_API = ("/api/v1/", "/versions", "/dashboard/")
 """Paths of the Test API: the same shape, and no code that its clients do not know."""
 MAX_FAULTS = 100
+_KINDS = {list: "an array", str: "a text", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
 _TITLES = {
     Code.BAD_JSON: "The body is no JSON",
     Code.BAD_REQUEST: "Bad request",
@@ -108,6 +109,8 @@ def validation_fault(error: RequestValidationError) -> ProctorError:
             message = f"unknown field: {rest[-1] if rest else place}"
         elif fault["type"] == "missing":
             message = f"is missing: {rest[-1] if rest else place}"
+        elif fault["type"] == "model_attributes_type":
+            message = f"must be an object, not {_KINDS.get(type(fault['input']), 'this')}"
         rows.append(
             {
                 "code": str(fault["type"]),
