@@ -28,7 +28,7 @@ up *ARGS:
 # A test that fails is tried once more and then named as RERUN: whoever sees one there mends it.
 # All that must hold before a change lands: lint, types, imports, every test; skipped tests are listed by name
 test *ARGS: lint types imports
-    pytest -n 2 --dist worksteal --reruns 1 -raR "$@"
+    pytest -n auto --dist worksteal --reruns 1 -raR "$@"
 
 # Style and common faults
 lint: ready
@@ -49,7 +49,7 @@ unit *ARGS: ready
 
 # Tests of single parts against real NATS, PostgreSQL and SSH
 integration *ARGS: ready
-    pytest -n 2 --dist worksteal tests/integration "$@"
+    pytest -n auto --dist worksteal tests/integration "$@"
 
 # Tests of the whole system as processes
 e2e *ARGS: ready

@@ -110,7 +110,7 @@ async def test_a_tick_within_the_turn_is_waited_for(
     tick = due_at(control_database, datetime.now(UTC) + timedelta(seconds=0.4))
     await clock.turn(held)
     assert len(clock.asked) == 1
-    assert 0 <= (datetime.now(UTC) - tick).total_seconds() < 0.3
+    assert datetime.now(UTC) >= tick
 
 
 async def test_whoever_dies_between_start_and_note_starts_nothing_twice(
