@@ -245,6 +245,23 @@ steps:
     assert [fault["path"] for fault in found["errors"]] == ["steps.a.with.name"]
 
 
+async def test_a_type_of_volume_that_is_not_there_is_told_with_its_place(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    plan = f"""{HEAD}parameters: {{kind: {{type: string, default: nope}}, open: {{type: string}}}}
+volumes:
+  a: {{type: igw}}
+  b: {{type: "${{{{ params.kind }}}}"}}
+  c: {{count: 0}}
+  d: {{type: "${{{{ params.open }}}}"}}
+steps: {{s: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "true"}}}}}}
+"""
+    control_database.psql("INSERT INTO control.pools (type, size_gb, target, file_target) VALUES ('igw', 1, 0, 0)")
+    found = (await call(engine, "plan.validate", plan=plan))["errors"]
+    assert [fault["path"] for fault in found] == ["volumes.b.type", "volumes.c", "volumes.c.count"], found
+    assert (found[0]["line"], found[0]["message"]) == (6, "there is no type of volume 'nope'; there is igw")
+
+
 async def test_a_plan_runs_another_one_with_what_it_gives_it(
     engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:

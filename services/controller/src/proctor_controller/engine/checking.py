@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from proctor_controller.db.pool.pools import load_sizes
 from proctor_controller.db.session import Session
 from proctor_controller.domain.plan import Plan
 from proctor_controller.domain.plan.calls import Call, check_call
@@ -38,6 +39,7 @@ class Checking:
 
     def __init__(self, engine: "Engine", db: Session, nesting: Nesting, group: str | None) -> None:
         self._engine = engine
+        self._db = db
         self._nesting = nesting
         self._methods = Methods(db, group)
         self._below: dict[str, list[Fault]] = {}
@@ -53,6 +55,7 @@ class Checking:
             return Checked()
         checked = Checked(faults=reading.new(find_explosion(reading.plan)))
         await self._check_secrets(reading, checked)
+        await self._check_volumes(reading, checked)
         await self._check_methods(reading, checked)
         for step in reading.plan.steps:
             if step.kind is Kind.PLAN:
@@ -66,6 +69,16 @@ class Checking:
             except RenderFault as none:
                 path = _path_of_secret(reading.document.value, name)
                 checked.faults += reading.new([fault(str(none), dotted(path), "not_found")])
+
+    async def _check_volumes(self, reading: Reading, checked: Checked) -> None:
+        wanted = [want for want in reading.plan.wants.volumes if reading.is_sound("volumes", want.name)]
+        known = await load_sizes(self._db) if wanted else {}
+        for want in wanted:
+            # A type may hang on a parameter that nobody has given yet. Where there is no pool at all the claim says so.
+            if known and want.type and want.type not in known:
+                message = f"there is no type of volume {want.type!r}; there is {', '.join(sorted(known))}"
+                path = dotted(["volumes", want.name, "type"])
+                checked.faults += reading.new([fault(message, path, "not_found")])
 
     async def _check_methods(self, reading: Reading, checked: Checked) -> None:
         roles = {role.name: role for role in reading.plan.wants.roles if reading.is_sound("hosts", role.name)}
