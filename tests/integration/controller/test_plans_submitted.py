@@ -364,6 +364,23 @@ steps:
     assert (await call(engine, "run.list"))["items"] == []
 
 
+async def test_outputs_that_a_nested_plan_does_not_have_are_told(engine: Engine, agent: FakeAgent) -> None:
+    leaf = f"""{HEAD}steps: {{a: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x}}}}}}
+outputs: {{word: "${{{{ steps.a.result.exit_code }}}}"}}
+"""
+    await call(engine, "plan.put", name="leaf", plan=leaf)
+    parent = f"""{HEAD}steps:
+  nest: {{plan: leaf, outputs: {{own: 1}}}}
+  a: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "${{{{ steps.nest.outputs.wrod }}}}"}}}}
+  b: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "${{{{ steps.nest.outputs.word }}}}"}}}}
+outputs: {{x: "${{{{ steps.nest.outputs.own }}}}", y: "${{{{ steps.nest.outputs.other }}}}"}}
+"""
+    assert await faults_of(engine, parent) == [
+        (5, "steps.a.with.command", "unknown_name"),
+        (7, "outputs.y", "unknown_name"),
+    ]
+
+
 async def test_a_plan_that_nests_itself_is_refused(engine: Engine) -> None:
     def nesting(name: str) -> str:
         return f"{HEAD}steps: {{a: {{plan: {name}}}}}\n"

@@ -1,7 +1,7 @@
 """A plan that has been read, against what there is: agents and their methods, stored plans, secrets."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from proctor_controller.domain.plan.model import Path, PlanStep
 from proctor_controller.domain.plan.reading import Reading
 from proctor_controller.domain.rendering import RenderFault
 from proctor_controller.domain.schemas import Fault, dotted, fault
+from proctor_controller.domain.spelling import hint
 from proctor_controller.domain.step import Kind
 from proctor_controller.domain.wants import Role
 from proctor_controller.engine.methods import Methods
@@ -101,6 +102,7 @@ class Checking:
         wrong = list(nested.call.faults)
         if nested.reading is not None:
             wrong += await self._check_below(step, nested, nested.reading, trail)
+            checked.faults += reading.new(_check_outputs(reading.plan, step, nested.exact, nested.reading))
         checked.faults += reading.new(wrong, step.path)
 
     async def _check_below(
@@ -145,6 +147,16 @@ def _path_of_secret(document: Any, name: str) -> Path:
             if isinstance(own, dict) and name in own:
                 return ("steps", step, "secrets", name)
     return ("secrets", name)
+
+
+def _check_outputs(plan: Plan, step: PlanStep, exact: str, nested: Reading) -> Iterator[Fault]:
+    """Outputs of a nested plan's step that others read, and that it will not have."""
+    own = step.rules.outputs if step.rules is not None else {}
+    names = {*own, *nested.plan.wants.outputs}
+    for path, of, name in plan.asked:
+        if of == step.name and name not in names and nested.is_sound("outputs"):
+            message = f"the plan {exact} of the step {of} has no output {name[:60]!r}{hint(name, names)}"
+            yield fault(message, dotted(path), "unknown_name")
 
 
 def _of_child(step: PlanStep, exact: str, wrong: Fault) -> Fault:

@@ -93,6 +93,7 @@ class _Whole:
             secrets=known.secrets,
             webhook_secret=webhook_secret,
             secret_texts=self._secret_texts(webhook_secret),
+            asked=tuple(known.asked),
         )
 
     def _values(self, given: Mapping[str, Any] | None, unknown: frozenset[str]) -> dict[str, Any]:

@@ -85,7 +85,8 @@ class Plan:
     """A plan that may be run. ``run_timeout_s``: None where it sets none.
 
     ``values``: of its parameters, hidden ones among them · ``secrets``: references of stored secrets by the name they
-    have here · ``webhook_secret``: template · ``secret_texts``: hidden values that stand in the document itself.
+    have here · ``webhook_secret``: template · ``secret_texts``: hidden values that stand in the document itself ·
+    ``asked``: outputs that are read of nested plans: where, of which step, which.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Plan:
     secrets: Mapping[str, str] = field(default_factory=dict)
     webhook_secret: str | None = None
     secret_texts: tuple[str, ...] = ()
+    asked: tuple[tuple[Path, str, str], ...] = ()
 
     @property
     def hidden(self) -> frozenset[str]:

@@ -44,7 +44,8 @@ class Known:
     """What the document declares. ``outputs``: of each step; None where its names are not known here · ``values``: of
     the parameters, as far as they are known · ``unread``: roots whose declarations cannot be read, which is a fault
     already: what expressions name below them may well be there · ``sizes``: how many hosts or volumes there are by
-    ``hosts.NAME`` and ``volumes.NAME``, as far as that is known.
+    ``hosts.NAME`` and ``volumes.NAME``, as far as that is known · ``asked``: outputs that are read of a step whose own
+    are not known here: where, of which step, which.
     """
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class Known:
     secrets: Mapping[str, str] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     sizes: dict[str, int] = field(default_factory=dict)
+    asked: list[tuple[Path, str, str]] = field(default_factory=list)
 
 
 class Templates(Reader):
@@ -162,6 +164,8 @@ class Templates(Reader):
                     return
             elif reference.root == "steps" and (reference.member or "") in self.known.outputs:
                 refs.add(reference.member or "")
+                if self.known.outputs[reference.path[1]] is None and reference.path[2:3] == ("outputs",):
+                    self.known.asked += [(path, reference.path[1], name) for name in reference.path[3:4]]
 
     def _why_not(self, reference: Reference, names: Names) -> tuple[str, str] | None:
         """What is wrong with a reference, and the fault's code."""
