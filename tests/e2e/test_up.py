@@ -27,11 +27,30 @@ volume_backup_types = igw,cast
 
 @pytest.fixture
 def up(processes: Processes) -> Iterator[Up]:
+    """With a data directory that is not there yet."""
     folder = short_dir("up")
     yield Up(processes, folder / "data")
+    _ended_in(processes, folder)
+    remove_tree(folder)
+
+
+@pytest.fixture(scope="module")
+def used() -> Iterator[Path]:
+    folder = short_dir("up")
+    yield folder
+    remove_tree(folder)
+
+
+@pytest.fixture
+def up_again(processes: Processes, used: Path) -> Iterator[Up]:
+    """With the data directory of the tests before: what a first start makes need not be made for each of them."""
+    yield Up(processes, used / "data")
+    _ended_in(processes, used)
+
+
+def _ended_in(processes: Processes, folder: Path) -> None:
     processes.end_all()
     eventually_sync(lambda: not running_in(folder), 10, f"the end of {running_in(folder)}")
-    remove_tree(folder)
 
 
 def _ends(child: Child, within: float) -> int:
@@ -139,20 +158,20 @@ def test_a_pool_file_with_faults_starts_nothing_and_names_them(processes: Proces
     assert not (tmp_path / "data").exists()
 
 
-def test_each_child_is_started_again(up: Up) -> None:
-    child = up.start()
-    up.ready()
+def test_each_child_is_started_again(up_again: Up) -> None:
+    child = up_again.start()
+    up_again.ready()
     for name in ("nats-server", "postgres", "controller", "api", "local-1"):
-        former = up.pid(name)
+        former = up_again.pid(name)
         os.kill(former, signal.SIGKILL)
         line = f"proctor up: {name} died (SIGKILL) and is started again"
         eventually_sync(lambda line=line: line in child.stderr, 40, line)  # type: ignore[misc]
 
     def works_again() -> bool:
-        assert child.alive, up.told()
+        assert child.alive, up_again.told()
         found = subprocess.run(
             [VENV_BIN / "proctor", "agents", "-o", "json"],
-            env={**os.environ, **up.env},
+            env={**os.environ, **up_again.env},
             capture_output=True,
             text=True,
             timeout=60,
@@ -163,26 +182,26 @@ def test_each_child_is_started_again(up: Up) -> None:
     eventually_sync(works_again, 60, "the system to be whole again", retry_on=())
     child.signal(signal.SIGTERM)
     assert _ends(child, 5) == 0
-    up.assert_nothing_is_left()
+    up_again.assert_nothing_is_left()
 
 
-def test_after_sigkill_of_the_launcher_the_next_up_goes_on_and_three_deaths_end_it(up: Up) -> None:
-    first = up.start()
-    url, token = up.ready()
-    children = [up.pid(name) for name in ("nats-server", "postgres", "controller", "api", "local-1")]
+def test_after_sigkill_of_the_launcher_the_next_up_goes_on_and_three_deaths_end_it(up_again: Up) -> None:
+    first = up_again.start()
+    url, token = up_again.ready()
+    children = [up_again.pid(name) for name in ("nats-server", "postgres", "controller", "api", "local-1")]
     first.kill()
     # At once, at the same address: what is still ending is waited for.
-    second = up.start(http=url.removeprefix("http://"))
-    assert up.ready() == (url, token)
+    second = up_again.start(http=url.removeprefix("http://"))
+    assert up_again.ready() == (url, token)
     assert [pid for pid in children if is_alive(pid)] == []
     former = 0
     for _ in range(3):
-        eventually_sync(lambda former=former: up.pid("controller") != former, 30, "a new controller")  # type: ignore[misc]
-        former = up.pid("controller")
+        eventually_sync(lambda former=former: up_again.pid("controller") != former, 30, "a new controller")  # type: ignore[misc]
+        former = up_again.pid("controller")
         os.kill(former, signal.SIGKILL)
     assert second.wait(30) == 1
     assert "controller died three times within a minute" in second.stderr
-    up.assert_nothing_is_left()
+    up_again.assert_nothing_is_left()
 
 
 def test_ctrl_c_while_it_starts(up: Up) -> None:
@@ -233,12 +252,12 @@ def test_a_taken_port_starts_nothing(processes: Processes, tmp_path: Path) -> No
     assert not list((tmp_path / "data" / "run").iterdir())
 
 
-def test_beyond_loopback_it_speaks_tls_and_its_own_commands_trust_it(up: Up) -> None:
-    up.data.parent.chmod(0o700)
-    child = up.start(http="0.0.0.0:0")
+def test_beyond_loopback_it_speaks_tls_and_its_own_commands_trust_it(up_again: Up) -> None:
+    up_again.data.parent.chmod(0o700)
+    child = up_again.start(http="0.0.0.0:0")
     eventually_sync(lambda: "ready " in child.stdout or not child.alive, START_SECONDS, "the line ready", retry_on=())
-    assert child.stdout.startswith("ready https://127.0.0.1:"), up.told()
-    assert up.ask("agents")
+    assert child.stdout.startswith("ready https://127.0.0.1:"), up_again.told()
+    assert up_again.ask("agents")
     child.signal(signal.SIGTERM)
     assert _ends(child, 5) == 0
-    up.assert_nothing_is_left()
+    up_again.assert_nothing_is_left()
