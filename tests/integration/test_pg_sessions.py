@@ -11,7 +11,7 @@ from support.postgres import Database, PostgresServer
 
 
 async def test_nobody_starves_while_connections_are_kept(control_database: Database) -> None:
-    engine = make_engine(control_database.dsn, application_name="test", pool_size=2, max_overflow=KEPT, pool_timeout=2)
+    engine = make_engine(control_database.dsn, application_name="test", pool_size=2, max_overflow=KEPT, pool_timeout=20)
 
     async def use(number: int) -> int:
         async with session(engine) as db:

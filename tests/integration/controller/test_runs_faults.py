@@ -161,8 +161,9 @@ async def test_a_busy_agent_gets_it_again_later(quick: Engine, agent: FakeAgent)
     agent.answer = lambda order: busy.pop() if busy else StartReply(answer=StartAnswer.ACCEPTED)
     run = await submit(quick, host="h1")
     await until_step(quick, run["id"], "running")
-    assert [order.attempt for order in agent.seen] == [1, 1]
-    assert agent.seen[0].token != agent.seen[1].token
+    assert {order.attempt for order in agent.seen} == {1}
+    tokens = list(dict.fromkeys(order.token for order in agent.seen))  # the second may be asked for once more
+    assert [agent.seen[0].token, agent.seen[-1].token] == tokens
 
 
 async def test_an_order_nobody_listens_to_goes_to_another_agent(
