@@ -5,7 +5,7 @@ from fastapi import Request, Response
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import PoolPage, TargetRequest, TypeRef
 from proctor_common.messages import pool_calls
-from proctor_common.messages.views import JobView, PoolView
+from proctor_common.messages.pool_views import JobView, PoolView
 from proctor_common.states import Role
 
 routes = router()

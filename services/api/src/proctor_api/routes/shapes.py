@@ -9,18 +9,16 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from proctor_common.errors import faults
+from proctor_common.messages.pool_views import PoolView, VnfpView, VolumeView
 from proctor_common.messages.views import (
     AgentView,
     ArtefactView,
     AuditView,
     EventView,
     GroupView,
-    PoolView,
     RunView,
     StepView,
     View,
-    VnfpView,
-    VolumeView,
 )
 from proctor_common.states import Role
 

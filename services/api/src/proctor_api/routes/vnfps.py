@@ -6,7 +6,7 @@ from proctor_api.routes.guard import caller_of, context_of, json_view, needs, ro
 from proctor_api.routes.shapes import After, Limit, VnfpPage, VnfpRef, VnfpRequest
 from proctor_api.routes.testcases import KEY
 from proctor_common.messages import pool_calls
-from proctor_common.messages.views import VnfpView
+from proctor_common.messages.pool_views import VnfpView
 from proctor_common.states import Role, VnfpState
 
 routes = router()

@@ -7,7 +7,7 @@ from fastapi import Query, Request, Response
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.shapes import After, Limit, VolumePage, VolumeRef
 from proctor_common.messages import pool_calls
-from proctor_common.messages.views import VolumeView
+from proctor_common.messages.pool_views import VolumeView
 from proctor_common.states import Role, VolumeState
 
 routes = router()

@@ -8,7 +8,7 @@ from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import is_id
 from proctor_common.messages.calls import Actor
 from proctor_common.messages.pool_calls import PoolList, PoolPut, VnfpCreate, VnfpList, VnfpRef, VolumeList, VolumeRef
-from proctor_common.messages.views import JobRunView, JobView, PoolView, VnfpView, VolumeView
+from proctor_common.messages.pool_views import JobRunView, JobView, PoolView, VnfpView, VolumeView
 from proctor_common.pg import transaction
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.pool import vnfps as rows
