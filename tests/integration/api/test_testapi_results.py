@@ -131,6 +131,8 @@ async def test_bad_input_is_400_and_nothing_is_stored(declared: Api) -> None:
         answer = await declared.call("POST", RESULTS, content=content)
         assert answer.status_code == 400, f"{name}: {answer.text}"
         assert answer.json()["message"], name
+        if "surrogate" in name:
+            assert "lone surrogate" in answer.json()["message"], answer.text
     assert await query(declared) == []
 
 

@@ -52,7 +52,7 @@ def parse_json(body: bytes) -> Any:
         text = str(fault)
         if "recursion" in text:
             raise _too_deep() from None
-        if "surrogate" in text:
+        if "surrogate" in text or "unexpected end of hex escape" in text:  # the latter: no second half follows a first
             raise ProctorError(Code.BAD_JSON, f"the body holds a lone surrogate, which is no text: {text}") from None
         raise ProctorError(Code.BAD_JSON, f"the body is no JSON: {text}") from None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_exceeds(value, MAX_DEPTH):
