@@ -133,6 +133,18 @@ def test_a_circle_is_named() -> None:
     assert fault["message"] == "goes round in a circle: a -> c -> b -> a"
 
 
+def test_a_circle_that_a_faulty_reference_closes_is_told_with_it() -> None:
+    text = (
+        'testplan_version: "2026-12-01"\nname: x\nsteps:\n'
+        "  a: {uses: p.m, runs_on: {host: h}, depends_on: [b]}\n"
+        '  b: {uses: p.m, runs_on: {host: h}, with: {x: "${{ steps.a.outputs.none }}"}}\n'
+    )
+    messages = [fault["message"] for fault in faults_of(text)]
+    assert any("has no output 'none'" in message for message in messages)
+    assert any(message == "goes round in a circle: a -> b -> a" for message in messages)
+    assert len(messages) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

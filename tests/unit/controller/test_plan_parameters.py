@@ -64,6 +64,7 @@ def test_a_value_of_the_wrong_type_is_refused(kind: str, given: Any, why: str) -
         ("type: number, constraints: [{range: {min: 1, max: 5}}]", "5", "6", "at most 5"),
         ("type: number, constraints: [{range: {min: 1}}]", 1, 0, "at least 1"),
         ("type: number, constraints: [{modulo: {step: 4, offset: 1}}]", 9, 8, "1 more than a multiple of 4"),
+        ("type: number, constraints: [{modulo: {step: 2}}]", 4, 3, "must be a multiple of 2"),
         ("type: string, constraints: [{allowed_values: [a, b]}]", "b", "c", 'one of "a", "b"'),
         ("type: list, constraints: [{allowed_values: [a, b]}]", "b,a", "a,c", 'one of "a", "b"'),
         ("type: string, constraints: [{allowed_pattern: '[a-z]+'}]", "abc", "abc1", "must match [a-z]+"),
@@ -108,6 +109,8 @@ def test_what_is_not_given_and_what_is_not_there() -> None:
             "parameters.a.constraints[0].allowed_pattern",
         ),
         ("{a: {type: number, constraints: [{modulo: {step: 0}}]}}", "parameters.a.constraints[0].modulo"),
+        ("{a: {type: number, constraints: [{range: {min: 3, max: 1}}]}}", "parameters.a.constraints[0].range"),
+        ("{a: {type: list, constraints: [{length: {min: 2, max: 1}}]}}", "parameters.a.constraints[0].length"),
     ],
 )
 def test_a_wrong_declaration_has_its_path(declared: str, path: str) -> None:

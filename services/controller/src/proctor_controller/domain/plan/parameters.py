@@ -100,6 +100,8 @@ def _is_sound(reader: Reader, name: str, of: Any, kind: str, path: Path) -> bool
                 reader.fault((*path, member), "must be a number")
         if not limits:
             reader.fault(path, f"give {' or '.join(members)}")
+        elif name != "modulo" and len(reader.faults) == before and limits.get("min", 0) > limits.get("max", math.inf):
+            reader.fault(path, f"nothing fits: min {limits['min']} is above max {limits['max']}")
         elif name == "modulo" and (not limits.get("step") or not isinstance(limits.get("step"), int)):
             reader.fault(path, "step must be a whole number, not 0")
     elif name == "allowed_values":
@@ -253,7 +255,8 @@ def _why_not(constraint: Constraint, value: Any) -> str | None:
             return _outside(value, of, "must be", "")
         case "modulo":
             step, offset = of["step"], of.get("offset", 0)
-            return None if value % step == offset % step else f"must be {offset} more than a multiple of {step}"
+            multiple = f"{offset} more than a multiple of {step}" if offset else f"a multiple of {step}"
+            return None if value % step == offset % step else f"must be {multiple}"
         case "allowed_values":
             each = value if isinstance(value, list) and value not in of else [value]
             allowed = ", ".join(json.dumps(item, ensure_ascii=False) for item in of[:20])

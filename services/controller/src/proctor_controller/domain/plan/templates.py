@@ -162,10 +162,13 @@ class Templates(Reader):
                 if reference.dashed is not None and code == "expression":
                     # What follows the dash was meant as a part of the name.
                     return
-            elif reference.root == "steps" and (reference.member or "") in self.known.outputs:
-                refs.add(reference.member or "")
-                if self.known.outputs[reference.path[1]] is None and reference.path[2:3] == ("outputs",):
-                    self.known.asked += [(path, reference.path[1], name) for name in reference.path[3:4]]
+            member = reference.member or ""
+            if reference.root != "steps" or member not in self.known.outputs or member == names.step:
+                continue
+            # An edge also where what is read of the step is not there: a circle that it closes is told with it.
+            refs.add(member)
+            if why is None and self.known.outputs[member] is None and reference.path[2:3] == ("outputs",):
+                self.known.asked += [(path, member, name) for name in reference.path[3:4]]
 
     def _why_not(self, reference: Reference, names: Names) -> tuple[str, str] | None:
         """What is wrong with a reference, and the fault's code."""
