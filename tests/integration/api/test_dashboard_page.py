@@ -130,8 +130,17 @@ async def test_an_empty_page_says_what_to_do_next(page: Page, api: Api) -> None:
     await expect(page.locator("#matrix th[scope=row]")).to_have_text(["(no scenario)"])
     await page.get_by_role("button", name="Log out").click()
     await page.wait_for_url("**/login")
-    await page.goto("/dashboard/")
-    await page.wait_for_url("**/login?next=dashboard")
+    # An address that was passed on keeps its choices over the log-in.
+    await page.goto("/dashboard?days=90&scenario=os%26nosdn%23%C3%BC")
+    await page.wait_for_url("**/login?next=dashboard&days=90&scenario=os%26nosdn%23%C3%BC")
+    await page.get_by_label("Token").fill(FIRST_TOKEN)
+    await page.get_by_role("button", name="Log in").click()
+    await page.wait_for_url("**/dashboard/?days=90&scenario=os%26nosdn%23%C3%BC")
+    await expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
+    # So does the page of which the session ends.
+    await page.context.clear_cookies()
+    await page.get_by_label("Period").select_option("365")
+    await page.wait_for_url("**/login?next=dashboard&days=365&scenario=os%26nosdn%23%C3%BC")
 
 
 async def test_figures_charts_matrix_and_the_way_to_a_run_at_a_desk_and_on_a_phone(page: Page, api: Api) -> None:

@@ -6,6 +6,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlencode
 
 import orjson
 from fastapi import Depends, Query, Request, Response
@@ -81,20 +82,22 @@ Filtered = Annotated[Filters, Depends()]
 
 
 @routes.get("/dashboard", include_in_schema=False, openapi_extra=anyone())
-async def find_page() -> Response:
+async def find_page(request: Request) -> Response:
     """The page's address ends with a slash, because the addresses in it are relative."""
-    return Response(status_code=308, headers={"Location": "dashboard/"})
+    choices = urlencode(request.query_params.multi_items())
+    return Response(status_code=308, headers={"Location": f"dashboard/?{choices}" if choices else "dashboard/"})
 
 
 @routes.get("/dashboard/", include_in_schema=False, openapi_extra=anyone())
 async def show_page(request: Request) -> Response:
-    """The page; a browser without a session is sent to log in."""
+    """The page; a browser without a session is sent to log in, with the choices in its address to come back to."""
     try:
         (await context_of(request).auth.caller(request)).require(Role.VIEWER)
     except ProctorError as fault:
         if fault.code is not Code.UNAUTHENTICATED or "text/html" not in request.headers.get("accept", ""):
             raise
-        return Response(status_code=303, headers={"Location": "../login?next=dashboard"})
+        back = urlencode([("next", "dashboard"), *request.query_params.multi_items()])
+        return Response(status_code=303, headers={"Location": f"../login?{back}"})
     text = (files("proctor_api.routes") / "dashboard_assets" / "index.html").read_bytes()
     return Response(text, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
 

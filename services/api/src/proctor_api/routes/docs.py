@@ -55,8 +55,11 @@ form.addEventListener("submit", async (event) => {
       body: JSON.stringify({token: document.getElementById("token").value.trim()}),
     });
     if (answer.ok) {
-      const next = new URLSearchParams(window.location.search).get("next");
-      window.location.assign(next === "dashboard" ? "dashboard/" : "docs");
+      const choices = new URLSearchParams(window.location.search);
+      const next = choices.get("next");
+      choices.delete("next");
+      const page = choices.toString() ? `dashboard/?${choices}` : "dashboard/";
+      window.location.assign(next === "dashboard" ? page : "docs");
       return;
     }
     const problem = await answer.json();

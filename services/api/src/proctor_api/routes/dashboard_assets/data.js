@@ -9,7 +9,7 @@ export async function ask(path, query, turn) {
   const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const answer = await fetch(`../v1/dashboard/${path}?${new URLSearchParams(given)}`, { headers: { Accept: "application/json" } });
   if (answer.status === 401) {
-    window.location.assign("../login?next=dashboard");
+    window.location.assign(`../login?next=dashboard${window.location.search.replace("?", "&")}`);
     return new Promise(() => {}); // the browser is leaving
   }
   const body = await answer.json().catch(() => ({}));
