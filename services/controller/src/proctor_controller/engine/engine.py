@@ -368,9 +368,10 @@ class Engine:
     async def serve_queue(self, agent: str | None) -> int:
         """Give free slots to the steps that have waited longest; how many were dispatched. ``agent`` None: of all."""
         served = 0
+        given: set[tuple[str, str]] = set()  # whoever does not hear is back at once, and asked again at the next look
         for _ in range(MAX_TURNS):
             async with session(self.database) as db:
-                turns = await placing.next_turns(db, agent, 20)
+                turns = [t for t in await placing.next_turns(db, agent, 20) if (t.agent, t.step) not in given]
                 for turn in turns:
                     if not turn.slots_made:
                         await placing.make_slots(db, turn.agent)
@@ -379,7 +380,9 @@ class Engine:
             done = 0
             for turn in turns:
                 outcome = await self.feed(events.LeasesHeld(turn.run, turn.step, self.offer(turn.agent, turn.host)))
-                done += isinstance(outcome, Decision)
+                if isinstance(outcome, Decision):
+                    done += 1
+                    given.add((turn.agent, turn.step))
             served += done
             if not done:
                 break
