@@ -16,6 +16,7 @@ from proctor_controller.domain.wants import Concurrency, Rollback, Wants
 from support.world import World
 
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]
+BLAMED = {RunResult.ERROR: {"error", "lost"}, RunResult.FAILED: {"failed", "timed_out"}}
 PLACE = Place(host="h")
 Move = Callable[[World, int], object]
 RUN = "run"
@@ -118,6 +119,10 @@ def test_every_run_ends_and_cleans_up_as_its_result_asks(
     assert set(run.cleanup.values()) <= {0}
     if run.result is RunResult.CANCELLED and run.cause is not None:
         assert asked, "nobody asked for it"
+    if run.cause is None and run.result in BLAMED:
+        node, result = run.reason.split(":")[0].split(" ")
+        assert result in BLAMED[run.result], "the reason is of another result"
+        assert any(step.node == node and step.result == result for step in world.steps.values())
     for step in world.steps.values():
         began = step.result not in {StepResult.SKIPPED, None}
         if step.phase is Phase.ON_FAILURE and began:

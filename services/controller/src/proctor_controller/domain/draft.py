@@ -24,7 +24,7 @@ from proctor_controller.domain.decision import (
 from proctor_controller.domain.events import NodeDecided
 from proctor_controller.domain.expressions import ExpressionFault
 from proctor_controller.domain.rules import Rules
-from proctor_controller.domain.run import RUN_TRANSITIONS, Run, is_over
+from proctor_controller.domain.run import RUN_TRANSITIONS, Run, is_over, result_of
 from proctor_controller.domain.scope import Scope, returned, step_scope
 from proctor_controller.domain.step import LIVE, STEP_TRANSITIONS, SUCCESSES, AttemptEnd, Edge, Node, Phase, Step
 from proctor_controller.domain.verdict import (
@@ -292,8 +292,12 @@ class Draft:
         if row.phase is Phase.MAIN:
             tally = dict(self.run.tally)
             tally[result] = tally.get(result, 0) + 1
+            before = result_of(self.run)
             self.change_run(undecided=self.run.undecided - 1, tally=tally)
-            self._note_first_failure(step, result, reason)
+            if result_of(self.run) is not before:
+                # The run's reason: the first step that gives it the result that it has, in the step's own words.
+                why = f": {reason}" if reason and reason != result.value else ""
+                self.change_run(reason=f"{row.node} {result.value}{why}")
         else:
             left = self.run.cleanup.get(row.phase, 0) - 1
             self.change_run(cleanup={**self.run.cleanup, row.phase: left})
@@ -310,13 +314,6 @@ class Draft:
         self._records.append(RecordRow(row.id, row.attempt, body))
         self.effect(RecordsWaiting())
         return result, reason
-
-    def _note_first_failure(self, step: str, result: StepResult, reason: str) -> None:
-        """The run's reason: what went wrong first, in the step's own words."""
-        if result in SUCCESSES or result is StepResult.UPSTREAM_FAILED or self.run.reason or self.run.cause is not None:
-            return
-        why = f": {reason}" if reason and reason != result.value else ""
-        self.change_run(reason=f"{self._steps[step].node} {result.value}{why}")
 
     def _count_in_node(self, name: str, result: StepResult, *, was_told: bool) -> None:
         before = self._nodes[name]
