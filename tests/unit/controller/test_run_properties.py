@@ -136,6 +136,25 @@ def test_every_run_ends_and_cleans_up_as_its_result_asks(
             assert step.result is StepResult.SKIPPED, "nothing had begun"
 
 
+def test_the_reason_of_a_run_is_the_first_step_that_gives_it_its_result() -> None:
+    names = ("passes", "fails", "breaks", "breaks_later")
+    steps = (StepSpec(id=name, node=name, name=name, plugin="p", method="m", place=PLACE) for name in names)
+    specs = tuple(NodeSpec(name) for name in names)
+    world = World(RunSpec(id=RUN, name="r", kind="plan", steps=tuple(steps), edges=(), node_specs=specs), agents=4)
+    told = []
+    for name, result in zip(
+        names, [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.ERROR], strict=True
+    ):
+        while not (agents := [agent for agent in world.agents.values() if (name, 1) in agent.running]):
+            world.perform(0)
+            world.deliver(0)
+            world.hear(0)
+        world.end(agents[0], (name, 1), result)
+        world.report(0)
+        told.append(world.run.reason)
+    assert told == ["", "fails failed", "breaks error", "breaks error"]
+
+
 @given(specs(), st.integers(0, 2**32))
 @settings(max_examples=80, deadline=None)
 def test_an_undisturbed_run_does_what_is_always_done(spec: RunSpec, seed: int) -> None:
