@@ -155,6 +155,8 @@ async def test_figures_charts_matrix_and_the_way_to_a_run_at_a_desk_and_on_a_pho
     cells = page.locator("#matrix button.cell")
     await expect(cells).to_have_count(16)
     await expect(page.locator("#matrix .cell.blank")).to_have_count(2)
+    tops = "rows => rows.map(row => new Set([...row.querySelectorAll('.cell')].map(cell => cell.offsetTop)).size)"
+    assert set(await page.locator("#matrix tbody tr").evaluate_all(tops)) == {1}
     # From a cell to its results, and from there to the run and its log.
     await page.get_by_role("button", name="vPing on os-nosdn-nofeature-ha").click()
     await expect(page.locator("#results-of")).to_contain_text("vPing on os-nosdn-nofeature-ha: the newest 20")
