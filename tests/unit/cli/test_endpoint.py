@@ -43,19 +43,19 @@ def test_one_that_does_not_announce_itself_is_not_found(tmp_path: Path) -> None:
 
 def test_the_first_of_two_systems_stays_the_one_that_is_found(tmp_path: Path, home: Path) -> None:
     first, second = _pointer(tmp_path / "one"), _pointer(tmp_path / "two", "http://127.0.0.1:2")
-    first.write()
+    assert first.write() is None
     # Another launcher: the test's own parent stands for it.
     found = json.loads((home / "client.json").read_text())
     parent = os.getppid()
     started = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19])
     (home / "client.json").write_text(json.dumps({**found, "launcher": [parent, started]}))
-    second.write()
+    assert second.write() == "http://127.0.0.1:1", "who starts the second one is told"
     assert find_endpoint().url == "http://127.0.0.1:1"
     second.remove()
     assert find_endpoint().url == "http://127.0.0.1:1"
     # Its launcher is gone: the file is free.
     (home / "client.json").write_text(json.dumps({**found, "launcher": [parent, started - 1]}))
-    second.write()
+    assert second.write() is None
     assert find_endpoint().url == "http://127.0.0.1:2"
 
 

@@ -21,9 +21,10 @@ class Pointer:
     ca: Path | None
     data: Path
 
-    def write(self, *, announce: bool = True) -> None:
+    def write(self, *, announce: bool = True) -> str | None:
         """Write the file in the data directory, and (``announce``) in the default place, where no other running
-        system has put its own. Raises CannotKeep for the first.
+        system has put its own: then the URL of that one, which commands find by themselves. Raises CannotKeep for the
+        first.
         """
         me = find_process(os.getpid())
         text = json.dumps(
@@ -37,13 +38,16 @@ class Pointer:
         )
         replace(self.data / ENDPOINT_FILE, text)
         default = default_data_dir()
-        if not announce or default == self.data or _is_anothers(default):
-            return
+        if not announce or default == self.data:
+            return None
+        if _is_anothers(default):
+            return str(_read(default).get("url"))
         # A read-only or foreign home only means that commands need PROCTOR_URL and PROCTOR_TOKEN.
         with contextlib.suppress(OSError, CommandFault):
             default.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
             if default.stat().st_uid == os.geteuid():
                 replace(default / ENDPOINT_FILE, text)
+        return None
 
     def remove(self) -> None:
         """Remove what :meth:`write` wrote."""

@@ -101,7 +101,10 @@ class LocalSystem:
         await self._until("the api to answer", self._is_api_ready)
         await self._enrol_new(hosts, joined)
         await self._until("the agents to register", lambda: self._are_agents_ready(hosts))
-        self.pointer.write(announce=self.options.announce)
+        other = self.pointer.write(announce=self.options.announce)
+        if other is not None:
+            token = " and PROCTOR_TOKEN" if self.token else ""
+            self._say(f"commands find the system at {other}, which runs already; for this one set PROCTOR_URL{token}")
 
     async def failed(self) -> None:
         """Wait until a child cannot be kept; raises GivenUp. Never returns."""
