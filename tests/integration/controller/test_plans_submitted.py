@@ -245,6 +245,28 @@ steps:
     assert [fault["path"] for fault in found["errors"]] == ["steps.a.with.name"]
 
 
+async def test_a_role_that_nobody_can_fill_is_told_also_where_no_step_runs_on_it(
+    engine: Engine, agent: FakeAgent
+) -> None:
+    plan = f"""{HEAD}parameters: {{open: {{type: string}}}}
+hosts:
+  a: {{labels: {{os: solaris}}}}
+  b: {{group: nobody-in-it}}
+  c: {{host: h1, plugin: nope}}
+  d: {{host: h1, plugin: shell}}
+  e: {{host: "${{{{ params.open }}}}"}}
+steps: {{s: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "true"}}}}}}
+"""
+    found = (await call(engine, "plan.validate", plan=plan))["errors"]
+    assert [(fault["path"], fault["line"]) for fault in found] == [
+        ("hosts.a", 5),
+        ("hosts.b", 6),
+        ("hosts.c.plugin", 7),
+    ]
+    assert found[0]["message"] == "there is no host for the role a (label os solaris)"
+    assert found[2]["message"] == "host for the role c (host h1) has no plugin nope"
+
+
 async def test_a_type_of_volume_that_is_not_there_is_told_with_its_place(
     engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:

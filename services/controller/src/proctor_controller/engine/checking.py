@@ -90,6 +90,10 @@ class Checking:
                 checked.faults += reading.new(method.faults, step.path)
                 if method.schema is not None:
                     schemas[step.path] = method.schema
+        used = {step.role for step in reading.plan.calls()}
+        for role in roles.values():
+            if role.name not in used:
+                checked.faults += reading.new(await self._methods.of_role(role))
         # Half a megabyte of templates takes a while: other requests go on meanwhile.
         checked.calls = await asyncio.to_thread(_check_calls, reading, schemas)
         for path, call in checked.calls.items():

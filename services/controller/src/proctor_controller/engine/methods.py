@@ -54,6 +54,20 @@ class Methods:
             schema, tuple(fault(text, _path_of(step, name, role), "not_found") for name, text in wrong.items())
         )
 
+    async def of_role(self, role: Role) -> tuple[Fault, ...]:
+        """What is wrong with a role on which no step runs: its hosts are leased all the same."""
+        place = _place_of_role(role)
+        found = await find_candidates(self._db, place, role.plugin or "", "", group=self._group)
+        found = [each for each in found if role.group is None or role.group in each.groups]
+        where = f"host for the role {role.name} ({_words(role)})"
+        if not found:
+            return (fault(f"there is no {where}", dotted(["hosts", role.name]), "not_found"),)
+        able = [each for each in found if each.candidate.has_plugin or not each.candidate.registered]
+        if role.plugin is not None and not able:
+            path = dotted(["hosts", role.name, "plugin"])
+            return (fault(f"{where} has no plugin {role.plugin}", path, "not_found"),)
+        return ()
+
     async def _look(
         self, step: PlanStep, place: Place | None, role: Role | None
     ) -> tuple[Mapping[str, Any] | None, Wrong]:
@@ -124,6 +138,10 @@ def _words(role: Role) -> str:
 def _place_of(step: PlanStep, role: Role | None) -> Place | None:
     """Where to look; None where the document does not say it yet."""
     if role is not None:
-        labels = tuple(sorted((role.labels or {}).items()))
-        return Place(host=role.host) if role.host is not None else Place(labels=labels)
+        return _place_of_role(role)
     return None if step.place == Place() else step.place
+
+
+def _place_of_role(role: Role) -> Place:
+    labels = tuple(sorted((role.labels or {}).items()))
+    return Place(host=role.host) if role.host is not None else Place(labels=labels)
