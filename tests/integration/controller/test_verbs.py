@@ -251,6 +251,32 @@ async def test_after_a_failure_hosts_are_held_until_somebody_lets_go(engine: Eng
     assert (await end_all(agent, engine, other.id))["result"] == "passed"
 
 
+async def test_once_a_hold_is_over_whoever_waits_for_the_host_has_it_soon(
+    engine: Engine, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not by the sweep, which finds twice a minute what nobody has given back.
+    monkeypatch.setattr("proctor_controller.engine.watchdog.ORPHANS_EVERY", 1_000_000)
+    roles = (Role("dut", host="h1", exclusive=True),)
+    held = plan(step("a", role="dut", role_index=0), wants=Wants(roles=roles, hold=Hold(("dut",), 1.0)))
+    watchdog = Watchdog(engine)
+    await watchdog.tick()
+    view = await end_all(agent, engine, await run(engine, held), "a")
+    other = plan(step("a", role="dut", role_index=0), wants=Wants(roles=roles))
+    await run(engine, other)
+    case = await submit(engine, host="h1")
+    agent.ends = StepResult.PASSED
+
+    async def ended() -> list[Any]:
+        await watchdog.tick()
+        views = [await call(engine, "run.get", run=each) for each in (other.id, case["id"])]
+        assert {view["state"] for view in views} == {"finished"}, views
+        return views
+
+    views = await eventually(ended, 5, "those that wait for the host")
+    assert {view["result"] for view in views} == {"passed"}
+    assert views[0]["started_at"] >= view["hold_until"], "the hold was kept"
+
+
 async def test_a_gate_does_not_keep_a_run_from_resting(engine: Engine, agent: FakeAgent) -> None:
     spec = plan(step("g", kind=Kind.GATE), step("b"), rules={"g": Rules()}, edges="g -> b")
     await run(engine, spec)

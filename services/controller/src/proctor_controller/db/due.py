@@ -42,6 +42,16 @@ async def find_due_runs(session: Session, limit: int) -> list[Due]:
     return [Due(str(row["id"])) for row in rows]
 
 
+async def find_past_holds(session: Session, limit: int) -> list[str]:
+    """Runs that have ended, and whose hosts were to be looked at until a moment that has passed."""
+    rows = await session.fetch(
+        """SELECT r.id FROM (SELECT DISTINCT run_id FROM control.allocations) a JOIN control.runs r ON r.id = a.run_id
+           WHERE r.state = 'finished' AND r.hold_until <= now() ORDER BY r.hold_until LIMIT $1""",
+        limit,
+    )
+    return [str(row["id"]) for row in rows]
+
+
 async def find_lost(session: Session, limit: int) -> list[Due]:
     """Steps that are taken for running on an agent that is lost or removed."""
     rows = await session.fetch(

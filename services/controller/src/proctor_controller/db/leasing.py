@@ -249,7 +249,9 @@ class Over(NamedTuple):
 async def release_hosts(session: Session, run: str) -> Over | None:
     """Give the run's hosts back, if it has ended, but for those it keeps to be looked at."""
     row = await session.fetchrow(
-        "SELECT wants, hold_until, started_at FROM control.runs WHERE id = $1 AND state = 'finished'", run
+        """SELECT wants, CASE WHEN hold_until > now() THEN hold_until END AS hold_until, started_at
+           FROM control.runs WHERE id = $1 AND state = 'finished'""",
+        run,
     )
     if row is None:
         return None

@@ -10,10 +10,19 @@ import structlog
 from proctor_common.bus import BusError
 from proctor_common.errors import ProctorError
 from proctor_controller.db import placing
-from proctor_controller.db.due import Due, find_due_nodes, find_due_runs, find_due_steps, find_lost, is_anyone_waiting
+from proctor_controller.db.due import (
+    Due,
+    find_due_nodes,
+    find_due_runs,
+    find_due_steps,
+    find_lost,
+    find_past_holds,
+    is_anyone_waiting,
+)
 from proctor_controller.db.leasing import lock_leases, sweep_hosts
 from proctor_controller.db.session import session
 from proctor_controller.domain import events
+from proctor_controller.domain.decision import ReleaseRun
 from proctor_controller.domain.placement import explain
 from proctor_controller.engine.circles import Circles
 from proctor_controller.engine.engine import Contended, Engine
@@ -46,6 +55,7 @@ class Watchdog:
                 *(_event(each) for each in await find_due_steps(db, LIMIT)),
             ]
             waiting = await is_anyone_waiting(db)
+            past = await find_past_holds(db, LIMIT)
             if self._ticks % ORPHANS_EVERY == 0:
                 freed = await placing.free_orphans(db)
                 async with db.transaction():
@@ -57,6 +67,8 @@ class Watchdog:
                     log.error("slots_freed", count=freed, reason="their attempts were over")
         self._ticks += 1
         await self._feed_all(due)
+        for run in past:
+            self._engine.leasing.release_later(run, ReleaseRun())
         if self._ticks % CIRCLES_EVERY == 0:
             await self._circles.look()
         if waiting:
