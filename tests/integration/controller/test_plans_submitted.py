@@ -267,6 +267,42 @@ steps: {{s: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "true"}}}
     assert found[2]["message"] == "host for the role c (host h1) has no plugin nope"
 
 
+async def test_the_plugin_of_a_role_is_looked_for_also_where_steps_run_on_it(engine: Engine, agent: FakeAgent) -> None:
+    plan = f"""{HEAD}
+hosts:
+  a: {{host: h1, plugin: nope}}
+  b: {{host: h1, plugin: nope}}
+steps:
+  s: {{uses: shell.run, runs_on: a, with: {{command: "true"}}}}
+  t: {{uses: nope.run, runs_on: b}}
+"""
+    found = (await call(engine, "plan.validate", plan=plan))["errors"]
+    assert [(fault["path"], fault["line"]) for fault in found] == [("hosts.a.plugin", 5), ("steps.t.uses", 9)]
+    assert found[0]["message"] == "host for the role a (host h1) has no plugin nope"
+
+
+async def test_what_does_not_hang_on_a_faulty_member_is_told_beside_it(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    control_database.psql("INSERT INTO control.pools (type, size_gb, target, file_target) VALUES ('igw', 1, 0, 0)")
+    plan = f"""{HEAD}
+hosts:
+  a: {{group: nobody-in-it, count: none}}
+  b: {{host: h1, plugin: nope, exclusive: 7}}
+  c: {{host: h1, count: none}}
+volumes: {{v: {{type: large, count: none}}}}
+steps:
+  s: {{uses: shell.run, runs_on: a, with: {{command: "true"}}}}
+  t: {{uses: shell.nope, runs_on: c}}
+  u: {{uses: nope.run, runs_on: {{host: h1}}, gate: {{roles: [boss]}}}}
+"""
+    found = (await call(engine, "plan.validate", plan=plan))["errors"]
+    assert [fault["path"] for fault in found] == [
+        "hosts.a", "hosts.a.count", "hosts.b.plugin", "hosts.b.exclusive", "hosts.c.count", "volumes.v.type",
+        "volumes.v.count", "steps.t.uses", "steps.u.uses", "steps.u.gate", "steps.u.gate.roles[0]",
+    ]  # fmt: skip
+
+
 async def test_a_type_of_volume_that_is_not_there_is_told_with_its_place(
     engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from proctor_controller.db.pool.pools import load_sizes
@@ -16,7 +16,6 @@ from proctor_controller.domain.rendering import RenderFault
 from proctor_controller.domain.schemas import Fault, dotted, fault
 from proctor_controller.domain.spelling import hint
 from proctor_controller.domain.step import Kind
-from proctor_controller.domain.wants import Role
 from proctor_controller.engine.methods import Methods
 from proctor_controller.engine.nesting import MAX_DEPTH, Nested, Nesting
 
@@ -72,7 +71,7 @@ class Checking:
                 checked.faults += reading.new([fault(str(none), dotted(path), "not_found")])
 
     async def _check_volumes(self, reading: Reading, checked: Checked) -> None:
-        wanted = [want for want in reading.plan.wants.volumes if reading.is_sound("volumes", want.name)]
+        wanted = [want for want in reading.plan.wants.volumes if reading.is_sound("volumes", want.name, "type")]
         known = await load_sizes(self._db) if wanted else {}
         for want in wanted:
             # A type may hang on a parameter that nobody has given yet. Where there is no pool at all the claim says so.
@@ -82,18 +81,24 @@ class Checking:
                 checked.faults += reading.new([fault(message, path, "not_found")])
 
     async def _check_methods(self, reading: Reading, checked: Checked) -> None:
-        roles = {role.name: role for role in reading.plan.wants.roles if reading.is_sound("hosts", role.name)}
+        found = reading.plan.wants.roles
+        # Which hosts a role may have does not hang on how many it takes: none of their faults follows from one there.
+        roles = {role.name: role for role in found if reading.is_sound("hosts", role.name, but=("count", "exclusive"))}
         schemas: dict[Path, Mapping[str, Any]] = {}
         for step in reading.plan.calls():
             if step.kind is Kind.METHOD and step.plugin and step.method:
-                method = await self._methods.find(step, _role_of(step, roles))
-                checked.faults += reading.new(method.faults, step.path)
+                role = roles.get(step.role or "")
+                method = await self._methods.find(step, role)
+                of_role = "" if role is None else dotted(["hosts", role.name])
+                checked.faults += [wrong for wrong in method.faults if wrong["path"] == of_role]
+                checked.faults += reading.new((w for w in method.faults if w["path"] != of_role), step.path)
                 if method.schema is not None:
                     schemas[step.path] = method.schema
-        used = {step.role for step in reading.plan.calls()}
+        asked = {(step.role, step.plugin) for step in reading.plan.calls()}
         for role in roles.values():
-            if role.name not in used:
-                checked.faults += reading.new(await self._methods.of_role(role))
+            # That there is no plugin which its steps ask for too, they tell.
+            told = (role.name, role.plugin) in asked
+            checked.faults += await self._methods.of_role(replace(role, plugin=None) if told else role)
         # Half a megabyte of templates takes a while: other requests go on meanwhile.
         checked.calls = await asyncio.to_thread(_check_calls, reading, schemas)
         for path, call in checked.calls.items():
@@ -135,11 +140,6 @@ def _check_calls(reading: Reading, schemas: Mapping[Path, Mapping[str, Any]]) ->
             literals += len(call.kept)
             calls[step.path] = call
     return calls
-
-
-def _role_of(step: PlanStep, sound: Mapping[str, Role]) -> Role | None:
-    """The step's role; None where it has none, or one that is a fault itself."""
-    return sound.get(step.role) if step.role is not None else None
 
 
 def _path_of_secret(document: Any, name: str) -> Path:

@@ -55,7 +55,7 @@ class Methods:
         )
 
     async def of_role(self, role: Role) -> tuple[Fault, ...]:
-        """What is wrong with a role on which no step runs: its hosts are leased all the same."""
+        """What is wrong with a role whatever runs on it: its hosts are leased all the same."""
         place = _place_of_role(role)
         found = await find_candidates(self._db, place, role.plugin or "", "", group=self._group)
         found = [each for each in found if role.group is None or role.group in each.groups]

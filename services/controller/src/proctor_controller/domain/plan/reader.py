@@ -68,9 +68,14 @@ class Faults:
             self._exact.add(placed["path"])
             self._touched.update(heads(placed["path"]))
 
-    def touch(self, path: Path) -> bool:
-        """Whether something is wrong with the part at ``path``, or within it."""
-        return dotted(list(path)) in self._touched
+    def touch(self, path: Path, but: Iterable[str] = ()) -> bool:
+        """Whether something is wrong with the part at ``path``, or within it; ``but``: members that do not matter."""
+        part = dotted(list(path))
+        if part not in self._touched:
+            return False
+        beside = {dotted([*path, name]) for name in but}
+        within = (set(heads(fault)) for fault in self._exact)
+        return not beside or any(part in found and not found & beside for found in within)
 
     def explain(self, fault: Fault, part: Path) -> bool:
         """Whether a fault of something in ``part`` follows from one of these: in the same place, around it (below

@@ -22,9 +22,9 @@ class Reading:
     plan: Plan
     faults: Faults
 
-    def is_sound(self, *path: str | int) -> bool:
-        """Whether nothing is wrong with the part at the path."""
-        return not self.faults.touch(path)
+    def is_sound(self, *path: str | int, but: Iterable[str] = ()) -> bool:
+        """Whether nothing is wrong with the part at the path; ``but``: members of it that do not matter."""
+        return not self.faults.touch(path, but)
 
     def checkable(self, step: PlanStep) -> PlanStep:
         """The step without those of its parameters that have a fault."""

@@ -66,6 +66,8 @@ class Steps:
         kinds = [word for word in KINDS if word in step]
         if len(kinds) > 1:
             reader.fault((*path, kinds[1]), f"a step has one of uses, gate and plan; this one has {kinds[0]} too")
+            if kinds[1] == "gate":
+                self._gate({"gate": step["gate"]}, path, name)
         if not kinds and not any(misspelt(value, word, (*METHOD, *KINDS)) for word in ("gate", "plan")):
             reader.missing(value, "uses", path, (*METHOD, *KINDS), "uses is missing (or gate, or plan)")
         kind = {"gate": Kind.GATE, "plan": Kind.PLAN}.get(kinds[0] if kinds else "", Kind.METHOD)
