@@ -267,6 +267,20 @@ async def test_bad_schedules_are_refused_at_once(engine: Engine, agent: FakeAgen
     assert (await call(engine, "schedule.list"))["items"] == []
 
 
+async def test_all_faults_of_a_schedule_are_told_at_once(engine: Engine, agent: FakeAgent) -> None:
+    spoilt = {"name": "a b", "cron": "* * *", "timezone": "Mars/X"}
+    for plan, path, code in (({**PLAN, "steps": {}}, "steps", "invalid"), ("none-of-it", "plan", "not_found")):
+        with pytest.raises(ProctorError) as refused:
+            await put(engine, **spoilt, plan=plan)
+        assert refused.value.code is Code.INVALID
+        found = [(each["path"], each["code"]) for each in refused.value.details["errors"]]
+        assert found == [("name", "invalid"), ("timezone", "invalid"), ("cron", "invalid"), (path, code)]
+        assert refused.value.message.endswith("(and 3 more)")
+    with pytest.raises(ProctorError) as refused:
+        await put(engine, plan="none-of-it")
+    assert refused.value.code is Code.NOT_FOUND, "of a plan alone: as a submission would"
+
+
 async def test_hidden_parameters_are_sealed_and_reach_the_run(
     engine: Engine, agent: FakeAgent, control_database: Database, clock: Clock
 ) -> None:

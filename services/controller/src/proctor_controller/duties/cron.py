@@ -66,6 +66,18 @@ class Cron:
             raise BadCron("cron", f"is no cron expression: {fault}") from None
 
 
+def find_faults(expression: str, timezone: str) -> list[BadCron]:
+    """All that is wrong with an expression and its time zone."""
+    found: list[BadCron] = []
+    # An expression is looked at in UTC too, as its zone may be none.
+    for zone in (timezone, "UTC"):
+        try:
+            Cron(expression, zone)
+        except BadCron as fault:
+            found += [] if fault.path in [each.path for each in found] else [fault]
+    return found
+
+
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from proctor_common.errors import Code, ProctorError, invalid, not_found
+from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, PLAN_NAME, new_id
 from proctor_common.messages.calls import Actor, ScheduleList, SchedulePut, ScheduleRef
 from proctor_common.messages.views import ScheduleView, TickView
@@ -14,7 +14,8 @@ from proctor_controller.db.schedules import Tick
 from proctor_controller.db.session import session
 from proctor_controller.domain.parameters import MASK
 from proctor_controller.domain.schedule import Outcome, Schedule
-from proctor_controller.duties.cron import BadCron, Cron
+from proctor_controller.domain.schemas import fault
+from proctor_controller.duties.cron import Cron, find_faults
 from proctor_controller.duties.schedules import sealed_for
 from proctor_controller.engine.planning import STORED_PLAN, Request, plan_run
 from proctor_controller.handlers.agents import note
@@ -22,6 +23,8 @@ from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
 
 SHOWN_TICKS = 20
+OF_PLAN = frozenset({Code.INVALID, Code.NOT_FOUND, Code.TOO_LARGE})
+"""What a plan is refused with: told with what else is wrong, where something is."""
 
 
 def view_of(schedule: Schedule, ticks: list[Tick]) -> ScheduleView:
@@ -67,16 +70,20 @@ async def get_schedule(context: ProcessContext, actor: Actor, body: ScheduleRef)
 
 async def put_schedule(context: ProcessContext, actor: Actor, body: SchedulePut) -> ScheduleView:
     """``schedule.put``: make it, or change the one of this name; a tick that is due already is not made up for."""
+    wrong = [fault(f"{each.path}: {each}", each.path) for each in find_faults(body.cron, body.timezone)]
     if not PLAN_NAME.match(body.name):
-        raise invalid(
-            "name: 1 to 63 of A-Z, a-z, 0-9, dot, underscore and hyphen, a letter or digit first", path="name"
-        )
+        message = "name: 1 to 63 of A-Z, a-z, 0-9, dot, underscore and hyphen, a letter or digit first"
+        wrong.insert(0, fault(message, "name"))
     try:
-        cron = Cron(body.cron, body.timezone)
-    except BadCron as fault:
-        raise invalid(f"{fault.path}: {fault}", path=fault.path) from None
-    group = _group(actor, body.group)
-    shown = await _shown(context, actor, body, group)
+        group = _group(actor, body.group)
+        shown = await _shown(context, actor, body, group)
+    except ProctorError as refused:
+        if not wrong or refused.code not in OF_PLAN:
+            raise
+        wrong += refused.details.get("errors") or [fault(refused.message, "plan", refused.code.value)]
+    if wrong:
+        raise faults(wrong)
+    cron = Cron(body.cron, body.timezone)
     whole = {"plan": body.plan, "parameters": body.parameters}
     async with transaction(context.database) as connection:
         former = await rows.load_schedule(connection, body.name, lock=True)
