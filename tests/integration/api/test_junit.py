@@ -1,16 +1,47 @@
 """JUnit XML of runs, read by a parser as a CI server does."""
 
+import asyncio
 import xml.etree.ElementTree as ET
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from proctor_cli.app import run_app
+from proctor_cli.options import Where
 from proctor_common.ids import new_id
 from proctor_common.messages.views import StepView
 from proctor_common.states import RunResult, RunState, StepResult, StepState
-from support.api_world import Api, FakeRun
+from support.api_world import FIRST_TOKEN, Api, FakeRun
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
 HOSTILE = "a<b>&\"'\x00\x1b[31m]]>\ud83d\ufffe\n<script>"
+
+
+Command = Callable[..., Awaitable[tuple[int, bytes, bytes]]]
+
+
+@pytest.fixture
+def command(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Command:
+    """`proctor` against the api: exit code, standard output, and what the command says of a fault."""
+    monkeypatch.setattr(Where, "url", None)
+    monkeypatch.setattr(Where, "token", None)
+    token = tmp_path / "token"
+    token.write_text(FIRST_TOKEN)
+
+    async def run(*words: str) -> tuple[int, bytes, bytes]:
+        capfdbinary.readouterr()
+        async with asyncio.timeout(20):
+            code = await asyncio.to_thread(run_app, ["--url", api.url, "--token-file", str(token), *words])
+        said = capfdbinary.readouterr()
+        # The api of this test logs to the same stream.
+        return code, said.out, b"".join(line for line in said.err.splitlines() if line.startswith(b"proctor: "))
+
+    return run
 
 
 def step(name: str, result: StepResult | None = StepResult.PASSED, **changes: Any) -> StepView:
@@ -108,6 +139,31 @@ async def test_a_run_that_ended_badly_though_no_step_failed_is_no_success(api: A
     assert (root.get("tests"), root.get("errors")) == ("1", "1")
     root = await junit(api, finished(api, RunResult.PASSED))
     assert (root.get("tests"), len(root.findall("testsuite"))) == ("0", 1)
+
+
+async def test_the_command_writes_it_whole_or_not_at_all(api: Api, tmp_path: Path, command: Command) -> None:
+    run = finished(api, RunResult.PASSED, step("a"))
+    code, out, _ = await command("junit", run.id)
+    answer = await api.call("GET", f"/v1/runs/{run.id}/junit")
+    assert (code, out) == (0, answer.content)
+    report = tmp_path / "reports" / "run.xml"
+    assert await command("junit", run.id, "--output", str(report)) == (0, b"", b"")
+    assert report.read_bytes() == answer.content
+    code, _, err = await command("junit", new_id(), "--output", str(report.with_name("none.xml")))
+    assert (code, b"no such run" in err) == (1, True)
+    code, _, err = await command("junit", run.id, "--output", str(report / "below"))
+    assert (code, b"cannot write" in err) == (2, True)
+    assert list(report.parent.iterdir()) == [report]
+
+
+async def test_show_names_a_nested_run(api: Api, command: Command) -> None:
+    child = new_id()
+    run = finished(api, RunResult.PASSED, step("a"), step("soak", kind="plan", child=child))
+    code, out, _ = await command("show", run.id)
+    assert (code, out.count(child.encode())) == (0, 1)
+    assert b"nested run" in out.lower()
+    run = finished(api, RunResult.PASSED, step("a"))
+    assert b"nested run" not in (await command("show", run.id))[1].lower()
 
 
 async def test_an_unknown_run_is_404(api: Api) -> None:

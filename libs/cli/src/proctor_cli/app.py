@@ -19,6 +19,7 @@ CLIENT = (
     "proctor_cli.commands.runs",
     "proctor_cli.commands.verbs",
     "proctor_cli.commands.artefacts",
+    "proctor_cli.commands.junit",
     "proctor_cli.commands.plans",
     "proctor_cli.commands.schedules",
     "proctor_cli.commands.agents",

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
 from proctor_cli.endpoint import Endpoint
-from proctor_cli.faults import Refused, Unreachable
+from proctor_cli.faults import Refused, Unreachable, Usage
 from proctor_common.ids import new_id
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -81,6 +82,21 @@ class Client:
                 yield from answer.iter_bytes()
         except httpx.HTTPError as fault:
             raise _unreachable(self.endpoint, fault) from None
+
+    def save(self, path: str, file: Path, **params: Any) -> None:
+        """The body at ``path`` into a file: whole or not at all. Raises Usage, Refused, Unreachable."""
+        part = file.with_name(f"{file.name}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("wb") as sink:
+                    for chunk in self.stream(path, **params):
+                        sink.write(chunk)
+                part.replace(file)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as fault:
+            raise Usage(f"cannot write {file}: {fault.strerror or fault}") from None
 
     def upload(self, path: str, chunks: Iterable[bytes], **params: Any) -> Any:
         """POST a body that is read as it is sent; the JSON of the answer. Raises Refused, Unreachable."""

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from proctor_cli.client import Client
-from proctor_cli.faults import Usage
 from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import as_json, table, talk
 
@@ -47,16 +46,5 @@ def artefacts(
 def _save(client: Client, run: str, about: dict[str, Any], folder: Path) -> Path:
     """Fetch one. The id before its name keeps files of different steps apart. Raises Usage, Refused, Unreachable."""
     file = folder / f"{about['id']}-{PurePosixPath(about['path']).name}"
-    part = file.with_name(f"{file.name}.part")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as sink:
-                for chunk in client.stream(f"/v1/runs/{run}/artefacts/{about['id']}"):
-                    sink.write(chunk)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as fault:
-        raise Usage(f"cannot write {file}: {fault.strerror or fault}") from None
+    client.save(f"/v1/runs/{run}/artefacts/{about['id']}", file)
     return file

@@ -108,6 +108,9 @@ def _show_run(found: dict[str, Any]) -> None:
 def _show_steps(steps: list[dict[str, Any]]) -> None:
     columns = ["step", "host", "state", "result", "attempt", "exit", "took"]
     rows = [[_name(s), s["host"], s["state"], s["result"], s["attempt"], s["exit_code"], _took(s)] for s in steps]
+    if any(s["child"] for s in steps):
+        columns.append("nested run")
+        rows = [[*row, s["child"]] for row, s in zip(rows, steps, strict=True)]
     if any(s["outputs"] for s in steps):
         columns.append("outputs")
         rows = [[*row, values_line(s["outputs"])] for row, s in zip(rows, steps, strict=True)]
