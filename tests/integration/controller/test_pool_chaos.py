@@ -67,7 +67,7 @@ async def pool(rows: AsyncEngine, bus: Bus) -> AsyncIterator[Pool]:
 
 
 async def sweep(pool: Pool) -> None:
-    """A run of *sync* from its beginning to its end."""
+    """A run of *sync* from its beginning to its end, by a keeper that lives so long."""
 
     async def last() -> Job:
         async with session(pool._database) as db:
@@ -76,7 +76,11 @@ async def sweep(pool: Pool) -> None:
     before = await last()
 
     async def began_and_ended() -> bool:
+        nonlocal before
         found = await last()
+        if found.outcome == "interrupted":
+            # Its keeper was killed in the middle: it has seen nothing to the end.
+            before = found
         if found.asked_at is None and found.started_at == before.started_at:
             await pool.run_job("sync")
         new = found.started_at is not None and (before.started_at is None or found.started_at > before.started_at)
