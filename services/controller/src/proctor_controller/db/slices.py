@@ -176,6 +176,7 @@ async def _load_of_run(
 
 # -- saving -------------------------------------------------------------------------------------------------------
 
+# A planner takes a list in JSON for a hundred rows and reads a small table whole; of ids beside it, it looks up each.
 STEP_SET = """state = x.state, result = x.result, reason = x.reason, waiting_for = x.waiting_for,
  attempt = x.attempt, tries = x.tries, token = x.token, agent_id = x.agent_id, host = x.host, sends = x.sends,
  refusals = x.refusals, cause = x.cause, deadline = x.deadline, due_at = x.due_at, ready_at = x.ready_at,
@@ -250,7 +251,7 @@ _SAVE = f"""WITH {{claim}} run AS (
   WHERE id = $1 AND version = $2 {{claimed}} RETURNING 1),
 steps AS (
   UPDATE control.steps s SET {STEP_SET} FROM json_to_recordset($16::json) AS x({_STEP_TYPES})
-  WHERE s.id = x.id AND EXISTS (SELECT 1 FROM run) RETURNING 1),
+  WHERE s.id = ANY({{step_ids}}::uuid[]) AND s.id = x.id AND EXISTS (SELECT 1 FROM run) RETURNING 1),
 ev AS ({EVENTS_SAVED.format(run="$1", rows="$17", where=_IF_SAVED)})
 {{nodes}}{{attempts}}{{released}}{{records}}
 SELECT (SELECT count(*) FROM run) AS saved, (SELECT array_agg(id ORDER BY seq) FROM ev) AS ids, now() AS at, {{queue}},
@@ -262,7 +263,7 @@ _NODES = """, nodes AS (
    due_at = x.due_at, untold = x.untold
   FROM json_to_recordset({rows}::json) AS x(name text, unfinished int, failed int, undecided int, dead bool,
    due_at timestamptz, untold int)
-  WHERE n.run_id = $1 AND n.name = x.name AND EXISTS (SELECT 1 FROM run))"""
+  WHERE n.run_id = $1 AND n.name = ANY({names}::text[]) AND n.name = x.name AND EXISTS (SELECT 1 FROM run))"""
 _ON_CONFLICT = """ ON CONFLICT (step_id, attempt) DO UPDATE SET agent_id = excluded.agent_id,
    token = excluded.token, state = excluded.state, result = excluded.result, reason = excluded.reason,
    exit_code = excluded.exit_code, output = excluded.output, error = excluded.error, chunks = excluded.chunks,
@@ -307,6 +308,12 @@ def _hand_over(decision: Decision) -> tuple[list[dict[str, Any]], list[SlotRelea
     return heirs, left
 
 
+def _added(args: list[Any], value: object) -> str:
+    """One more argument, as the statement names it."""
+    args.append(value)
+    return f"${len(args)}"
+
+
 async def save_decision(session: Session, decision: Decision, *, if_nobody_waits: bool = False) -> Saved | None:
     """Write the decision, in one statement, which is one transaction.
 
@@ -322,7 +329,8 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
         events_json(decision.events),
         *run_state(run),
     ]
-    parts = dict.fromkeys(("claim", "claimed", "nodes", "attempts", "released", "records"), "")
+    parts = {"step_ids": _added(args, [step.id for step in decision.steps])}
+    parts |= dict.fromkeys(("claim", "claimed", "nodes", "attempts", "released", "records"), "")
     parts["claims"], parts["each"] = _SAVED, "1"
     released = list(decision.released)
     if decision.held:
@@ -331,15 +339,16 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
             guard += " NOT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AND"
         heirs, released = _hand_over(decision)
         if heirs:
-            args.append(rows_json(heirs))
-            parts["claim"] = _HAND_OVER.format(
-                guard=guard, unheld=UNHELD.format(step="x.step_id"), rows=f"${len(args)}"
-            )
+            rows = _added(args, rows_json(heirs))
+            parts["claim"] = _HAND_OVER.format(guard=guard, unheld=UNHELD.format(step="x.step_id"), rows=rows)
         else:
             (held,) = decision.held
-            args += [held.agent, held.token, held.step, held.attempt]
-            at = len(args)
-            fields = {"agent": f"${at - 3}", "token": f"${at - 2}", "step": f"${at - 1}", "attempt": f"${at}"}
+            fields = {
+                "agent": _added(args, held.agent),
+                "token": _added(args, held.token),
+                "step": _added(args, held.step),
+                "attempt": _added(args, held.attempt),
+            }
             parts["claim"] = (
                 CLAIM.format(guard=guard, unheld=UNHELD.format(step=f"{fields['step']}::uuid"), **fields) + ","
             )
@@ -347,19 +356,17 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
         # All of the slots or none: the alarm goes off for anything between.
         parts["claims"], parts["each"] = "(SELECT count(*) FROM claim)", str(len(decision.held))
     if decision.nodes:
-        args.append(nodes_json(decision.nodes))
-        parts["nodes"] = _NODES.format(rows=f"${len(args)}")
+        names = _added(args, [node.name for node in decision.nodes])
+        parts["nodes"] = _NODES.format(rows=_added(args, nodes_json(decision.nodes)), names=names)
     if decision.attempts:
-        args.append(attempts_json(decision.attempts))
-        saved = ATTEMPTS_SAVED.format(run="$1::uuid", rows=f"${len(args)}", where=_IF_SAVED)
+        rows = _added(args, attempts_json(decision.attempts))
+        saved = ATTEMPTS_SAVED.format(run="$1::uuid", rows=rows, where=_IF_SAVED)
         parts["attempts"] = f", attempts AS ({saved}{_ON_CONFLICT})"
     parts["queue"] = _QUEUE if released else "false AS queue"
     if released:
-        args.append([lease.token for lease in released])
-        parts["released"] = _RELEASED.format(tokens=f"${len(args)}")
+        parts["released"] = _RELEASED.format(tokens=_added(args, [lease.token for lease in released]))
     if decision.records:
-        args.append(records_json(decision.records))
-        parts["records"] = _RECORDS.format(rows=f"${len(args)}")
+        parts["records"] = _RECORDS.format(rows=_added(args, records_json(decision.records)))
     try:
         row = await session.fetchrow(_SAVE.format(**parts), *args)
     except asyncpg.DivisionByZeroError:
