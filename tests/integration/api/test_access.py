@@ -186,9 +186,17 @@ async def test_ten_tries_a_minute_and_address(api: Api) -> None:
     again = await api.http.post("/v1/session", json={"token": FIRST_TOKEN})
     assert (again.status_code, again.json()["code"]) == (429, "too_many")
     assert int(again.headers["retry-after"]) >= 1
+
+
+async def test_ten_refused_joins_a_minute_and_address_and_any_number_that_are_taken(api: Api) -> None:
+    async def join() -> int:
+        return (await api.http.post("/v1/agents/join", json={"token": "t", "public_key": KEY})).status_code
+
     api.world.agents.append(agent())
-    joins = [await api.http.post("/v1/agents/join", json={"token": "t", "public_key": KEY}) for _ in range(11)]
-    assert [answer.status_code for answer in joins] == [200] * 10 + [429]
+    assert [await join() for _ in range(25)] == [200] * 25
+    api.world.agents.clear()
+    refused = [await join() for _ in range(11)]
+    assert (set(refused[:10]) & {200, 429}, refused[10]) == (set(), 429)
 
 
 async def test_open_paths_ask_for_nothing_and_metrics_for_a_viewer(api: Api) -> None:

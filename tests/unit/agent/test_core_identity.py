@@ -25,6 +25,8 @@ class Api:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.status = 200
+        self.put_off = 0
+        """How often it asks for a second's time first."""
         self.body = json.dumps(VIEW)
         api = self
 
@@ -32,9 +34,12 @@ class Api:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 api.asked.append({"path": self.path, **json.loads(body)})
-                self.send_response(api.status)
+                api.put_off -= 1
+                self.send_response(api.status if api.put_off < 0 else 429)
+                if api.put_off >= 0:
+                    self.send_header("Retry-After", "1")
                 self.end_headers()
-                self.wfile.write(api.body.encode())
+                self.wfile.write(api.body.encode() if api.put_off < 0 else b'{"detail": "too many tries"}')
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -93,6 +98,16 @@ def test_a_retry_shows_the_same_key(api: Api, data: Path, tmp_path: Path, capsys
     assert capsys.readouterr().err == f"proctor agent: cannot join at {api.url}: the bus is away\n"
     api.status, api.body = 200, json.dumps(VIEW)
     assert main(words) == 0
+    assert api.asked[0] == api.asked[1]
+
+
+def test_an_api_that_asks_for_time_gets_it(
+    api: Api, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROCTOR_AGENT_JOIN_TOKEN", TOKEN)
+    api.put_off = 1
+    assert main(["join", api.url]) == 0
+    assert capsys.readouterr().err == "too many tries; trying again in 1 s\n"
     assert api.asked[0] == api.asked[1]
 
 

@@ -74,7 +74,11 @@ def _join(settings: AgentSettings, arguments: argparse.Namespace) -> int:
         print(f"has joined already, as {former.host}; remove {folder} to join as another", file=sys.stderr)
         return 1
     token = _token(settings, arguments.token_file)
-    identity = asyncio.run(join(folder, arguments.url, token, arguments.ca_file or settings.join_ca_file))
+
+    def put_off(reason: str, seconds: float) -> None:
+        print(f"{reason}; trying again in {seconds:.0f} s", file=sys.stderr)
+
+    identity = asyncio.run(join(folder, arguments.url, token, arguments.ca_file or settings.join_ca_file, put_off))
     print(f"joined as {identity.host}; now start it: proctor-agent run")
     return 0
 

@@ -1,8 +1,10 @@
 """Who this agent is: its own key, made here and never sent, and what the api said when it joined."""
 
+import asyncio
 import json
 import os
 import ssl
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from proctor_common.service import StartError
 KEY_FILE = "agent.nk"
 IDENTITY_FILE = "identity.json"
 CA_FILE = "nats-ca.crt"
+PATIENCE_S = 120.0
+"""How long a join that the api puts off (429, 503) is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,12 @@ def load_identity(folder: Path) -> Identity | None:
         raise StartError(f"cannot read {path}: {fault}; join again after removing it") from None
 
 
-async def join(folder: Path, url: str, token: str, ca_file: Path | None) -> Identity:
-    """Join with a one-time token and keep the answer. The same key is shown on a repeat. Raises StartError."""
+async def join(
+    folder: Path, url: str, token: str, ca_file: Path | None, put_off: Callable[[str, float], None]
+) -> Identity:
+    """Join with a one-time token and keep the answer. The same key is shown on a repeat. An api that names a time to
+    come again gets it, PATIENCE_S in all, and ``put_off`` is told why and for how many seconds. Raises StartError.
+    """
     key = public_key(own_seed(folder))
     verify: ssl.SSLContext | bool = True
     if ca_file is not None:
@@ -75,9 +83,8 @@ async def join(folder: Path, url: str, token: str, ca_file: Path | None) -> Iden
             raise StartError(f"cannot read the CA's certificate {ca_file}: {fault.strerror or fault}") from None
     try:
         async with httpx.AsyncClient(verify=verify, timeout=30) as http:
-            answer = await http.post(
-                f"{url.rstrip('/')}/v1/agents/join", json={"token": token.strip(), "public_key": key}
-            )
+            body = {"token": token.strip(), "public_key": key}
+            answer = await _ask(http, f"{url.rstrip('/')}/v1/agents/join", body, put_off)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as fault:
         raise StartError(f"cannot join at {url}: {str(fault) or type(fault).__name__}") from None
     if answer.status_code != 200:
@@ -92,6 +99,21 @@ async def join(folder: Path, url: str, token: str, ca_file: Path | None) -> Iden
     except OSError as fault:
         raise StartError(f"cannot keep the identity in {folder}: {fault.strerror}") from None
     return identity
+
+
+async def _ask(
+    http: httpx.AsyncClient, url: str, body: dict[str, str], put_off: Callable[[str, float], None]
+) -> httpx.Response:
+    left = PATIENCE_S
+    while True:
+        answer = await http.post(url, json=body)
+        asked = answer.headers.get("retry-after", "")
+        if answer.status_code not in (429, 503) or not asked.isdecimal() or float(asked) > left:
+            return answer
+        pause = max(1.0, float(asked))
+        put_off(_refusal(answer), pause)
+        left -= pause
+        await asyncio.sleep(pause)
 
 
 def ca_path(folder: Path, identity: Identity, given: Path | None) -> str | None:

@@ -190,11 +190,15 @@ async def who_am_i(settings: AgentSettings, folder: Path) -> Identity:
                 "`proctor-agent join URL` takes it on standard input"
             )
         token = settings.join_token.get_secret_value()
-        identity = await join(folder, settings.join_url, token, settings.join_ca_file)
+        identity = await join(folder, settings.join_url, token, settings.join_ca_file, _say_put_off)
         log.info("joined", agent=identity.agent, host=identity.host)
     if settings.host is not None and settings.host != identity.host:
         raise StartError(f"host: the settings say {settings.host}, but this agent joined as {identity.host}")
     return identity
+
+
+def _say_put_off(reason: str, seconds: float) -> None:
+    log.warning("join_put_off", reason=reason, seconds=seconds)
 
 
 async def open_journal(settings: AgentSettings, folder: Path, stack: AsyncExitStack) -> Journal:

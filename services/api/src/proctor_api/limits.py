@@ -29,6 +29,11 @@ class RateLimit:
             self._buckets.popitem(last=False)
         return 0.0 if allowed else (1.0 - left) / self._rate
 
+    def give_back(self, key: str) -> None:
+        """One try was not one that counts."""
+        left, since = self._buckets.get(key, (self._tries, self._now()))
+        self._buckets[key] = (min(self._tries, left + 1.0), since)
+
 
 class Sockets:
     """How many websockets each token holds open."""
