@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import json
 import ssl
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from proctor_agent.loader import load
 from proctor_agent.workbench import PluginWorkbench
 from proctor_cli.init.certificates import new_ca, new_key, new_server_certificate
 from proctor_common.states import StepResult
+from proctor_controller.domain.schemas import find_faults
 from support.bench import Bench
 from support.processes import free_port
 from support.ssh_log import RecordedAttempt, targets_for
@@ -130,6 +133,19 @@ async def test_redirects_stay_on_the_host_unless_asked(bench: Bench, web: WebSer
     assert outcome.error is not None and outcome.error.kind == "too_many_redirects"
 
 
+async def test_a_server_that_redirects_does_not_say_who_we_are(bench: Bench, web: WebServer) -> None:
+    def answer(request: Received) -> Reply:
+        named = web.url.replace("//", "//someone:pass-word@")
+        return Reply(302, headers={"Location": f"{named}/b"}) if request.path == "/a" else Reply(200)
+
+    web.answer = answer
+    outcome, attempt = await bench.call("http.post", {"url": f"{web.url}/a", "token": "t", "body": "x"})
+    assert outcome.output["url"] == f"{web.url}/b"
+    assert (web.seen[-1].method, web.seen[-1].headers["authorization"]) == ("GET", "Bearer t")
+    assert b"pass-word" not in attempt.system
+    assert f"GET {web.url}/b -> 200 OK".encode() in attempt.system and b"after 1 redirect\n" in attempt.system
+
+
 async def test_a_long_answer_is_cut_and_says_so(bench: Bench, web: WebServer) -> None:
     web.answer = lambda request: Reply(200, b"x" * 5_000_000)
     outcome, _ = await bench.call("http.get", {"url": web.url})
@@ -142,10 +158,43 @@ async def test_a_long_answer_is_cut_and_says_so(bench: Bench, web: WebServer) ->
     assert outcome.output["json"] is not None
     assert len(json.dumps(outcome.output)) <= 64 * 1024
 
-    bomb = gzip.compress(b"0" * 50_000_000)
-    web.answer = lambda request: Reply(200, bomb, {"Content-Encoding": "gzip"})
+
+@pytest.mark.parametrize(("encoding", "unpacked"), [("gzip", True), ("gzip, gzip", False)])
+async def test_a_packed_answer_is_never_larger_than_what_is_kept(
+    bench: Bench, web: WebServer, encoding: str, unpacked: bool
+) -> None:
+    bomb = gzip.compress(b"0" * 40_000_000, 6)
+    bomb = bomb if unpacked else gzip.compress(bomb)
+    web.answer = lambda request: Reply(200, bomb, {"Content-Encoding": encoding})
+    tracemalloc.start()
+    try:
+        outcome, _ = await bench.call("http.get", {"url": web.url})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert outcome.result is StepResult.PASSED, outcome
+    assert peak < 8_000_000
+    assert outcome.output["truncated"] is unpacked
+    assert outcome.output["body"].startswith("0000") is unpacked
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        ("gzip", gzip.compress(b'{"a": 1}')),
+        ("X-GZIP", gzip.compress(b'{"a": 1}')),
+        ("deflate", zlib.compress(b'{"a": 1}')),
+        ("deflate", zlib.compress(b'{"a": 1}')[2:-4]),
+        ("identity", b'{"a": 1}'),
+    ],
+)
+async def test_a_packed_answer_is_unpacked(bench: Bench, web: WebServer, encoding: str, packed: bytes) -> None:
+    web.answer = lambda request: Reply(200, packed, {"Content-Encoding": encoding})
     outcome, _ = await bench.call("http.get", {"url": web.url})
-    assert outcome.output["truncated"] is True
+    assert outcome.output["json"] == {"a": 1}
+    web.answer = lambda request: Reply(200, b"no gzip", {"Content-Encoding": "gzip"})
+    outcome, _ = await bench.call("http.get", {"url": web.url})
+    assert outcome.error is not None and outcome.error.kind == "http_failed"
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 3000, b"NaN", b""])
@@ -168,7 +217,7 @@ async def test_a_server_that_hangs_or_drops_or_is_not_there(bench: Bench, web: W
     port = free_port()
     outcome, _ = await bench.call("http.get", {"url": f"http://127.0.0.1:{port}/?key=k"})
     assert outcome.error is not None and outcome.error.kind == "connect_failed"
-    assert f"cannot connect to http://127.0.0.1:{port}: " in outcome.reason
+    assert f"cannot connect to http://127.0.0.1:{port}: Connection refused" in outcome.reason
     outcome, _ = await bench.call("http.get", {"url": "http://no-such-host.invalid/"})
     assert outcome.error is not None and outcome.error.kind == "connect_failed"
 
@@ -202,12 +251,23 @@ def test_bad_parameters_are_refused_before_anything_is_sent(bench: Bench) -> Non
         ({"url": "http://a:99999/"}, "not a URL"),
         ({"url": "http://a/", "headers": {"a b": "x"}}, "headers"),
         ({"url": "http://a/", "headers": {"a": "x\r\nInjected: y"}}, "headers"),
+        ({"url": "http://a/", "headers": {"Content-Length": "1"}}, "worked out from the body"),
+        ({"url": "http://a/", "secret_headers": {"transfer-encoding": "chunked"}}, "worked out from the body"),
         ({"url": "http://a/", "expected": 99}, "expected"),
         ({"url": "http://a/", "timeout": 0}, "timeout"),
         ({"url": "http://a/", "redirects": "maybe"}, "redirects"),
         ({"url": "http://a/", "verify": False}, "verify"),
     ):
         assert said in bench.workbench.check("http", "get", None, given), given
+
+
+def test_a_url_is_checked_before_an_agent_has_it(bench: Bench) -> None:
+    schema = bench.workbench.plugins["http"].methods["get"].parameters
+    for url in ("http://a", "HTTPS://A:1/b?c=d#e", "http://[::1]:8/", "http://a/@b", "http://ä.example/ö"):
+        assert find_faults(schema, {"url": url}, "with") == []
+    for url in ("ftp://a/", "http://u:p@a/", "http://u@a", "http://a/ b", "http://a/\r\nX: y", "http:///a", "a"):
+        (fault,) = find_faults(schema, {"url": url}, "with")
+        assert "without user and password" in fault["message"], url
 
 
 async def test_tls_is_verified(bench: Bench, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ agent refuses is refused whatever name leads to it, and the connection goes to t
 import asyncio
 import ipaddress
 import json
+import os
 import ssl
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
@@ -18,19 +19,19 @@ import httpx
 from pydantic import AfterValidator, BaseModel, Field, JsonValue
 
 from proctor_agent.plugin import Context, Failed, MethodFault, Result, Secret
+from proctor_agent.plugins.answers import MAX_BODY, read_body, shown
 
-MAX_BODY = 64 * 1024
-"""Most bytes of an answer's body that are read."""
 MAX_SENT = 1024 * 1024
 MAX_HEADERS = 50
 MAX_REDIRECTS = 10
-ROOM = 56 * 1024
-"""Bytes of JSON for the answer's headers, body and JSON in the output, of which 64 KiB are kept."""
-HEADER_ROOM = 8 * 1024
 LOGGED = 1000
 NAME = "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 """A header's name, a method (RFC 9110 calls such a word a token)."""
 VALUE = "^[\\t\\x20-\\x7e\\x80-\\xff]*$"
+
+URL = "^[Hh][Tt][Tt][Pp][Ss]?://[^\\x00-\\x20\\x7f/?#@]+([/?#][^\\x00-\\x20\\x7f]*)?$"
+"""For those who check before an agent does; :func:`_url` says what is wrong."""
+FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HeaderName = Annotated[str, Field(pattern=NAME)]
@@ -52,16 +53,37 @@ def _url(text: str) -> str:
     return text
 
 
+Values = TypeVar("Values", bound=Mapping[str, str])
+
+
+def _unframed(headers: Values) -> Values:
+    if wrong := FRAMING.intersection(name.lower() for name in headers):
+        raise ValueError(f"must not hold {min(wrong)}: it is worked out from the body")
+    return headers
+
+
 class Request(BaseModel):
     """Parameters of a request."""
 
-    url: Annotated[str, Field(min_length=1, max_length=8192, description="http:// or https://"), AfterValidator(_url)]
+    url: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=8192,
+            description="http://… or https://…, without user and password",
+            json_schema_extra={"pattern": URL},
+        ),
+        AfterValidator(_url),
+    ]
     headers: Annotated[
-        dict[HeaderName, Annotated[str, Field(max_length=8192, pattern=VALUE)]], Field(max_length=MAX_HEADERS)
+        dict[HeaderName, Annotated[str, Field(max_length=8192, pattern=VALUE)]],
+        Field(max_length=MAX_HEADERS),
+        AfterValidator(_unframed),
     ] = {}
     secret_headers: Annotated[
         dict[HeaderName, Annotated[Secret, Field(max_length=8192, pattern=VALUE)]],
         Field(max_length=MAX_HEADERS, description="headers whose values nobody may see"),
+        AfterValidator(_unframed),
     ] = {}
     token: Annotated[Secret, Field(max_length=8192, pattern=VALUE)] | None = Field(
         default=None, description="sent as Authorization: Bearer …"
@@ -88,21 +110,6 @@ class AnyRequest(Request):
     method: Annotated[str, Field(pattern=NAME, description="GET, OPTIONS, …")]
 
 
-class Answer(BaseModel):
-    """What came back. ``headers``: names in lower case, several of one name joined · ``body``: text, its first 64 KiB
-    at most; ``truncated`` says that there was more · ``json``: the body as JSON, null where it is none or too long.
-    """
-
-    status: int
-    reason: str
-    url: str
-    headers: dict[str, str]
-    body: str
-    json_: JsonValue = Field(default=None, serialization_alias="json")
-    truncated: bool
-    duration_s: float
-
-
 def read_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """Addresses and networks as text. Raises ValueError."""
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
@@ -124,20 +131,22 @@ async def send(
             if stopped.done():
                 raise MethodFault("stopping", "the attempt is being stopped: the request was given up")
             raise MethodFault("timeout", f"no whole answer within {wanted.timeout:g} s", timeout_s=wanted.timeout)
-        answer, raw = exchange.result()
+        answer, raw, hops = exchange.result()
     finally:
         for task in (exchange, stopped):
             task.cancel()
         await asyncio.gather(exchange, stopped, return_exceptions=True)
-    shown = _shown(answer, raw, time.monotonic() - started)
-    said = f"{verb} {shown.url} -> {shown.status} {shown.reason}".rstrip()
-    await context.log(f"{said}, {len(raw)} bytes in {shown.duration_s:.3f} s")
-    output = shown.model_dump(by_alias=True)
-    if shown.status in _expected(wanted):
+    found = shown(answer, raw, time.monotonic() - started)
+    said = f"{answer.request.method} {found.url} -> {found.status} {found.reason}".rstrip()
+    size = f"{len(raw)} bytes" if len(raw) <= MAX_BODY else f"more than {MAX_BODY} bytes"
+    redirects = f", after {hops} redirect{'s' if hops > 1 else ''}" if hops else ""
+    await context.log(f"{said}, {size} in {found.duration_s:.3f} s{redirects}")
+    output = found.model_dump(by_alias=True)
+    if found.status in _expected(wanted):
         return Result(output)
-    if shown.body:
-        await context.log(shown.body[:LOGGED])
-    raise Failed(f"status {shown.status}, expected {_expectation(wanted)}", output=output)
+    if found.body:
+        await context.log(found.body[:LOGGED])
+    raise Failed(f"status {found.status}, expected {_expectation(wanted)}", output=output)
 
 
 def _expected(wanted: Request) -> Sequence[int]:
@@ -152,8 +161,8 @@ def _expectation(wanted: Request) -> str:
 
 async def _exchange(
     verb: str, wanted: Request, trust: ssl.SSLContext, refused: Sequence[Network]
-) -> tuple[httpx.Response, bytes]:
-    """The last answer and its body, at most MAX_BODY + 1 bytes of it."""
+) -> tuple[httpx.Response, bytes, int]:
+    """The last answer, its body (at most MAX_BODY + 1 bytes of it), and how many redirects led there."""
     transport = httpx.AsyncHTTPTransport(verify=trust, trust_env=False, retries=0)
     # httpx has no option for how names are looked up; its transport is a thin coat around this pool.
     transport._pool = httpcore.AsyncConnectionPool(
@@ -170,13 +179,15 @@ async def _exchange(
             raise MethodFault("bad_request", f"this cannot be sent: {fault}") from None
 
 
-async def _follow(client: httpx.AsyncClient, request: httpx.Request, wanted: Request) -> tuple[httpx.Response, bytes]:
-    for _ in range(MAX_REDIRECTS + 1):
+async def _follow(
+    client: httpx.AsyncClient, request: httpx.Request, wanted: Request
+) -> tuple[httpx.Response, bytes, int]:
+    for hops in range(MAX_REDIRECTS + 1):
         answer = await client.send(request, stream=True, follow_redirects=False)
         try:
             following = answer.next_request
             if following is None or wanted.redirects == "none" or answer.status_code in _expected(wanted):
-                return answer, await _read(answer)
+                return answer, await read_body(answer), hops
         finally:
             await answer.aclose()
         if wanted.redirects == "same_host" and following.url.host != request.url.host:
@@ -186,6 +197,8 @@ async def _follow(client: httpx.AsyncClient, request: httpx.Request, wanted: Req
                 status=answer.status_code,
                 host=following.url.host,
             )
+        # A server must not choose whom we say that we are, nor write a password into our log.
+        following.url = following.url.copy_with(userinfo=b"")
         if _origin(following.url) != _origin(httpx.URL(wanted.url)):
             for name in (*wanted.secret_headers, "authorization", "cookie"):
                 following.headers.pop(name, None)
@@ -199,17 +212,6 @@ async def _follow(client: httpx.AsyncClient, request: httpx.Request, wanted: Req
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
-
-
-async def _read(answer: httpx.Response) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in answer.aiter_bytes():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY:
-            break
-    return b"".join(parts)[: MAX_BODY + 1]
 
 
 def _headers(wanted: Request) -> list[tuple[bytes, bytes]]:
@@ -259,68 +261,14 @@ def _peer(fault: httpx.HTTPError, url: str) -> str:
     return f"{asked.scheme}://{asked.netloc.decode('ascii', 'replace')}"
 
 
-def _shown(answer: httpx.Response, raw: bytes, seconds: float) -> Answer:
-    """The answer in what an output has room for: headers first, then JSON where it is whole, then text."""
-    headers: dict[str, str] = {}
-    room = HEADER_ROOM
-    for name, said in answer.headers.items():
-        room -= len(name) + len(said) + 8
-        if room < 0:
-            break
-        headers[name] = said
-    truncated = len(raw) > MAX_BODY
-    text = _decode(raw[:MAX_BODY], answer.charset_encoding)
-    left = ROOM - _size(headers)
-    value: JsonValue = None if truncated else _json_of(answer, text)
-    if value is not None and _size(value) > left:
-        value = None
-    body, cut = _cut(text, left - (_size(value) if value is not None else 0))
-    return Answer(
-        status=answer.status_code,
-        reason=answer.reason_phrase,
-        url=str(answer.request.url),
-        headers=headers,
-        body=body,
-        json_=value,
-        truncated=truncated or cut,
-        duration_s=round(seconds, 6),
-    )
-
-
-def _decode(raw: bytes, charset: str | None) -> str:
-    try:
-        return raw.decode(charset or "utf-8", "replace")
-    except LookupError:
-        return raw.decode("utf-8", "replace")
-
-
-def _json_of(answer: httpx.Response, text: str) -> Any:
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind and not (kind == "application/json" or kind.endswith("+json") or kind == "text/plain"):
-        return None
-    try:
-        return json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _size(value: Any) -> int:
-    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-
-
-def _cut(text: str, room: int) -> tuple[str, bool]:
-    """The beginning of the text that takes at most ``room`` bytes as JSON, and whether anything was cut."""
-    if _size(text) <= room:
-        return text, False
-    fits, too_many = 0, len(text)
-    while fits + 1 < too_many:
-        middle = (fits + too_many) // 2
-        fits, too_many = (middle, too_many) if _size(text[:middle]) <= room else (fits, middle)
-    return text[:fits], True
+def _why(fault: BaseException) -> str:
+    """What the operating system said: those above it only say that it did not work."""
+    below: BaseException | None = fault
+    while below is not None:
+        if isinstance(below, OSError) and below.errno is not None:
+            return os.strerror(below.errno)
+        below = below.__cause__ or below.__context__
+    return str(fault) or type(fault).__name__
 
 
 class _Checked(httpcore.AsyncNetworkBackend):
@@ -348,7 +296,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
             try:
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
             except httpcore.ConnectError as fault:
-                last = fault
+                last = httpcore.ConnectError(_why(fault))
         raise last
 
     def _check(self, host: str, text: str) -> None:

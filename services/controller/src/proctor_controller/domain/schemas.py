@@ -160,6 +160,9 @@ def _message(error: ValidationError) -> str:
         return f"{_lacking(error)!r} is missing"
     if keyword == "additionalProperties":
         return str(error.message)
+    if keyword == "pattern" and isinstance(error.schema, dict) and isinstance(error.schema.get("description"), str):
+        # A pattern says little to a person.
+        return f"must be {error.schema['description'][:200]}, and match {_short(error.validator_value)}"
     if keyword in _MESSAGES:
         return _MESSAGES[keyword](error.validator_value)
     if keyword in {"anyOf", "oneOf"}:
