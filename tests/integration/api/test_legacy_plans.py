@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from proctor_common.errors import faults
 from proctor_common.messages.views import DocumentView, StepView
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from support.api_world import Api
@@ -58,6 +59,7 @@ async def test_a_plan_from_its_start_to_its_end(api: Api) -> None:
         StepView(id="x", step="case-1-step-2", result=StepResult.ERROR, error={"message": "no route"}, **common),
         StepView(id="y", step="case-1-step-3", result=StepResult.FAILED, parameters={"token": "***"},
                  output={"stdout": "x" * 100_000}, log_bytes=100_000, **common),
+        StepView(id="w", step="case-1-step-4", result=StepResult.CANCELLED, **common),
         StepView(id="z", step="case-2-step-1", state=StepState.RUNNING, attempt=1),
     ]  # fmt: skip
     run.state, run.result = RunState.FINISHED, RunResult.FAILED
@@ -68,6 +70,7 @@ async def test_a_plan_from_its_start_to_its_end(api: Api) -> None:
     assert first["TestStep : 2"]["output"] == {"log": "no route", "result": "FAIL"}
     assert first["TestStep : 3"]["output"] == {"log": "x" * 64 * 1024, "result": "FAIL"}
     assert first["TestStep : 3"]["input"]["parameters"] == {"token": "***"}
+    assert first["TestStep : 4"]["output"] == {"log": "cancelled", "result": "FAIL"}
     assert view["TestCase : 2"]["TestStep : 1"] == {"input": {**STEP, "host": "h"}, "output": {}}
 
 
@@ -77,5 +80,10 @@ async def test_faults_keep_the_seed_s_shape(api: Api) -> None:
         assert (answer.status_code, answer.json()) == (404, {"code": 404, "message": f"no such testplan: {number}"})
     api.world.add_run()
     assert (await api.call("GET", "/v2.1/testplan/1")).status_code == 404  # a test case's number
+    errors = [{"path": "testplan.1", "message": "must be a mapping"}, {"path": "", "message": "the plan is too large"}]
+    api.world.refusals["run.submit"] = faults(errors)
+    answer = await api.call("POST", "/v2.1/testplan", json={**PLAN, "environment": None})
+    said = "testplan.1: must be a mapping; the plan is too large"
+    assert (answer.status_code, answer.json()) == (422, {"code": 422, "message": said})
     answer = await api.call("POST", "/v2.1/testplan", json={"name": "x"})
     assert (answer.status_code, set(answer.json())) == (422, {"code", "message"})

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from proctor_controller.domain.legacy_plan import is_legacy, read_legacy
+from proctor_controller.domain.legacy_plan import examine_legacy, is_legacy, read_legacy
 from proctor_controller.domain.plan import Plan, read_plan
 from proctor_controller.domain.plan.calls import Call, check_call
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
@@ -233,3 +233,21 @@ def test_the_seeds_plans_become_the_same_graph() -> None:
         ("case-2-group-4", "case-10-step-1"),
     ]
     assert {edge.condition for edge in spec.edges} == {Condition.COMPLETED}
+
+
+def test_what_a_seeds_plan_leaves_open_or_gets_wrong() -> None:
+    child = {"plugin": "shell", "host": "h1", "method": "run"}
+
+    def faults(group: Any, **more: Any) -> list[tuple[str, str]]:
+        plan = {"testplan": {"1": {"Serial-Step-1": group}}, **more}
+        _, found = examine_legacy(read_text(json.dumps(plan)))
+        return [(each["path"], each["message"]) for each in found.all()]
+
+    step = "testplan.1.Serial-Step-1"
+    assert faults({"1": child}) == []
+    assert faults({"1": {**child, "parameters": None}}, environment=None) == []
+    assert faults({"DESCRIPTION": {"zh": "两步"}, "1": {**child, "Description": ["x"]}, "note": ["x"]}) == []
+    for value in ([], "", 0, False):
+        assert faults({"1": {**child, "parameters": value}}) == [(f"{step}.1.parameters", "must be a mapping")]
+        assert faults({"1": child}, environment=value) == [("environment", "must be a mapping")]
+    assert (step, "must be a mapping of numbered steps, not a list") in faults([child])

@@ -31,6 +31,7 @@ LOG_LIMIT = 64 * 1024
 READ_AT_ONCE = 8
 NAME = re.compile(r"^case-([0-9]{1,9})-step-([0-9]{1,9})\Z")
 """What the controller calls the steps of such a plan: block and child."""
+DESCRIPTION = "DESCRIPTION"
 MASK = "***"
 SHOWN_FAULTS = 10
 PASSED = frozenset({StepResult.PASSED, StepResult.REUSED})
@@ -63,7 +64,7 @@ class LegacyPlan(BaseModel):
     )
 
     name: str = Field(min_length=1, max_length=200)
-    environment: dict[str, Any] = {}
+    environment: dict[str, Any] | None = None
     testplan: dict[str, Any]
 
 
@@ -79,7 +80,7 @@ async def submit_legacy_plan(request: Request, plan: LegacyPlan) -> Response:
     """`{"TestPlan": n}`"""
     context, caller = context_of(request), caller_of(request)
 
-    taken = {"name": plan.name, "environment": plan.environment, "testplan": plan.testplan}
+    taken = {"name": plan.name, "environment": plan.environment or {}, "testplan": plan.testplan}
     document = await plan_as_sent(request, taken, None)
 
     async def begin(run: str) -> Response:
@@ -96,7 +97,7 @@ async def submit_legacy_plan(request: Request, plan: LegacyPlan) -> Response:
 def _with_places(fault: ProctorError) -> ProctorError:
     """The same fault with each place in its one sentence, which is all that is shown here."""
     errors = fault.details.get("errors") or []
-    told = "; ".join(f"{each['path']}: {each['message']}" for each in errors[:SHOWN_FAULTS])
+    told = "; ".join(f"{each['path']}: {each['message']}".removeprefix(": ") for each in errors[:SHOWN_FAULTS])
     more = f" (and {len(errors) - SHOWN_FAULTS} more)" if len(errors) > SHOWN_FAULTS else ""
     return ProctorError(fault.code, f"{told}{more}" if told else fault.message, **fault.details)
 
@@ -156,8 +157,8 @@ def inputs_of(document: str | None) -> Iterator[tuple[tuple[int, int], dict[str,
             continue
         place = 0
         for group in block.values():
-            for child in group.values() if isinstance(group, dict) else ():
-                if isinstance(child, dict):
+            for key, child in group.items() if isinstance(group, dict) else ():
+                if isinstance(child, dict) and key.upper() != DESCRIPTION:
                     place += 1
                     shown = {key: child.get(key) for key in ("plugin", "host", "method", "parameters")}
                     shown["parameters"] = shown["parameters"] or {}
@@ -242,7 +243,9 @@ async def _log(context: ProcessContext, run: str, step: StepView) -> str:
         return data.decode("utf-8", "replace")
     if isinstance(stdout, str) and stdout:
         return _last(stdout)
-    return str((step.error or {}).get("message") or step.reason or "")
+    # "passed" says nothing that the result does not.
+    how = "" if step.result in PASSED or step.result is None else step.result.value
+    return str((step.error or {}).get("message") or step.reason or how)
 
 
 def _last(text: str) -> str:

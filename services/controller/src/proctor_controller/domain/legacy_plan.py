@@ -21,6 +21,7 @@ from proctor_controller.domain.step import Condition
 
 MAX_NAME = 200
 KIND = "seed"
+DESCRIPTION = "DESCRIPTION"
 _MEMBERS = ("name", "environment", "testplan")
 _CHILD = ("plugin", "host", "method", "parameters")
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
@@ -69,7 +70,7 @@ class _Reader(Reader):
         for name in given:
             self.fault(("parameters", name[:100]), "a plan of this form has no parameters", "unknown_member")
         name = self.text(root.get("name", "testplan"), ("name",), most=MAX_NAME)
-        self._environment = self.mapping(root.get("environment") or {}, ("environment",))
+        self._environment = self._mapping_or_none(root.get("environment"), ("environment",))
         blocks = self.mapping(root["testplan"], ("testplan",))
         numbers: dict[int, str] = {}
         for key in blocks:
@@ -105,25 +106,29 @@ class _Reader(Reader):
         return [steps[-1].node] if steps else before
 
     def _children(self, value: Any, path: Path) -> Iterator[_Child]:
-        """The children of all groups of a block, in the order of the document; what is no mapping is none."""
+        """The children of all groups of a block, in the order of the document; what is no mapping is none, nor is a
+        description.
+        """
         groups = self.mapping(value, path)
         for index, (name, group) in enumerate(groups.items(), 1):
             if not isinstance(group, Mapping):
+                if isinstance(group, list) and any(isinstance(part, Mapping) for part in group):
+                    # Nobody writes steps to have them left out.
+                    self.fault((*path, name), "must be a mapping of numbered steps, not a list")
                 continue
             parallel = name.lower().startswith("parallel")
             for key, child in group.items():
-                if isinstance(child, Mapping):
+                if isinstance(child, Mapping) and key.upper() != DESCRIPTION:
                     yield _Child((*path, name, key), child, parallel, index)
 
     def _step(self, name: str, node: str, child: _Child, depends: tuple[tuple[str, Condition], ...]) -> PlanStep:
         path = child.path
         given = {key: self._looked_up(part, (*path, key)) for key, part in child.value.items() if key in _CHILD}
         for key, part in child.value.items():
-            if key not in _CHILD and key.upper() != "DESCRIPTION":
+            if key not in _CHILD and key.upper() != DESCRIPTION:
                 self.members({key: part}, path, _CHILD)
         for key in ("plugin", "host", "method"):
             self.missing(child.value, key, path, _CHILD)
-        parameters = given.get("parameters") or {}
         return PlanStep(
             name=name,
             path=path,
@@ -131,9 +136,12 @@ class _Reader(Reader):
             plugin=self._word(given, "plugin", path, PLUGIN_NAME),
             method=self._word(given, "method", path, PLUGIN_NAME),
             place=Place(host=self._word(given, "host", path, HOST_NAME) or None),
-            parameters=self.mapping(parameters, (*path, "parameters")),
+            parameters=self._mapping_or_none(given.get("parameters"), (*path, "parameters")),
             depends_on=depends,
         )
+
+    def _mapping_or_none(self, value: Any, path: Path) -> Mapping[str, Any]:
+        return {} if value is None else self.mapping(value, path)
 
     def _word(self, given: Mapping[str, Any], name: str, path: Path, pattern: re.Pattern[str]) -> str:
         """One of a child's words; nothing where it has a fault."""
