@@ -63,7 +63,7 @@ class StepWorld(World):
                 assert set(step.outputs or {}) == set(rules.outputs)
             if rules is not None and rules.record is not None:
                 kept = (step.id, step.attempt) in self.records
-                assert kept == (step.result in RECORDED) or step.reason.startswith("record: ")
+                assert kept == (step.result in RECORDED) or step.reason.startswith("record")
             if step.kind is Kind.GATE and step.result is StepResult.PASSED:
                 assert step.id in self.approved
             if step.phase is Phase.ROLLBACK and step.result is StepResult.PASSED:

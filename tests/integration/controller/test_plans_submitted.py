@@ -56,6 +56,7 @@ steps:
     runs_on: {{host: h1}}
     matrix: {{case: [ping, load], site: "${{{{ params.sites }}}}", exclude: [{{case: load, site: b c}}]}}
     with: {{command: "${{{{ matrix.case }}}}", args: "${{{{ matrix.site }}}} ${{{{ steps.build.outputs.code }}}}"}}
+    artefacts: ["$${{{{x/*", "${{{{ matrix.case }}}}/${{{{ steps.build.outputs.code }}}}.*", "${{{{ params.sites }}}}"]
 """
     run = await submit(engine, plan, parameters={"image": "an image", "sites": "x, b c"})
     done = await until_finished(engine, run["id"])
@@ -70,25 +71,52 @@ steps:
         ("ping", "b c", "0"),
         ("ping", "x", "0"),
     ]
+    assert (first.artefacts, others[0].artefacts[1:]) == ([], [f"{others[0].parameters['command']}/0.*", "x", "b c"])
+    assert others[0].artefacts[0] == "${{x/*"
     steps = (await call(engine, "run.steps", run=run["id"]))["items"]
     assert [step["instance"] for step in steps] == ["", "case=ping, site=x", "case=ping, site=b c", "case=load, site=x"]
 
 
 async def test_an_expression_that_fails_ends_its_step_in_error(engine: Engine, agent: FakeAgent) -> None:
-    plan = f"""{HEAD}parameters: {{n: {{type: string, default: five}}}}
+    plan = f"""{HEAD}parameters: {{n: {{type: string, default: five}}, no: {{type: list, default: [1]}}}}
 steps:
-  count:
-    uses: shell.run
-    runs_on: {{host: h1}}
-    with: {{command: "${{{{ int(params.n) }}}}"}}
+  count: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "${{{{ int(params.n) }}}}"}}}}
+  words: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x, args: "a ${{{{ params.no[1] }}}}"}}}}
+  named: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x}}, env: {{A: b, C: "${{{{ params.no[1] }}}}"}}}}
+  files: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x}}, artefacts: [a, "${{{{ params.no }}}}"]}}
 """
     run = await submit(engine, plan)
     done = await until_finished(engine, run["id"])
-    (step,) = (await call(engine, "run.steps", run=run["id"]))["items"]
-    assert (done["result"], step["result"]) == ("error", "error")
-    assert "int(params.n)" in step["reason"]
-    assert "at 5 of the expression" in step["reason"]
+    steps = (await call(engine, "run.steps", run=run["id"]))["items"]
+    assert {done["result"], *(step["result"] for step in steps)} == {"error"}
+    why = "a list has fewer elements (at 1 of the expression params.no[1])"
+    assert [step["reason"] for step in steps] == [
+        "with.command: the function int cannot take this value (at 5 of the expression int(params.n))",
+        f"with.args[1]: {why}",
+        f"env.C: {why}",
+        "artefacts[1] must come to text of 1 to 500 characters, without NUL, or to a list of such",
+    ]
     assert agent.seen == []
+
+
+async def test_what_a_method_returned_is_there_to_be_undone_beside_the_outputs(
+    engine: Engine, agent: FakeAgent
+) -> None:
+    plan = f"""{HEAD}rollback: always
+steps:
+  deploy:
+    uses: shell.run
+    runs_on: {{host: h1}}
+    with: {{command: x}}
+    outputs: {{name: n}}
+    rollback: {{uses: shell.run, with: {{command: "${{{{ self.outputs.name }}}} ${{{{ self.outputs.path }}}}"}}}}
+"""
+    run = await submit(engine, plan)
+    await eventually(lambda: len(agent.seen) == 1, what="the step's order")
+    agent.ends = StepResult.PASSED
+    await agent.finish(agent.seen[0], output={"path": "/srv/n", "name": "given"})
+    assert (await until_finished(engine, run["id"]))["result"] == "passed"
+    assert agent.seen[1].parameters["command"] == "n /srv/n"
 
 
 async def test_hidden_values_are_masked_and_sealed_wherever_they_go(

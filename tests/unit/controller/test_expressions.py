@@ -79,6 +79,7 @@ def test_templates_within_lists_and_maps() -> None:
         ("params.n + params.float", 1, "the types do not fit"),
         ("int(params.text)", 5, "the function int cannot take this value"),
         ("params.text.upper()", 1, "there is no name or function upper"),
+        ("size(params.n) > 1", 1, "the function size cannot take this value"),
         ("b'x'", 1, "no form in JSON"),
         ("1.0/0.0", 1, "not a finite number"),
         ("{1: 2}", 1, "keys must be text"),

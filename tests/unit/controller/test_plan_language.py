@@ -180,6 +180,21 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("steps:\n  a-b: {uses: p.m, runs_on: {host: h}}\noutputs: {x: '${{ steps.a-b.result }}'}\n", "outputs.x", "expression", 'write steps["a-b"]'),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, if: 'steps.a.result == 1'}\n", "steps.a.if", "cycle", "itself"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, if: '1 +'}\n", "steps.a.if", "expression", "at 4 of the expression"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, if: 'sizes(params) > 1'}\n", "steps.a.if", "expression", "params.NAME"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, if: 'sizee([1]) > 1'}\n", "steps.a.if", "unknown_name", "no function 'sizee'; did you mean size? (at 1 of"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, with: {x: '${{ run.name.lowerAscii() }}'}}\n", "steps.a.with.x", "unknown_name", "no function 'lowerAscii'"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, with: {x: '${{ [1].join(\",\") }}'}}\n", "steps.a.with.x", "unknown_name", "write join(value)"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, with: {x: '${{ contains(run.name, \"x\") }}'}}\n", "steps.a.with.x", "unknown_name", "write value.contains("),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, outputs: {x: 1, y: '${{ self.outputs.x }}'}}\n", "steps.a.outputs.y", "unknown_name", "no output 'x' by then"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, outputs: {x: 1}, record: {project: p, case: '${{ self.outputs.y }}'}}\n", "steps.a.record.case", "unknown_name", "there is x"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, artefacts: [a, '${{ parms.x }}']}\n", "steps.a.artefacts[1]", "unknown_name", "did you mean params?"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, env: {A: {get_file: x}}}\n", "steps.a.env.A", "invalid", "Heat's functions"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, strategy: {max_parallel: null}}\n", "steps.a.strategy.max_parallel", "invalid", "1 to 10000"),
+    (f"webhook: {{url: ''}}\nsteps:\n{STEP}", "webhook.url", "invalid", "http"),
+    (f"webhook: {{url: 3}}\nsteps:\n{STEP}", "webhook.url", "invalid", "text"),
+    (f"hold_on_failure:\nsteps:\n{STEP}", "hold_on_failure", "invalid", "mapping"),
+    ("defaults: {target: 3}\nsteps:\n  a: {uses: p.m, runs_on: {host: h}}\n", "defaults.target", "invalid", "text"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}}\n  a: {gate: {}}\n", "steps.a", "duplicate_key", "repeated"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, if: 'result.x'}\n", "steps.a.if", "unknown_name", "only"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, if: 'matrix.x == 1', matrix: {y: [1]}}\n", "steps.a.if", "unknown_name", "there is y"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, with: {x: '${{ parms.y }}'}}\n", "steps.a.with.x", "unknown_name", "did you mean params?"),
@@ -192,7 +207,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, matrix: {x: [1], include: [{}]}}\n", "steps.a.matrix.include[0]", "invalid", "give x"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, matrix: {x: '${{ steps.b.hosts }}'}}\n  b: {uses: p.m, runs_on: {host: h}}\n", "steps.a.matrix.x", "unknown_name", "only params"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, retry: {attempts: 0}}\n", "steps.a.retry.attempts", "invalid", "1 to 100"),
-    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, retry: {on: [agentlost]}}\n", "steps.a.retry.on", "invalid", "agent_lost"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, retry: {on: [error, agentlost]}}\n", "steps.a.retry.on[1]", "invalid", "did you mean agent_lost?"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, expect: {}}\n", "steps.a.expect", "missing", "error"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, record: {case: x}}\n", "steps.a.record", "missing", "project"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, rollback: {uses: p.m, runs_on: {host: h}}}\n", "steps.a.rollback.runs_on", "unknown_member", "runs_on"),
@@ -213,6 +228,22 @@ def test_a_fault_with_its_path_and_a_hint(body: str, path: str, code: str, part:
     assert found[0]["line"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("body", "paths"),
+    [
+        (f"concurrency: {{max: 0, when_full: wait}}\nsteps:\n{STEP}", ["", ".max", ".when_full"]),
+        (f"hold_on_failure: {{hosts: [dut], for: 2x}}\nsteps:\n{STEP}", [".hosts[0]", ".for"]),
+        (f"hold_on_failure: {{for: 2x}}\nsteps:\n{STEP}", ["", ".for"]),
+        (f"webhook: {{secret: '${{{{ params.nope }}}}'}}\nsteps:\n{STEP}", ["", ".secret"]),
+        ("steps:\n  a: {gate: {roles: [boss]}, plan: {b: 1}, with: {}}\n", [".gate.roles[0]", ".plan", ".plan"]),
+        ("steps:\n  a: {uses: p.m, runs_on: {host: h}, plan: {b: 1}, gate: {x: 1}}\n", [".plan", ".gate", ".gate.x"]),
+    ],
+)
+def test_what_else_is_wrong_beside_a_missing_or_strange_member_is_told_too(body: str, paths: list[str]) -> None:
+    root = "steps.a" if body.startswith("steps") else body.partition(":")[0]
+    assert [fault["path"] for fault in faults(body, {})] == [root + path for path in paths]
+
+
 HIDDEN = "parameters: {token: {type: string, hidden: true}}\nhosts: {dut: {group: g}}\n"
 VALUE = "${{ params.token }}"
 
@@ -226,6 +257,7 @@ VALUE = "${{ params.token }}"
         ("steps:\n  a: {uses: p.m, runs_on: dut, until: 'params.token == \"x\"'}\n", "steps.a.until"),
         (f"steps:\n  a: {{uses: p.m, runs_on: dut, record: {{project: p, case: '{VALUE}'}}}}\n", "steps.a.record.case"),
         (f"steps:\n  a: {{uses: p.m, runs_on: dut, matrix: {{x: ['{VALUE}']}}}}\n", "steps.a.matrix.x[0]"),
+        (f"steps:\n  a: {{uses: p.m, runs_on: dut, artefacts: ['{VALUE}']}}\n", "steps.a.artefacts[0]"),
         (f"outputs: {{x: '{VALUE}'}}\nsteps:\n{STEP}", "outputs.x"),
         (f"concurrency: {{group: '{VALUE}'}}\nsteps:\n{STEP}", "concurrency.group"),
     ],

@@ -77,7 +77,8 @@ async def load_undone(session: Session, step: Step) -> dict[str, Any] | None:
     if row is None:
         return None
     result = returned(row["result"], row["output"], row["error"], row["exit_code"])
-    return {"result": result, "outputs": row["outputs"] or {}, "host": row["host"]}
+    # What is undone is what the method made, whether or not the plan gives it a name of its own.
+    return {"result": result, "outputs": {**(row["output"] or {}), **(row["outputs"] or {})}, "host": row["host"]}
 
 
 def refs_of(rules: Iterable[Rules]) -> list[str]:

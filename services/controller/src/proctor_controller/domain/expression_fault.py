@@ -6,18 +6,21 @@ No reason quotes a value: it may be hidden.
 from collections.abc import Mapping
 from typing import Any
 
-from proctor_controller.domain.expression_source import Source
+from proctor_controller.domain.expression_source import CALLED, CALLED_ON, Source
 
 Scope = Mapping[str, Any]
 """The names an expression may read: params, steps, hosts, volumes, matrix, host, run, self, result."""
 
 
 class ExpressionFault(Exception):
-    """An expression cannot be read or evaluated. ``position`` counts characters of the expression from 1."""
+    """An expression cannot be read or evaluated. ``position`` counts characters of the expression from 1; ``path``:
+    where in the template it stands, as far as that is known.
+    """
 
     def __init__(self, expression: str, position: int, reason: str) -> None:
         super().__init__(f"{reason} (at {position} of the expression {expression[:200]})")
         self.expression, self.position, self.reason = expression, position, reason
+        self.path: tuple[str | int, ...] = ()
 
 
 class Unfit(Exception):
@@ -92,7 +95,9 @@ def _reason(source: str, fault: Exception) -> str:
         return "the types do not fit each other: convert with int(), double() or string()"
     _, found, name = text.partition("Undefined variable or function: '")
     if found and (name := name.partition("'")[0]) in source:
-        return f"there is no name or function {name}"
+        # The library says so too of a function that is there, and takes no value of this type.
+        taken = name in CALLED | CALLED_ON
+        return f"the function {name} cannot take this value" if taken else f"there is no name or function {name}"
     _, found, name = text.partition("Function '")
     if found and (name := name.partition("'")[0]) in source:
         return f"the function {name} cannot take this value"

@@ -16,6 +16,16 @@ MEMBERS_ONLY = frozenset({"steps", "params", "hosts", "volumes", "matrix", "secr
 ROOTS = MEMBERS_ONLY | {"host", "run", "self", "result"}
 MACROS = frozenset({"map", "filter", "all", "exists", "exists_one", "existsOne"})
 FUNCTIONS = frozenset({"join", "text"})
+"""Ours."""
+CALLED = FUNCTIONS | {
+    "bytes", "double", "duration", "dyn", "has", "int", "size", "string", "timestamp", "type", "uint",
+}  # fmt: skip
+"""Functions that stand by themselves: ``size(params.sites)``."""
+CALLED_ON = frozenset({
+    "contains", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours",
+    "getMilliseconds", "getMinutes", "getMonth", "getSeconds", "matches", "size", "startsWith",
+})  # fmt: skip
+"""Functions that stand behind what they are of: ``params.image.startsWith("vnf")``."""
 _NO_NAMES = frozenset({"true", "false", "null", "in"})
 
 _TOKEN = re.compile(
@@ -95,13 +105,28 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """A function that is called; ``on``: behind what it is of. ``position`` from 1."""
+
+    name: str
+    position: int
+    on: bool
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is such a function."""
+        return self.name in (CALLED_ON if self.on else CALLED)
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """An expression's references, how many macros it has, the most elements its literals may bring, whether it calls
     a function of ours, and ``growth``: by how much its macros may multiply what they are given (one that names its
     element twice may double it, the next one doubles that again).
 
     ``loops``: its macros · ``matches``: where that function is called, from 0 · ``additions``: signs that may put
-    lists together · ``has_uint``: it may have numbers without a sign, which are others outside of the library.
+    lists together · ``has_uint``: it may have numbers without a sign, which are others outside of the library ·
+    ``called``: the functions that it calls, macros left out.
     """
 
     text: str
@@ -114,6 +139,7 @@ class Source:
     matches: tuple[int, ...] = ()
     additions: int = 0
     has_uint: bool = False
+    called: tuple[Called, ...] = ()
 
 
 def tokens(text: str, start: int = 0) -> Iterator[Token]:
@@ -182,6 +208,7 @@ def read_source(text: str) -> Source:
         has_uint=any(
             token.value == "uint" or (token.kind == "number" and token.value[-1] in "uU") for token in reader.tokens
         ),
+        called=tuple(reader.called()),
     )
 
 
@@ -222,6 +249,13 @@ class _Reader:
         for index, token in enumerate(self.tokens):
             if token.kind == "name" and token.value == name and self._is(index + 1, "("):
                 yield token.start
+
+    def called(self) -> Iterator[Called]:
+        """The functions that are called; macros have been read by then."""
+        macros = {loop.start for loop in self.loops}
+        for index, token in enumerate(self.tokens):
+            if token.kind == "name" and self._is(index + 1, "(") and token.start not in macros:
+                yield Called(token.value, token.start + 1, self._is(index - 1, "."))
 
     def _at(self, index: int) -> Token | None:
         return self.tokens[index] if 0 <= index < len(self.tokens) else None

@@ -13,7 +13,7 @@ from typing import Any
 from proctor_controller.domain.expression_cost import estimate
 from proctor_controller.domain.expression_fault import ExpressionFault, Scope, kind_of
 from proctor_controller.domain.expression_program import compile_source, run
-from proctor_controller.domain.expression_source import Reference
+from proctor_controller.domain.expression_source import Called, Reference
 from proctor_controller.domain.expression_text import OPENING, split_text
 
 MAX_FILLED = 1024 * 1024
@@ -21,7 +21,10 @@ MAX_FILLED = 1024 * 1024
 MAX_TEMPLATE = 512 * 1024
 MAX_DEPTH = 60
 
-__all__ = ["ExpressionFault", "Scope", "as_text", "evaluate", "fill", "fill_text", "holds", "references_of", "work_of"]
+__all__ = [
+    "ExpressionFault", "Scope", "as_text", "evaluate", "fill", "fill_text", "holds", "references_of",
+    "unknown_functions", "work_of",
+]  # fmt: skip
 
 
 def evaluate(source: str, scope: Scope) -> Any:
@@ -46,10 +49,18 @@ def fill(template: Any, scope: Scope) -> Any:
     if isinstance(template, str):
         return _fill_text(template, scope)
     if isinstance(template, Mapping):
-        return {name: fill(part, scope) for name, part in template.items()}
+        return {name: _fill_part(name, part, scope) for name, part in template.items()}
     if isinstance(template, list | tuple):
-        return [fill(part, scope) for part in template]
+        return [_fill_part(index, part, scope) for index, part in enumerate(template)]
     return template
+
+
+def _fill_part(name: str | int, part: Any, scope: Scope) -> Any:
+    try:
+        return fill(part, scope)
+    except ExpressionFault as fault:
+        fault.path = (name, *fault.path)
+        raise
 
 
 def fill_text(template: str, scope: Scope) -> str:
@@ -95,6 +106,11 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {"join": _join, "text": as_text}
 def references_of(source: str) -> tuple[Reference, ...]:
     """What the expression reads. Raises ExpressionFault where it is no CEL or breaks a limit."""
     return compile_source(source).source.references
+
+
+def unknown_functions(source: str) -> tuple[Called, ...]:
+    """Functions that the expression calls and that there are not. Raises ExpressionFault."""
+    return tuple(each for each in compile_source(source).source.called if not each.is_known)
 
 
 def work_of(source: str, scope: Scope) -> int:

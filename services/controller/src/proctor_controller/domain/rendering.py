@@ -1,13 +1,13 @@
 """An order put together: templates filled in, checked as the method's schema says, hidden values masked. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from proctor_controller.domain.expressions import ExpressionFault, as_text, fill
 from proctor_controller.domain.filling import fill_parameters
 from proctor_controller.domain.parameters import MASK, mask, secret_texts
-from proctor_controller.domain.rules import Rules
+from proctor_controller.domain.rules import MAX_ARTEFACTS, MAX_PATTERN, Rules
 from proctor_controller.domain.scope import Scope
 from proctor_controller.domain.verdict import describe
 
@@ -21,23 +21,27 @@ class RenderFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What an order carries. ``shown``: the parameters with hidden values masked; ``secrets``: every hidden text."""
+    """What an order carries. ``shown``: the parameters with hidden values masked; ``secrets``: every hidden text;
+    ``artefacts``: patterns of files to keep.
+    """
 
     parameters: Mapping[str, Any]
     env: Mapping[str, str]
     shown: Mapping[str, Any]
     secrets: tuple[str, ...] = ()
+    artefacts: tuple[str, ...] = ()
 
 
 def render(
     rules: Rules, parameters: Mapping[str, Any], env: Mapping[str, str], scope: Scope, hidden: Mapping[str, Any]
 ) -> Rendered:
-    """The parameters and environment of one step. ``parameters``, ``env``: the literal ones, for what has no template;
-    ``scope``: with the hidden values in it, which ``hidden`` holds again so that they can be masked.
+    """The parameters, environment and artefacts of one step. ``parameters``, ``env``: the literal ones, for what has no
+    template; ``scope``: with the hidden values in it, which ``hidden`` holds again so that they can be masked.
 
     Raises RenderFault: an expression failed, or what came out is not what the method takes.
     """
     texts = dict.fromkeys(texts_in(hidden))
+    where = "with"
     try:
         if rules.parameters is not None:
             checked = fill_parameters(rules.parameters, rules.schema or {"type": "object"}, scope)
@@ -49,11 +53,28 @@ def render(
             shown = _mask_all(mask(parameters, checked.secrets), texts)
         else:
             shown = parameters
+        where = "env"
         if rules.env is not None:
-            env = {name: _env_text(name, fill(part, scope)) for name, part in rules.env.items()}
+            env = {name: _env_text(name, value) for name, value in fill(rules.env, scope).items()}
+        where = "artefacts"
+        artefacts = _patterns(fill(rules.artefacts, scope))
     except ExpressionFault as fault:
-        raise RenderFault(_masked(describe("with or env", fault), texts)) from None
-    return Rendered(parameters, env, shown, tuple(texts))
+        raise RenderFault(_masked(describe(where, fault), texts)) from None
+    return Rendered(parameters, env, shown, tuple(texts), artefacts)
+
+
+def _patterns(filled: Sequence[Any]) -> tuple[str, ...]:
+    """The patterns that came out; a whole expression may bring several as a list."""
+    found: list[str] = []
+    for index, value in enumerate(filled):
+        for each in value if isinstance(value, list) else [value]:
+            if not isinstance(each, str) or not each.strip() or "\0" in each or len(each) > MAX_PATTERN:
+                said = f"artefacts[{index}] must come to text of 1 to {MAX_PATTERN} characters, without NUL"
+                raise RenderFault(f"{said}, or to a list of such")
+            found.append(each)
+    if len(found) > MAX_ARTEFACTS:
+        raise RenderFault(f"artefacts come to {len(found)} patterns, and {MAX_ARTEFACTS} are allowed")
+    return tuple(found)
 
 
 def _env_text(name: str, value: Any) -> str:

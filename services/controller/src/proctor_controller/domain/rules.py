@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Template = Any
+MAX_ARTEFACTS = 50
+MAX_PATTERN = 500
+"""Characters of a pattern of artefacts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Rules:
     fields already split into lists of words (None: the step's own, literal ones) · ``env``, ``outputs``, ``record``:
     templates by name · ``expect``: the ``error`` that the step has to end with, ``{kind, contains, …}`` · ``refs``:
     nodes whose result, outputs or hosts the expressions read · ``schema``: JSON Schema of the filled parameters ·
-    ``artefacts``: patterns of files to keep · ``secrets``: names of stored secrets by the name they have here.
+    ``artefacts``: templates of the patterns of files to keep · ``secrets``: names of stored secrets by the name they
+    have here.
     """
 
     condition: str | None = None
@@ -66,7 +70,7 @@ class Rules:
     @property
     def is_filling(self) -> bool:
         """Whether an order has templates to be filled in."""
-        return self.parameters is not None or self.env is not None
+        return self.parameters is not None or self.env is not None or any("${{" in each for each in self.artefacts)
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored: members with nothing in them are left out."""

@@ -9,6 +9,7 @@ from typing import Any
 from proctor_common.states import StepResult
 from proctor_controller.domain.expressions import ExpressionFault, fill, holds
 from proctor_controller.domain.rules import Rules
+from proctor_controller.domain.schemas import dotted
 from proctor_controller.domain.scope import Scope
 from proctor_controller.domain.step import Step
 
@@ -32,7 +33,7 @@ class Verdict:
 
 def describe(where: str, fault: ExpressionFault) -> str:
     """A step's reason for an expression that failed: where it stands, its text, its position, why."""
-    return f"{where}: {fault}"
+    return f"{dotted(fault.path, where)}: {fault}"
 
 
 def judge_child(rules: Rules | None, scope: Scope, verdict: Verdict) -> Verdict:
@@ -112,7 +113,7 @@ def fill_record(
     record: Mapping[str, Any], scope: Scope, step: Step, result: StepResult, now: datetime
 ) -> dict[str, Any]:
     """What a step's ``record`` asks to keep. Raises ExpressionFault."""
-    filled = {name: fill(template, scope) for name, template in record.items()}
+    filled = fill(record, scope)
     return {
         "pod": step.host,
         "criteria": "PASS" if result is StepResult.PASSED else "FAIL",

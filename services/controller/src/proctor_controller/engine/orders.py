@@ -157,7 +157,8 @@ class Orders:
         if rules.parameters is not None:
             await keep_shown(db, step.id, done.shown)
         secrets = list(dict.fromkeys([*order.secrets, *done.secrets]))
-        return order.model_copy(update={"parameters": dict(done.parameters), "env": dict(done.env), "secrets": secrets})
+        filled = {"parameters": dict(done.parameters), "env": dict(done.env), "artefacts": list(done.artefacts)}
+        return order.model_copy(update={**filled, "secrets": secrets})
 
     async def _answered(self, run: str, effect: StartAttempt, answer: StartReply, sends: int) -> None:
         if answer.answer is StartAnswer.ACCEPTED:

@@ -170,7 +170,6 @@ class _Whole:
     def _wants(self, timeouts: Mapping[str, float]) -> tuple[Wants, str | None]:
         reader, root, refs = self._reader, self._root, set[str]()
         url, secret = resources.read_webhook(reader, root["webhook"]) if "webhook" in root else ("", None)
-        hold = root.get("hold_on_failure")
         wants = Wants(
             roles=tuple(self._known.roles.values()),
             volumes=tuple(self._known.volumes.values()),
@@ -178,7 +177,9 @@ class _Whole:
             queue_s=timeouts.get("queue", QUEUE_S),
             cleanup_s=timeouts.get("cleanup", CLEANUP_S),
             rollback=resources.read_rollback(reader, root.get("rollback", Rollback.NEVER.value)),
-            hold=None if hold is None else resources.read_hold(reader, hold, self._known.roles),
+            hold=resources.read_hold(reader, root["hold_on_failure"], self._known.roles)
+            if "hold_on_failure" in root
+            else None,
             outputs=resources.read_outputs(reader, root.get("outputs", {}), refs),
             outputs_refs=tuple(sorted(refs)),
             webhook=Webhook(url, signed=secret is not None) if "webhook" in root else None,

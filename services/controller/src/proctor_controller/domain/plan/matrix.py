@@ -8,7 +8,7 @@ from typing import Any
 
 from proctor_common.ids import STEP_NAME
 from proctor_controller.domain.plan.model import Path
-from proctor_controller.domain.plan.reader import Unknown
+from proctor_controller.domain.plan.reader import BAD_NAME, Unknown
 from proctor_controller.domain.plan.templates import Templates
 
 MAX_CELLS = 256
@@ -45,7 +45,7 @@ def read_matrix(reader: Templates, value: Any, path: Path) -> Cells | None:
         if name in _WORDS:
             continue
         if not STEP_NAME.match(name):
-            reader.fault((*path, name), "a name is 1 to 63 letters, digits, dashes or underscores, no digit first")
+            reader.fault((*path, name), BAD_NAME)
         values = reader.early(part, (*path, name))
         unknown |= isinstance(values, Unknown)
         if isinstance(values, list) and values:
@@ -127,6 +127,6 @@ def read_strategy(reader: Templates, value: Any, path: Path) -> tuple[int | None
     most = reader.early(given.get("max_parallel"), (*path, "max_parallel"))
     fast = reader.early(given.get("fail_fast", False), (*path, "fail_fast"))
     parallel = None
-    if most is not None and not isinstance(most, Unknown):
+    if "max_parallel" in given and not isinstance(most, Unknown):
         parallel = reader.count(most, (*path, "max_parallel"), most=10_000)
     return parallel, not isinstance(fast, Unknown) and reader.flag(fast, (*path, "fail_fast"))

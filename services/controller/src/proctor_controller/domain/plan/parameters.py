@@ -7,7 +7,7 @@ from typing import Any
 
 from proctor_common.ids import STEP_NAME
 from proctor_controller.domain.plan.model import Constraint, Parameter, Path
-from proctor_controller.domain.plan.reader import Reader
+from proctor_controller.domain.plan.reader import BAD_NAME, Reader
 from proctor_controller.domain.schemas import BadSchema, compile_pattern
 from proctor_controller.domain.spelling import hint
 
@@ -37,7 +37,7 @@ def read_parameters(reader: Reader, value: Any) -> dict[str, Parameter]:
 
 def _parameter(reader: Reader, name: str, value: Any, path: Path) -> Parameter:
     if not STEP_NAME.match(name):
-        reader.fault(path, "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first")
+        reader.fault(path, BAD_NAME)
     declared = reader.mapping(value, path, _MEMBERS)
     if reader.missing(value, "type", path, _MEMBERS, f"type is missing: {', '.join(TYPES)}"):
         return Parameter(name, "json", required=False)

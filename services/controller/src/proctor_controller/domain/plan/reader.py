@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from proctor_controller.domain.parts import STANDS_IN, Document
 from proctor_controller.domain.plan.model import Path
@@ -12,6 +12,7 @@ from proctor_controller.domain.spelling import hint, misspelt, near
 MAX_SECONDS = 30 * 86_400.0
 MAX_FAULTS = 100
 MAX_TEXT = 10_000
+BAD_NAME = "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
 END = r"\Z"
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -52,6 +53,7 @@ class Faults:
         self._found: list[Fault] = list(document.faults)
         self._count = len(self._found)
         self._silent = frozenset(fault["path"] for fault in document.faults if fault["code"] in STANDS_IN)
+        self._repeated = {fault["path"] for fault in document.faults if fault["code"] == "duplicate_key"}
         # What is written twice is read once, and sound.
         spoilt = [fault["path"] for fault in document.faults if fault["code"] != "duplicate_key"]
         self._exact = set(spoilt)
@@ -76,6 +78,10 @@ class Faults:
         beside = {dotted([*path, name]) for name in but}
         within = (set(heads(fault)) for fault in self._exact)
         return not beside or any(part in found and not found & beside for found in within)
+
+    def repeats(self, path: Path) -> bool:
+        """Whether the part is written more than once: what is read of it is a mixture."""
+        return dotted(list(path)) in self._repeated
 
     def explain(self, fault: Fault, part: Path) -> bool:
         """Whether a fault of something in ``part`` follows from one of these: in the same place, around it (below
@@ -167,6 +173,12 @@ class Reader:
         if "\0" in value:
             self.fault(path, "must not hold a NUL character")
         return value
+
+    def is_text(self, value: Any, path: Path, *, most: int = MAX_TEXT) -> TypeGuard[str]:
+        """Whether it is text within the limits; a fault where it is not."""
+        before = len(self.faults)
+        self.text(value, path, most=most)
+        return len(self.faults) == before
 
     def flag(self, value: Any, path: Path) -> bool:
         """True or false."""

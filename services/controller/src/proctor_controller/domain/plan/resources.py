@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
 from proctor_controller.domain.expression_text import has_expression
 from proctor_controller.domain.plan.model import Path
-from proctor_controller.domain.plan.reader import Unknown
+from proctor_controller.domain.plan.reader import BAD_NAME, Unknown
 from proctor_controller.domain.plan.templates import OF_RUN, Names, Templates
 from proctor_controller.domain.spelling import hint, misspelt
 from proctor_controller.domain.wants import Concurrency, Hold, Role, Rollback, VolumeWant, WhenFull
@@ -28,7 +28,6 @@ _VOLUME = ("type", "count", "size_gb", "pool", "on_end")
 _CONCURRENCY = ("group", "max", "when_full")
 _HOLD = ("hosts", "for")
 _WEBHOOK = ("url", "secret")
-_BAD_NAME = "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
 
 
 def _named(reader: Templates, value: Any, path: Path, most: int) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def _named(reader: Templates, value: Any, path: Path, most: int) -> dict[str, An
         reader.fault((*path, name), message, "too_large")
     for name in mapping:
         if not STEP_NAME.match(name):
-            reader.fault((*path, name), _BAD_NAME)
+            reader.fault((*path, name), BAD_NAME)
     return mapping
 
 
@@ -101,12 +100,11 @@ def _volume(reader: Templates, name: str, value: Any, path: Path) -> VolumeWant:
     given = reader.mapping(value, path, _VOLUME)
     known = {key: part for key in given if not isinstance(part := reader.early(given[key], (*path, key)), Unknown)}
     reader.missing(value, "type", path, _VOLUME)
-    size = known.get("size_gb")
     return VolumeWant(
         name=name,
         type=reader.text(known["type"], (*path, "type"), _TYPE_NAME) if "type" in known else "",
         count=_counted(reader, given, known, path),
-        size_gb=None if size is None else reader.count(size, (*path, "size_gb"), most=64 * 1024),
+        size_gb=reader.count(known["size_gb"], (*path, "size_gb"), most=64 * 1024) if "size_gb" in known else None,
         pool=reader.choice(known.get("pool", "prefer"), (*path, "pool"), ("prefer", "require", "bypass")),
         on_end=reader.choice(known.get("on_end", "delete"), (*path, "on_end"), ("delete", "retain")),
     )
@@ -116,13 +114,12 @@ def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
     """``concurrency``: None where its key hangs on a parameter that is not known."""
     path: Path = ("concurrency",)
     given = reader.mapping(value, path, _CONCURRENCY)
-    if reader.missing(value, "group", path, _CONCURRENCY):
-        return None
-    key = reader.early(given["group"], (*path, "group"))
+    is_missing = reader.missing(value, "group", path, _CONCURRENCY)
+    key = reader.early(given.get("group", ""), (*path, "group"))
     most = reader.early(given.get("max", 1), (*path, "max"))
     when = reader.choice(given.get("when_full", WhenFull.QUEUE.value), (*path, "when_full"), WhenFull)
     count = 1 if isinstance(most, Unknown) else reader.count(most, (*path, "max"), most=10_000)
-    if isinstance(key, Unknown) or isinstance(most, Unknown):
+    if is_missing or isinstance(key, Unknown) or isinstance(most, Unknown):
         return None
     if isinstance(key, int | float) and not isinstance(key, bool):
         key = str(key)
@@ -137,20 +134,19 @@ def read_hold(reader: Templates, value: Any, roles: Mapping[str, Role]) -> Hold 
     path: Path = ("hold_on_failure",)
     given = reader.mapping(value, path, _HOLD)
     missing = [name for name in _HOLD if reader.missing(value, name, path, _HOLD)]
-    if missing:
-        return None
-    names = given["hosts"]
-    if not isinstance(names, list) or not names:
+    names = given.get("hosts", [])
+    if "hosts" in given and (not isinstance(names, list) or not names):
         reader.fault((*path, "hosts"), "must be a list of roles")
-        return None
+        names = []
     for index, name in enumerate(names):
         if "hosts" not in reader.known.unread and (not isinstance(name, str) or name not in roles):
             message = f"there is no role {str(name)[:60]!r}{hint(str(name), roles)}"
             reader.fault((*path, "hosts", index), message, "unknown_name")
-    seconds = reader.early(given["for"], (*path, "for"))
+    seconds = reader.early(given.get("for", 1), (*path, "for"))
     if isinstance(seconds, Unknown):
         return None
-    return Hold(tuple(map(str, names)), reader.duration(seconds, (*path, "for")))
+    held = reader.duration(seconds, (*path, "for"))
+    return None if missing or not names else Hold(tuple(map(str, names)), held)
 
 
 def read_outputs(reader: Templates, value: Any, refs: set[str]) -> dict[str, Any]:
@@ -180,11 +176,10 @@ def read_webhook(reader: Templates, value: Any) -> tuple[str, str | None]:
     """``webhook``: its address, and the template of its secret, if it has one."""
     path: Path = ("webhook",)
     given = reader.mapping(value, path, _WEBHOOK)
-    if reader.missing(value, "url", path, _WEBHOOK):
-        return "", None
-    url = reader.early(given["url"], (*path, "url"))
-    if not isinstance(url, Unknown):
-        _check_url(reader, reader.text(url, (*path, "url"), most=2000), (*path, "url"))
+    reader.missing(value, "url", path, _WEBHOOK)
+    url = reader.early(given.get("url", ""), (*path, "url"))
+    if "url" in given and not isinstance(url, Unknown) and reader.is_text(url, (*path, "url"), most=2000):
+        _check_url(reader, url, (*path, "url"))
     if "secret" not in given:
         return str(url), None
     where = (*path, "secret")
@@ -199,7 +194,7 @@ def _check_url(reader: Templates, url: str, path: Path) -> None:
         personal = parts.username is not None or parts.password is not None
     except ValueError:
         sound = personal = False
-    if url and not sound:
+    if not sound:
         reader.fault(path, "must be an http or https address")
     elif personal:
         reader.fault(path, "must hold no user and password: it is stored in the clear")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
@@ -11,6 +12,7 @@ from proctor_controller.domain.expressions import ExpressionFault, fill
 from proctor_controller.domain.parameters import MAX_ENV
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan import matrix, resources, verdict
+from proctor_controller.domain.plan.hot import is_hot
 from proctor_controller.domain.plan.model import Path, PlanStep
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import BEFORE, Names, Templates, secrets_in
@@ -32,6 +34,7 @@ METHOD = (
 GATE = ("gate", "depends_on", "if", "timeout")
 PLAN = ("plan", "with", "depends_on", "if", "matrix", "strategy", "timeout", "retry", "outputs")
 KINDS = ("uses", "gate", "plan")
+OF_KIND = {"uses": (Kind.METHOD, METHOD), "gate": (Kind.GATE, GATE), "plan": (Kind.PLAN, PLAN)}
 ROLLBACK = ("uses", "with", "timeout", "grace", "retry", "idempotent", "env", "target", "secrets")
 CLEANUP = (*CALL, "if")
 
@@ -46,7 +49,8 @@ class Defaults:
         known = {key: part for key, part in early.items() if not isinstance(part, Unknown)}
         self.timeout = reader.duration(known["timeout"], (*path, "timeout")) if "timeout" in known else 1800.0
         self.grace = reader.duration(known["grace"], (*path, "grace"), least=0.0) if "grace" in known else 10.0
-        self.target = reader.text(known["target"], (*path, "target")) if "target" in known else None
+        # Of one that has a fault nothing follows for the steps.
+        self.target = (reader.text(known["target"], (*path, "target")) or None) if "target" in known else None
 
 
 class Steps:
@@ -64,17 +68,22 @@ class Steps:
             reader.fault(path, _BAD_NAME)
         step = reader.mapping(value, path)
         kinds = [word for word in KINDS if word in step]
-        if len(kinds) > 1:
+        if len(kinds) > 1 and not reader.faults.repeats(path):
             reader.fault((*path, kinds[1]), f"a step has one of uses, gate and plan; this one has {kinds[0]} too")
-            if kinds[1] == "gate":
-                self._gate({"gate": step["gate"]}, path, name)
         if not kinds and not any(misspelt(value, word, (*METHOD, *KINDS)) for word in ("gate", "plan")):
             reader.missing(value, "uses", path, (*METHOD, *KINDS), "uses is missing (or gate, or plan)")
-        kind = {"gate": Kind.GATE, "plan": Kind.PLAN}.get(kinds[0] if kinds else "", Kind.METHOD)
-        members = {Kind.METHOD: METHOD, Kind.GATE: GATE, Kind.PLAN: PLAN}[kind]
-        reader.members(step, path, (*members, *(kinds or KINDS)))
+        kind, members = OF_KIND[kinds[0] if kinds else "uses"]
+        others = [word for each in kinds[1:] for word in OF_KIND[each][1]]
+        reader.members(step, path, (*members, *others, *(kinds or KINDS)))
         keys = matrix.matrix_keys(step["matrix"]) if "matrix" in step else frozenset()
         names = Names(BEFORE, matrix=None if misspelt(step, "matrix", members) else keys, step=name)
+        for other in kinds[1:]:
+            # Its own members are read too, so that their faults are told with this one.
+            strange = {key: part for key, part in step.items() if key in OF_KIND[other][1] and key not in members}
+            if other == "gate":
+                self._gate(strange, path, name)
+            else:
+                self._child(strange, path, name, names)
         step = {key: part for key, part in step.items() if key in members}
         if kind is Kind.METHOD:
             read = self._call(step, path, name, names, written=value if kinds else None)
@@ -121,7 +130,7 @@ class Steps:
         where = place or self._runs_on(step, path, written)
         resources.read_secrets(reader, step.get("secrets", {}), (*path, "secrets"))
         given = reader.mapping(step.get("with", {}), (*path, "with"))
-        hidden = Names(names.roots, hidden=True, matrix=names.matrix, step=names.step)
+        hidden = replace(names, hidden=True)
         parameters = self._with(given, (*path, "with"), hidden, refs)
         env = self._env(step.get("env", {}), (*path, "env"), hidden, refs)
         with_template, env_template = _has_expression(parameters), _has_expression(env)
@@ -174,7 +183,7 @@ class Steps:
         elif not isinstance(plan, str) or not _CHILD.match(plan):
             reader.fault((*path, "plan"), "must be the name of a stored plan, or name@version")
             plan = ""
-        hidden = Names(names.roots, hidden=True, matrix=names.matrix, step=names.step)
+        hidden = replace(names, hidden=True)
         given = self._with(reader.mapping(step.get("with", {}), (*path, "with")), (*path, "with"), hidden, refs)
         retry = verdict.read_retry(reader, step["retry"], (*path, "retry")) if "retry" in step else Retry()
         return PlanStep(
@@ -210,9 +219,10 @@ class Steps:
         if "expect" in step:
             rules["expect"] = verdict.read_expect(reader, step["expect"], (*path, "expect"))
         if "record" in step:
-            rules["record"] = verdict.read_record(reader, step["record"], (*path, "record"), ended, refs)
+            at_end = verdict.after(names, reader.known.outputs.get(read.name))
+            rules["record"] = verdict.read_record(reader, step["record"], (*path, "record"), at_end, refs)
         if "artefacts" in step:
-            rules["artefacts"] = verdict.read_artefacts(reader, step["artefacts"], (*path, "artefacts"))
+            rules["artefacts"] = verdict.read_artefacts(reader, step["artefacts"], (*path, "artefacts"), names, refs)
         depends = self._depends_on(step.get("depends_on", []), (*path, "depends_on"), read.name)
         known = {source for source, _ in depends}
         implied = tuple((source, Condition.SUCCEEDED) for source in sorted(refs - known))
@@ -294,7 +304,8 @@ class Steps:
         size = reader.known.sizes.get(f"hosts.{name}")
         if index and (size is None or index >= size):
             if size is not None:
-                reader.fault(where, f"role {name} has {size} hosts: the last one is {name}[{size - 1}]")
+                hosts = "1 host" if size == 1 else f"{size} hosts"
+                reader.fault(where, f"role {name} has {hosts}: the last one is {name}[{size - 1}]")
             index = 0
         return PlanStep("", path, role=name, role_index=index, each=bool(found["each"]))
 
@@ -315,10 +326,10 @@ class Steps:
                 env[name] = reader.template(str(item), where, names, refs)
                 if "\0" in env[name]:
                     reader.fault(where, "must not hold a NUL character")
-            elif isinstance(item, dict):
+            elif is_hot(item):
                 env[name] = str(reader.template(item, where, names, refs))
             else:
-                reader.fault(where, "must be text")
+                reader.fault(where, "must be text, a number, true or false, or one of Heat's functions")
         return env
 
     def _depends_on(self, value: Any, path: Path, name: str) -> tuple[tuple[str, Condition], ...]:

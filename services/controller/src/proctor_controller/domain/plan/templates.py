@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proctor_controller.domain.expression_cost import MAX_WORK
-from proctor_controller.domain.expression_source import ROOTS, Reference
+from proctor_controller.domain.expression_source import CALLED, CALLED_ON, MACROS, ROOTS, Called, Reference
 from proctor_controller.domain.expression_text import OPENING, split_text
-from proctor_controller.domain.expressions import ExpressionFault, fill, references_of, work_of
+from proctor_controller.domain.expressions import ExpressionFault, fill, references_of, unknown_functions, work_of
 from proctor_controller.domain.plan.hot import ATTRIBUTES, BadHot, compile_hot, is_hot
 from proctor_controller.domain.plan.model import Parameter, Path
 from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader
@@ -30,13 +30,14 @@ _OF_SELF = frozenset({"result", "outputs", "host"})
 class Names:
     """What the expressions at one place may read. ``hidden``: hidden values too (the method's schema is asked later
     whether the field is one for them) · ``matrix``: its keys, None where they cannot be known · ``step``: whose part
-    it is.
+    it is · ``own``: the outputs that ``self`` has by then, None where they cannot be known.
     """
 
     roots: frozenset[str]
     hidden: bool = False
     matrix: frozenset[str] | None = frozenset()
     step: str | None = None
+    own: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -154,6 +155,9 @@ class Templates(Reader):
         except ExpressionFault as fault:
             self.fault(path, str(fault), "expression")
             return
+        for called in unknown_functions(source):
+            said = f"{_no_function(called)} (at {called.position} of the expression {source[:200]})"
+            self.fault(path, said, "unknown_name")
         for reference in found:
             why = self._why_not(reference, names)
             if why is not None:
@@ -198,7 +202,7 @@ class Templates(Reader):
             case "run":
                 return _unless(reference, _OF_RUN_MEMBERS, "member of run") if reference.member else None
             case "self":
-                return _unless(reference, _OF_SELF, "member of self") if reference.member else None
+                return _why_not_self(reference, names) if reference.member else None
         return None
 
     def _why_not_item(self, reference: Reference, members: frozenset[str]) -> tuple[str, str] | None:
@@ -241,6 +245,23 @@ class Templates(Reader):
             if name not in outputs:
                 return f"the step {step} has no output {name[:60]!r}{hint(name, outputs)}", "unknown_name"
         return None
+
+
+def _why_not_self(reference: Reference, names: Names) -> tuple[str, str] | None:
+    why = _unless(reference, _OF_SELF, "member of self")
+    if why is None and reference.path[1] == "outputs" and names.own is not None:
+        for name in reference.path[2:3]:
+            if name not in names.own:
+                return f"the step has no output {name[:60]!r} by then{hint(name, names.own)}", "unknown_name"
+    return why
+
+
+def _no_function(called: Called) -> str:
+    others = CALLED if called.on else CALLED_ON
+    if called.name in others:
+        how = f"write {called.name}(value)" if called.on else f"write value.{called.name}(…)"
+        return f"the function {called.name} is not called so: {how}"
+    return f"there is no function {called.name[:60]!r}{hint(called.name, CALLED_ON | MACROS if called.on else CALLED)}"
 
 
 def _unless(reference: Reference, known: Any, what: str) -> tuple[str, str] | None:

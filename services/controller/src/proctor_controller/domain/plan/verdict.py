@@ -5,14 +5,15 @@ from typing import Any
 
 from proctor_common.ids import STEP_NAME
 from proctor_controller.domain.expression_text import has_expression
+from proctor_controller.domain.plan.hot import is_hot
 from proctor_controller.domain.plan.model import Path
-from proctor_controller.domain.plan.reader import Unknown
+from proctor_controller.domain.plan.reader import BAD_NAME, Unknown
 from proctor_controller.domain.plan.templates import AFTER, Names, Templates
+from proctor_controller.domain.rules import MAX_ARTEFACTS, MAX_PATTERN
 from proctor_controller.domain.step import Retry, RetryOn
 
 MAX_ATTEMPTS = 100
 MAX_OUTPUTS = 100
-MAX_ARTEFACTS = 50
 RECORD = (
     "project", "case", "pod", "installer", "version", "scenario", "build_tag", "criteria", "details", "declare",
 )  # fmt: skip
@@ -28,9 +29,10 @@ def read_retry(reader: Templates, value: Any, path: Path) -> Retry:
         reader.fault((*path, "backoff"), "must be a number from 1 to 100")
         backoff = 1
     words = retry.get("on", [word.value for word in Retry().on])
-    if not isinstance(words, list) or not all(isinstance(word, str) and word in list(RetryOn) for word in words):
+    if not isinstance(words, list):
         reader.fault((*path, "on"), f"must be a list of {', '.join(RetryOn)}")
         words = []
+    words = [reader.choice(word, (*path, "on", index), RetryOn) for index, word in enumerate(words)]
     return Retry(
         attempts=reader.count(retry.get("attempts", 1), (*path, "attempts"), most=MAX_ATTEMPTS),
         delay_s=reader.duration(retry.get("delay", 0), (*path, "delay"), least=0.0),
@@ -48,7 +50,7 @@ def read_step_outputs(reader: Templates, value: Any, path: Path, names: Names, r
         reader.fault((*path, name), message, "too_large")
     for name in mapping:
         if not STEP_NAME.match(name):
-            reader.fault((*path, name), "a name is 1 to 63 letters, digits, dashes or underscores, no digit first")
+            reader.fault((*path, name), BAD_NAME)
     return {name: reader.template(part, (*path, name), names, refs) for name, part in mapping.items()}
 
 
@@ -85,19 +87,22 @@ def read_record(reader: Templates, value: Any, path: Path, names: Names, refs: s
     return filled
 
 
-def read_artefacts(reader: Templates, value: Any, path: Path) -> tuple[str, ...]:
-    """``artefacts``: patterns of files to keep."""
+def read_artefacts(reader: Templates, value: Any, path: Path, names: Names, refs: set[str]) -> tuple[str, ...]:
+    """``artefacts``: templates of the patterns of files to keep."""
     if not isinstance(value, list) or len(value) > MAX_ARTEFACTS:
         found = f", not {len(value)}" if isinstance(value, list) else ""
         reader.fault(path, f"must be a list of at most {MAX_ARTEFACTS} patterns{found}")
         return ()
-    patterns = tuple(reader.text(part, (*path, index), most=500) for index, part in enumerate(value))
-    for index, pattern in enumerate(value):
-        if isinstance(pattern, str) and not pattern.strip():
-            reader.fault((*path, index), "must not be empty")
-    return patterns
+    patterns: list[str] = []
+    for index, part in enumerate(value):
+        where = (*path, index)
+        pattern = reader.template(part, where, names, refs) if isinstance(part, str) or is_hot(part) else part
+        patterns.append(reader.text(pattern, where, most=MAX_PATTERN))
+        if isinstance(part, str) and not part.strip():
+            reader.fault(where, "must not be empty")
+    return tuple(patterns)
 
 
-def after(names: Names) -> Names:
-    """What may be read once the step has ended: never a hidden value."""
-    return Names(AFTER, matrix=names.matrix, step=names.step)
+def after(names: Names, outputs: frozenset[str] | None = frozenset()) -> Names:
+    """What may be read once the step has ended: never a hidden value. ``outputs``: its own that are filled by then."""
+    return Names(AFTER, matrix=names.matrix, step=names.step, own=outputs)
