@@ -1,6 +1,8 @@
 """Cron as crontab has it, ticks that are due or missed, and the ids of the runs they start."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -54,6 +56,59 @@ def test_the_hour_that_comes_twice_is_not_an_endless_one() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_left_out_comes_as_much_later() -> None:
+    start = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    assert next_of("30 2 * * *", "Europe/Berlin", 2, start) == ["Sun 2026-03-29 01:30", "Mon 2026-03-30 00:30"]
+    assert next_of("0 * * * *", "Europe/Berlin", 2, start + timedelta(hours=12)) == [
+        "Sun 2026-03-29 01:00", "Sun 2026-03-29 02:00"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expression", "timezone", "start", "due"),
+    [
+        ("@monthly", "Europe/Berlin", datetime(2026, 3, 1), "Tue 2026-03-31 22:00"),
+        ("0 0 * * 1", "Europe/Berlin", datetime(2026, 3, 23), "Sun 2026-03-29 22:00"),
+        ("0 0 1 * *", "America/New_York", datetime(2026, 3, 2), "Wed 2026-04-01 04:00"),
+        ("0 0 1 11 *", "America/New_York", datetime(2026, 10, 2), "Sun 2026-11-01 04:00"),
+        ("30 0 4 10 *", "Australia/Lord_Howe", datetime(2026, 5, 2), "Sat 2026-10-03 14:00"),
+    ],
+)
+def test_a_night_of_changed_clocks_takes_no_tick(expression: str, timezone: str, start: datetime, due: str) -> None:
+    assert next_of(expression, timezone, 1, start.replace(tzinfo=UTC)) == [due]
+
+
+@pytest.mark.parametrize(
+    ("timezone", "start"),
+    [
+        ("Europe/Berlin", datetime(2026, 3, 28, 20)),
+        ("Europe/Berlin", datetime(2026, 10, 24, 20)),
+        ("America/St_Johns", datetime(2026, 3, 7, 20)),
+        ("Australia/Lord_Howe", datetime(2026, 4, 4, 8)),
+        ("Asia/Kolkata", datetime(2026, 12, 30, 8)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("expression", "hours", "minutes"),
+    [
+        ("*/20 * * * *", range(24), range(0, 60, 20)),
+        ("5,35 0-1,3-23/2 * * *", [0, *range(1, 2), *range(3, 24, 2)], [5, 35]),
+        ("0 0,22 * * *", [0, 22], [0]),
+    ],
+)
+def test_a_clock_on_the_wall_shows_each_tick(
+    expression: str, hours: Sequence[int], minutes: Sequence[int], timezone: str, start: datetime
+) -> None:
+    zone, start = ZoneInfo(timezone), start.replace(tzinfo=UTC)
+    shown = [(start + minute * MINUTE, (start + minute * MINUTE).astimezone(zone)) for minute in range(1, 3000)]
+    wanted = [moment for moment, wall in shown if wall.hour in hours and wall.minute in minutes]
+    cron, found, moment = Cron(expression, timezone), [], start
+    for _ in wanted:
+        moment = cron.next_after(moment)
+        found.append(moment)
+    assert found == wanted
+
+
 @pytest.mark.parametrize(
     ("expression", "timezone", "path"),
     [
@@ -69,6 +124,8 @@ def test_the_hour_that_comes_twice_is_not_an_endless_one() -> None:
         ("* * * * *", "Mars/Olympus", "timezone"),
         ("* * * * *", "../../etc/passwd", "timezone"),
         ("* * * * *", "", "timezone"),
+        ("* * * * *", "localtime", "timezone"),
+        ("* * * * *", "right/UTC", "timezone"),
     ],
 )
 def test_what_is_no_schedule_is_refused(expression: str, timezone: str, path: str) -> None:
