@@ -238,7 +238,8 @@ class World:
             all_events = [e for run in self.runs.values() if actor.sees(run.group) for e in run.events]
             found = sorted((e for e in all_events if e.cursor > body.after), key=lambda e: e.cursor)
         page = found[: body.limit]
-        return Listing(items=page, next="more" if len(found) > len(page) else None)
+        last = None if len(found) == len(page) else page[-1].seq if body.run is not None else page[-1].cursor
+        return Listing(items=page, next=None if last is None else str(last))
 
     def on_agent_list(self, actor: Actor, body: Any) -> Listing:
         return Listing(items=self.agents)

@@ -6,7 +6,9 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from support.api_world import Api
+from proctor_cli.client import Client
+from proctor_cli.endpoint import Endpoint
+from support.api_world import FIRST_TOKEN, Api
 from support.wait import eventually
 
 
@@ -44,6 +46,19 @@ async def test_a_run_s_changes_from_the_first_to_the_end_and_from_a_cursor(api: 
     ):
         frames = [json.loads(text) async for text in again]
     assert [f.get("seq") for f in frames] == [2, 3, 4, None]
+
+
+async def test_a_long_story_is_read_page_by_page_to_its_end(api: Api) -> None:
+    run = api.world.add_run()
+    for _ in range(250):
+        api.world.event(run, "running")
+
+    def read() -> list[int]:
+        with Client(Endpoint(api.url, FIRST_TOKEN)) as client:
+            return [event["seq"] for event in client.items(f"/v1/runs/{run.id}/events")]
+
+    async with asyncio.timeout(20):
+        assert await asyncio.to_thread(read) == [*range(1, 251)]
 
 
 async def test_all_runs_as_far_as_the_token_may_see(api: Api) -> None:

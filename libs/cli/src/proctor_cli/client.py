@@ -67,9 +67,11 @@ class Client:
             page = self.get(path, cursor=cursor, limit=100 if left is None else min(left, 100), **params)
             yield from page["items"]
             left = None if left is None else left - len(page["items"])
-            cursor = page["next"]
-            if cursor is None:
+            if page["next"] is None:
                 return
+            if page["next"] == cursor:
+                raise Unreachable(f"{self.endpoint.url}{path} gives the same page again: it is of another version")
+            cursor = page["next"]
 
     def stream(self, path: str, **params: Any) -> Iterator[bytes]:
         """The body at ``path`` as it comes."""

@@ -122,10 +122,14 @@ async def list_steps(
     openapi_extra=needs(Role.VIEWER),
 )
 async def list_events(
-    request: Request, run: RunRef, after: Annotated[int, Query(ge=0, le=2**53)] = 0, limit: Limit = 1000
+    request: Request,
+    run: RunRef,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Behind this `seq`")] = 0,
+    limit: Limit = 1000,
+    cursor: Annotated[int | None, Query(ge=0, le=2**53, description="`next` of the page before")] = None,
 ) -> Response:
-    """State changes behind the `seq` in `after`, oldest first."""
-    body = calls.EventList(run=run, after=after, limit=limit)
+    """State changes, oldest first."""
+    body = calls.EventList(run=run, after=after if cursor is None else cursor, limit=limit)
     return json_view(await context_of(request).controllers.ask("run.events", caller_of(request).actor, body))
 
 
