@@ -80,6 +80,7 @@ class World:
         self.reports: list[events.StepEnded] = []
         self.executions: Counter[Key] = Counter()
         self.seqs: list[int] = []
+        self.taken: set[tuple[str, str, str]] = set()
         self.tokens = 0
         self.feed(events.RunCreated(self.run.id))
 
@@ -153,6 +154,7 @@ class World:
         self.nodes.update({node.name: node for node in outcome.nodes})
         for row in outcome.events:
             self.seqs.append(row.seq)
+            self.taken.add((row.kind, row.old or "", row.new))
         for released in outcome.released:
             self.leases.pop(released.token, None)
         for held in outcome.held:

@@ -130,9 +130,14 @@ async def test_a_drained_host_goes_on_for_those_who_hold_it(
     late = plan(step("a", role="r", role_index=0), wants=wants)
     await run(engine, late)
     await until_waits(engine, late.id, "h1", "drained")
+    assert (await call(engine, "agent.get", agent="h1"))["leases"] == 1, (
+        "it is not drained as long as a run goes on there"
+    )
     agent.ends = StepResult.PASSED
     await agent.finish(agent.alive_orders()[0])
     assert (await until_finished(engine, spec.id))["result"] == "passed"
+
+    assert (await call(engine, "agent.get", agent="h1"))["leases"] == 0
     control_database.psql("UPDATE control.agents SET draining = false")
     assert (await looked_after(engine, late.id))[0]["result"] == "passed"
 

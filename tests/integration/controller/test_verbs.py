@@ -60,6 +60,29 @@ async def test_a_paused_run_rests_once_nothing_is_in_flight_and_goes_on(engine: 
     assert (await call(engine, "run.cancel", run=spec.id))["result"] == "passed", "too late: nothing changes"
 
 
+async def test_who_asked_and_what_a_step_of_a_paused_run_waits_for_are_told(engine: Engine, agent: FakeAgent) -> None:
+    spec = plan(step("a"), step("b"), step("c"))
+    await run(engine, spec)
+    waiting = await eventually(lambda: _one_waits(engine, spec.id), what="a step without a slot")
+    assert "2 of 2 are busy" in waiting["waiting_for"]
+    await call(engine, "run.pause", run=spec.id)
+    waiting = await _one_waits(engine, spec.id)
+    assert waiting["waiting_for"] == "the run is paused", "a slot that comes free would not do"
+    await call(engine, "run.resume", run=spec.id)
+    await call(engine, "run.cancel", run=spec.id)
+    assert (await until_finished(engine, spec.id))["reason"] == "cancelled by root"
+    told = (await call(engine, "run.events", run=spec.id))["items"]
+    words = {(each["from"], each["to"]): each["reason"] for each in told if each["kind"] == "run"}
+    assert (words["running", "pausing"], words["pausing", "running"]) == ("by root", "by root")
+    assert words["running", "cancelling"] == "cancelled by root"
+
+
+async def _one_waits(engine: Engine, run: str) -> Any:
+    waiting = [one for one in (await steps_of(engine, run)).values() if one["state"] == "waiting"]
+    assert len(waiting) == 1
+    return waiting[0]
+
+
 async def test_a_paused_run_can_be_cancelled(engine: Engine, agent: FakeAgent) -> None:
     spec = plan(step("a"), step("b"), edges="a -> b")
     await run(engine, spec)
@@ -178,6 +201,32 @@ async def test_after_a_failure_come_on_failure_rollback_and_always(engine: Engin
     events = (await call(engine, "run.events", run=spec.id))["items"]
     states = [each["to"] for each in events if each["kind"] == "run"]
     assert states == ["queued", "allocating", "running", "rolling_back", "finalizing", "finished"]
+
+
+ROLLED_BACK = """
+testplan_version: "2026-12-01"
+name: undone
+steps:
+  kept: {uses: shell.run, runs_on: {host: h1}, with: {command: "true"}, outputs: {made: "${{ result.exit_code }}"}}
+  deploy:
+    uses: shell.run
+    runs_on: {host: h1}
+    with: {command: "true"}
+    rollback: {uses: shell.run, with: {command: undo}}
+  test: {uses: shell.run, runs_on: {host: h1}, with: {command: "false"}, depends_on: [kept, deploy]}
+rollback: on_failure
+"""
+
+
+async def test_what_was_rolled_back_is_run_again_with_what_failed(engine: Engine, agent: FakeAgent) -> None:
+    """Its dependants would find nothing of what it had made."""
+    first = await call(engine, "run.submit", run=new_id(), plan=ROLLED_BACK)
+    assert (await end_all(agent, engine, first["id"], "test"))["result"] == "failed"
+    assert [order.step_name for order in agent.started][-1] == "rollback.deploy"
+    again = await call(engine, "run.rerun", run=first["id"], new_run=new_id(), failed_only=True)
+    assert (await end_all(agent, engine, again["id"]))["steps"] == {"reused": 1, "passed": 2}
+    found = await steps_of(engine, again["id"])
+    assert (found["kept"]["result"], found["deploy"]["result"]) == ("reused", "passed")
 
 
 async def test_a_run_that_passes_does_only_what_is_always_done(engine: Engine, agent: FakeAgent) -> None:

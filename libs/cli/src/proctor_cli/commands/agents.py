@@ -165,16 +165,20 @@ def remove_from_group(group: GroupArgument, agent: AgentArgument) -> None:
 def _act(agent: str, verb: str) -> None:
     with open_client() as client:
         found = client.post(f"/v1/agents/{agent}/{verb}")
-    talk(f"{found['host']} is {_state(found)}: {found['used_slots']} of {found['slots']} slots are busy")
+    leases = found["leases"]
+    leased = f", {leases} {'run has' if leases == 1 else 'runs have'} leased it" if leases else ""
+    talk(f"{found['host']} is {_state(found)}: {found['used_slots']} of {found['slots']} slots are busy{leased}")
 
 
 def _state(agent: dict[str, Any]) -> str:
-    """Its state; one that is to be given no work is draining until its last step has ended."""
+    """Its state; one that is to be given no work is draining until its last step has ended, and the last run
+    that has leased it.
+    """
     if not agent["draining"]:
         return str(agent["state"])
     if agent["state"] != "online":
         return f"{agent['state']}, drained"
-    return "draining" if agent["used_slots"] else "drained"
+    return "draining" if agent["used_slots"] or agent["leases"] else "drained"
 
 
 def _label(text: str) -> tuple[str, str]:

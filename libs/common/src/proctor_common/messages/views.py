@@ -201,6 +201,8 @@ class AgentView(View):
     """Why it gets no work, where it gets none."""
     slots: int = 0
     used_slots: int = 0
+    leases: int = 0
+    """Runs that have leased it and go on there, also when it is drained."""
     default_target: str | None = None
     targets: dict[str, TargetSpec] = {}
     groups: list[str] = []

@@ -16,7 +16,9 @@ from proctor_controller.domain.agent import Agent
 
 _SELECT = """
 SELECT a.*, coalesce(g.names, '{}') AS groups,
-    (SELECT count(*) FROM control.leases l WHERE l.agent_id = a.id AND l.token IS NOT NULL) AS used_slots
+    (SELECT count(*) FROM control.leases l WHERE l.agent_id = a.id AND l.token IS NOT NULL) AS used_slots,
+    (SELECT count(DISTINCT o.run_id) FROM control.allocations o JOIN control.runs r ON r.id = o.run_id
+     WHERE o.agent_id = a.id AND r.state <> 'finished') AS leases
 FROM control.agents a
 LEFT JOIN LATERAL (
     SELECT array_agg(group_name ORDER BY group_name) AS names FROM control.group_agents WHERE agent_id = a.id

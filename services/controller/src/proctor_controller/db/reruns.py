@@ -64,10 +64,14 @@ async def load_case(session: Session, run: str) -> Case | None:
 
 
 async def load_passed(session: Session, run: str) -> dict[tuple[str, str], Reused]:
-    """The main steps of a run that passed, by node and instance; one that was reused itself stands for its source."""
+    """The main steps of a run that passed, by node and instance; one that was reused itself stands for its source.
+    Not those whose rollback has begun: what they made is gone.
+    """
     rows = await session.fetch(
-        """SELECT node, instance, coalesce(reuse, id) AS step, outputs, host FROM control.steps
-           WHERE run_id = $1 AND phase = 'main' AND result IN ('passed', 'reused')""",
+        """SELECT s.node, s.instance, coalesce(s.reuse, s.id) AS step, s.outputs, s.host FROM control.steps s
+           WHERE s.run_id = $1 AND s.phase = 'main' AND s.result IN ('passed', 'reused') AND NOT EXISTS (
+             SELECT 1 FROM control.steps u WHERE u.run_id = s.run_id AND u.phase = 'rollback'
+               AND u.node = 'rollback.' || s.node AND u.instance = s.instance AND u.started_at IS NOT NULL)""",
         run,
     )
     return {(row["node"], row["instance"]): Reused(str(row["step"]), row["outputs"], row["host"]) for row in rows}

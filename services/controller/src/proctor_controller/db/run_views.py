@@ -17,6 +17,7 @@ from proctor_controller.domain.step import Phase
 MAX_NUMBER = 2**63 - 1
 HOLE_SECONDS = 5.0
 SHOWN_EDGES = 5
+_PAUSED = "the run is paused"
 MAX_INDEXED = 1500
 """Attempts in one answer: it holds a mebibyte, an attempt of a step with a long name takes about half a kibibyte."""
 
@@ -208,6 +209,10 @@ def _step_view(row: Row, attempts: bool) -> StepView:
 
 def _waits_for(row: Row) -> str | None:
     """What holds the step, for every one that neither runs nor has ended."""
+    paused = row["run_state"] in {RunState.PAUSING, RunState.PAUSED}
+    if paused and row["state"] == StepState.WAITING:
+        # A free slot alone would not do.
+        return _PAUSED
     if row["waiting_for"]:
         return str(row["waiting_for"])
     until = row["deadline"].strftime("%H:%M:%S UTC") if row["deadline"] is not None else "a while"
@@ -217,8 +222,7 @@ def _waits_for(row: Row) -> str | None:
         case StepState.PENDING:
             return _edges_awaited(row)
         case StepState.READY:
-            paused = row["run_state"] in {RunState.PAUSING, RunState.PAUSED}
-            return "the run is paused" if paused else "an agent is being looked for"
+            return _PAUSED if paused else "an agent is being looked for"
         case StepState.DISPATCHED:
             return f"the answer of host {row['host']}"
         case StepState.RETRY_WAIT:

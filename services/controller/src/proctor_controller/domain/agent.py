@@ -47,6 +47,7 @@ class Agent:
     revoked_reason: str
     groups: list[str] = field(default_factory=list)
     used_slots: int = 0
+    leases: int = 0
 
     @property
     def registered(self) -> bool:

@@ -32,8 +32,11 @@ def begin_child(draft: Draft, step: Step) -> None:
 
 
 def decide_child_due(draft: Draft, step: Step) -> None:
-    """Its timeout; and whatever a crash left undone: the child is begun, paused, stopped or heard of (again)."""
-    if step.state is StepState.RUNNING and step.deadline is not None and draft.now >= step.deadline:
+    """Its timeout, once its run does not rest; and what a crash left undone: the child is begun, paused, stopped or heard
+    of (again).
+    """
+    late = step.state is StepState.RUNNING and step.deadline is not None and draft.now >= step.deadline
+    if late and draft.run.state is not RunState.PAUSED:
         cancel_attempt(draft, step, Cause.TIMED_OUT)
         return
     draft.change_step(step.id, due_at=draft.after(draft.policy.child_due_s))

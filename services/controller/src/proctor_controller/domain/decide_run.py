@@ -21,6 +21,8 @@ from proctor_controller.domain.run import ACTIVE, CLEANUP, UNSTARTED, Run, is_ov
 from proctor_controller.domain.settling import tell_parent
 from proctor_controller.domain.step import Cause, Phase
 
+_SOMEBODY = "somebody"
+
 
 def decide_created(draft: Draft, event: RunCreated, more: bool) -> Stale | None:
     """Begin the run, or wait for what it wants."""
@@ -100,9 +102,13 @@ def decide_cancel(draft: Draft, event: CancelAsked) -> Stale | None:
     run = draft.run
     if run.cancel_by is not None:
         return Stale("asked for already")
-    draft.change_run(cancel_by=event.by or "unknown")
+    by = event.by or _SOMEBODY
+    draft.change_run(cancel_by=by)
     if run.cause is None and (run.state in UNSTARTED or run.state in ACTIVE):
-        begin_end(draft, RunResult.CANCELLED)
+        begin_end(draft, RunResult.CANCELLED, f"cancelled by {by}")
+    elif run.cause is RunResult.TIMED_OUT and run.state is RunState.CANCELLING:
+        # Of the two reasons to end before its time the request of a person comes first.
+        draft.change_run(cause=RunResult.CANCELLED, reason=f"cancelled by {by}; {run.reason}")
     return None
 
 
@@ -110,8 +116,9 @@ def decide_pause(draft: Draft, event: PauseAsked) -> Stale | None:
     """Nothing new starts; the run rests once nothing is in flight."""
     if draft.run.state is not RunState.RUNNING:
         return Stale(f"the run is {draft.run.state}")
-    draft.move_run(RunState.PAUSING)
-    draft.change_run(pause_by=event.by or "unknown", waiting_for=f"{event.by or 'somebody'} to resume it")
+    by = event.by or _SOMEBODY
+    _move_for(draft, RunState.PAUSING, by)
+    draft.change_run(pause_by=by, waiting_for=f"{by} to resume it")
     draft.effect(TellChildren())
     return None
 
@@ -120,12 +127,19 @@ def decide_resume(draft: Draft, event: ResumeAsked) -> Stale | None:
     """Go on with what became ready meanwhile."""
     if draft.run.state not in {RunState.PAUSING, RunState.PAUSED}:
         return Stale(f"the run is {draft.run.state}")
-    draft.move_run(RunState.RUNNING)
+    _move_for(draft, RunState.RUNNING, event.by or _SOMEBODY)
     draft.change_run(pause_by=None, waiting_for=None)
     draft.effect(PlaceReady())
     draft.effect(TellChildren())
     tell_parent(draft)
     return None
+
+
+def _move_for(draft: Draft, to: RunState, by: str) -> None:
+    """A transition that somebody asked for: the event names him. The run's own reason is that of its end."""
+    before = draft.run.reason
+    draft.move_run(to, reason=f"by {by}")
+    draft.change_run(reason=before)
 
 
 def begin_end(draft: Draft, cause: RunResult, reason: str = "") -> None:

@@ -49,6 +49,7 @@ def view_of(agent: Agent) -> AgentView:
         reason=agent.reason() or agent.warning(),
         slots=agent.slots,
         used_slots=agent.used_slots,
+        leases=agent.leases,
         default_target=agent.default_target,
         targets={name: TargetSpec.model_validate(target) for name, target in agent.targets.items()},
         groups=agent.groups,
