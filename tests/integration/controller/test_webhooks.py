@@ -125,7 +125,7 @@ async def test_pauses_are_kept_and_there_is_an_end(
     held = await hold(engine.database)
     await sender(engine).turn(held)
     await sender(engine).turn(held)  # not due yet
-    assert row(control_database, run)[:2] == ["waiting", "1"]
+    assert row(control_database, run) == ["waiting", "1", "", "Connection refused"]
     make_due(control_database)
     await sender(engine, give_up=5.0).turn(held)
     assert row(control_database, run)[:2] == ["given_up", "2"]
@@ -156,6 +156,46 @@ async def test_it_goes_only_where_the_settings_let_it(
         state, _, _, reason = row(control_database, run)
         assert (state, bool(reason)) == ("given_up", True), url
     assert web.seen == []
+
+
+async def test_a_fault_that_nobody_foresaw_is_a_try_like_any_other(
+    engine: Engine, agent: FakeAgent, control_database: Database, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, held = sender(engine), await hold(engine.database)
+    run = await finished_run(engine, agent, control_database, f"{web.url}/ñ")
+    await work.turn(held)
+    assert row(control_database, run)[:2] == ["given_up", "1"]
+
+    sealed = await finished_run(engine, agent, control_database, web.url, secret="x")
+    control_database.psql(f"UPDATE control.runs SET sealed = 'v1.gone.x' WHERE id = '{sealed}'")
+    plain = await finished_run(engine, agent, control_database, web.url)
+
+    async def break_down(*args: Any) -> int:
+        raise KeyError("x")
+
+    monkeypatch.setattr(Outbound, "post", break_down)
+    await work.turn(held)
+    assert row(control_database, sealed)[:2] == ["waiting", "1"]
+    assert "seal_key" in row(control_database, sealed)[3]
+    assert row(control_database, plain)[:2] == ["waiting", "1"]
+    assert "KeyError" in row(control_database, plain)[3]
+    await work.turn(held)  # not due yet
+    assert row(control_database, plain)[:2] == ["waiting", "1"]
+
+
+async def test_it_says_the_same_when_hosts_were_given_back_meanwhile(
+    engine: Engine, agent: FakeAgent, control_database: Database, web: WebServer
+) -> None:
+    answers = [Reply(500), Reply(200)]
+    web.answer = lambda request: answers.pop(0)
+    run = await finished_run(engine, agent, control_database, web.url)
+    work, held = sender(engine), await hold(engine.database)
+    for until in ("now() + interval '1 hour'", "NULL"):
+        control_database.psql(f"UPDATE control.runs SET hold_until = {until} WHERE id = '{run}'")
+        make_due(control_database)
+        await work.turn(held)
+    assert len(web.seen) == 2
+    assert web.seen[0].body == web.seen[1].body
 
 
 async def test_the_row_is_written_with_the_end_and_with_no_other_change(

@@ -292,3 +292,22 @@ def test_a_later_version_is_refused_naming_the_known_ones() -> None:
     (fault,) = refused.value.faults
     assert (fault["code"], fault["line"]) == ("unknown_version", 1)
     assert "2026-12-01" in fault["message"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://a/", "http or https"),
+        ("a", "http or https"),
+        ("http://", "http or https"),
+        ("http://a:99999/", "http or https"),
+        ("http://u:p@a/", "no user and password"),
+        ("http://a/ b", "no blank"),
+        ("http://a/ñ", "ASCII"),
+        ("http://主机/", "ASCII"),
+    ],
+)
+def test_a_webhook_that_could_never_be_called_is_refused(url: str, said: str) -> None:
+    (fault,) = faults(f'webhook: {{url: "{url}"}}\nsteps:\n{STEP}')
+    assert fault["path"] == "webhook.url"
+    assert said in fault["message"]

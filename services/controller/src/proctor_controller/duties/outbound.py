@@ -7,6 +7,7 @@ read.
 
 import asyncio
 import ipaddress
+import os
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -88,7 +89,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
             try:
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
             except httpcore.ConnectError as fault:
-                last = fault
+                last = httpcore.ConnectError(_why(fault))
         raise last
 
     async def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
@@ -96,6 +97,16 @@ class _Checked(httpcore.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def _why(fault: BaseException) -> str:
+    """What the operating system said: those above it only say that it did not work."""
+    below: BaseException | None = fault
+    while below is not None:
+        if isinstance(below, OSError) and below.errno is not None:
+            return os.strerror(below.errno)
+        below = below.__cause__ or below.__context__
+    return str(fault)
 
 
 class Outbound:
@@ -125,5 +136,6 @@ class Outbound:
             raise NotSent(f"no answer within {self._timeout:g} s") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError) as fault:
             raise NotSent(str(fault) or type(fault).__name__) from None
-        except (httpcore.UnsupportedProtocol, ValueError, UnicodeError) as fault:
+        except (httpcore.UnsupportedProtocol, ValueError, TypeError) as fault:
+            # TypeError: what httpcore says of a URL that is not ASCII.
             raise NotSent(f"cannot be called: {fault}", for_good=True) from None

@@ -5,13 +5,14 @@ it was, and the next one sends it again, under the same id.
 """
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor_common.errors import ProctorError
+from proctor_common.errors import Code, ProctorError
 from proctor_common.pg import transaction
 from proctor_controller.db.duties import Held, holds_duty
 from proctor_controller.db.run_views import RunKey, find_run
@@ -25,6 +26,15 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 32
 AGENT = "proctor-webhook/1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """How a call went: the answer's status, and why it was not taken ("" if it was)."""
+
+    status: int | None = None
+    reason: str = ""
+    for_good: bool = False
 
 
 class WebhookSender:
@@ -49,33 +59,42 @@ class WebhookSender:
     async def _deliver(self, held: Held, delivery: Delivery) -> None:
         # One receiver's fault must not keep the others from being called.
         try:
-            await self._send(held, delivery)
+            await self._write_down(held, delivery, await self._send(delivery))
         except ProctorError as fault:
-            log.warning("webhook_not_sent", run=delivery.run, error=fault.message)
-        except Exception:
-            log.exception("webhook_not_sent", run=delivery.run)
+            log.warning("webhook_not_noted", run=delivery.run, error=fault.message)
 
-    async def _send(self, held: Held, delivery: Delivery) -> None:
-        status: int | None = None
-        reason, for_good = "", False
+    async def _send(self, delivery: Delivery) -> _Try:
+        """Call once, and say how it went. Raises ProctorError ``database_unavailable``."""
         try:
             headers, body = await self._message(delivery)
             status = await self._outbound.post(delivery.url, headers, body)
-            if not 200 <= status < 300:
-                reason = f"answered {status}" + (": redirects are not followed" if 300 <= status < 400 else "")
         except NotSent as fault:
-            reason, for_good = str(fault), fault.for_good
+            return _Try(reason=str(fault), for_good=fault.for_good)
+        except ProctorError as fault:
+            if fault.code is Code.DATABASE_UNAVAILABLE:
+                raise
+            return _Try(reason=fault.message)
+        except Exception as fault:
+            # A try like any other: without it the row would be due again at once, for ever.
+            log.exception("webhook_not_sent", run=delivery.run)
+            return _Try(reason=f"an unforeseen fault, {type(fault).__name__}; the controllers' log says more")
+        if 200 <= status < 300:
+            return _Try(status)
+        return _Try(status, f"answered {status}" + (": redirects are not followed" if 300 <= status < 400 else ""))
+
+    async def _write_down(self, held: Held, delivery: Delivery, went: _Try) -> None:
         async with transaction(self._database) as connection:
             if not await holds_duty(connection, held):
                 return
-            if not reason and status is not None:
-                if await mark_taken(connection, delivery, status):
+            if not went.reason and went.status is not None:
+                if await mark_taken(connection, delivery, went.status):
                     log.info("webhook_taken", run=delivery.run, tries=delivery.tries + 1)
                 return
             wait = pause(delivery.tries + 1)
-            over = for_good or delivery.age_s + wait.total_seconds() > self._give_up
-            await mark_failed(connection, delivery, status=status, reason=reason, again_in=None if over else wait)
-        log.warning("webhook_given_up" if over else "webhook_refused", run=delivery.run, reason=reason)
+            over = went.for_good or delivery.age_s + wait.total_seconds() > self._give_up
+            again_in = None if over else wait
+            await mark_failed(connection, delivery, status=went.status, reason=went.reason, again_in=again_in)
+        log.warning("webhook_given_up" if over else "webhook_refused", run=delivery.run, reason=went.reason)
 
     async def _message(self, delivery: Delivery) -> tuple[dict[str, str], bytes]:
         """Headers and body; the body is the same at every try."""
@@ -83,7 +102,8 @@ class WebhookSender:
             run = await find_run(db, RunKey(delivery.run, None), None)
         if run is None:
             raise NotSent("its run is gone", for_good=True)
-        shown = run.model_dump(mode="json", by_alias=True)
+        # Hosts may be given back before their time, between two tries.
+        shown = run.model_dump(mode="json", by_alias=True, exclude={"hold_until"})
         body = to_json({"type": "run.finished", "timestamp": shown["finished_at"], "data": shown})
         timestamp = int(datetime.now(UTC).timestamp())
         headers = {

@@ -190,11 +190,14 @@ def read_webhook(reader: Templates, value: Any) -> tuple[str, str | None]:
 def _check_url(reader: Templates, url: str, path: Path) -> None:
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         personal = parts.username is not None or parts.password is not None
     except ValueError:
         sound = personal = False
-    if not sound:
+    if not all("!" <= character <= "~" for character in url):
+        message = "must hold ASCII characters only, and no blank: write others as %20 and the like, names as xn--…"
+        reader.fault(path, message)
+    elif not sound:
         reader.fault(path, "must be an http or https address")
     elif personal:
         reader.fault(path, "must hold no user and password: it is stored in the clear")
