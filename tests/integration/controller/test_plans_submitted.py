@@ -292,7 +292,7 @@ steps: {{s: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "true"}}}
         ("hosts.c.plugin", 7),
     ]
     assert found[0]["message"] == "there is no host for the role a (label os solaris)"
-    assert found[2]["message"] == "host for the role c (host h1) has no plugin nope"
+    assert found[2]["message"] == "no host for the role c (host h1) has the plugin nope"
 
 
 async def test_the_plugin_of_a_role_is_looked_for_also_where_steps_run_on_it(engine: Engine, agent: FakeAgent) -> None:
@@ -306,7 +306,77 @@ steps:
 """
     found = (await call(engine, "plan.validate", plan=plan))["errors"]
     assert [(fault["path"], fault["line"]) for fault in found] == [("hosts.a.plugin", 5), ("steps.t.uses", 9)]
-    assert found[0]["message"] == "host for the role a (host h1) has no plugin nope"
+    assert found[0]["message"] == "no host for the role a (host h1) has the plugin nope"
+
+
+GIVES = """UPDATE control.agents SET plugins = jsonb_set(plugins, '{{{plugin}}}', plugins -> 'shell'),
+ targets = '{{"{target}": {{"host": "x", "port": 22, "user": "u"}}}}' WHERE host = '{host}'"""
+
+
+async def test_a_roles_hosts_have_what_it_and_all_its_steps_ask_for(
+    engine: Engine, agent: FakeAgent, bus: Bus, control_database: Database
+) -> None:
+    others = [await FakeAgent(bus, control_database, host=host).join() for host in ("h2", "h3")]
+    # h1: shell and net, h2: shell and disk with a target bmc, h3: shell and net with a target bmc.
+    for host, plugin, target in (("h1", "net", "oob"), ("h2", "disk", "bmc"), ("h3", "net", "bmc")):
+        control_database.psql(GIVES.format(host=host, plugin=plugin, target=target))
+    for each in (agent, *others):
+        each.ends = StepResult.PASSED
+    plan = f"""{HEAD}rollback: always
+hosts: {{a: {{plugin: shell}}, b: {{plugin: net}}, c: {{plugin: shell}}}}
+steps:
+  one: {{uses: disk.run, runs_on: a, with: {{command: x}}}}
+  two: {{uses: shell.run, runs_on: b, target: bmc, with: {{command: x}}}}
+  three:
+    uses: shell.run
+    runs_on: c
+    with: {{command: x}}
+    rollback: {{uses: net.run, with: {{command: x}}, target: oob}}
+"""
+    run = await submit(engine, plan)
+    assert (await until_finished(engine, run["id"]))["result"] == "passed"
+    steps = (await call(engine, "run.steps", run=run["id"]))["items"]
+    assert [(step["step"], step["host"]) for step in steps] == [
+        ("one", "h2"),
+        ("two", "h3"),
+        ("three", "h1"),
+        ("rollback.three", "h1"),
+    ]
+
+
+async def test_a_role_whose_steps_want_more_than_any_host_has_is_refused(
+    engine: Engine, agent: FakeAgent, bus: Bus, control_database: Database
+) -> None:
+    await FakeAgent(bus, control_database, host="h2").join()
+    for host, plugin, target in (("h1", "net", "oob"), ("h2", "disk", "bmc")):
+        control_database.psql(GIVES.format(host=host, plugin=plugin, target=target))
+    plan = f"""{HEAD}hosts:
+  a: {{plugin: net}}
+  b: {{plugin: shell, count: 2}}
+  c: {{plugin: shell, count: 3}}
+  d: {{plugin: shell, exclusive: true}}
+  e: {{plugin: shell, exclusive: true, count: 2}}
+steps:
+  s: {{uses: disk.run, runs_on: a, with: {{command: x}}}}
+  t: {{uses: shell.run, runs_on: each b, target: bmc, with: {{command: x}}}}
+always: [{{uses: disk.run, runs_on: "b[1]", with: {{command: x}}}}]
+"""
+    found = (await call(engine, "plan.validate", plan=plan))["errors"]
+    assert [(fault["line"], fault["path"], fault["message"]) for fault in found] == [
+        (3, "hosts", "the roles together want more hosts than there are: 1 for d alone, 2 for e alone"),
+        (
+            4,
+            "hosts.a",
+            "no host for the role a (any) has all that it and its steps ask for: net, disk.run; make two roles of it",
+        ),
+        (
+            5,
+            "hosts.b.count",
+            "2 are wanted, and there is 1: host for the role b (any) with shell, shell.run, disk.run, target bmc",
+        ),
+        (6, "hosts.c.count", "3 are wanted, and there are 2: host for the role c (any) with shell"),
+    ]
+    assert (await call(engine, "run.list"))["items"] == []
 
 
 async def test_what_does_not_hang_on_a_faulty_member_is_told_beside_it(

@@ -1,5 +1,6 @@
 """Which hosts a run gets, and that nobody who waits for some is overtaken, left waiting, or waits in a circle."""
 
+import json
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import pytest
 from proctor_controller.domain.holders import Holder, has_alone, hold_it, name_run, name_runs
 from proctor_controller.domain.leasing import LeasableHost, Leased, NotFree, NotThere, choose_hosts
 from proctor_controller.domain.matching import match_all
-from proctor_controller.domain.wants import Role
+from proctor_controller.domain.wants import Role, Wants, wants_of
 
 H1, H2, H3 = (LeasableHost(agent=f"a{n}", host=f"h{n}", groups=frozenset({"lab"})) for n in (1, 2, 3))
 AWAY = {"hindrance": "it is drained", "away": True}
@@ -39,6 +40,24 @@ def test_hosts_are_found_wherever_there_are_some() -> None:
     }
     shared = choose_hosts((Role("a", host="h1"), Role("b", host="h1")), [H1])
     assert isinstance(shared, Leased)
+
+
+def test_a_host_has_all_that_a_role_and_its_steps_need() -> None:
+    role = Role("a", group="lab", plugin="p", uses=("p.m", "q.n"), targets=("bmc",))
+    assert wants_of(json.loads(json.dumps(Wants(roles=(role,)).to_json()))).roles == (role,)
+    able = with_(H3, plugins=frozenset({"p", "q"}), methods=frozenset({"p.m", "q.n"}), targets=frozenset({"bmc"}))
+    found = choose_hosts((role,), [with_(able, agent="a2", methods=frozenset({"p.m"})), able])
+    assert isinstance(found, Leased)
+    assert found.hosts["a"] == (able,)
+    for less in ({"plugins": frozenset({"q"})}, {"methods": frozenset({"q.n"})}, {"targets": frozenset({"oob"})}):
+        none = choose_hosts((role,), [with_(able, **less)])
+        assert isinstance(none, NotThere)
+        assert none.why == (
+            "hosts.a: hosts of group lab with plugin p for steps that need p.m, q.n, target bmc: 1 wanted, there are 0"
+        )
+    # What nobody knows yet of one that has not connected may be all of it.
+    later = choose_hosts((role,), [with_(H1, registered=False, hindrance="it has not connected yet", away=True)])
+    assert isinstance(later, NotFree)
 
 
 def test_what_can_never_be_had_together_is_said_at_once() -> None:

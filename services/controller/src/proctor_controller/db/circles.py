@@ -5,6 +5,7 @@
 from typing import NamedTuple
 
 from proctor_controller.db.holders import holder_json, to_holder
+from proctor_controller.db.leasing import OWNED
 from proctor_controller.db.placing import place_in
 from proctor_controller.db.session import Session
 from proctor_controller.domain.circles import HeldHost, Wait
@@ -25,7 +26,7 @@ FROM control.steps w JOIN control.runs v ON v.id = w.run_id
 WHERE w.state = 'waiting' AND w.phase = 'main' AND w.role IS NULL AND v.state = 'running'
  AND EXISTS (SELECT 1 FROM control.allocations o WHERE o.run_id = ANY (control.lineage(w.run_id)))
 ORDER BY w.ready_at LIMIT {LIMIT}"""
-_HOSTS = f"""SELECT a.id, a.host, a.labels, ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
+_HOSTS = f"""SELECT a.id, a.host, a.labels, {OWNED.format(uses="$1")},
  (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
  (SELECT json_agg(json_build_array(q.id, o.exclusive, {holder_json("q")})) FROM control.allocations o
   JOIN control.runs q ON q.id = o.run_id WHERE o.agent_id = a.id AND q.state <> 'finished') AS holders
@@ -55,13 +56,17 @@ async def load_waits(session: Session) -> Waits:
     if len(waits) < 2:
         return Waits(waits, [], {})
     hosts, runs = list[HeldHost](), dict[str, Holder]()
-    for row in await session.fetch(_HOSTS):
+    uses = sorted({use for wait in waits for role in wait.roles for use in role.uses})
+    for row in await session.fetch(_HOSTS, uses):
         host = LeasableHost(
             agent=str(row["id"]),
             host=row["host"],
             groups=frozenset(row["groups"] or ()),
             labels=row["labels"] or {},
-            plugins=frozenset(row["plugins"] or ()),
+            plugins=frozenset(row["plugins"]),
+            methods=frozenset(row["methods"]),
+            targets=frozenset(row["targets"]),
+            registered=row["registered"],
         )
         held: dict[str, bool] = {}
         for run, exclusive, holder in row["holders"] or ():

@@ -112,9 +112,13 @@ async def load_rivals(session: Session, waiting: Waiting, key: str) -> Rivals:
     return Rivals(row["under_way"], some, str(row["oldest"]) if row["oldest"] else None, row["before"])
 
 
-_HOSTS = f"""SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers, a.instance IS NOT NULL AS registered,
+OWNED = """a.instance IS NOT NULL AS registered, ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
+ ARRAY(SELECT u FROM unnest({uses}::text[]) u
+  WHERE a.plugins -> split_part(u, '.', 1) -> 'methods' ? split_part(u, '.', 2)) AS methods,
+ ARRAY(SELECT jsonb_object_keys(a.targets)) AS targets"""
+"""What agent ``a`` has: of its methods those in ``uses`` only."""
+_HOSTS = f"""SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers, {OWNED.format(uses="$4")},
  (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
- ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
  (SELECT {holder_json("q")} FROM control.allocations x JOIN control.runs q ON q.id = x.run_id
   WHERE x.agent_id = a.id AND x.exclusive AND x.run_id <> ALL (o.own) LIMIT 1) AS alone,
  {_several("control.allocations x JOIN control.runs q ON q.id = x.run_id", "x.run_id")} AS shared,
@@ -129,7 +133,8 @@ ORDER BY a.host"""
 
 async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
     """The agents that the run may have at all, and who holds them; those it is nested in hold them for it too."""
-    rows = await session.fetch(_HOSTS, waiting.run, waiting.number, waiting.group)
+    uses = sorted({use for role in waiting.wants.roles for use in role.uses})
+    rows = await session.fetch(_HOSTS, waiting.run, waiting.number, waiting.group, uses)
     return [_host(row, waiting.group) for row in rows]
 
 
@@ -152,7 +157,10 @@ def _host(row: Row, group: str | None) -> LeasableHost:
         host=row["host"],
         groups=frozenset(row["groups"] or ()),
         labels=row["labels"] or {},
-        plugins=frozenset(row["plugins"] or ()),
+        plugins=frozenset(row["plugins"]),
+        methods=frozenset(row["methods"]),
+        targets=frozenset(row["targets"]),
+        registered=row["registered"],
         hindrance=candidate.hindrance(),
         away=candidate.is_away or not row["registered"],
         alone="" if row["alone"] is None else has_alone(to_holder(row["alone"]), group),

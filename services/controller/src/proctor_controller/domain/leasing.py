@@ -16,7 +16,8 @@ class LeasableHost:
 
     ``hindrance``: it may get no work now · ``away``: that may last (drained, or its agent is gone) · ``alone``: another
     run holds it for itself · ``shared``: other runs hold it · ``used``: steps of other runs are alive on it · ``kept``:
-    it is kept free for an older run.
+    it is kept free for an older run · ``methods``: of those that the run's roles need · ``registered``: what it has is
+    known; until then it may have anything.
     """
 
     agent: str
@@ -30,6 +31,9 @@ class LeasableHost:
     shared: str = ""
     used: str = ""
     kept: str = ""
+    methods: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+    registered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def choose_hosts(roles: Sequence[Role], hosts: Sequence[LeasableHost]) -> Leased
         found = len(fitting[role.name])
         if found < role.count:
             return NotThere(f"hosts.{role.name}: {describe(role)}: {role.count} wanted, there are {found}")
-    if _never_together(roles, fitting):
+    if want_too_many(roles, {name: [host.agent for host in found] for name, found in fitting.items()}):
         return NotThere("hosts: the roles together want more hosts for themselves than there are")
     free = {role.name: [host for host in fitting[role.name] if not _hindered(role, host)] for role in roles}
     for role in roles:
@@ -90,11 +94,13 @@ def _match(
     return None if shared is None else {role.name: shared[role.name] for role in roles}
 
 
-def _never_together(roles: Sequence[Role], fitting: Mapping[str, Sequence[LeasableHost]]) -> bool:
-    """Whether there are too few hosts even if nobody else had any: those that are wanted alone are nobody else's."""
+def want_too_many(roles: Sequence[Role], fitting: Mapping[str, Sequence[str]]) -> bool:
+    """Whether there are too few hosts even if nobody else had any: those that are wanted alone are nobody else's.
+    ``fitting``: agents by role.
+    """
     alone = [role for role in roles if role.exclusive]
     return any(
-        match_all([[host.agent for host in fitting[r.name]] for r in together for _ in range(r.count)]) is None
+        match_all([fitting[r.name] for r in together for _ in range(r.count)]) is None
         for together in ([*alone], *([*alone, role] for role in roles if alone and not role.exclusive))
     )
 
@@ -105,7 +111,15 @@ def fits(role: Role, host: LeasableHost) -> bool:
         (role.host is None or role.host == host.host)
         and (role.group is None or role.group in host.groups)
         and all(host.labels.get(name) == value for name, value in (role.labels or {}).items())
-        and (role.plugin is None or role.plugin in host.plugins)
+        and (not host.registered or _has_all(role, host))
+    )
+
+
+def _has_all(role: Role, host: LeasableHost) -> bool:
+    return (
+        (role.plugin is None or role.plugin in host.plugins)
+        and host.methods.issuperset(role.uses)
+        and host.targets.issuperset(role.targets)
     )
 
 
@@ -115,6 +129,8 @@ def describe(role: Role) -> str:
     words += [f"of group {role.group}"] if role.group else []
     words += ["with labels " + ", ".join(f"{n}={v}" for n, v in sorted(role.labels.items()))] if role.labels else []
     words += [f"with plugin {role.plugin}"] if role.plugin else []
+    needed = [*role.uses, *(f"target {name}" for name in role.targets)]
+    words += [f"for steps that need {', '.join(needed)}"] if needed else []
     return "hosts " + " ".join(words) if words and not role.host else " ".join(words) or "any host"
 
 

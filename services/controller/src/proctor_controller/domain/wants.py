@@ -28,7 +28,9 @@ class WhenFull(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """``count`` hosts under one name, each with the group, labels, name and plugin that are given."""
+    """``count`` hosts under one name, each with the group, labels, name and plugin that are given, and with what the
+    steps that run on the role need: ``uses`` (plugin.method) and ``targets``.
+    """
 
     name: str
     group: str | None = None
@@ -37,6 +39,8 @@ class Role:
     plugin: str | None = None
     count: int = 1
     exclusive: bool = False
+    uses: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ def wants_of(stored: Mapping[str, Any]) -> Wants:
     """The wants in what ``Wants.to_json`` made."""
     concurrency, hold, webhook = stored.get("concurrency"), stored.get("hold"), stored.get("webhook")
     return Wants(
-        roles=tuple(Role(**role) for role in stored.get("roles", ())),
+        roles=tuple(_role(role) for role in stored.get("roles", ())),
         volumes=tuple(VolumeWant(**volume) for volume in stored.get("volumes", ())),
         concurrency=None
         if concurrency is None
@@ -139,6 +143,10 @@ def wants_of(stored: Mapping[str, Any]) -> Wants:
         outputs_refs=tuple(stored.get("outputs_refs", ())),
         webhook=None if webhook is None else Webhook(**webhook),
     )
+
+
+def _role(stored: Mapping[str, Any]) -> Role:
+    return Role(**{**stored, "uses": tuple(stored.get("uses", ())), "targets": tuple(stored.get("targets", ()))})
 
 
 def _fields(part: Role | VolumeWant | Concurrency | Webhook) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proctor_controller.db.pool.pools import load_sizes
 from proctor_controller.db.session import Session
+from proctor_controller.domain.leasing import want_too_many
 from proctor_controller.domain.plan import Plan
 from proctor_controller.domain.plan.calls import Call, check_call
 from proctor_controller.domain.plan.compile import find_explosion
@@ -16,6 +17,7 @@ from proctor_controller.domain.rendering import RenderFault
 from proctor_controller.domain.schemas import Fault, dotted, fault
 from proctor_controller.domain.spelling import hint
 from proctor_controller.domain.step import Kind
+from proctor_controller.domain.wants import Role
 from proctor_controller.engine.methods import Methods
 from proctor_controller.engine.nesting import MAX_DEPTH, Nested, Nesting
 
@@ -94,15 +96,27 @@ class Checking:
                 checked.faults += reading.new((w for w in method.faults if w["path"] != of_role), step.path)
                 if method.schema is not None:
                     schemas[step.path] = method.schema
-        asked = {(step.role, step.plugin) for step in reading.plan.calls()}
-        for role in roles.values():
-            # That there is no plugin which its steps ask for too, they tell.
-            told = (role.name, role.plugin) in asked
-            checked.faults += await self._methods.of_role(replace(role, plugin=None) if told else role)
+        await self._check_roles(reading, roles, checked)
         # Half a megabyte of templates takes a while: other requests go on meanwhile.
         checked.calls = await asyncio.to_thread(_check_calls, reading, schemas)
         for path, call in checked.calls.items():
             checked.faults += reading.new(call.faults, path)
+
+    async def _check_roles(self, reading: Reading, roles: Mapping[str, Role], checked: Checked) -> None:
+        """Whether there are hosts for each role, and for all of them together."""
+        asked = {(step.role, step.plugin) for step in reading.plan.calls()}
+        fitting: dict[str, tuple[str, ...]] = {}
+        for role in roles.values():
+            # That there is no plugin which its steps ask for too, they tell.
+            found = await self._methods.of_role(role, told=(role.name, role.plugin) in asked)
+            checked.faults += reading.new(found.faults)
+            if not found.faults:
+                fitting[role.name] = found.agents
+        whole = [role for role in roles.values() if role.name in fitting and reading.is_sound("hosts", role.name)]
+        if len(whole) > 1 and want_too_many(whole, fitting):
+            wanted = ", ".join(f"{role.count} for {role.name}{' alone' if role.exclusive else ''}" for role in whole)
+            message = f"the roles together want more hosts than there are: {wanted}"
+            checked.faults += reading.new([fault(message, "hosts", "not_found")])
 
     async def _check_child(self, reading: Reading, step: PlanStep, checked: Checked, trail: tuple[str, ...]) -> None:
         literals = sum(len(call.kept) for call in checked.calls.values())

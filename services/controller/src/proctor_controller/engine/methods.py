@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,14 @@ class Method:
     """
 
     schema: Mapping[str, Any] | None
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The agents that a role may have; none where ``faults`` say why."""
+
+    agents: tuple[str, ...]
     faults: tuple[Fault, ...] = ()
 
 
@@ -54,19 +62,55 @@ class Methods:
             schema, tuple(fault(text, _path_of(step, name, role), "not_found") for name, text in wrong.items())
         )
 
-    async def of_role(self, role: Role) -> tuple[Fault, ...]:
-        """What is wrong with a role whatever runs on it: its hosts are leased all the same."""
-        place = _place_of_role(role)
-        found = await find_candidates(self._db, place, role.plugin or "", "", group=self._group)
-        found = [each for each in found if role.group is None or role.group in each.groups]
-        where = f"host for the role {role.name} ({_words(role)})"
+    async def of_role(self, role: Role, *, told: bool) -> Fitting:
+        """The agents that a role may have, whatever runs on it: its hosts are leased all the same. ``told``: one of its
+        steps tells already where nobody has the role's plugin.
+        """
+        root: list[str | int] = ["hosts", role.name]
+        found = await self._in(role)
         if not found:
-            return (fault(f"there is no {where}", dotted(["hosts", role.name]), "not_found"),)
-        able = [each for each in found if each.candidate.has_plugin or not each.candidate.registered]
-        if role.plugin is not None and not able:
-            path = dotted(["hosts", role.name, "plugin"])
-            return (fault(f"{where} has no plugin {role.plugin}", path, "not_found"),)
-        return ()
+            return Fitting((), (fault(f"there is no {_role_words(role)}", dotted(root), "not_found"),))
+        able = [each.candidate.agent for each in found]
+        lacking: list[str] = []
+        for what, has in [each async for each in self._needs(role)]:
+            if not has:
+                # The steps that ask for it tell that nobody has it.
+                if what == role.plugin and not told:
+                    said = f"no {_role_words(role)} has the plugin {role.plugin}"
+                    return Fitting((), (fault(said, dotted([*root, "plugin"]), "not_found"),))
+                continue
+            able = [agent for agent in able if agent in has]
+            lacking.append(what)
+        if not able:
+            said = f"no {_role_words(role)} has all that it and its steps ask for: {', '.join(lacking)}"
+            return Fitting((), (fault(f"{said}; make two roles of it", dotted(root), "not_found"),))
+        if len(able) < role.count:
+            what = f" with {', '.join(lacking)}" if lacking else ""
+            said = f"{role.count} are wanted, and there {'is' if len(able) == 1 else 'are'} {len(able)}"
+            path = dotted([*root, "count"])
+            return Fitting((), (fault(f"{said}: {_role_words(role)}{what}", path, "not_found"),))
+        return Fitting(tuple(able))
+
+    async def _in(self, role: Role, plugin: str = "", method: str = "", target: str | None = None) -> list[Found]:
+        """The agents where the role is, with whether they have this."""
+        place = _place_of_role(role)
+        found = await find_candidates(self._db, place, plugin, method, group=self._group, target=target)
+        return [each for each in found if role.group is None or role.group in each.groups]
+
+    async def _needs(self, role: Role) -> AsyncIterator[tuple[str, frozenset[str]]]:
+        """What the role and its steps ask for, each with the agents that have it, or may: those that have not connected
+        yet.
+        """
+        if role.plugin is not None:
+            found = await self._in(role, role.plugin)
+            yield role.plugin, _agents(found, lambda each: each.candidate.has_plugin)
+        for use in role.uses:
+            plugin, _, method = use.partition(".")
+            found = await self._in(role, plugin, method)
+            yield use, _agents(found, lambda each: each.candidate.has_method)
+        for target in role.targets:
+            found = await self._in(role, target=target)
+            yield f"target {target}", _agents(found, lambda each: each.has_target)
 
     async def _look(
         self, step: PlanStep, place: Place | None, role: Role | None
@@ -74,7 +118,7 @@ class Methods:
         if place is None:
             return await self._anywhere(step)
         found = await self._candidates(step, place, role)
-        where = str(place) if role is None else f"host for the role {role.name} ({_words(role)})"
+        where = str(place) if role is None else _role_words(role)
         published = [each.spec.parameters for each in found if each.spec is not None]
         if published:
             able = [each for each in found if each.candidate.has_method]
@@ -87,7 +131,8 @@ class Methods:
         else:
             has_plugin = any(each.candidate.has_plugin for each in found)
             lacking = f"plugin {step.plugin} has no method {step.method}"
-            said = lacking if has_plugin else f"{where} has no plugin {step.plugin}"
+            none = f"{where} has no" if place.host and role is None else f"no {where.removeprefix('an ')} has the"
+            said = lacking if has_plugin else f"{none} plugin {step.plugin}"
             wrong = {"uses": f"{said}{await self._near(step)}"}
         schema, elsewhere = await self._anywhere(step)
         return schema, {**elsewhere, **wrong}
@@ -126,6 +171,14 @@ def _path_of(step: PlanStep, member: str, role: Role | None) -> str:
         return dotted(["hosts", role.name])
     path = step.path[:-1] if member == "runs_on" and step.phase is Phase.ROLLBACK else step.path
     return dotted([*path, member])
+
+
+def _agents(found: list[Found], has: Callable[[Found], bool]) -> frozenset[str]:
+    return frozenset(each.candidate.agent for each in found if has(each) or not each.candidate.registered)
+
+
+def _role_words(role: Role) -> str:
+    return f"host for the role {role.name} ({_words(role)})"
 
 
 def _words(role: Role) -> str:

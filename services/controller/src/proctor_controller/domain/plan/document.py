@@ -1,6 +1,7 @@
 """A whole plan, read with all its faults at once. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from proctor_common.ids import PLAN_NAME
@@ -14,7 +15,7 @@ from proctor_controller.domain.plan.steps import GATE, KINDS, METHOD, Defaults, 
 from proctor_controller.domain.plan.templates import Known, Templates
 from proctor_controller.domain.spelling import misspelt
 from proctor_controller.domain.step import Phase
-from proctor_controller.domain.wants import CLEANUP_S, QUEUE_S, Rollback, Wants, Webhook
+from proctor_controller.domain.wants import CLEANUP_S, QUEUE_S, Role, Rollback, Wants, Webhook
 
 VERSIONS = ("2026-12-01",)
 MAX_STEPS = 1000
@@ -78,7 +79,7 @@ class _Whole:
         defaults = Defaults(reader, root.get("defaults", {}))
         steps = self._steps(Steps(reader, defaults, known.outputs))
         cleanup = self._cleanup(Steps(reader, defaults, known.outputs))
-        wants, webhook_secret = self._wants(timeouts)
+        wants, webhook_secret = self._wants(timeouts, _roles_of(known.roles.values(), (*steps, *cleanup)))
         description = reader.text(root.get("description", ""), ("description",))
         check_order(reader, steps)
         return Plan(
@@ -167,11 +168,11 @@ class _Whole:
                 found.append(PlanStep(**{name: getattr(step, name) for name in step.__slots__} | {"phase": phase}))
         return tuple(found)
 
-    def _wants(self, timeouts: Mapping[str, float]) -> tuple[Wants, str | None]:
+    def _wants(self, timeouts: Mapping[str, float], roles: tuple[Role, ...]) -> tuple[Wants, str | None]:
         reader, root, refs = self._reader, self._root, set[str]()
         url, secret = resources.read_webhook(reader, root["webhook"]) if "webhook" in root else ("", None)
         wants = Wants(
-            roles=tuple(self._known.roles.values()),
+            roles=roles,
             volumes=tuple(self._known.volumes.values()),
             concurrency=resources.read_concurrency(reader, root["concurrency"]) if "concurrency" in root else None,
             queue_s=timeouts.get("queue", QUEUE_S),
@@ -192,6 +193,19 @@ class _Whole:
             if parameter.hidden and parameter.default is not None:
                 texts += _texts(parameter.default)
         return tuple(text for text in texts if text)
+
+
+def _roles_of(roles: Iterable[Role], steps: Iterable[PlanStep]) -> tuple[Role, ...]:
+    """The roles with what their steps need: whichever of their hosts a step comes to, it has all of it."""
+    uses: dict[str, dict[str, None]] = {}
+    targets: dict[str, dict[str, None]] = {}
+    for step in (part for each in steps for part in (each, each.rollback) if part is not None):
+        if step.role is not None and step.plugin and step.method:
+            uses.setdefault(step.role, {})[f"{step.plugin}.{step.method}"] = None
+            targets.setdefault(step.role, {}).update({} if step.target is None else {step.target: None})
+    return tuple(
+        replace(role, uses=tuple(uses.get(role.name, ())), targets=tuple(targets.get(role.name, ()))) for role in roles
+    )
 
 
 def _texts(value: Any) -> list[str]:
