@@ -46,6 +46,12 @@ async def test_a_run_s_changes_from_the_first_to_the_end_and_from_a_cursor(api: 
     ):
         frames = [json.loads(text) async for text in again]
     assert [f.get("seq") for f in frames] == [2, 3, 4, None]
+    # The connection was lost between the last change and the end.
+    async with (
+        asyncio.timeout(20),
+        connect(f"{url}?after={frames[-2]['cursor']}", additional_headers=api.headers()) as last,
+    ):
+        assert [json.loads(text) async for text in last] == [{"type": "end", "result": "passed"}]
 
 
 async def test_a_long_story_is_read_page_by_page_to_its_end(api: Api) -> None:

@@ -18,6 +18,7 @@ from proctor_api.sockets import TooSlow, parameter, serve
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.calls import EventList
 from proctor_common.messages.views import EventView, RunLogIndex
+from proctor_common.states import RunState
 
 QUIET = 1.0
 """Seconds without an event after which a socket looks whether a heartbeat is due."""
@@ -53,6 +54,10 @@ async def tail_run_events(socket: WebSocket) -> None:
         async with context.feeds.open(index.run) as feed:
             async for event in _events(feed, seen):
                 if event is None:
+                    if index.state is RunState.FINISHED:
+                        # Who lost the connection between the last event and the end has a cursor behind them all.
+                        yield frames.end_frame(index.result)
+                        return
                     yield None
                     continue
                 yield frames.event_frame(encode(Cursor(event=event.seq), bound), event)
