@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jsonschema import Draft202012Validator
 from proctor_controller.domain.parts import Document
 from proctor_controller.domain.plan import BadPlan, read_plan
 from proctor_controller.domain.plan import document as whole
+from proctor_controller.domain.plan.document import examine_plan
 from proctor_controller.domain.plan.schema import plan_schema
 from proctor_controller.domain.yaml_text import read_text
 from unit.controller.plans import EVERYTHING
@@ -20,7 +22,8 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "testplan.schema.json"
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.yaml"))
 VALIDATOR = Draft202012Validator(plan_schema())
-WRITE = """.venv/bin/python -c 'import json; from proctor_controller.domain.plan.schema import plan_schema
+WRITE = """.venv/bin/python -c 'import json; from proctor_controller.domain.plan.document import examine_plan
+from proctor_controller.domain.plan.schema import plan_schema
 print(json.dumps(plan_schema(), indent=2, ensure_ascii=False))' > docs/testplan.schema.json"""
 
 
@@ -84,3 +87,54 @@ def test_a_member_that_the_schema_does_not_know_the_reader_does_not_know_either(
             read_plan(Document(changed))
         assert [fault["code"] for fault in refused.value.faults] == ["unknown_member"], path
     assert members(plan_schema(), {})[""] == set(whole.MEMBERS)
+
+
+WRONG: tuple[Any, ...] = (None, True, -1, 1.5, 100_000, "", "a b", "1s", "${{ params.image }}", [], [1], {}, {"a": 1})
+# What a schema cannot say: what names mean, what expressions come to, and what hangs on other members.
+UNSAID = re.compile(
+    r"there is no (?!member .* here)|has no |there is case, site|cannot be read|expression|hidden|cell|give case, site"
+    r"|must have at most|must be (at most|one of \"|.* more than)|stored plan"
+)
+
+
+def changed(value: Any, path: tuple[str | int, ...], by: Any) -> Any:
+    if not path:
+        return by
+    copied = copy.copy(value)
+    copied[path[0]] = changed(value[path[0]], path[1:], by)
+    return copied
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in pairs:
+        yield (*path, name)
+        yield from places(part, (*path, name))
+
+
+def test_the_schema_and_the_reader_take_the_same_plans() -> None:
+    """Something else in each place of a plan in turn: what the reader takes the schema takes; what the reader refuses
+    the schema refuses too, as far as it can.
+    """
+    whole_plan = read_text(EVERYTHING).value
+    wrong: list[str] = []
+    taken = refused = 0
+    for number, (path, value) in enumerate((path, value) for path in places(whole_plan) for value in WRONG):
+        if number % 5:
+            continue
+        document = changed(whole_plan, path, value)
+        faults = examine_plan(Document(document), {"token": "x"})[1].all()
+        if not faults:
+            taken += 1
+            if not VALIDATOR.is_valid(document):
+                wrong.append(f"{path} {value!r}: the schema alone refuses it")
+        elif (
+            "default" not in path
+            and "${{" not in str(value)
+            and not any(UNSAID.search(fault["message"]) for fault in faults)
+        ):
+            refused += 1
+            if VALIDATOR.is_valid(document):
+                wrong.append(f"{path} {value!r}: the schema takes it, the reader says {faults[0]['message']}")
+    assert wrong == []
+    assert min(taken, refused) > 60

@@ -9,11 +9,13 @@ from proctor_common.ids import GROUP_NAME, HOST_NAME, PLAN_NAME, PLUGIN_NAME, ST
 from proctor_common.states import Role as TokenRole
 from proctor_controller.domain.parameters import MAX_ENV
 from proctor_controller.domain.plan import document, matrix, parameters, resources, steps, verdict
+from proctor_controller.domain.rules import MAX_ARTEFACTS, MAX_PATTERN
 from proctor_controller.domain.step import Condition, RetryOn
 from proctor_controller.domain.wants import Rollback, WhenFull
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TEMPLATE = {"type": "string", "pattern": r"\$\{\{"}
+_RUNS_ON = r"^\s*((each\s+)?[A-Za-z_][A-Za-z0-9_-]{0,62}|[A-Za-z_][A-Za-z0-9_-]{0,62}\[[0-9]{1,4}\])\s*$"
 Schema = dict[str, Any]
 
 
@@ -82,7 +84,11 @@ def _of_plan() -> dict[str, Schema]:
         "concurrency": _object(
             {
                 "group": _or_template(
-                    {"description": "Runs with the same text count together", "type": ["string", "number"]}
+                    {
+                        "description": "Runs with the same text count together",
+                        "type": ["string", "number"],
+                        "minLength": 1,
+                    }
                 ),
                 "max": _count(10_000, "How many may be under way at once"),
                 "when_full": _words(WhenFull, "What becomes of one more"),
@@ -115,7 +121,7 @@ def _of_plan() -> dict[str, Schema]:
         "always": _list(_ref("cleanup"), "Run one after the other at the end, whatever it is"),
         "rollback": _words(Rollback, "When the rollbacks of passed steps run, the last step's first"),
         "hold_on_failure": _object(
-            {"hosts": _list({"type": "string"}, "Roles"), "for": _ref("duration")},
+            {"hosts": {**_list({"type": "string"}, "Roles"), "minItems": 1}, "for": _ref("duration")},
             "After a failure the hosts stay with the run for a while",
             ["hosts", "for"],
         ),
@@ -123,7 +129,7 @@ def _of_plan() -> dict[str, Schema]:
         "secrets": _ref("secrets"),
         "webhook": _object(
             {
-                "url": _or_template({"description": "Who is told", "type": "string"}),
+                "url": _text("Who is told", "^https?://[^/]"),
                 "secret": _or_template(
                     {"description": "Signs the call: an expression that names it", "type": "string"}
                 ),
@@ -183,17 +189,26 @@ def _of_resources() -> dict[str, Schema]:
             "Stored secrets by the name they have here, read as ${{ secrets.NAME }} in env and secret fields",
         ),
         "parameter": _parameter(),
-        "role": _object(
-            {
-                "group": _text("Only hosts of this group", _pattern(GROUP_NAME)),
-                "labels": _ref("labels", "Only hosts with these labels"),
-                "host": _text("This one host", _pattern(HOST_NAME)),
-                "plugin": _text("Only hosts that have this plugin", _pattern(PLUGIN_NAME)),
-                "count": _count(resources.MAX_HOSTS, "How many"),
-                "exclusive": _or_template({"description": "No other run uses them meanwhile", "type": "boolean"}),
-            },
-            "Hosts that the run leases",
-        ),
+        "env": {
+            "type": "object",
+            "maxProperties": MAX_ENV,
+            "propertyNames": {"pattern": _pattern(steps.ENV_NAME)},
+            "additionalProperties": {"anyOf": [{"type": ["string", "number", "boolean"]}, _ref("hot")]},
+        },
+        "role": {
+            **_object(
+                {
+                    "group": _text("Only hosts of this group", _pattern(GROUP_NAME)),
+                    "labels": _ref("labels", "Only hosts with these labels"),
+                    "host": _text("This one host", _pattern(HOST_NAME)),
+                    "plugin": _text("Only hosts that have this plugin", _pattern(PLUGIN_NAME)),
+                    "count": _count(resources.MAX_HOSTS, "How many"),
+                    "exclusive": _or_template({"description": "No other run uses them meanwhile", "type": "boolean"}),
+                },
+                "Hosts that the run leases",
+            ),
+            "anyOf": [{"required": [name]} for name in ("group", "labels", "host", "plugin")],
+        },
         "volume": _object(
             {
                 "type": _or_template({"description": "One of the pool's types", "type": "string"}),
@@ -230,16 +245,19 @@ def _of_steps() -> dict[str, Schema]:
 
 def _parameter() -> Schema:
     number: Schema = {"type": "number"}
+    size: Schema = {"type": "number", "minimum": 0}
     limits: dict[str, Schema] = {
-        "length": _object({"min": number, "max": number}, "Of text, a list or a map"),
-        "range": _object({"min": number, "max": number}, "Of a number"),
-        "modulo": _object({"step": {"type": "integer"}, "offset": number}, "Of a number", ["step"]),
+        "length": {**_object({"min": size, "max": size}, "Of text, a list or a map"), "minProperties": 1},
+        "range": {**_object({"min": number, "max": number}, "Of a number"), "minProperties": 1},
+        "modulo": _object(
+            {"step": {"type": "integer", "not": {"const": 0}}, "offset": number}, "Of a number", ["step"]
+        ),
         "allowed_values": {"type": "array", "minItems": 1},
         "allowed_pattern": {"description": "A regular expression for the whole text", "type": "string"},
     }
     constraint = _object({**limits, "description": _text("What is asked for, in words")}, "One limit")
     constraint["oneOf"] = [{"required": [name]} for name in limits]
-    return _object(
+    declared = _object(
         {
             "type": _words(parameters.TYPES, "Text given for it is read as this type"),
             "label": _text("A short name for people"),
@@ -251,6 +269,16 @@ def _parameter() -> Schema:
         "A parameter",
         ["type"],
     )
+    # Text is read as the type; null stands for no value.
+    taken = {"string": [], "number": ["number"], "boolean": ["boolean"], "list": ["array"], "json": ["object", "array"]}
+    of_type = [
+        {
+            "if": {"required": ["type"], "properties": {"type": {"const": name}}},
+            "then": {"properties": {"default": {"type": ["string", "null", *types]}}},
+        }
+        for name, types in taken.items()
+    ]
+    return {**declared, "allOf": of_type}
 
 
 def _step(members: Iterable[str], *required: str) -> Schema:
@@ -274,12 +302,12 @@ def _members() -> dict[str, Schema]:
     }
     return {
         "uses": {"description": "plugin.method", "type": "string", "pattern": r"^[A-Za-z_]\w*\.[A-Za-z_]\w*$"},
-        "plan": _or_template({"description": "A stored plan: name, or name@version", "type": "string"}),
+        "plan": _text("A stored plan: name, or name@version", _pattern(steps.CHILD)),
         "gate": {
             "description": "A person decides",
             "type": ["object", "null"],
             "properties": {
-                "roles": _list({"enum": [role.value for role in TokenRole]}, "Whose tokens may"),
+                "roles": {**_list({"enum": [role.value for role in TokenRole]}, "Whose tokens may"), "minItems": 1},
                 "timeout": _ref("duration", "After it the gate counts as refused"),
             },
             "additionalProperties": False,
@@ -287,7 +315,7 @@ def _members() -> dict[str, Schema]:
         "with": {"description": "The method's parameters", "type": "object"},
         "runs_on": {
             "description": "A role, role[i], each role; or a place",
-            "anyOf": [{"type": "string"}, place, _ref("early")],
+            "anyOf": [{"type": "string", "pattern": _RUNS_ON}, place, _ref("early")],
         },
         "depends_on": {
             "description": "Steps that come before: a list (they succeeded), or each with its condition",
@@ -307,6 +335,7 @@ def _around() -> dict[str, Schema]:
         "matrix": {
             "description": "One instance for each combination of these lists",
             "type": "object",
+            "minProperties": 1,
             "maxProperties": matrix.MAX_KEYS + 2,
             "properties": {
                 "exclude": _or_template(_list({"type": "object"}, "Combinations that are left out")),
@@ -325,23 +354,36 @@ def _around() -> dict[str, Schema]:
         "grace": _ref("duration", "Between asking it to end and killing it"),
         "retry": _ref("retry"),
         "idempotent": {"description": "A lost attempt may run again", "type": "boolean"},
-        "env": {"description": "Environment of the command", "type": "object", "maxProperties": MAX_ENV},
+        "env": _ref("env", "Environment of the command"),
         "target": _or_template({"description": "One of the agent's targets", "type": "string"}),
         "secrets": _ref("secrets"),
     }
 
 
 def _verdict() -> dict[str, Schema]:
+    text: Schema = {"type": "string"}
+    words: Schema = {"type": ["string", "number", "object"]}
+    flag: Schema = {"anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/early"}]}
     return {
         "outputs": _named(_ref("template"), "What others read as steps.NAME.outputs"),
         "rollback": _ref("rollback", "Undoes the step, on the host where it ran"),
         "failed_when": _ref("expression", "The step failed where this is true, and passed where not"),
         "until": _ref("expression", "The attempt counts as failed until this is true"),
         "expect": _object(
-            {"error": {"type": "object", "minProperties": 1}}, "The step passes only if it fails so", ["error"]
+            {"error": {"type": "object", "minProperties": 1, "properties": dict.fromkeys(("kind", "contains"), text)}},
+            "The step passes only if it fails so",
+            ["error"],
         ),
         "record": _object(
-            {name: _ref("template") for name in verdict.RECORD}, "Kept as a result of the Test API", ["project", "case"]
+            {**dict.fromkeys(verdict.RECORD, words), "details": _ref("template"), "declare": flag},
+            "Kept as a result of the Test API",
+            ["project", "case"],
         ),
-        "artefacts": _list({"type": "string"}, "Patterns of files to keep"),
+        "artefacts": {
+            **_list(
+                {"anyOf": [{**text, "minLength": 1, "maxLength": MAX_PATTERN}, _ref("hot")]},
+                "Patterns of files to keep",
+            ),
+            "maxItems": MAX_ARTEFACTS,
+        },
     }

@@ -21,9 +21,9 @@ from proctor_controller.domain.spelling import hint, misspelt
 from proctor_controller.domain.step import Condition, Kind, Phase, Retry
 
 DAY = 86_400.0
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}\Z")
+ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,126}\Z")
 _ROLE = re.compile(r"(?P<each>each\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_-]{0,62})(?:\[(?P<index>[0-9]{1,4})\])?\Z")
-_CHILD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]{1,9})?\Z")
+CHILD = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]{1,9})?\Z")
 _BAD_NAME = "a step's name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
 
 CALL = ("uses", "with", "runs_on", "timeout", "grace", "retry", "idempotent", "env", "target", "secrets")
@@ -180,7 +180,7 @@ class Steps:
         plan = reader.early(step["plan"], (*path, "plan"))
         if isinstance(plan, Unknown):
             plan = ""
-        elif not isinstance(plan, str) or not _CHILD.match(plan):
+        elif not isinstance(plan, str) or not CHILD.match(plan):
             reader.fault((*path, "plan"), "must be the name of a stored plan, or name@version")
             plan = ""
         hidden = replace(names, hidden=True)
@@ -318,7 +318,7 @@ class Steps:
         env: dict[str, str] = {}
         for name, item in mapping.items():
             where = (*path, name)
-            if not _ENV_NAME.match(name):
+            if not ENV_NAME.match(name):
                 reader.fault(where, "is not a name of an environment variable")
             if isinstance(item, bool):
                 env[name] = str(item).lower()

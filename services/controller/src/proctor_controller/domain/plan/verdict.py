@@ -82,7 +82,7 @@ def read_record(reader: Templates, value: Any, path: Path, names: Names, refs: s
     for name, part in record.items():
         filled[name] = reader.template(part, (*path, name), names, refs)
     declare = filled.get("declare", False)
-    if not isinstance(declare, bool) and not has_expression(declare):
+    if not isinstance(declare, bool) and not (isinstance(declare, str) and has_expression(declare)):
         reader.fault((*path, "declare"), "must be true or false")
     return filled
 
