@@ -157,7 +157,7 @@ async def test_who_has_waited_longest_for_a_host_that_was_away_gets_it(
         await until_waits(engine, spec.id, "h1: it is drained" if "drain" in gone else "h1: its heartbeats stopped")
     control_database.psql(f"UPDATE control.agents SET {back}")
     # The clocks of those who came later ring first.
-    await engine.serve_queue(agent.id)
+    await engine.queue.serve(agent.id)
     await engine.leasing.allocate(specs[2].id)
     agent.ends = StepResult.PASSED
     await EngineWork(engine).capacity_changed([agent.id])
@@ -176,7 +176,7 @@ async def test_a_step_that_waited_before_goes_before_a_lease(
     await run(engine, lease)
     await until_waits(engine, lease.id, "drained")
     control_database.psql("UPDATE control.agents SET draining = false")
-    await engine.serve_queue(agent.id)
+    await engine.queue.serve(agent.id)
     await until_there(engine, older.id, "early", "running")
     await engine.leasing.allocate(lease.id)
     await until_waits(engine, lease.id, "h1: steps of run 1 (plan) are under way on it")

@@ -106,7 +106,7 @@ async def test_a_plan_waits_for_an_agent_that_is_away(
     step = await until_step(engine, run["id"], "waiting")
     assert step["waiting_for"] == "host h1: it is drained"
     control_database.psql("UPDATE control.agents SET draining = false")
-    await engine.serve_queue(agent.id)  # unless the engine's own look at the queue, after the submission, came first
+    await engine.queue.serve(agent.id)  # unless the engine's own look at the queue, after the submission, came first
     await until_step(engine, run["id"], "running")
 
 

@@ -7,11 +7,15 @@ from proctor_controller.domain.holders import Holder
 
 SHOWN = 4
 
-_BINDING = """q.id <> ALL (control.lineage({run})) AND q.state IN ('queued', 'allocating') AND q.cause IS NULL
-  AND NOT EXISTS (SELECT 1 FROM control.allocations had JOIN control.reservations asked ON asked.agent_id = had.agent_id
-    WHERE had.run_id = ANY (control.lineage({run})) AND asked.run_id <> ALL (control.lineage({run})))"""
+_BINDING = """q.state IN ('queued', 'allocating') AND q.cause IS NULL
+  AND q.id <> ALL ((SELECT control.lineage({run}))::uuid[])
+  AND CASE WHEN q.cause IS NULL THEN NOT EXISTS (
+    SELECT 1 FROM control.allocations had JOIN control.reservations asked ON asked.agent_id = had.agent_id
+    WHERE had.run_id = ANY ((SELECT control.lineage({run}))::uuid[])
+      AND asked.run_id <> ALL ((SELECT control.lineage({run}))::uuid[])) END"""
 # Whoever holds a host that somebody waits for goes on everywhere: else that one would wait for him, and he for that
-# one. And a step that waited before the host was asked for goes first.
+# one. The lineage stands in a query of its own, to be looked up once and not for each row; in CASE, which is looked at
+# only for a host that somebody waits for. And a step that waited before the host was asked for goes first.
 RESERVING = (
     """FROM control.reservations o JOIN control.runs q ON q.id = o.run_id
   WHERE o.agent_id = a.id AND """

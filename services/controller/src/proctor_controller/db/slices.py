@@ -190,10 +190,10 @@ UNHELD = (
     + RESERVING.format(run="$1::uuid", ready="(SELECT t.ready_at FROM control.steps t WHERE t.id = {step})")
     + """) AND NOT a.draining
       OR EXISTS (SELECT 1 FROM control.allocations o
-        WHERE o.agent_id = a.id AND o.run_id = ANY (control.lineage($1::uuid))))"""
+        WHERE o.agent_id = a.id AND o.run_id = ANY ((SELECT control.lineage($1::uuid))::uuid[])))"""
 )
 """The agent is neither drained nor kept free for another run, or $1, the run, or the one it is nested in, holds it."""
-_MINE = "({slot}.held_for IS NULL OR {slot}.held_for = ANY (control.lineage($1::uuid)))"
+_MINE = "({slot}.held_for IS NULL OR {slot}.held_for = ANY ((SELECT control.lineage($1::uuid))::uuid[]))"
 """No other run has the agent for itself: said of the slot itself, so that a claim that waited for its row asks again."""
 CLAIM = (
     """claim AS (

@@ -48,6 +48,7 @@ from proctor_controller.engine.inbox import BATCHED, Ticket, batch_of
 from proctor_controller.engine.leasing import Leasing
 from proctor_controller.engine.onward import Onwards
 from proctor_controller.engine.orders import Orders
+from proctor_controller.engine.queue import Queue
 from proctor_controller.engine.recent import Recent
 from proctor_controller.engine.scopes import Scopes
 from proctor_controller.engine.settings import EngineSettings
@@ -56,7 +57,6 @@ from proctor_controller.engine.tasks import Tasks
 log = structlog.get_logger(__name__)
 
 MAX_TRIES = 50
-MAX_TURNS = 200
 PLACED_AT_ONCE = 8
 _REMEMBERED = (events.OrderAnswered, events.StepEnded)
 """Events that mostly come right after the former decision about their step."""
@@ -98,6 +98,7 @@ class Engine:
         self.children = Children(self)
         self.onwards = Onwards(self)
         self.leasing = Leasing(self)
+        self.queue = Queue(self)
         self._inboxes: dict[str, list[Ticket]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._performers: dict[type, Callable[[str, Effect], None]] = {
@@ -105,7 +106,7 @@ class Engine:
             CancelAttempt: self._orders.cancel,
             QueryAttempt: self._orders.query,
             PlaceStep: self._place_later,
-            ServeQueue: self._serve_later,
+            ServeQueue: self.queue.serve_later,
             FollowUp: self._follow_later,
             LookLater: self._look_later,
             StartChild: self.children.start,
@@ -295,17 +296,13 @@ class Engine:
         return events.Offer(agent=agent, host=host, token=new_token("lease"))
 
     def recheck_queue(self) -> None:
-        """A step has joined the queue: a slot that came free a moment before served the queue without it."""
+        """A step has joined the queue."""
         if self._perform:
-            self.tasks.start("serve queue", self._serve(None))
+            self.queue.look_later()
 
     def _place_later(self, run: str, effect: Effect) -> None:
         if isinstance(effect, PlaceStep):
             self.tasks.start("place", self._place(effect.step))
-
-    def _serve_later(self, run: str, effect: Effect) -> None:
-        if isinstance(effect, ServeQueue):
-            self.tasks.start("serve queue", self._serve(effect.agent))
 
     def _follow_later(self, run: str, effect: Effect) -> None:
         if isinstance(effect, FollowUp):
@@ -318,10 +315,6 @@ class Engine:
     async def _look(self, run: str, effect: LookLater) -> None:
         await asyncio.sleep(effect.seconds)
         await self.feed(events.StepDue(run, effect.step))
-
-    async def _serve(self, agent: str | None) -> None:
-        if not await self.serve_queue(agent) and agent is not None:
-            await self.leasing.give_idle(agent)
 
     async def _follow(self, event: events.Event) -> None:
         await self.feed(event)
@@ -364,26 +357,3 @@ class Engine:
         for each in found:
             if each.candidate.agent == agent and each.slots_made < each.candidate.slots:
                 await placing.make_slots(db, agent)
-
-    async def serve_queue(self, agent: str | None) -> int:
-        """Give free slots to the steps that have waited longest; how many were dispatched. ``agent`` None: of all."""
-        served = 0
-        given: set[tuple[str, str]] = set()  # whoever does not hear is back at once, and asked again at the next look
-        for _ in range(MAX_TURNS):
-            async with session(self.database) as db:
-                turns = [t for t in await placing.next_turns(db, agent, 20) if (t.agent, t.step) not in given]
-                for turn in turns:
-                    if not turn.slots_made:
-                        await placing.make_slots(db, turn.agent)
-            if not turns:
-                break
-            done = 0
-            for turn in turns:
-                outcome = await self.feed(events.LeasesHeld(turn.run, turn.step, self.offer(turn.agent, turn.host)))
-                if isinstance(outcome, Decision):
-                    done += 1
-                    given.add((turn.agent, turn.step))
-            served += done
-            if not done:
-                break
-        return served

@@ -192,7 +192,7 @@ class Leasing:
             await self.volumes.settle(run, over.wants.volumes if over.began else ())
         for each in waiting:
             await self.allocate(each)
-        await self._engine.serve_queue(None)
+        await self._engine.queue.serve(None)
 
     async def _place_ready(self, run: str) -> None:
         async with session(self._engine.database) as db:
@@ -202,7 +202,7 @@ class Leasing:
                 await self._engine.place(step)
             else:
                 await self._engine.feed(events.StepDue(run, step))
-        await self._engine.serve_queue(None)
+        await self._engine.queue.serve(None)
 
 
 async def _take_hosts(
