@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import TypeVar
 
 from proctor_common.states import RunResult, RunState, StepResult
 from proctor_controller.domain import events
@@ -14,6 +15,7 @@ from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, St
 from proctor_controller.domain.wants import Concurrency, Rollback, Wants
 from support.step_world import StepWorld
 
+S = TypeVar("S", bound=StrEnum)
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]
 RUN = "run"
 Move = Callable[[StepWorld, int], object]
@@ -122,7 +124,7 @@ def walk(rng: random.Random) -> StepWorld:
     return world
 
 
-def lines(kind: str, table: Mapping[StrEnum, frozenset[StrEnum]]) -> set[tuple[str, str, str]]:
+def lines(kind: str, table: Mapping[S, frozenset[S]]) -> set[tuple[str, str, str]]:
     return {(kind, old.value, new.value) for old, allowed in table.items() for new in allowed}
 
 

@@ -62,6 +62,13 @@ async def find_lost(session: Session, limit: int) -> list[Due]:
     return [Due(str(row["run_id"]), step=str(row["step_id"]), agent=str(row["agent_id"])) for row in rows]
 
 
+async def is_lost(session: Session, agent: str) -> bool:
+    """Whether the agent's heartbeats have been missed for so long that its steps are lost."""
+    return bool(
+        await session.fetchval("SELECT state IN ('lost', 'removed') FROM control.agents WHERE id = $1::uuid", agent)
+    )
+
+
 async def is_anyone_waiting(session: Session) -> bool:
     """Whether a step waits for a slot."""
     return bool(await session.fetchval("SELECT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting')"))

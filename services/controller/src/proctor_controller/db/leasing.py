@@ -16,6 +16,8 @@ from proctor_controller.domain.placement import Candidate
 from proctor_controller.domain.wants import Wants, wants_of
 
 _LOCK = 71_005
+MOST = 1000
+"""Runs that wait to begin which one look reads."""
 
 
 class Waiting(NamedTuple):
@@ -58,7 +60,7 @@ async def load_waiting_run(session: Session, run: str) -> Waiting | None:
     return None if row is None else _waiting(row)
 
 
-async def find_elders(session: Session, waiting: Waiting, limit: int) -> list[Waiting]:
+async def find_elders(session: Session, waiting: Waiting) -> list[Waiting]:
     """Older runs that wait for hosts and nothing else, the oldest first; not those that the run is nested in."""
     rows = await session.fetch(
         f"""{_WAITING} AND r.number < $2 AND r.id <> ALL (control.lineage($1)) AND r.wants::jsonb ? 'roles'
@@ -66,8 +68,15 @@ async def find_elders(session: Session, waiting: Waiting, limit: int) -> list[Wa
             ORDER BY r.number LIMIT $3""",
         waiting.run,
         waiting.number,
-        limit,
+        MOST,
     )
+    return [_waiting(row) for row in rows]
+
+
+async def find_waiting_runs(session: Session, *, for_volumes: bool = False) -> list[Waiting]:
+    """Runs that wait to begin, the oldest first; ``for_volumes``: those that want volumes too."""
+    where = " AND r.wants::jsonb ? 'volumes'" if for_volumes else ""
+    rows = await session.fetch(f"{_WAITING}{where} ORDER BY r.number LIMIT $1", MOST)
     return [_waiting(row) for row in rows]
 
 
@@ -136,6 +145,25 @@ async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
     uses = sorted({use for role in waiting.wants.roles for use in role.uses})
     rows = await session.fetch(_HOSTS, waiting.run, waiting.number, waiting.group, uses)
     return [_host(row, waiting.group) for row in rows]
+
+
+async def find_hosts(session: Session, agents: Sequence[str]) -> list[LeasableHost]:
+    """These agents with their labels and groups; not what they have, nor who holds them."""
+    rows = await session.fetch(
+        """SELECT a.id, a.host, a.labels,
+             (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups
+           FROM control.agents a WHERE a.id = ANY($1::uuid[]) AND a.revoked_at IS NULL""",
+        list(agents),
+    )
+    return [
+        LeasableHost(
+            agent=str(row["id"]),
+            host=row["host"],
+            groups=frozenset(row["groups"] or ()),
+            labels=row["labels"] or {},
+        )
+        for row in rows
+    ]
 
 
 def _host(row: Row, group: str | None) -> LeasableHost:
@@ -246,12 +274,13 @@ async def keep_hosts(session: Session, waiting: Waiting, agents: Sequence[str]) 
 
 class Over(NamedTuple):
     """A run that has ended, with what it held. ``hold_until``: until when ``hold_roles`` stay with it · ``began``: it
-    has had all that it wanted.
+    has had all that it wanted · ``freed``: agents that it has held, or that were kept free for it.
     """
 
     wants: Wants
     hold_until: datetime | None
     began: bool
+    freed: list[str]
 
 
 async def release_hosts(session: Session, run: str) -> Over | None:
@@ -263,12 +292,18 @@ async def release_hosts(session: Session, run: str) -> Over | None:
     )
     if row is None:
         return None
-    over = Over(wants_of(row["wants"]), row["hold_until"], row["started_at"] is not None)
-    kept = list(over.wants.hold.roles) if over.wants.hold is not None and over.hold_until is not None else []
-    await session.execute("DELETE FROM control.reservations WHERE run_id = $1", run)
-    await session.execute("DELETE FROM control.allocations WHERE run_id = $1 AND role <> ALL($2::text[])", run, kept)
+    wants, held = wants_of(row["wants"]), row["hold_until"]
+    kept = list(wants.hold.roles) if wants.hold is not None and held is not None else []
+    freed = [
+        *await session.fetch("DELETE FROM control.reservations WHERE run_id = $1 RETURNING agent_id", run),
+        *await session.fetch(
+            "DELETE FROM control.allocations WHERE run_id = $1 AND role <> ALL($2::text[]) RETURNING agent_id",
+            run,
+            kept,
+        ),
+    ]
     await _open(session)
-    return over
+    return Over(wants, held, row["started_at"] is not None, [str(each["agent_id"]) for each in freed])
 
 
 async def find_reserver(session: Session, agent: str) -> str | None:
@@ -313,17 +348,6 @@ async def sweep_hosts(session: Session) -> int:
     )
     await _open(session)
     return int(done.rpartition(" ")[2])
-
-
-async def find_waiting_runs(session: Session, limit: int, *, for_volumes: bool = False) -> list[str]:
-    """Runs that wait to begin, the oldest first; ``for_volumes``: those that want volumes too."""
-    rows = await session.fetch(
-        """SELECT id FROM control.runs WHERE state IN ('queued', 'allocating') AND cause IS NULL
-             AND (NOT $2 OR wants::jsonb ? 'volumes') ORDER BY number LIMIT $1""",
-        limit,
-        for_volumes,
-    )
-    return [str(row["id"]) for row in rows]
 
 
 async def find_ready_steps(session: Session, run: str, limit: int) -> list[tuple[str, str]]:

@@ -123,6 +123,18 @@ def _has_all(role: Role, host: LeasableHost) -> bool:
     )
 
 
+def may_mean(roles: Sequence[Role], group: str | None, hosts: Sequence[LeasableHost]) -> bool:
+    """Whether a run of this group (None: it may have any host) may mean one of these, whatever they have."""
+    return any(
+        (role.host is None or role.host == host.host)
+        and (role.group is None or role.group in host.groups)
+        and all(host.labels.get(name) == value for name, value in (role.labels or {}).items())
+        for host in hosts
+        if group is None or group in host.groups
+        for role in roles
+    )
+
+
 def describe(role: Role) -> str:
     """The role's hosts in words."""
     words = [f"host {role.host}"] if role.host else []

@@ -12,6 +12,7 @@ from proctor_controller.db.leasing import (
     Waiting,
     drop_hosts,
     find_elders,
+    find_hosts,
     find_ready_steps,
     find_reserver,
     find_waiting_runs,
@@ -27,9 +28,9 @@ from proctor_controller.db.session import Session, session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import Allocate, Effect, PlaceReady, ReleaseRun, Stale
 from proctor_controller.domain.holders import name_run, name_runs
-from proctor_controller.domain.leasing import LeasableHost, Leased, NotFree, choose_hosts
+from proctor_controller.domain.leasing import LeasableHost, Leased, NotFree, choose_hosts, may_mean
 from proctor_controller.domain.step import Kind
-from proctor_controller.domain.wants import Concurrency, VolumeWant, WhenFull
+from proctor_controller.domain.wants import Concurrency, VolumeWant, Wants, WhenFull
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 20
+"""Runs that are looked at when something has come free, of those that mean it."""
 PLACED = 500
 
 
@@ -88,14 +90,19 @@ class Leasing:
             self._asked.add(for_volumes)
             self._engine.tasks.start("look again", self.look(for_volumes=for_volumes))
 
-    async def look(self, *, for_volumes: bool = False) -> None:
-        """See of the runs that have waited longest, the oldest first, whether they may begin."""
+    async def look(self, *, for_volumes: bool = False, agents: Sequence[str] = ()) -> None:
+        """See of the runs that have waited longest, the oldest first, whether they may begin. ``agents``: those only
+        that mean one of them.
+        """
         async with self._looking:
             self._asked.discard(for_volumes)
             async with session(self._engine.database) as db:
-                waiting = await find_waiting_runs(db, AT_ONCE, for_volumes=for_volumes)
-            for each in waiting:
-                await self.allocate(each)
+                waiting = await find_waiting_runs(db, for_volumes=for_volumes)
+                if agents:
+                    hosts = await find_hosts(db, agents)
+                    waiting = [each for each in waiting if may_mean(each.wants.roles, each.group, hosts)]
+            for each in waiting[:AT_ONCE]:
+                await self.allocate(each.run)
 
     async def give_idle(self, agent: str) -> None:
         """The last attempt on an agent has ended: whoever waits to have it alone may begin."""
@@ -150,11 +157,13 @@ class Leasing:
             return events.HostsHeld(waiting.run), None, []
         hosts = await load_hosts(db, waiting)
         elders = []
-        if isinstance(choose_hosts(wants.roles, hosts), Leased):
+        mine = choose_hosts(wants.roles, hosts)
+        if isinstance(mine, Leased):
             # What has just come free is for whoever has waited longest, although he may not have been looked at yet.
-            for elder in await find_elders(db, waiting, AT_ONCE):
-                if not elder.holds and elder.resting is None:
-                    elders.append(await _take_hosts(db, elder, await load_hosts(db, elder)))
+            picked = [host for found in mine.hosts.values() for host in found]
+            before = [each for each in await find_elders(db, waiting) if not each.holds and each.resting is None]
+            for elder in [each for each in before if may_mean(each.wants.roles, each.group, picked)][:AT_ONCE]:
+                elders.append(await _take_hosts(db, elder, await load_hosts(db, elder)))
             if elders:
                 hosts = await load_hosts(db, waiting)
         return await _take_hosts(db, waiting, hosts), None, elders
@@ -187,12 +196,13 @@ class Leasing:
         async with session(self._engine.database) as db, db.transaction():
             await lock_leases(db)
             over = await release_hosts(db, run)
-            waiting = await find_waiting_runs(db, AT_ONCE)
+            waiting = await find_waiting_runs(db)
+            freed = [] if over is None else await find_hosts(db, over.freed)
         if over is not None and over.wants.volumes and self.volumes is not None:
             await self.volumes.settle(run, over.wants.volumes if over.began else ())
-        for each in waiting:
-            await self.allocate(each)
-        await self._engine.queue.serve(None)
+        for each in [each for each in waiting if over is None or _may_gain(each, over.wants, freed)][:AT_ONCE]:
+            await self.allocate(each.run)
+        await self._engine.serve_queue(None)
 
     async def _place_ready(self, run: str) -> None:
         async with session(self._engine.database) as db:
@@ -202,7 +212,7 @@ class Leasing:
                 await self._engine.place(step)
             else:
                 await self._engine.feed(events.StepDue(run, step))
-        await self._engine.queue.serve(None)
+        await self._engine.serve_queue(None)
 
 
 async def _take_hosts(
@@ -219,6 +229,14 @@ async def _take_hosts(
         await keep_hosts(db, waiting, found.keep)
         return events.NotYet(waiting.run, found.why, admitted=True)
     return events.Never(waiting.run, found.why)
+
+
+def _may_gain(waiting: Waiting, ended: Wants, freed: Sequence[LeasableHost]) -> bool:
+    """Whether what a run has given back at its end may be what another one waits for."""
+    mine, theirs = waiting.wants.concurrency, ended.concurrency
+    if mine is not None and theirs is not None and mine.key == theirs.key:
+        return True
+    return bool(ended.volumes and waiting.wants.volumes) or may_mean(waiting.wants.roles, waiting.group, freed)
 
 
 def _no_place(concurrency: Concurrency, rivals: Rivals, group: str | None) -> str:

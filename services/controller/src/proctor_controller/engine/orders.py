@@ -20,6 +20,7 @@ from proctor_common.messages.orders import (
     StartReply,
 )
 from proctor_controller.db.attempts import keep_shown, load_order
+from proctor_controller.db.due import is_lost
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import CancelAttempt, Effect, QueryAttempt, Stale, StartAttempt
@@ -190,8 +191,15 @@ class Orders:
             log.info("order_unanswered", verb=verb, step=effect.step, attempt=effect.attempt, error=str(fault))
             return
         event = standing_event(run, effect, standing)
+        if isinstance(event, events.StillRunning) and await self._is_lost(effect.agent):
+            # With its next heartbeat it says so again; until then the watchdog would only take the step for lost anew.
+            return
         if event is not None:
             await self._engine.feed(event)
+
+    async def _is_lost(self, agent: str) -> bool:
+        async with session(self._engine.database) as db:
+            return await is_lost(db, agent)
 
 
 def standing_event(run: str, effect: CancelAttempt | QueryAttempt, reply: StandingReply) -> events.Event | None:

@@ -20,7 +20,7 @@ from proctor_controller.db.due import (
     is_anyone_waiting,
 )
 from proctor_controller.db.leasing import lock_leases, sweep_hosts
-from proctor_controller.db.session import session
+from proctor_controller.db.session import Session, session
 from proctor_controller.domain import events
 from proctor_controller.domain.decision import ReleaseRun
 from proctor_controller.domain.placement import explain
@@ -32,7 +32,10 @@ log = structlog.get_logger(__name__)
 LIMIT = 200
 AT_ONCE = 8
 ORPHANS_EVERY = 30
-EXPLAINED = 50
+EXPLAINED = 500
+"""Steps that are asked at one look what they wait for now; the next look goes on behind them."""
+PLACES = 50
+"""For how many places at most that is found out at one look."""
 EXPLAINED_EVERY = 5
 CIRCLES_EVERY = 5
 
@@ -44,6 +47,7 @@ class Watchdog:
         self._engine = engine
         self._ticks = 0
         self._circles = Circles(engine)
+        self._explained: placing.Waiter | None = None
 
     async def tick(self) -> int:
         """Look at everything that is due; how much that was. Raises ProctorError ``database_unavailable``."""
@@ -72,7 +76,7 @@ class Watchdog:
         if self._ticks % CIRCLES_EVERY == 0:
             await self._circles.look()
         if waiting:
-            await self._engine.queue.serve(None)
+            await self._engine.serve_queue(None)
             if self._ticks % EXPLAINED_EVERY == 1:
                 await self._explain_waiting()
         return len(due)
@@ -98,25 +102,45 @@ class Watchdog:
             log.exception("watchdog_failed", run=event.run, watched=type(event).__name__)
 
     async def _explain_waiting(self) -> None:
-        """Say of those who still wait what they wait for now."""
+        """Say of those who still wait what they wait for now: of all of them in turn, the longest-waiting first."""
+        told: list[events.Event] = []
+        reasons: dict[placing.Waiter, tuple[str, bool]] = {}
         async with session(self._engine.database) as db:
-            waiting = await placing.load_waiting(db, EXPLAINED)
-            reasons: dict[placing.Waiter, str] = {}
+            waiting = await placing.load_waiting(db, EXPLAINED, self._explained)
+            last = self._explained
             for each in waiting:
-                alike = each._replace(step="")
+                alike = each._replace(step="", waiting_for=None)
                 if alike not in reasons:
-                    found = await placing.find_candidates(
-                        db,
-                        each.place,
-                        each.plugin,
-                        each.method,
-                        group=each.group,
-                        target=each.target,
-                        run=each.run,
-                        ready_at=each.ready_at,
-                    )
-                    reasons[alike] = explain(each.place, [f.candidate for f in found], each.plugin, each.method)
-        await self._feed_all(events.NoSlot(each.run, each.step, reasons[each._replace(step="")]) for each in waiting)
+                    if len(reasons) == PLACES:
+                        break
+                    reasons[alike] = await self._reason(db, each)
+                last = each
+                why, never = reasons[alike]
+                if never or why != each.waiting_for:
+                    told.append(events.NoSlot(each.run, each.step, why, never=never))
+        # From the front again once there is nobody behind.
+        is_end = len(waiting) < EXPLAINED and (not waiting or last is waiting[-1])
+        self._explained = None if is_end else last
+        await self._feed_all(told)
+
+    async def _reason(self, db: Session, step: placing.Waiter) -> tuple[str, bool]:
+        """What a step waits for, and whether that will never come: its host's agent was removed, and for as long as a
+        lost one may take to come back no other one has joined in its stead.
+        """
+        found = await placing.find_candidates(
+            db,
+            step.place,
+            step.plugin,
+            step.method,
+            group=step.group,
+            target=step.target,
+            run=step.run,
+            ready_at=step.ready_at,
+        )
+        host, grace = step.place.host, self._engine.settings.policy.lost_grace_s
+        if not found and host is not None and await placing.is_gone(db, host, grace):
+            return f"host {host}: its agent was removed, and no other one has joined", True
+        return explain(step.place, [f.candidate for f in found], step.plugin, step.method), False
 
 
 def _event(due: Due) -> events.Event:

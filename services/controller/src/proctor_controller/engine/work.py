@@ -76,9 +76,9 @@ class EngineWork:
         self._engine.tasks.start("serve agents", self._serve(agents))
 
     async def _serve(self, agents: Sequence[str]) -> None:
-        await self._engine.leasing.look()
+        await self._engine.leasing.look(agents=agents)
         for agent in agents:
-            await self._engine.queue.serve(agent)
+            await self._engine.serve_queue(agent)
 
 
 def _refs(given: Iterable[AttemptRef]) -> list[Ref]:
