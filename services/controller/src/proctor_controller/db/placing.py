@@ -23,30 +23,35 @@ _HOST = """(CASE WHEN w.role IS NOT NULL THEN (SELECT m.host FROM control.alloca
   WHERE m.run_id = w.run_id AND m.role = w.role AND m.idx = coalesce(w.role_index, 0))
  WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
   WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance) ELSE w.place_host END)"""
-_WAITER = f"""{_FITS.format(host=_HOST, group="w.place_group", labels="w.place_labels", bound="v.group_name")}
- AND (w.target IS NULL OR a.targets ? w.target)"""
 _GOING = "(v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))"
 _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
+# All that waits, with where it may run: made once for a look at many agents.
+_WAITS = f"""waits AS MATERIALIZED (
+  SELECT w.run_id, w.id, w.host, w.ready_at, w.plugin, w.method, w.target, w.place_group, w.place_labels, v.group_name,
+   {_HOST} AS place_host
+  FROM control.steps w JOIN control.runs v ON v.id = w.run_id WHERE w.state = 'waiting' AND {_GOING})"""
+_PLACE = _FITS.format(host="w.place_host", group="w.place_group", labels="w.place_labels", bound="w.group_name")
+# In CASE, so that what an agent can do, a big value to unpack, is asked only of those in the right place.
+_WAITER = f"""CASE WHEN {_PLACE} AND (w.target IS NULL OR a.targets ? w.target)
+ THEN {_ABLE.format(plugin="w.plugin", method="w.method")} END"""
 
 _OWN = """EXISTS (SELECT 1 FROM control.allocations o
-  WHERE o.agent_id = a.id AND o.run_id = ANY (control.lineage({run})))"""
+  WHERE o.agent_id = a.id AND o.run_id = ANY ((SELECT control.lineage({run}))::uuid[]))"""
 _ALONE = """FROM control.allocations o JOIN control.runs q ON q.id = o.run_id
-  WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> ALL (control.lineage({run}))"""
+  WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> ALL ((SELECT control.lineage({run}))::uuid[])"""
 _KEPT = f"(EXISTS (SELECT 1 {_ALONE}) OR EXISTS (SELECT 1 {RESERVING}))"
 # Whoever holds a host goes on there when it is drained.
 _DRAINED = f"(a.draining AND NOT {_OWN})"
 _CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered,
  {_DRAINED.format(run="$9::uuid")} AS draining, a.leftovers, a.slots,
  a.plugins ? $5 AS has_plugin, coalesce({_ABLE.format(plugin="$5", method="$6")}, false) AS has_method, l.free, l.made,
- EXISTS (SELECT 1 FROM control.steps w JOIN control.runs v ON v.id = w.run_id
-         WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
-           AND {_ABLE.format(plugin="w.plugin", method="w.method")}) AS queued,
+ EXISTS (SELECT 1 FROM waits w WHERE {_WAITER}) AS queued,
  (SELECT {holder_json("q")} {_ALONE.format(run="$9::uuid")} LIMIT 1) AS alone_by,
  (SELECT {holder_json("q")} {RESERVING.format(run="$9::uuid", ready="$10::timestamptz")} LIMIT 1) AS kept_for"""
 _SLOTS = """LEFT JOIN LATERAL (SELECT count(*) AS made,
   count(*) FILTER (WHERE x.step_id IS NULL AND x.slot < a.slots) AS free
   FROM control.leases x WHERE x.agent_id = a.id) l ON true"""
-_FOR_PLACE = f"""SELECT {_CANDIDATE},
+_FOR_PLACE = f"""WITH {_WAITS} SELECT {_CANDIDATE},
  $8::text IS NULL OR a.targets ? $8 AS has_target,
  CASE WHEN $7::bool THEN a.plugins -> $5 -> 'methods' -> $6 END AS spec,
  (SELECT array_agg(g.group_name ORDER BY g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
@@ -228,14 +233,13 @@ async def next_turns(session: Session, agent: str | None, limit: int) -> list[Tu
     a free slot. ``agent`` None: of all agents.
     """
     rows = await session.fetch(
-        f"""SELECT a.id AS agent, a.host, n.run_id, n.id AS step, l.made >= a.slots AS slots_made
+        f"""WITH {_WAITS} SELECT a.id AS agent, a.host, n.run_id, n.id AS step, l.made >= a.slots AS slots_made
         FROM control.agents a {_SLOTS}
         CROSS JOIN LATERAL (
-          SELECT w.run_id, w.id, w.host FROM control.steps w JOIN control.runs v ON v.id = w.run_id
-          WHERE w.state = 'waiting' AND {_GOING} AND {_WAITER}
-            AND {_ABLE.format(plugin="w.plugin", method="w.method")}
-            AND NOT {_KEPT.format(run="w.run_id", ready="w.ready_at")} AND NOT {_DRAINED.format(run="w.run_id")}
-          ORDER BY w.ready_at, w.id LIMIT 1) n
+          SELECT f.* FROM (SELECT w.run_id, w.id, w.host, w.ready_at FROM waits w WHERE {_WAITER}
+            ORDER BY w.ready_at, w.id OFFSET 0) f
+          WHERE NOT {_KEPT.format(run="f.run_id", ready="f.ready_at")} AND NOT {_DRAINED.format(run="f.run_id")}
+          LIMIT 1) n
         WHERE a.state = 'online' AND NOT a.leftovers AND a.instance IS NOT NULL
           AND ($1::uuid IS NULL OR a.id = $1) AND l.free + greatest(a.slots - l.made, 0) > 0
         -- A step that an agent would not take, or that did not reach it, tries another one first.

@@ -202,7 +202,7 @@ class Leasing:
             await self.volumes.settle(run, over.wants.volumes if over.began else ())
         for each in [each for each in waiting if over is None or _may_gain(each, over.wants, freed)][:AT_ONCE]:
             await self.allocate(each.run)
-        await self._engine.serve_queue(None)
+        await self._engine.queue.serve(None)
 
     async def _place_ready(self, run: str) -> None:
         async with session(self._engine.database) as db:
@@ -212,7 +212,7 @@ class Leasing:
                 await self._engine.place(step)
             else:
                 await self._engine.feed(events.StepDue(run, step))
-        await self._engine.serve_queue(None)
+        await self._engine.queue.serve(None)
 
 
 async def _take_hosts(

@@ -76,7 +76,7 @@ class Watchdog:
         if self._ticks % CIRCLES_EVERY == 0:
             await self._circles.look()
         if waiting:
-            await self._engine.serve_queue(None)
+            await self._engine.queue.serve(None)
             if self._ticks % EXPLAINED_EVERY == 1:
                 await self._explain_waiting()
         return len(due)

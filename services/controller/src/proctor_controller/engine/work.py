@@ -78,7 +78,7 @@ class EngineWork:
     async def _serve(self, agents: Sequence[str]) -> None:
         await self._engine.leasing.look(agents=agents)
         for agent in agents:
-            await self._engine.serve_queue(agent)
+            await self._engine.queue.serve(agent)
 
 
 def _refs(given: Iterable[AttemptRef]) -> list[Ref]:
