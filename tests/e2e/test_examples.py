@@ -266,6 +266,11 @@ def test_pause_resume_and_the_call_at_the_end(system: System, web: WebServer, tm
     events = system.ask("show", run["id"], "--events")["events"]
     assert [e["to"] for e in events if e["kind"] == "run"][-1] == "finished"
     assert {"pausing", "paused"} <= {e["to"] for e in events if e["kind"] == "run"}
+    followed = [
+        json.loads(line) for line in system.proctor("show", run["id"], "--events", "-f", "-o", "json").out.splitlines()
+    ]
+    assert [frame.get("seq") for frame in followed] == [*(e["seq"] for e in events), None]
+    assert "run  paused -> running" in system.proctor("show", run["id"], "--events", "-f").out
 
 
 def test_stored_plans_and_schedules(system: System, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run over time in plain characters, and what commands make of a plan's text and faults."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from proctor_cli.commands.plans import fault_line, name_in
 from proctor_cli.commands.runs import values_line
 from proctor_cli.gantt import draw
+from proctor_cli.render import cells, padded, table
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
 
@@ -49,6 +51,31 @@ def test_bars_stand_where_the_steps_were(capsys: pytest.CaptureFixture[str]) -> 
     assert bars.index("=") == pytest.approx(room * 0.7, abs=1)
     assert later.startswith("later[x]") and "#" not in later
     assert "\x1b" not in later and "waits" not in later and "a slot" in later
+
+
+def test_wide_characters_take_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    draw(RUN, [row("m", 0, 100, instance="w=测试"), row("plain", 0, 100), row("长" * 40, 0, 100)])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len({cells(line[: line.index("#")]) for line in lines}) == 1
+    assert lines[2].startswith("长长长") and "…" in lines[2]
+    table(["name", "n"], [["测试", 1], ["plain", 2]])
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [cells(line[:-1]) for line in rows] == [7, 7]
+    assert (cells("e\u0301"), padded("测试", 3), padded("ab", 4)) == (1, "测…", "ab  ")
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_line_is_broken_on_a_terminal(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    long = row("later", None, None, None, waiting_for="the run to come to its on_failure steps" * 3)
+    draw(RUN, [row("a-step-of-a-rather-long-name", 0, 60, instance="w=测试"), long, row("flaky", 0, 9, attempt=2)])
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert all(cells(line) <= width for line in lines), lines
+    assert "█" in lines[1] and "the run" in lines[2]
 
 
 def test_what_still_runs_has_an_open_end(capsys: pytest.CaptureFixture[str]) -> None:

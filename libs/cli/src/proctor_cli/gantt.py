@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from proctor_cli.render import RESULT_STYLES, duration, harmless
+from proctor_cli.render import RESULT_STYLES, cells, duration, harmless, padded
 
 PLAIN_WIDTH = 100
-LEAST_BAR = 20
+LEAST_BAR = 10
+LEAST_LABEL = 10
 MOST_LABEL = 40
+NOTE = 20
+"""Columns for what stands behind the bars: how long it took and how it ended."""
+GAPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +41,20 @@ def draw(run: dict[str, Any], attempts: Sequence[dict[str, Any]]) -> None:
     """Print the run; ``attempts``: its steps, a row an attempt."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
-    label = min(MOST_LABEL, max([len(_label(row)) for row in attempts], default=4))
-    room = max(LEAST_BAR, width - label - 24)
+    longest = max([cells(_label(row)) for row in attempts], default=4)
+    label = min(MOST_LABEL, longest, max(LEAST_LABEL, width // 3))
+    room = max(LEAST_BAR, width - label - NOTE - GAPS)
     found = list(lines(run, attempts, room))
     total = _total(run)
     head = f"{' ' * label}  0{duration(total).rjust(room - 1)}"
     if terminal:
-        _draw_rich(head, found, label, room)
+        # A line that is broken is no bar: `proctor show` without --gantt has the whole of each note.
+        _draw_rich(head, found, label, room, max(1, width - label - room - GAPS))
         return
     print(head)
     for line in found:
         bar = _cells(line, room, "#", "=", ">")
-        print(f"{line.label[:label].ljust(label)}  {bar}  {line.note}".rstrip())
+        print(f"{padded(line.label, label)}  {bar}  {line.note}".rstrip())
 
 
 def lines(run: dict[str, Any], attempts: Sequence[dict[str, Any]], room: int) -> Iterator[Line]:
@@ -101,24 +107,24 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _cells(line: Line, room: int, odd: str, even: str, open_end: str) -> str:
-    cells = [" "] * room
+    columns = [" "] * room
     for number, bar in enumerate(line.bars):
         for column in range(bar.first, bar.last + 1):
-            cells[column] = even if number % 2 else odd
+            columns[column] = even if number % 2 else odd
         if not bar.result:
-            cells[bar.last] = open_end
-    return "".join(cells)
+            columns[bar.last] = open_end
+    return "".join(columns)
 
 
-def _draw_rich(head: str, found: Sequence[Line], label: int, room: int) -> None:
+def _draw_rich(head: str, found: Sequence[Line], label: int, room: int, note: int) -> None:
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text(head, style="dim"))
     for line in found:
-        text = Text(line.label[:label].ljust(label) + "  ")
-        cells = _cells(line, room, "\u2588", "\u2593", "\u25b6")
-        text.append(cells, style=RESULT_STYLES.get(line.result, "cyan"))
-        text.append(f"  {line.note}", style=RESULT_STYLES.get(line.result, ""))
+        text = Text(padded(line.label, label) + "  ")
+        bar = _cells(line, room, "\u2588", "\u2593", "\u25b6")
+        text.append(bar, style=RESULT_STYLES.get(line.result, "cyan"))
+        text.append(f"  {padded(line.note, note).rstrip()}", style=RESULT_STYLES.get(line.result, ""))
         console.print(text)

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -30,6 +31,25 @@ def harmless(text: str) -> str:
     return _CONTROL.sub(
         lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", text.replace("\r\n", "\n")
     )
+
+
+def cells(text: str) -> int:
+    """How many columns a terminal needs for the text: Chinese characters and their like take two, accents none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def padded(text: str, width: int) -> str:
+    """The text in exactly ``width`` columns: filled with blanks, or cut, which an ellipsis shows."""
+    if cells(text) > width:
+        while text and cells(text) >= width:
+            text = text[:-1]
+        text += "\u2026"
+    return text + " " * (width - cells(text))
 
 
 def talk(line: str, *, style: str | None = None) -> None:
@@ -87,11 +107,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     if sys.stdout.isatty():
         _rich_table(columns, shown)
         return
-    widths = [
-        max(len(column), *(len(row[i]) for row in shown)) if shown else len(column) for i, column in enumerate(columns)
-    ]
-    for row in [[column.upper() for column in columns], *shown]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines = [[column.upper() for column in columns], *shown]
+    widths = [max(cells(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        print("  ".join(padded(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

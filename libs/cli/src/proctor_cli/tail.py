@@ -1,4 +1,4 @@
-"""A run's log as it grows: the tail websocket, taken up again at its cursor whenever the connection is lost."""
+"""A run's log as it grows, or its events: a websocket, taken up again at its cursor whenever the connection is lost."""
 
 import json
 import random
@@ -25,10 +25,15 @@ FINAL = {
 }
 
 
+LOG = "logs/tail"
+EVENTS = "events"
+
+
 def follow(
-    endpoint: Endpoint, run: str, *, step: str | None = None, after: str | None = None
+    endpoint: Endpoint, run: str, *, step: str | None = None, after: str | None = None, feed: str = LOG
 ) -> Iterator[dict[str, Any]]:
     """The frames of a run's tail, from ``after`` (a cursor; None: line 1) to its ``end`` frame, each once.
+    ``feed``: LOG, or EVENTS for its changes of state alone.
 
     Raises Refused where the api will not give it, Unreachable after PATIENCE seconds without a connection.
     """
@@ -37,7 +42,7 @@ def follow(
     pause = 0.1
     while True:
         try:
-            with _open(endpoint, run, step, cursor) as socket:
+            with _open(endpoint, run, feed, step, cursor) as socket:
                 while True:
                     frame = json.loads(socket.recv(timeout=SILENCE))
                     last_seen, pause = time.monotonic(), 0.1
@@ -57,7 +62,8 @@ def follow(
         except (OSError, TimeoutError, InvalidHandshake):
             pass  # lost or not up: tried again below, until patience ends
         if time.monotonic() - last_seen > PATIENCE:
-            raise Unreachable(f"{endpoint.url} has not answered for {PATIENCE:.0f} s; `proctor logs -f {run}` goes on")
+            again = f"proctor logs -f {run}" if feed == LOG else f"proctor show {run} --events -f"
+            raise Unreachable(f"{endpoint.url} has not answered for {PATIENCE:.0f} s; `{again}` goes on")
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
         pause = min(pause * 2, 5.0)
 
@@ -67,9 +73,9 @@ def closed_because(code: int, reason: str) -> str:
     return reason if code == 4400 and reason else FINAL[code]
 
 
-def _open(endpoint: Endpoint, run: str, step: str | None, cursor: str | None) -> ClientConnection:
+def _open(endpoint: Endpoint, run: str, feed: str, step: str | None, cursor: str | None) -> ClientConnection:
     query = urlencode({k: v for k, v in (("step", step), ("after", cursor)) if v is not None})
-    url = f"ws{endpoint.url.removeprefix('http')}/v1/runs/{quote(run, safe='')}/logs/tail?{query}"
+    url = f"ws{endpoint.url.removeprefix('http')}/v1/runs/{quote(run, safe='')}/{feed}?{query}"
     headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
     return connect(
         url,

@@ -13,7 +13,7 @@ from proctor_cli.faults import Refused, Usage
 from proctor_cli.gantt import draw
 from proctor_cli.options import LimitOption, Output, OutputOption, open_client
 from proctor_cli.render import LogPrinter, as_json, duration, gap_line, harmless, seconds_between, table, talk
-from proctor_cli.tail import follow
+from proctor_cli.tail import EVENTS, follow
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="the run's id or number")]
 
@@ -21,7 +21,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="the run's id or
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(epilog="Example: proctor runs --result failed --limit 20")(runs)
-    app.command(epilog="Example: proctor show 0199… --events · proctor show 0199… --gantt · proctor show 12 -o json")(
+    app.command(epilog="Example: proctor show 12 --events -f · proctor show 0199… --gantt · proctor show 12 -o json")(
         show
     )
     app.command(epilog="Example: proctor cancel 0199…")(cancel)
@@ -61,10 +61,20 @@ def show(
     run: RunArgument,
     events: Annotated[bool, typer.Option("--events", help="every change of state, oldest first")] = False,
     gantt: Annotated[bool, typer.Option("--gantt", help="the steps over time")] = False,
+    following: Annotated[bool, typer.Option("-f", "--follow", help="with --events: go on until the run ends")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show one run and its steps: how they ended, what they gave, what they wait for."""
+    """Show one run and its steps: how they ended, what they gave, what they wait for.
+
+    With --events -f nothing but its changes of state, a line each as they come, until it ends; with -o json a
+    document a line.
+    """
+    if following and (gantt or not events):
+        raise Usage("--follow goes with --events alone; `proctor logs -f RUN` follows the log")
     with open_client() as client:
+        if following:
+            _follow_events(client, run, output)
+            return
         found = client.get(f"/v1/runs/{run}")
         steps = list(client.items(f"/v1/runs/{run}/steps"))
         story = list(client.items(f"/v1/runs/{run}/events")) if events else []
@@ -84,6 +94,17 @@ def show(
             ["seq", "at", "what", "from", "to", "result", "reason"],
             [[e["seq"], e["at"], e["step"] or "run", e["from"], e["to"], e["result"], e["reason"]] for e in story],
         )
+
+
+def _follow_events(client: Client, run: str, output: Output) -> None:
+    for frame in follow(client.endpoint, run, feed=EVENTS):
+        if output is Output.JSON:
+            print(json.dumps(frame, ensure_ascii=False), flush=True)
+        elif frame["type"] != "end":
+            change = " ".join(part for part in (frame["from"], "->", frame["to"]) if part)
+            told = f"{frame['seq']:>5}  {frame['at']}  {frame['step'] or 'run'}  {change}"
+            rest = (frame["result"], frame["reason"])
+            print(harmless("  ".join(part for part in (told, *rest) if part)).replace("\n", " "), flush=True)
 
 
 def _show_run(found: dict[str, Any]) -> None:
