@@ -17,7 +17,8 @@ from support.ssh_log import Printed, targets_for
 from support.sshd import SshTarget
 from support.wait import eventually
 
-MARK = "0190-step.1"
+MARK = f"0190-step-{os.getpid()}.1"
+"""No other worker's: a tree is found by it on the whole host."""
 
 
 @pytest.fixture
