@@ -54,9 +54,11 @@ async def test_a_look_at_all_hosts_reads_each_waiting_step_once(engine: Engine, 
     spec = plan(*fan_out("cell", CELLS, role="lab", role_index=0), wants=WANTS)
     await run(engine, spec)
     await until_there(engine, spec.id, f"cell[n={CELLS - 1}]", "waiting")
+    took: list[float] = []
     async with session(engine.database) as db:
-        await placing.next_turns(db, None, 20)
-        begun = time.perf_counter()
-        assert await placing.next_turns(db, None, 20) == []
-        # Some milliseconds; pair by pair of host and step it was seconds.
-        assert time.perf_counter() - begun < 0.5
+        for _ in range(10):
+            begun = time.perf_counter()
+            assert await placing.next_turns(db, None, 20) == []
+            took.append(time.perf_counter() - begun)
+    # Less than a millisecond; pair by pair of host and step, with allocations as many as here, it was 140.
+    assert min(took) < 0.03
