@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proctor_common.messages.views import WebhookCall
 from proctor_common.pg import transaction
 from proctor_common.states import StepResult
 from proctor_controller.db.duties import Held, claim_duty
+from proctor_controller.db.run_views import RunKey, find_run
+from proctor_controller.db.session import session
 from proctor_controller.domain.webhook import signature
 from proctor_controller.duties.outbound import Allowed, Outbound
 from proctor_controller.duties.webhooks import WebhookSender
@@ -70,6 +73,14 @@ def row(database: Database, run: str) -> list[str]:
     return found.split("|") if found else []
 
 
+async def call(engine: Engine, run: str) -> WebhookCall:
+    """What the run's own view says of it."""
+    async with session(engine.database) as db:
+        found = await find_run(db, RunKey(run, None), None)
+    assert found is not None and found.webhook is not None
+    return found.webhook
+
+
 def make_due(database: Database) -> None:
     database.psql("UPDATE control.webhooks SET next_at = now() WHERE state = 'waiting'")
 
@@ -103,15 +114,21 @@ async def test_it_is_tried_until_it_is_taken(
     held = await hold(engine.database)
     work = sender(engine)
     told = []
+    assert (await call(engine, run)).state == "waiting"
     for _ in range(4):
         make_due(control_database)
         await work.turn(held)
         told.append(row(control_database, run))
+        shown = await call(engine, run)
+        assert (shown.tries, shown.reason, shown.next_at is None) == (len(told), told[-1][3], shown.state == "taken")
     assert [each[:3] for each in told] == [
         ["waiting", "1", "500"], ["waiting", "2", "302"], ["waiting", "3", ""], ["taken", "4", "204"]
     ]  # fmt: skip
     assert told[0][3] == "answered 500"
     assert "redirects are not followed" in told[1][3]
+    assert (await call(engine, run)).model_dump(include={"state", "tries", "status", "reason", "next_at"}) == {
+        "state": "taken", "tries": 4, "status": 204, "reason": "", "next_at": None
+    }  # fmt: skip
     assert len({request.headers["webhook-id"] for request in web.seen}) == 1
     assert len({request.body for request in web.seen}) == 1
     assert {request.path for request in web.seen} == {"/"}

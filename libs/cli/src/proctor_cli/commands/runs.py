@@ -121,9 +121,20 @@ def _show_run(found: dict[str, Any]) -> None:
     told = "  ".join(f"{name} {value}" for name, value in about.items() if value)
     if told:
         print(harmless(told))
+    if found.get("webhook"):
+        print(harmless(f"webhook {_called(found['webhook'])}"))
     if found["outputs"]:
         print(harmless(f"outputs {values_line(found['outputs'], 1000)}"))
     print()
+
+
+def _called(webhook: dict[str, Any]) -> str:
+    """What became of a run's webhook, in a line."""
+    state = {"given_up": "given up", "waiting": "not taken yet"}.get(webhook["state"], webhook["state"])
+    tries = f" after {webhook['tries']} {'try' if webhook['tries'] == 1 else 'tries'}" if webhook["tries"] else ""
+    why = f": {webhook['reason']}" if webhook["reason"] else ""
+    following = f" (again at {webhook['next_at']})" if webhook["next_at"] and webhook["tries"] else ""
+    return f"{state}{tries}{why}{following}"
 
 
 def _show_steps(steps: list[dict[str, Any]]) -> None:

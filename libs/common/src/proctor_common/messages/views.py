@@ -22,6 +22,18 @@ class View(BaseModel):
         return self.__pydantic_serializer__.to_json(self)
 
 
+class WebhookCall(View):
+    """The call when a run has ended. ``state``: waiting | taken | given_up · ``status``, ``reason``: of the last try ·
+    ``next_at``: of the next one.
+    """
+
+    state: str
+    tries: int = 0
+    status: int | None = None
+    reason: str = ""
+    next_at: datetime | None = None
+
+
 class RunView(View):
     """One run."""
 
@@ -51,6 +63,8 @@ class RunView(View):
     """Why it has not begun, while it is queued or allocating; who paused it."""
     hold_until: datetime | None = None
     """Until when it keeps hosts after its end."""
+    webhook: WebhookCall | None = None
+    """What became of the call that its plan asks for, once it has ended."""
 
 
 class DocumentView(View):

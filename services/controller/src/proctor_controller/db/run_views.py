@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from proctor_common.ids import is_id
-from proctor_common.messages.views import AttemptLog, EventView, RunLogIndex, RunView, StepView
+from proctor_common.messages.views import AttemptLog, EventView, RunLogIndex, RunView, StepView, WebhookCall
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.session import Row, Session
 from proctor_controller.domain.holders import NAME
@@ -24,6 +24,9 @@ MAX_INDEXED = 1500
 _RUN = """SELECT r.id, r.number, r.name, r.kind, r.state, r.result, r.reason, r.created_at, r.started_at, r.finished_at,
  r.plan, r.parameters, r.group_name, r.created_by, r.rerun_of, r.parent, r.outputs, r.tally, r.phase, r.waiting_for,
  r.hold_until,
+ (SELECT json_build_object('state', w.state, 'tries', w.tries, 'status', w.status, 'reason', w.reason,
+   'next_at', CASE WHEN w.state = 'waiting' THEN w.next_at END)
+  FROM control.webhooks w WHERE w.run_id = r.id) AS webhook,
  (SELECT json_object_agg(c.state, c.n) FROM (SELECT s.state, count(*) AS n FROM control.steps s
   WHERE s.run_id = r.id AND s.state <> 'finished' AND s.phase = 'main' GROUP BY s.state) c) AS unfinished
 FROM control.runs r"""
@@ -70,6 +73,7 @@ def _view(row: Row) -> RunView:
         phase=row["phase"],
         waiting_for=row["waiting_for"] or ("its turn" if row["state"] in UNSTARTED else None),
         hold_until=row["hold_until"],
+        webhook=WebhookCall.model_validate(row["webhook"]) if row["webhook"] else None,
     )
 
 

@@ -102,8 +102,8 @@ class WebhookSender:
             run = await find_run(db, RunKey(delivery.run, None), None)
         if run is None:
             raise NotSent("its run is gone", for_good=True)
-        # Hosts may be given back before their time, between two tries.
-        shown = run.model_dump(mode="json", by_alias=True, exclude={"hold_until"})
+        # What may change between two tries: hosts are given back before their time, and this call's own state.
+        shown = run.model_dump(mode="json", by_alias=True, exclude={"hold_until", "webhook"})
         body = to_json({"type": "run.finished", "timestamp": shown["finished_at"], "data": shown})
         timestamp = int(datetime.now(UTC).timestamp())
         headers = {
