@@ -36,6 +36,15 @@ async def test_stored_plans(api: Api) -> None:
         assert (await api.call("GET", path)).status_code == 422
 
 
+async def test_a_plan_that_is_none_is_told_once(api: Api) -> None:
+    for method, path in (("POST", "/v1/runs"), ("POST", "/v1/testplans/validate"), ("PUT", "/v1/testplans/smoke")):
+        answer = await api.call(method, path, json={"plan": [1]})
+        assert answer.status_code == 422
+        (fault,) = answer.json()["errors"]
+        expected = "plan: must be a plan as an object or as text, or the name of a stored plan"
+        assert (fault["path"], fault["message"]) == ("plan", expected)
+
+
 async def test_a_plan_is_checked_and_every_fault_told(api: Api) -> None:
     api.world.answers["plan.validate"] = PlanFaults(errors=[FAULT])
     answer = await api.call("POST", "/v1/testplans/validate", json={"plan": "a: b", "parameters": {"x": 1}})

@@ -190,6 +190,9 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, artefacts: [a, '${{ parms.x }}']}\n", "steps.a.artefacts[1]", "unknown_name", "did you mean params?"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, env: {A: {get_file: x}}}\n", "steps.a.env.A", "invalid", "Heat's functions"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: h}, strategy: {max_parallel: null}}\n", "steps.a.strategy.max_parallel", "invalid", "1 to 10000"),
+    (f"parameters: {{n: {{type: number, constraints: [{{allowed_values: [1, '2']}}]}}}}\nsteps:\n{STEP}", "parameters.n.constraints[0].allowed_values[1]", "invalid", "never this"),
+    (f"parameters: {{s: {{type: string, constraints: [{{allowed_values: [1.4, a]}}]}}}}\nsteps:\n{STEP}", "parameters.s.constraints[0].allowed_values[0]", "invalid", "never this"),
+    (f"parameters: {{s: {{type: string, constraints: [{{length: {{min: -1}}}}]}}}}\nsteps:\n{STEP}", "parameters.s.constraints[0].length.min", "invalid", "0 or more"),
     (f"webhook: {{url: ''}}\nsteps:\n{STEP}", "webhook.url", "invalid", "http"),
     (f"webhook: {{url: 3}}\nsteps:\n{STEP}", "webhook.url", "invalid", "text"),
     (f"hold_on_failure:\nsteps:\n{STEP}", "hold_on_failure", "invalid", "mapping"),
@@ -284,6 +287,14 @@ def test_a_large_plan_is_read_at_once() -> None:
     )
     found = read(plan(f"parameters: {{a: {{type: string, default: b}}}}\nsteps:\n{steps}"))
     assert len(found.steps) == 1000
+
+
+def test_text_that_is_no_plan_is_told_how_a_stored_one_is_named() -> None:
+    with pytest.raises(BadPlan) as refused:
+        read("smoke@latest")
+    assert [fault["message"] for fault in refused.value.faults] == [
+        "a test plan is a mapping; a stored plan is named NAME or NAME@VERSION"
+    ]
 
 
 def test_a_later_version_is_refused_naming_the_known_ones() -> None:

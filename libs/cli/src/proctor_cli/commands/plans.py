@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from proctor_cli.commands.submit import read_parameter, read_plan
-from proctor_cli.faults import CommandFault, Usage
+from proctor_cli.faults import CommandFault, Refused, Usage
 from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import ago, as_json, harmless, table, talk
 
@@ -86,11 +86,16 @@ def validate(
         if errors:
             raise typer.Exit(1)
         return
+    if errors:
+        raise _told(file, errors)
+    talk(f"{file}: no fault")
+
+
+def _told(file: str, errors: list[dict[str, Any]]) -> Faulty:
+    """Print the faults; what ends the command."""
     for error in errors:
         print(harmless(fault_line(file, error)))
-    if errors:
-        raise Faulty(f"{file}: {len(errors)} fault{'s' if len(errors) > 1 else ''}")
-    talk(f"{file}: no fault")
+    return Faulty(f"{file}: {len(errors)} fault{'s' if len(errors) > 1 else ''}")
 
 
 def fault_line(file: str, error: dict[str, Any]) -> str:
@@ -120,7 +125,10 @@ def push(
     group: Annotated[str | None, typer.Option(help="the group it belongs to")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Keep a plan: a new version, unless it is as it was."""
+    """Keep a plan: a new version, unless it is as it was.
+
+    Exit code: 0 kept, 1 faults.
+    """
     if file != "-" and not Path(file).exists():
         raise Usage(f"cannot read the plan: no such file: {file}")
     text = read_plan(file)
@@ -131,7 +139,12 @@ def push(
     if group is not None:
         body["group"] = group
     with open_client() as client:
-        found = client.put(f"/v1/testplans/{name}", body)
+        try:
+            found = client.put(f"/v1/testplans/{name}", body)
+        except Refused as refused:
+            if refused.status != 422 or not any(error.get("line") for error in refused.errors):
+                raise
+            raise _told(file, refused.errors) from None
     if output is Output.JSON:
         as_json(found)
     else:

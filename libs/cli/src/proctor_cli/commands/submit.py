@@ -131,6 +131,8 @@ def read_plan(plan: str) -> str:
         return plan
     try:
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Usage(f"cannot read the plan: no such file: {plan}") from None
     except (OSError, UnicodeDecodeError) as fault:
         raise Usage(f"cannot read the plan: {fault}") from None
 

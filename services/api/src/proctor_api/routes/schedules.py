@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.repeated import plan_as_sent
-from proctor_api.routes.shapes import After, Body, GroupName, Limit
+from proctor_api.routes.shapes import After, Body, GroupName, Limit, PlanGiven
 from proctor_common.messages import calls
 from proctor_common.messages.views import ScheduleView, View
 from proctor_common.states import Role
@@ -46,7 +46,7 @@ class ScheduleRequest(Body):
     timezone: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
         default="UTC", description="An IANA name"
     )
-    plan: dict[str, Any] | str = Field(description="A stored plan's name (and version), or a plan as of POST /v1/runs")
+    plan: PlanGiven = Field(description="A stored plan's name (and version), or a plan as of POST /v1/runs")
     parameters: dict[str, Any] = {}
     overlap: Literal["skip"] = Field(default="skip", description="A tick is skipped while the former run goes on")
     group: GroupName | None = None

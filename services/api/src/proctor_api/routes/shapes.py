@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from proctor_common.errors import faults
 from proctor_common.messages.pool_views import PoolView, VnfpView, VolumeView
@@ -28,6 +28,16 @@ LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,63}$")]
 GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _plan(value: Any) -> Any:
+    if not isinstance(value, dict | str):
+        raise ValueError("must be a plan as an object or as text, or the name of a stored plan")
+    return value
+
+
+PlanGiven = Annotated[dict[str, Any] | str, BeforeValidator(_plan)]
+"""An object, YAML or JSON text, or a stored plan's name (and version)."""
 Labels = dict[str, Annotated[str, StringConstraints(max_length=200)]]
 
 RunRef = Annotated[str, Path(description="The run's id or number", max_length=64, examples=["1"])]
@@ -121,7 +131,7 @@ class RunRequest(Body):
         }
     )
 
-    plan: dict[str, Any] | str
+    plan: PlanGiven
     parameters: dict[str, Any] = {}
     group: GroupName | None = None
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None

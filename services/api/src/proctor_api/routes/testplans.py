@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from proctor_api.controller_client import SELF
 from proctor_api.routes.guard import anyone, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.repeated import plan_as_sent
-from proctor_api.routes.shapes import After, Body, GroupName, Limit
+from proctor_api.routes.shapes import After, Body, GroupName, Limit, PlanGiven
 from proctor_common.messages import calls
 from proctor_common.messages.base import Message
 from proctor_common.messages.views import PlanFaults, PlanView, View
@@ -37,7 +37,7 @@ class ValidateRequest(Body):
 
     model_config = ConfigDict(json_schema_extra={"example": {"plan": EXAMPLE}})
 
-    plan: dict[str, Any] | str
+    plan: PlanGiven
     parameters: dict[str, Any] | None = Field(
         default=None, description="Checked with it; absent: those that it needs are not asked for"
     )
@@ -49,7 +49,7 @@ class PlanRequest(Body):
 
     model_config = ConfigDict(json_schema_extra={"example": {"plan": EXAMPLE}})
 
-    plan: dict[str, Any] | str
+    plan: PlanGiven
     group: GroupName | None = Field(default=None, description="Whom it belongs to; absent: as it was, or nobody")
 
 

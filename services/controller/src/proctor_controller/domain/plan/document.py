@@ -58,7 +58,8 @@ class _Whole:
     def read(self, given: Mapping[str, Any] | None, unknown: frozenset[str]) -> Plan:
         reader, root = self._reader, self._root
         if not isinstance(root, dict):
-            reader.fault((), "a test plan is a mapping")
+            meant = "; a stored plan is named NAME or NAME@VERSION" if isinstance(root, str) else ""
+            reader.fault((), f"a test plan is a mapping{meant}")
             return Plan(name="", steps=())
         reader.members(root, (), MEMBERS)
         self._version()

@@ -96,8 +96,10 @@ def _is_sound(reader: Reader, name: str, of: Any, kind: str, path: Path) -> bool
         members = ("step", "offset") if name == "modulo" else ("min", "max")
         limits = reader.mapping(of, path, members)
         for member, limit in limits.items():
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or (name == "length" and limit < 0):
+            if isinstance(limit, bool) or not isinstance(limit, int | float):
                 reader.fault((*path, member), "must be a number")
+            elif name == "length" and limit < 0:
+                reader.fault((*path, member), "must be 0 or more")
         if not limits:
             reader.fault(path, f"give {' or '.join(members)}")
         elif name != "modulo" and len(reader.faults) == before and limits.get("min", 0) > limits.get("max", math.inf):
@@ -105,14 +107,27 @@ def _is_sound(reader: Reader, name: str, of: Any, kind: str, path: Path) -> bool
         elif name == "modulo" and (not limits.get("step") or not isinstance(limits.get("step"), int)):
             reader.fault(path, "step must be a whole number, not 0")
     elif name == "allowed_values":
-        if not isinstance(of, list) or not of:
-            reader.fault(path, "must be a list of at least one value")
+        _check_allowed(reader, kind, of, path)
     else:
         try:
             compile_pattern(reader.text(of, path))
         except BadSchema as fault:
             reader.fault(path, str(fault))
     return len(reader.faults) == before
+
+
+def _check_allowed(reader: Reader, kind: str, of: Any, path: Path) -> None:
+    """Values that are allowed are such as the parameter may have, or of a list its items."""
+    if not isinstance(of, list) or not of:
+        reader.fault(path, "must be a list of at least one value")
+        return
+    for index, value in enumerate(of):
+        try:
+            fits = kind == "list" or _as_type(kind, value) == value
+        except BadValue:
+            fits = False
+        if not fits:
+            reader.fault((*path, index), f"nothing fits: a {kind} is never this")
 
 
 def bind(
