@@ -165,7 +165,7 @@ async def test_after_a_stop_no_command_starts_and_one_that_crossed_it_is_ended(b
             "run_shell",
             None,
             {"command": "ls", "args": "'open"},
-            "args: Value error, No closing quotation",
+            "args: No closing quotation",
         ),
         ("linux_system", "run_shell", None, {"command": "ls", "args": ["x"] * 1001}, "args: "),
         ("linux_system", "run_shell", None, {"command": "ls", "arg": []}, "arg: there is no such parameter"),

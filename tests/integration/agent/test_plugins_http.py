@@ -258,7 +258,8 @@ def test_bad_parameters_are_refused_before_anything_is_sent(bench: Bench) -> Non
         ({"url": "http://a/", "redirects": "maybe"}, "redirects"),
         ({"url": "http://a/", "verify": False}, "verify"),
     ):
-        assert said in bench.workbench.check("http", "get", None, given), given
+        told = bench.workbench.check("http", "get", None, given)
+        assert said in told and "Value error" not in told, given
 
 
 def test_a_url_is_checked_before_an_agent_has_it(bench: Bench) -> None:
@@ -268,6 +269,9 @@ def test_a_url_is_checked_before_an_agent_has_it(bench: Bench) -> None:
     for url in ("ftp://a/", "http://u:p@a/", "http://u@a", "http://a/ b", "http://a/\r\nX: y", "http:///a", "a"):
         (fault,) = find_faults(schema, {"url": url}, "with")
         assert "without user and password" in fault["message"], url
+    for headers in ("headers", "secret_headers"):
+        (fault,) = find_faults(schema, {"url": "http://a", headers: {"X": "a\r\nInjected: b"}}, "with")
+        assert (fault["path"], "no line break" in fault["message"]) == (f"with.{headers}.X", True)
 
 
 async def test_tls_is_verified(bench: Bench, tmp_path: Path) -> None:

@@ -103,6 +103,6 @@ def faults_of(fault: ValidationError) -> str:
         elif error["type"] == "missing":
             found.append(f"{where}: is required")
         else:
-            found.append(f"{where}: {error['msg'][:200]}")
+            found.append(f"{where}: {error['msg'].removeprefix('Value error, ')[:200]}")
     more = f"; and {len(found) - 20} more" if len(found) > 20 else ""
     return "; ".join(found[:20]) + more

@@ -35,6 +35,7 @@ FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HeaderName = Annotated[str, Field(pattern=NAME)]
+HEADER_VALUE = Field(max_length=8192, pattern=VALUE, description="printable characters of Latin-1, no line break")
 Status = Annotated[int, Field(ge=100, le=599)]
 
 
@@ -76,12 +77,12 @@ class Request(BaseModel):
         AfterValidator(_url),
     ]
     headers: Annotated[
-        dict[HeaderName, Annotated[str, Field(max_length=8192, pattern=VALUE)]],
+        dict[HeaderName, Annotated[str, HEADER_VALUE]],
         Field(max_length=MAX_HEADERS),
         AfterValidator(_unframed),
     ] = {}
     secret_headers: Annotated[
-        dict[HeaderName, Annotated[Secret, Field(max_length=8192, pattern=VALUE)]],
+        dict[HeaderName, Annotated[Secret, HEADER_VALUE]],
         Field(max_length=MAX_HEADERS, description="headers whose values nobody may see"),
         AfterValidator(_unframed),
     ] = {}
