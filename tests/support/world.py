@@ -81,6 +81,7 @@ class World:
         self.executions: Counter[Key] = Counter()
         self.seqs: list[int] = []
         self.taken: set[tuple[str, str, str]] = set()
+        self.over: set[Key] = set()
         self.tokens = 0
         self.feed(events.RunCreated(self.run.id))
 
@@ -169,6 +170,15 @@ class World:
             assert before.state is not StepState.FINISHED, "a finished step was touched"
             if before.state is not step.state:
                 assert _reachable(before.state, step.state)
+        for attempt in decision.attempts:
+            key = (attempt.step, attempt.attempt)
+            assert key not in self.over, "an attempt that was over goes on"
+            if attempt.state is StepState.FINISHED:
+                self.over.add(key)
+            again = {step.state for step in decision.steps if step.id == attempt.step} - {StepState.FINISHED}
+            if attempt.result is StepResult.LOST and again:
+                step = self.steps[attempt.step]
+                assert step.idempotent and RetryOn.AGENT_LOST in step.retry.on, "it may run still, and goes on anew"
         for row in decision.events:
             table: dict[str, set[str]] = {
                 old.value: {new.value for new in allowed}

@@ -82,7 +82,6 @@ moves = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 999)),
 
 
 @given(specs(), moves, st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
 def test_a_run_always_ends_and_no_attempt_starts_twice(
     spec: RunSpec, happenings: list[tuple[str, int]], seed: int
 ) -> None:
@@ -113,7 +112,7 @@ def test_late_doubled_and_refused_orders_never_start_an_attempt_twice(seed: int)
 
 
 @given(specs(), moves, st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=settings().max_examples // 2)
 def test_a_run_ends_even_if_no_agent_ever_comes_back(
     spec: RunSpec, happenings: list[tuple[str, int]], seed: int
 ) -> None:
@@ -126,7 +125,6 @@ def test_a_run_ends_even_if_no_agent_ever_comes_back(
 
 
 @given(specs(), st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None)
 def test_an_undisturbed_run_passes_or_skips_only_what_cannot_hold(spec: RunSpec, seed: int) -> None:
     world = World(spec)
     world.settle(random.Random(seed))

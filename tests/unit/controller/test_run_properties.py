@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
@@ -104,7 +104,6 @@ happenings = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 9
 
 
 @given(specs(), happenings, st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
 def test_every_run_ends_and_cleans_up_as_its_result_asks(
     spec: RunSpec, happened: list[tuple[str, int]], seed: int
 ) -> None:
@@ -156,7 +155,6 @@ def test_the_reason_of_a_run_is_the_first_step_that_gives_it_its_result() -> Non
 
 
 @given(specs(), st.integers(0, 2**32))
-@settings(max_examples=80, deadline=None)
 def test_an_undisturbed_run_does_what_is_always_done(spec: RunSpec, seed: int) -> None:
     world = World(spec)
     world.settle(random.Random(seed))
@@ -169,7 +167,6 @@ def test_an_undisturbed_run_does_what_is_always_done(spec: RunSpec, seed: int) -
 
 
 @given(specs(), happenings)
-@settings(max_examples=80, deadline=None)
 def test_a_run_at_rest_starts_nothing(spec: RunSpec, happened: list[tuple[str, int]]) -> None:
     world = World(spec)
     for name, number in happened:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor_common.states import RunResult, RunState, StepResult
@@ -120,7 +120,6 @@ moves = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 999)),
 
 
 @given(specs(), moves, st.integers(0, 2**32))
-@settings(max_examples=120, deadline=None)
 def test_what_plans_ask_of_steps_holds_and_every_run_ends(
     spec: RunSpec, happenings: list[tuple[str, int]], seed: int
 ) -> None:

@@ -118,7 +118,10 @@ def walk(rng: random.Random) -> StepWorld:
     for _ in range(rng.randint(5, 120)):
         name = rng.choice(liked if rng.random() < often else sorted(WORK))
         MOVES[name](world, rng.randrange(1000))
-    world.settle(rng, rounds=1500)
+    stay_away = world.spec.timeout_s < 1000 and rng.random() < 0.4
+    for number in range(2 if stay_away else 0):
+        world.lose_agent(number)
+    world.settle(rng, rounds=1500, agents_return=not stay_away)
     assert world.run.state is RunState.FINISHED
     assert sum(world.run.tally.values()) == world.spec.main_steps
     return world
@@ -133,9 +136,9 @@ LINES = lines("run", RUN_TRANSITIONS) | lines("step", STEP_TRANSITIONS)
 
 def test_every_line_of_both_tables_is_taken(long_run: bool) -> None:
     """A property that is tried only where little happens says little: these walks take every transition there is."""
-    rng, left = random.Random(4), set(LINES)
+    rng, left = random.Random(3), set(LINES)
     for number in range(20_000 if long_run else 4000):
         left -= walk(rng).taken
-        if not left and number > 150 and not long_run:
+        if not left and number > 250 and not long_run:
             return
     assert not left, f"never taken: {sorted(left)}"
