@@ -172,6 +172,38 @@ async def test_a_tick_is_skipped_while_the_former_run_goes_on(
     await until_finished(engine, view["last_run"])
 
 
+async def test_a_run_longer_than_all_ticks_that_are_kept_is_still_the_former_run(
+    engine: Engine, agent: FakeAgent, control_database: Database, clock: Clock
+) -> None:
+    await put(engine)
+    held = await hold(engine.database)
+    begun = due_at(control_database, this_minute() - timedelta(minutes=200))
+    await clock.turn(held, grace=100_000)
+    (order,) = await eventually(lambda: agent.started, 5, "the order")
+    control_database.psql(
+        f"""INSERT INTO control.schedule_ticks (schedule_id, at, outcome)
+        SELECT id, timestamptz '{begun.isoformat()}' + n * interval '1 minute', 'skipped'
+        FROM control.schedules, generate_series(1, 150) n"""
+    )
+    for late in (1, 0):
+        due_at(control_database, this_minute() - timedelta(minutes=late))
+        await clock.turn(held)
+    assert len(clock.asked) == 1, "it was started beside its former run"
+    assert control_database.psql("SELECT count(*) FROM control.schedule_ticks") == "101"
+    (listed,) = (await call(engine, "schedule.list"))["items"]
+    view = await call(engine, "schedule.get", name="nightly")
+    for shown in (listed, view):
+        assert (shown["last_run"], shown["last_at"][:16]) == (order.run, f"{begun:%Y-%m-%dT%H:%M}")
+        assert [tick["outcome"] for tick in shown["ticks"]][-2:] == ["skipped", "started"]
+    assert len(view["ticks"]) == 21
+    await agent.finish(order)
+    await until_finished(engine, order.run)
+    tick = due_at(control_database, this_minute())
+    control_database.psql(f"DELETE FROM control.schedule_ticks WHERE at = '{tick.isoformat()}'")
+    await clock.turn(held)
+    assert len(clock.asked) == 2
+
+
 async def test_ticks_that_nobody_was_there_for_are_told_and_not_made_up_for(
     engine: Engine, agent: FakeAgent, control_database: Database, clock: Clock
 ) -> None:

@@ -15,7 +15,7 @@ from proctor_controller.db.session import clean, to_json
 from proctor_controller.domain.schedule import Outcome, Schedule
 
 KEPT_TICKS = 100
-"""Of each schedule; older ones are dropped."""
+"""Of each schedule; older ones are dropped, but for the one that was started last."""
 
 _COLUMNS = """s.id, s.name, s.cron, s.timezone, s.plan, s.parameters, s.sealed, s.overlap, s.group_name, s.bound,
  s.created_by, s.created_at, s.next_at"""
@@ -148,10 +148,13 @@ async def add_ticks(connection: AsyncConnection, schedule: str, ticks: Sequence[
     await connection.execute(
         text("UPDATE control.schedules SET next_at = :next WHERE id = :id"), {"id": schedule, "next": next_at}
     )
+    # The tick that was started last stays, however many were skipped since: it says which run must not be doubled.
     await connection.execute(
         text("""DELETE FROM control.schedule_ticks WHERE schedule_id = :schedule AND outcome <> 'firing'
              AND at < (SELECT at FROM control.schedule_ticks WHERE schedule_id = :schedule
-                       ORDER BY at DESC OFFSET :kept LIMIT 1)"""),
+                       ORDER BY at DESC OFFSET :kept - 1 LIMIT 1)
+             AND at IS DISTINCT FROM (SELECT max(at) FROM control.schedule_ticks
+                                      WHERE schedule_id = :schedule AND outcome = 'started')"""),
         {"schedule": schedule, "kept": KEPT_TICKS},
     )
     return added
@@ -188,10 +191,15 @@ async def run_is_there(connection: AsyncConnection, run: str) -> bool:
 
 
 async def newest_ticks(connection: AsyncConnection, schedules: Sequence[str], limit: int) -> dict[str, list[Tick]]:
-    """What became of the newest ticks of each of the schedules, the newest first."""
+    """What became of the newest ticks of each of the schedules, the newest first; the one that was started last is
+    among them.
+    """
     rows = await connection.execute(
         text("""SELECT t.* FROM unnest(CAST(:schedules AS uuid[])) AS s (id) CROSS JOIN LATERAL (
-               SELECT * FROM control.schedule_ticks WHERE schedule_id = s.id ORDER BY at DESC LIMIT :limit) t"""),
+               (SELECT * FROM control.schedule_ticks WHERE schedule_id = s.id ORDER BY at DESC LIMIT :limit)
+               UNION (SELECT * FROM control.schedule_ticks WHERE schedule_id = s.id AND outcome = 'started'
+                      ORDER BY at DESC LIMIT 1)
+               ORDER BY at DESC) t"""),
         {"schedules": list(schedules), "limit": limit},
     )
     found: dict[str, list[Tick]] = {}
