@@ -85,6 +85,27 @@ async def test_a_child_gives_its_outputs_to_its_step(quick: Engine, agent: FakeA
     assert agent.started[-1].parameters["command"] == "4"
 
 
+async def test_outputs_of_a_child_that_was_skipped_or_failed_are_null(quick: Engine, agent: FakeAgent) -> None:
+    child = document("child", {"a": command("false")}, outputs={"v": "${{ steps.a.result.exit_code }}"})
+    await put(quick, child)
+    said = "${{ steps.skipped.outputs.v == null && steps.fails.outputs.v == null ? 'both' : 'neither' }}"
+    at = await begin(
+        quick,
+        {
+            "skipped": {"plan": "child", "if": "1 == 2"},
+            "fails": {"plan": "child"},
+            "reads": command(said, depends_on={"skipped": "completed", "fails": "completed"}),
+        },
+    )
+    await eventually(lambda: agent.started)
+    await agent.finish(agent.started[0], StepResult.FAILED)
+    agent.ends = StepResult.PASSED
+    await until_ended(quick, at)
+    found = await steps_of(quick, at)
+    assert (found["reads"]["result"], agent.started[-1].parameters["command"]) == ("passed", "both"), found["reads"]
+    assert found["skipped"]["outputs"] == found["fails"]["outputs"] == {"v": None}
+
+
 async def test_a_child_that_fails_is_tried_again_as_another_run(quick: Engine, agent: FakeAgent) -> None:
     await put(quick, document("child", {"a": command("x")}))
     at = await begin(quick, {"nest": {"plan": "child", "retry": {"attempts": 2}}})

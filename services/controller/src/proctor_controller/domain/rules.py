@@ -24,10 +24,13 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A step that runs a stored plan. ``plan``: ``name@version``; ``parameters``: template of a mapping."""
+    """A step that runs a stored plan. ``plan``: ``name@version``; ``parameters``: template of a mapping; ``outputs``:
+    names of those that the plan declares.
+    """
 
     plan: str
     parameters: Mapping[str, Template] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,17 @@ class Rules:
             "expect": self.expect,
             "record": self.record,
             "gate": None if self.gate is None else {"roles": list(self.gate.roles), "timeout_s": self.gate.timeout_s},
-            "child": None if self.child is None else {"plan": self.child.plan, "with": self.child.parameters},
+            "child": None if self.child is None else _child_json(self.child),
             "refs": list(self.refs) or None,
             "schema": self.schema,
             "artefacts": list(self.artefacts) or None,
             "secrets": self.secrets or None,
         }
         return {name: value for name, value in plain.items() if value is not None}
+
+
+def _child_json(child: Child) -> dict[str, Any]:
+    return {"plan": child.plan, "with": child.parameters, "outputs": list(child.outputs)}
 
 
 def rules_of(stored: Mapping[str, Any] | None) -> Rules | None:
@@ -108,7 +115,7 @@ def rules_of(stored: Mapping[str, Any] | None) -> Rules | None:
         expect=stored.get("expect"),
         record=stored.get("record"),
         gate=None if gate is None else Gate(tuple(gate["roles"]), gate["timeout_s"]),
-        child=None if child is None else Child(child["plan"], child["with"]),
+        child=None if child is None else Child(child["plan"], child["with"], tuple(child.get("outputs", ()))),
         refs=tuple(stored.get("refs", ())),
         schema=stored.get("schema"),
         artefacts=tuple(stored.get("artefacts", ())),

@@ -105,8 +105,11 @@ def _words(wanted: Mapping[str, Any]) -> str:
 
 
 def null_outputs(rules: Rules | None) -> Mapping[str, Any] | None:
-    """The outputs of a step that did not pass: each declared name is null."""
-    return dict.fromkeys(rules.outputs) if rules is not None and rules.outputs else None
+    """The outputs of a step that did not pass: each name that it or its nested plan declares is null."""
+    if rules is None:
+        return None
+    names = [*rules.outputs, *(rules.child.outputs if rules.child is not None else ())]
+    return dict.fromkeys(names) or None
 
 
 def fill_record(

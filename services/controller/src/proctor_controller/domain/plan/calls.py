@@ -22,7 +22,8 @@ LITERAL = "~literal"
 class Call:
     """A checked call. ``parameters``: as they are, or a template whose command lines are split; ``secrets``: paths of
     hidden values in those that are as they are; ``kept``: hidden literals taken out of a template, by the name under
-    which it reads them now; ``texts``: hidden texts that stand in the document.
+    which it reads them now; ``texts``: hidden texts that stand in the document · ``outputs``: names of those of the
+    nested plan that is called.
     """
 
     parameters: Mapping[str, Any]
@@ -31,6 +32,7 @@ class Call:
     kept: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 def check_call(step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str], *, literal_from: int = 0) -> Call:

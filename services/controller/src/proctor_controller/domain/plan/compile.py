@@ -160,7 +160,7 @@ def _rules(step: PlanStep, call: Call | None, child: str | None) -> Rules | None
         rules = replace(rules, parameters=call.parameters, schema=call.schema)
     if child is not None and rules.child is not None:
         given = rules.child.parameters if call is None else call.parameters
-        rules = replace(rules, child=Child(child, given))
+        rules = replace(rules, child=Child(child, given, () if call is None else call.outputs))
     return rules
 
 
