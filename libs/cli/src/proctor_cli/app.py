@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from proctor_cli.faults import CommandFault, Refused
+from proctor_cli.render import talk
 from proctor_cli.services import SERVICES
 
 LOCAL = ("proctor_cli.local.command", "proctor_cli.init.command")
@@ -53,7 +54,7 @@ def run_app(words: Sequence[str]) -> int:
     except CommandFault as fault:
         lines = fault.lines() if isinstance(fault, Refused) else [str(fault)]
         for line in lines:
-            print(f"proctor: {line}", file=sys.stderr)
+            talk(f"proctor: {line}")
         return fault.exit_code
     except KeyboardInterrupt:
         return 130

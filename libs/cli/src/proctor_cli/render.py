@@ -53,7 +53,10 @@ def padded(text: str, width: int) -> str:
 
 
 def talk(line: str, *, style: str | None = None) -> None:
-    """One line to the person, on standard error; coloured on a terminal only."""
+    """One line to the person, on standard error; coloured on a terminal only. Whatever names are in it, it commands no
+    terminal.
+    """
+    line = harmless(line)
     if style and sys.stderr.isatty():
         from rich.console import Console
         from rich.text import Text
@@ -67,7 +70,7 @@ def verdict(name: str, result: str, reason: str, seconds: float | None) -> None:
     """How a run ended, as the last line of a followed run."""
     mark = "\u2713" if result == "passed" else "\u2717"
     took = f" in {duration(seconds)}" if seconds is not None else ""
-    why = f": {harmless(reason)}" if reason and result != "passed" else ""
+    why = f": {reason}" if reason and result != "passed" else ""
     talk(f"{mark} {name} {result}{took}{why}", style=RESULT_STYLES.get(result))
 
 
@@ -163,7 +166,7 @@ class LogPrinter:
         prefix = f"{frame['time']} " if self._timestamps else ""
         if self._steps:
             attempt = f"#{frame['attempt']}" if frame["attempt"] > 1 else ""
-            prefix += f"{frame['step']}{attempt} | "
+            prefix += f"{harmless(frame['step'])}{attempt} | "
         *whole, rest = text.split("\n")
         begun = self._open.pop(key, "")
         lines = [*((begun or prefix) + line if i == 0 else prefix + line for i, line in enumerate(whole))]
