@@ -344,6 +344,39 @@ steps:
     ]
 
 
+async def test_each_cell_of_a_matrix_runs_where_it_says(
+    engine: Engine, agent: FakeAgent, bus: Bus, control_database: Database
+) -> None:
+    other = await FakeAgent(bus, control_database, host="h2").join()
+    agent.ends = other.ends = StepResult.PASSED
+    plan = f"""{HEAD}rollback: always
+hosts: {{dut: {{host: h2}}}}
+steps:
+  spread:
+    uses: shell.run
+    runs_on: {{host: "${{{{ matrix.at }}}}"}}
+    matrix: {{at: [h1, h2], n: [1, 2]}}
+    with: {{command: "${{{{ matrix.at }}}} is ${{{{ host }}}}"}}
+    rollback: {{uses: shell.run, with: {{command: "undo ${{{{ matrix.at }}}}"}}}}
+  roles:
+    uses: shell.run
+    runs_on: "${{{{ matrix.at }}}}"
+    matrix: {{at: [dut, each dut]}}
+    if: host == "h2"
+    with: {{command: x}}
+"""
+    run = await submit(engine, plan)
+    assert (await until_finished(engine, run["id"]))["result"] == "passed"
+    for each in (agent, other):
+        commands = sorted(order.parameters["command"] for order in each.seen if order.parameters["command"] != "x")
+        assert commands == [f"{each.host} is {each.host}"] * 2 + [f"undo {each.host}"] * 2
+    assert [order.parameters["command"] for order in other.seen].count("x") == 2
+    found = await call(engine, "plan.validate", plan=plan.replace("[h1, h2]", "[h1, h3]"))
+    assert [(fault["path"], fault["message"]) for fault in found["errors"]] == [
+        ("steps.spread.runs_on", "there is no host h3")
+    ]
+
+
 async def test_a_role_whose_steps_want_more_than_any_host_has_is_refused(
     engine: Engine, agent: FakeAgent, bus: Bus, control_database: Database
 ) -> None:

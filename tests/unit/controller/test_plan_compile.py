@@ -41,6 +41,46 @@ def compiled(found: Plan, schema: Mapping[str, Any] = ANY) -> RunSpec:
     return compile_run(found, calls, children, birth, lambda: f"s{next(numbers)}")
 
 
+def test_a_matrix_names_where_each_of_its_cells_runs() -> None:
+    text = """testplan_version: "2026-12-01"
+name: spread
+parameters: {sites: {type: list, default: [a, b]}}
+hosts: {one: {group: g}, two: {group: g, count: 2}}
+steps:
+  by-host:
+    uses: p.m
+    runs_on: {host: "h-${{ matrix.site }}"}
+    matrix: {site: "${{ params.sites }}", n: [1, 2], exclude: [{site: a, n: 2}]}
+    rollback: {uses: q.undo}
+  by-role:
+    uses: r.m
+    runs_on: "${{ matrix.on }}"
+    matrix: {on: [one, each two, "two[1]"]}
+    if: host != ""
+"""
+    plan = read_plan(read_text(text), {})
+    spec = compiled(plan)
+    at = [(step.node, step.instance, step.place.host, step.role, step.role_index) for step in spec.steps]
+    assert at[:3] == [
+        ("by-host", "site=a, n=1", "h-a", None, None),
+        ("by-host", "site=b, n=1", "h-b", None, None),
+        ("by-host", "site=b, n=2", "h-b", None, None),
+    ]
+    assert at[3:7] == [
+        ("by-role", "on=one", None, "one", 0),
+        ("by-role", "two[0], on=each two", None, "two", 0),
+        ("by-role", "two[1], on=each two", None, "two", 1),
+        ("by-role", "on=two[1]", None, "two", 1),
+    ]
+    assert [(node.removeprefix("rollback."), *where) for node, *where in at[7:]] == at[:3]
+    assert [role.uses for role in plan.wants.roles] == [("r.m",), ("r.m",)]
+    assert [step.place.host for step in plan.steps[0].spread()] == ["h-a", "h-b"]
+    everywhere = json.dumps(["each" + " " * n + "two" for n in range(1, 52)])
+    wide = text.replace("count: 2", "count: 200").replace('[one, each two, "two[1]"]', everywhere)
+    (fault,) = find_explosion(read_plan(read_text(wide), {}))
+    assert "10206 step instances, 10200 of this step" in fault["message"]
+
+
 def test_the_plan_with_everything_as_a_run() -> None:
     spec = compiled(read_plan(read_text(EVERYTHING), {"token": "s3cret"}))
 

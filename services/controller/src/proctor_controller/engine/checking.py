@@ -87,7 +87,7 @@ class Checking:
         # Which hosts a role may have does not hang on how many it takes: none of their faults follows from one there.
         roles = {role.name: role for role in found if reading.is_sound("hosts", role.name, but=("count", "exclusive"))}
         schemas: dict[Path, Mapping[str, Any]] = {}
-        for step in reading.plan.calls():
+        for step in (each for call in reading.plan.calls() for each in call.spread()):
             if step.kind is Kind.METHOD and step.plugin and step.method:
                 role = roles.get(step.role or "")
                 method = await self._methods.find(step, role)
@@ -104,7 +104,7 @@ class Checking:
 
     async def _check_roles(self, reading: Reading, roles: Mapping[str, Role], checked: Checked) -> None:
         """Whether there are hosts for each role, and for all of them together."""
-        asked = {(step.role, step.plugin) for step in reading.plan.calls()}
+        asked = {(step.role, step.plugin) for call in reading.plan.calls() for step in call.spread()}
         fitting: dict[str, tuple[str, ...]] = {}
         for role in roles.values():
             # That there is no plugin which its steps ask for too, they tell.

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from proctor_controller.domain.parameters import MASK
+from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan.calls import Call
 from proctor_controller.domain.plan.matrix import cell_text
 from proctor_controller.domain.plan.model import Path, Plan, PlanStep
@@ -46,6 +47,8 @@ class Instance:
     text: str = ""
     cell: Mapping[str, Any] | None = None
     role_index: int | None = None
+    place: Place = field(default_factory=Place)
+    role: str | None = None
 
 
 def find_explosion(plan: Plan) -> list[Fault]:
@@ -62,7 +65,8 @@ def find_explosion(plan: Plan) -> list[Fault]:
 
 def _size(step: PlanStep, counts: Mapping[str, int]) -> int:
     cells = len(step.cells) if step.cells is not None else 1
-    return cells * (counts[step.role] if step.each and step.role is not None else 1)
+    hosts = [counts[each.role] if each.each and each.role is not None else 1 for each in step.wheres or (step.where,)]
+    return sum(hosts) if step.wheres else cells * hosts[0]
 
 
 def compile_run(
@@ -105,19 +109,20 @@ def compile_run(
 
 
 def _instances(step: PlanStep, counts: Mapping[str, int]) -> Iterator[Instance]:
-    indexes: Sequence[int | None] = [step.role_index if step.role is not None else None]
-    if step.each and step.role is not None:
-        indexes = range(counts[step.role])
     seen: set[str] = set()
-    for cell in step.cells if step.cells is not None else (None,):
+    for at, cell in enumerate(step.cells if step.cells is not None else (None,)):
+        where = step.wheres[at] if step.wheres else step.where
+        indexes: Sequence[int | None] = [where.role_index if where.role is not None else None]
+        if where.each and where.role is not None:
+            indexes = range(counts[where.role])
         for index in indexes:
-            parts = [f"{step.role}[{index}]"] if step.each else []
+            parts = [f"{where.role}[{index}]"] if where.each else []
             parts += [cell_text(cell)] if cell is not None else []
             text = ", ".join(parts)
             if len(text) > MAX_INSTANCE_TEXT or text in seen:
                 text = f"{text[: MAX_INSTANCE_TEXT - 10]}… #{len(seen)}"
             seen.add(text)
-            yield Instance(text, cell, index)
+            yield Instance(text, cell, index, where.place, where.role)
 
 
 def _spec(step: PlanStep, each: Instance, calls: Mapping[Path, Call], new_id: Callable[[], str]) -> StepSpec:
@@ -128,7 +133,7 @@ def _spec(step: PlanStep, each: Instance, calls: Mapping[Path, Call], new_id: Ca
         name=step.name,
         plugin=step.plugin,
         method=step.method,
-        place=step.place,
+        place=each.place,
         instance=each.text,
         parameters=call.parameters if call is not None else step.parameters,
         secrets=call.secrets if call is not None else (),
@@ -141,7 +146,7 @@ def _spec(step: PlanStep, each: Instance, calls: Mapping[Path, Call], new_id: Ca
         phase=step.phase,
         kind=step.kind,
         matrix=each.cell,
-        role=step.role,
+        role=each.role,
         role_index=each.role_index,
     )
 

@@ -200,7 +200,7 @@ def _roles_of(roles: Iterable[Role], steps: Iterable[PlanStep]) -> tuple[Role, .
     """The roles with what their steps need: whichever of their hosts a step comes to, it has all of it."""
     uses: dict[str, dict[str, None]] = {}
     targets: dict[str, dict[str, None]] = {}
-    for step in (part for each in steps for part in (each, each.rollback) if part is not None):
+    for step in (part for each in steps for own in (each, each.rollback) if own is not None for part in own.spread()):
         if step.role is not None and step.plugin and step.method:
             uses.setdefault(step.role, {})[f"{step.plugin}.{step.method}"] = None
             targets.setdefault(step.role, {}).update({} if step.target is None else {step.target: None})

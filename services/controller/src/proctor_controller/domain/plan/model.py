@@ -1,7 +1,7 @@
 """What a test plan says, once it is read. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proctor_controller.domain.placement import Place
@@ -45,12 +45,23 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """Where instances of a step run: at a place, or on hosts of a role, ``each`` of them or the one at its index."""
+
+    place: Place = field(default_factory=Place)
+    role: str | None = None
+    role_index: int = 0
+    each: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PlanStep:
     """One step of a plan, before it is fanned out. Times in seconds; ``path``: where it stands in the document.
 
     ``node``: the node it belongs to, where that is not its own · ``role``: the leased hosts it runs on, ``each`` of
     them or the one at ``role_index`` · ``parameters``: a template; ``is_literal``: it holds no expression · ``cells``:
-    of its matrix · ``rollback``: what undoes it.
+    of its matrix · ``rollback``: what undoes it · ``wheres``: of each cell, where that differs: then place and role
+    stand for the first.
     """
 
     name: str
@@ -78,6 +89,22 @@ class PlanStep:
     fail_fast: bool = False
     rules: Rules | None = None
     rollback: "PlanStep | None" = None
+    wheres: tuple[Where, ...] = ()
+
+    @property
+    def where(self) -> Where:
+        """Where it runs, or its first cell."""
+        return Where(self.place, self.role, self.role_index, self.each)
+
+    def spread(self) -> tuple["PlanStep", ...]:
+        """The step at each of the places where its cells run; itself where that is one."""
+        return tuple(self.at(where) for where in dict.fromkeys(self.wheres)) or (self,)
+
+    def at(self, where: Where) -> "PlanStep":
+        """The step there and nowhere else."""
+        return replace(
+            self, place=where.place, role=where.role, role_index=where.role_index, each=where.each, wheres=()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
+from proctor_common.ids import PLUGIN_NAME, STEP_NAME
 from proctor_common.states import Role as TokenRole
 from proctor_controller.domain.expression_text import has_expression
 from proctor_controller.domain.expressions import ExpressionFault, fill
 from proctor_controller.domain.parameters import MAX_ENV
-from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan import matrix, resources, verdict
 from proctor_controller.domain.plan.hot import is_hot
-from proctor_controller.domain.plan.model import Path, PlanStep
+from proctor_controller.domain.plan.model import Path, PlanStep, Where
+from proctor_controller.domain.plan.places import NOWHERE, read_runs_on
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import BEFORE, Names, Templates, secrets_in
 from proctor_controller.domain.rules import Child, Gate, Rules
@@ -22,7 +22,6 @@ from proctor_controller.domain.step import Condition, Kind, Phase, Retry
 
 DAY = 86_400.0
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,126}\Z")
-_ROLE = re.compile(r"(?P<each>each\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_-]{0,62})(?:\[(?P<index>[0-9]{1,4})\])?\Z")
 CHILD = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]{1,9})?\Z")
 _BAD_NAME = "a step's name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
 
@@ -85,11 +84,12 @@ class Steps:
             else:
                 self._child(strange, path, name, names)
         step = {key: part for key, part in step.items() if key in members}
+        cells = matrix.read_matrix(reader, step["matrix"], (*path, "matrix")) if "matrix" in step else None
         if kind is Kind.METHOD:
-            read = self._call(step, path, name, names, written=value if kinds else None)
+            read = self._call(step, path, name, names, cells=cells, written=value if kinds else None)
         else:
             read = self._gate(step, path, name) if kind is Kind.GATE else self._child(step, path, name, names)
-        return self._around(read, step, path, names)
+        return self._around(_replaced(read, cells=cells), step, path, names)
 
     def rollback(self, of: PlanStep, value: Any, names: Names) -> PlanStep:
         """What undoes a step; it runs where that ran."""
@@ -97,7 +97,7 @@ class Steps:
         step = self._reader.mapping(value, path, ROLLBACK)
         self._reader.missing(value, "uses", path, ROLLBACK)
         names = Names(BEFORE | {"self"}, matrix=names.matrix)
-        read = self._call(step, path, f"rollback.{of.name}", names, place=of)
+        read = self._call(step, path, f"rollback.{of.name}", names, of=of)
         return _replaced(read, phase=Phase.ROLLBACK, cells=of.cells)
 
     def cleanup(self, name: str, path: Path, value: Any) -> PlanStep:
@@ -121,13 +121,16 @@ class Steps:
         name: str,
         names: Names,
         *,
-        place: PlanStep | None = None,
+        of: PlanStep | None = None,
+        cells: matrix.Cells | None = None,
         written: Any = None,
     ) -> PlanStep:
-        """``written``: the step with members that are not known, where it has to say where it runs."""
+        """``of``: the step with which it runs; ``written``: the step with members that are not known, where it has to
+        say where it runs.
+        """
         reader, refs = self._reader, set[str]()
         plugin, method = self._uses(step, path)
-        where = place or self._runs_on(step, path, written)
+        wheres = self._runs_on(step, path, written, names, cells) if of is None else of.wheres or (of.where,)
         resources.read_secrets(reader, step.get("secrets", {}), (*path, "secrets"))
         given = reader.mapping(step.get("with", {}), (*path, "with"))
         hidden = replace(names, hidden=True)
@@ -146,10 +149,11 @@ class Steps:
             path=path,
             plugin=plugin,
             method=method,
-            place=where.place,
-            role=where.role,
-            role_index=where.role_index,
-            each=where.each,
+            place=wheres[0].place,
+            role=wheres[0].role,
+            role_index=wheres[0].role_index,
+            each=wheres[0].each,
+            wheres=wheres if len(wheres) > 1 else (),
             parameters=parameters if with_template else _plain(parameters),
             is_literal=not with_template,
             env={} if env_template else _plain(env),
@@ -208,7 +212,7 @@ class Steps:
         rules: dict[str, Any] = {}
         ended = verdict.after(names)
         # Where nobody knows the place, it may be a role.
-        has_role = read.role is not None or read.place == Place()
+        has_role = all(where.role is not None or where == NOWHERE for where in read.wheres or (read.where,))
         before = names.roots if has_role else names.roots - {"host"}
         allowed = {"if": Names(before, matrix=names.matrix, step=names.step), "failed_when": ended, "until": ended}
         for word, member in (("if", "condition"), ("failed_when", "failed_when"), ("until", "until")):
@@ -226,11 +230,10 @@ class Steps:
         depends = self._depends_on(step.get("depends_on", []), (*path, "depends_on"), read.name)
         known = {source for source, _ in depends}
         implied = tuple((source, Condition.SUCCEEDED) for source in sorted(refs - known))
-        cells = matrix.read_matrix(reader, step["matrix"], (*path, "matrix")) if "matrix" in step else None
         parallel, fast = None, False
         if "strategy" in step:
             parallel, fast = matrix.read_strategy(reader, step["strategy"], (*path, "strategy"))
-        changed = _replaced(read, depends_on=(*depends, *implied), cells=cells, max_parallel=parallel, fail_fast=fast)
+        changed = _replaced(read, depends_on=(*depends, *implied), max_parallel=parallel, fail_fast=fast)
         changed = _with_rules(changed, refs, **rules) if rules or refs else changed
         if "rollback" in step:
             return _replaced(changed, rollback=self.rollback(changed, step["rollback"], names))
@@ -260,54 +263,15 @@ class Steps:
             return "", ""
         return plugin, method
 
-    def _runs_on(self, step: Mapping[str, Any], path: Path, written: Any) -> PlanStep:
-        """Where a step runs: its place or role; the rest of what comes back is empty."""
+    def _runs_on(
+        self, step: Mapping[str, Any], path: Path, written: Any, names: Names, cells: matrix.Cells | None
+    ) -> tuple[Where, ...]:
         reader, where = self._reader, (*path, "runs_on")
-        nowhere = PlanStep("", path)
         if "runs_on" not in step:
             message = "runs_on is missing: a role, role[i], each role, or {host: …}, {group: …}"
             reader.missing(written, "runs_on", path, METHOD if path[0] == "steps" else CLEANUP, message)
-            return nowhere
-        value = reader.early(step["runs_on"], where)
-        if isinstance(value, Unknown):
-            return nowhere
-        if isinstance(value, str):
-            return self._on_role(value, path, where)
-        place = reader.mapping(value, where, ("host", "group", "labels"))
-        if len(place) != 1:
-            if isinstance(value, Mapping) and (place or not value):
-                reader.fault(where, "give exactly one of host, group and labels")
-            return nowhere
-        if "host" in place:
-            found = Place(host=reader.text(place["host"], (*where, "host"), HOST_NAME))
-        elif "group" in place:
-            found = Place(group=reader.text(place["group"], (*where, "group"), GROUP_NAME))
-        else:
-            found = Place(
-                labels=tuple(sorted(resources.read_labels(reader, place["labels"], (*where, "labels")).items()))
-            )
-        return PlanStep("", path, place=found)
-
-    def _on_role(self, value: str, path: Path, where: Path) -> PlanStep:
-        reader, roles = self._reader, self._reader.known.roles
-        found = _ROLE.match(value.strip())
-        if found is None or (found["each"] and found["index"]):
-            reader.fault(where, "must be a role, role[i], or each role; or {host: …}, {group: …} or {labels: …}")
-            return PlanStep("", path)
-        name, index = found["name"], int(found["index"] or 0)
-        role = roles.get(name)
-        if role is None and "hosts" in reader.known.unread:
-            return PlanStep("", path)
-        if role is None:
-            reader.fault(where, f"there is no role {name!r}{hint(name, roles)}", "unknown_name")
-            return PlanStep("", path)
-        size = reader.known.sizes.get(f"hosts.{name}")
-        if index and (size is None or index >= size):
-            if size is not None:
-                hosts = "1 host" if size == 1 else f"{size} hosts"
-                reader.fault(where, f"role {name} has {hosts}: the last one is {name}[{size - 1}]")
-            index = 0
-        return PlanStep("", path, role=name, role_index=index, each=bool(found["each"]))
+            return (NOWHERE,)
+        return read_runs_on(reader, step["runs_on"], where, keys=names.matrix, cells=cells)
 
     def _env(self, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, str]:
         reader = self._reader

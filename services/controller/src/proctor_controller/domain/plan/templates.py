@@ -10,7 +10,7 @@ from proctor_controller.domain.expression_text import OPENING, split_text
 from proctor_controller.domain.expressions import ExpressionFault, fill, references_of, unknown_functions, work_of
 from proctor_controller.domain.plan.hot import ATTRIBUTES, BadHot, compile_hot, is_hot
 from proctor_controller.domain.plan.model import Parameter, Path
-from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader
+from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader, Unknown
 from proctor_controller.domain.schemas import dotted
 from proctor_controller.domain.spelling import hint
 
@@ -70,16 +70,27 @@ class Templates(Reader):
 
     def early(self, value: Any, path: Path) -> Any:
         """The value filled in at once, which only works with parameters; UNKNOWN where one is not known."""
-        if not _is_template(value):
-            return value
+        template = self.early_template(value, path, Names(frozenset({"params"})))
+        return UNKNOWN if isinstance(template, Unknown) else self.fill_early(template, path)
+
+    def early_template(self, value: Any, path: Path, names: Names) -> Any:
+        """The value's template; UNKNOWN where it has a fault."""
         before = len(self.faults)
-        template = self.template(value, path, Names(frozenset({"params"})), set())
-        if len(self.faults) > before:
-            return UNKNOWN
+        template = self.template(value, path, names, set()) if _is_template(value) else value
+        return template if len(self.faults) == before else UNKNOWN
+
+    def reads(self, template: Any, root: str) -> bool:
+        """Whether a checked template reads something below a root."""
+        return any(each.root == root for _, source in sources_in(template) for each in references_of(source))
+
+    def fill_early(self, template: Any, path: Path, more: Mapping[str, Any] | None = None) -> Any:
+        """A checked template filled in with the parameters and ``more``; UNKNOWN where a value is not known."""
+        if not _is_template(template):
+            return template
         values = self.known.values
         if not _reads(template) <= values.keys():
             return UNKNOWN
-        scope = {"params": values}
+        scope = {"params": values, **(more or {})}
         try:
             self._early_work += sum(work_of(source, scope) for _, source in sources_in(template))
             if self._early_work > MAX_EARLY_WORK:
