@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proctor_cli.init.certificates import new_ca, new_key, new_server_certificate
 from proctor_common.messages.views import WebhookCall
 from proctor_common.pg import transaction
 from proctor_common.states import StepResult
@@ -16,7 +19,7 @@ from proctor_controller.db.duties import Held, claim_duty
 from proctor_controller.db.run_views import RunKey, find_run
 from proctor_controller.db.session import session
 from proctor_controller.domain.webhook import signature
-from proctor_controller.duties.outbound import Allowed, Outbound
+from proctor_controller.duties.outbound import Allowed, NotSent, Outbound
 from proctor_controller.duties.webhooks import WebhookSender
 from proctor_controller.engine.engine import Engine
 from support.control import SecureNats
@@ -161,6 +164,27 @@ async def test_one_that_hangs_keeps_nobody_waiting_for_long(
     assert row(control_database, fine)[0] == "taken"
     assert row(control_database, slow)[:2] == ["waiting", "1"]
     assert "no answer within 0.3 s" in row(control_database, slow)[3]
+
+
+async def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ca_key, key = new_key(), new_key()
+    ca = new_ca(ca_key)
+    for name, content in (("ca", ca), ("key", key), ("chain", new_server_certificate(ca_key, ca, key, ["127.0.0.1"]))):
+        (tmp_path / name).write_bytes(content)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "chain", tmp_path / "key")
+
+    async def post(url: str) -> int:
+        return await Outbound(Allowed(["127.0.0.1", "localhost"], public=False), timeout=5.0).post(url, {}, b"{}")
+
+    with web_server(tls=tls) as web:
+        with pytest.raises(NotSent, match="CERTIFICATE_VERIFY_FAILED"):
+            await post(web.url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca"))
+        assert await post(web.url) == 200
+        with pytest.raises(NotSent, match="CERTIFICATE_VERIFY_FAILED"):
+            await post(web.url.replace("127.0.0.1", "localhost"))
+        assert len(web.seen) == 1
 
 
 async def test_it_goes_only_where_the_settings_let_it(
