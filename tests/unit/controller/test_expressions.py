@@ -58,6 +58,12 @@ def test_what_a_template_comes_to(template: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
+def test_a_value_is_asked_for_its_type() -> None:
+    asked = {"params.n": "int", "params.float": "double", "params.text": "string", "params.list": "list"}
+    assert all(evaluate(f"type({value}) == {name}", SCOPE) for value, name in asked.items())
+    assert [each.root for each in references_of("type(params.n) == int || list == params.list")] == ["params", "params"]
+
+
 def test_templates_within_lists_and_maps() -> None:
     assert fill({"a": ["${{ params.n }}", {"b": "${{ params.text }}"}], "c": 1}, SCOPE) == {
         "a": [1, {"b": "x y"}],

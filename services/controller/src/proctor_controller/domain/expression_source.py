@@ -26,6 +26,8 @@ CALLED_ON = frozenset({
     "getMilliseconds", "getMinutes", "getMonth", "getSeconds", "matches", "size", "startsWith",
 })  # fmt: skip
 """Functions that stand behind what they are of: ``params.image.startsWith("vnf")``."""
+TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
+"""What ``type(value)`` is compared with."""
 _NO_NAMES = frozenset({"true", "false", "null", "in"})
 
 _TOKEN = re.compile(
@@ -312,6 +314,8 @@ class _Reader:
                 following += 3
             else:
                 break
+        if name in TYPES and len(path) == 1:
+            return None, following
         if name in MEMBERS_ONLY and len(path) == 1:
             raise SourceFault(f'{name} stands only as {name}.NAME or {name}["NAME"]', token.start + 1)
         in_macro = any(variable is not None for variable in self._open)

@@ -29,9 +29,13 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def misspelt(given: Any, name: str, known: Iterable[str]) -> bool:
-    """Whether a member is missing because another one, which is not known, was meant to be it: that is one fault."""
+    """Whether a member is missing because another one, which is not known, was meant to be it, or to bring it (``<<``
+    of older YAML): that is one fault.
+    """
     if not isinstance(given, Mapping) or name in given:
         return False
+    if "<<" in given:
+        return True
     names = frozenset(known)
     strange = islice((key for key in given if isinstance(key, str) and key not in names), MAX_STRANGE)
     return any(near(key, names) == name for key in strange)

@@ -13,6 +13,7 @@ MAX_SECONDS = 30 * 86_400.0
 MAX_FAULTS = 100
 MAX_TEXT = 10_000
 BAD_NAME = "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
+MERGE = "YAML 1.2 merges nothing: write the members out, or give the whole part by its alias (*name)"
 END = r"\Z"
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -138,7 +139,8 @@ class Reader:
         names = sorted(known)
         for key in mapping:
             if key not in names and not self.faults.is_full:
-                self.fault((*path, key), f"there is no member {key[:60]!r} here{hint(key, names)}", "unknown_member")
+                why = MERGE if key == "<<" else f"there is no member {key[:60]!r} here{hint(key, names)}"
+                self.fault((*path, key), why, "unknown_member")
 
     def missing(self, given: Any, name: str, path: Path, known: Iterable[str], message: str = "") -> bool:
         """Whether ``given`` lacks a member that it must have: a fault, unless a misspelt one was meant to be it."""
@@ -189,7 +191,7 @@ class Reader:
     def count(self, value: Any, path: Path, *, least: int = 1, most: int) -> int:
         """A whole number in a range."""
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            self.fault(path, f"must be a number from {least} to {most}")
+            self.fault(path, f"must be a whole number from {least} to {most}")
             return least
         return value
 
