@@ -272,6 +272,9 @@ async def test_a_gate_that_waits_is_cancelled(engine: Engine, agent: FakeAgent) 
     await until_there(engine, at, "gate", "running")
     await call(engine, "run.cancel", run=at)
     assert (await until_finished(engine, at))["result"] == "cancelled"
+    for verb in ("run.approve", "run.reject"):
+        with pytest.raises(ProctorError, match="the gate gate has ended: cancelled"):
+            await call(engine, verb, run=at, step="gate")
 
 
 async def test_what_is_to_be_recorded_is_kept_once(

@@ -218,6 +218,19 @@ rollback: on_failure
 """
 
 
+async def test_a_gate_that_a_former_run_has_passed_is_approved(engine: Engine, agent: FakeAgent) -> None:
+    gate = "  open: {gate: {roles: [admin]}}\n"
+    text = PLAN.replace("steps:\n", f"steps:\n{gate}")
+    first = await call(engine, "run.submit", run=new_id(), plan=text)
+    await until_there(engine, first["id"], "open", "running")
+    await call(engine, "run.approve", run=first["id"], step="open")
+    assert (await end_all(agent, engine, first["id"], "b"))["result"] == "failed"
+    again = await call(engine, "run.rerun", run=first["id"], new_run=new_id(), failed_only=True)
+    await call(engine, "run.approve", run=again["id"], step="open")
+    assert "has been decided: reused" in await refused(engine, "run.reject", run=again["id"], step="open")
+    assert (await end_all(agent, engine, again["id"]))["result"] == "passed"
+
+
 async def test_what_was_rolled_back_is_run_again_with_what_failed(engine: Engine, agent: FakeAgent) -> None:
     """Its dependants would find nothing of what it had made."""
     first = await call(engine, "run.submit", run=new_id(), plan=ROLLED_BACK)

@@ -46,9 +46,12 @@ async def _decide(context: ProcessContext, actor: Actor, body: StepRef, *, appro
     wanted = StepResult.PASSED if approved else StepResult.FAILED
     if gate.state is not StepState.FINISHED:
         raise ProctorError(Code.CONFLICT, f"the gate {body.step} is not open yet: {gate.waiting_for or gate.state}")
-    if gate.result is not wanted:
+    # One that a former run has passed was approved there.
+    given = StepResult.PASSED if gate.result is StepResult.REUSED else gate.result
+    if given is not wanted:
         said = f"{gate.result}" + (f" ({gate.reason})" if gate.reason else "")
-        raise ProctorError(Code.CONFLICT, f"the gate {body.step} has been decided: {said}")
+        how = "been decided" if given in {StepResult.PASSED, StepResult.FAILED} else "ended"
+        raise ProctorError(Code.CONFLICT, f"the gate {body.step} has {how}: {said}")
     return await find_visible(context, view.id, actor.groups)
 
 
