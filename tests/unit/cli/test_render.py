@@ -1,8 +1,15 @@
 """What others named commands no terminal: names of runs and steps, faults, lines of logs."""
 
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from proctor_cli.app import run_app
+from proctor_cli.commands.submit import read_plan
 from proctor_cli.following import _show
 from proctor_cli.render import LogPrinter, talk, verdict
 
@@ -30,3 +37,34 @@ def test_a_fault_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(["run", f"/no/such/{EVIL}.yaml"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("proctor: cannot read the plan") and "\x1b" not in told and "\u202e" not in told
+
+
+def test_a_plan_that_is_not_utf8_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_bytes('{"name": "测试"}'.encode("gbk"))
+    assert run_app(["run", str(plan)]) == 2
+    assert capsys.readouterr().err == f"proctor: cannot read the plan: {plan} is not UTF-8 text (byte 11)\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(plan.open("rb"), encoding="gbk"))
+    assert run_app(["run", "-"]) == 2
+    assert "standard input is not UTF-8 text" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("测\r\n".encode()), encoding="ascii"))
+    assert read_plan("-") == "测\n"
+
+
+def test_a_log_that_the_terminal_cannot_show_ends_nothing() -> None:
+    program = """
+from proctor_cli import app, render
+app.CLIENT = ("shown",)
+import sys, types, typer
+shown = types.ModuleType("shown")
+shown.register = lambda to: to.command("runs")(lambda: render.LogPrinter().show({"type": "chunk", "text": "测\\n"}))
+sys.modules["shown"] = shown
+sys.exit(app.run_app(["runs"]))
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"\\u6d4b\n"), done.stderr

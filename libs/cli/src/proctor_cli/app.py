@@ -1,6 +1,7 @@
 """The typer app: who registers which commands, the global options, and how a fault becomes one line and a code."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,9 @@ def run_app(words: Sequence[str]) -> int:
     # The launcher must be quick: it does not load what the client commands need.
     modules = LOCAL if words and words[0] in LOCAL_WORDS else LOCAL + CLIENT
     app = build_app(modules)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A log may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=list(words), prog_name="proctor")
     except SystemExit as ended:

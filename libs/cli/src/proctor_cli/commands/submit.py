@@ -125,16 +125,24 @@ def read_plan(plan: str) -> str:
     Raises Usage where the file cannot be read.
     """
     if plan == "-":
-        return sys.stdin.read()
+        return _utf8(sys.stdin.buffer.read(), "standard input")
     path = Path(plan)
     if not path.exists() and path.suffix == "" and "/" not in plan:
         return plan
     try:
-        return path.read_text(encoding="utf-8")
+        return _utf8(path.read_bytes(), plan)
     except FileNotFoundError:
         raise Usage(f"cannot read the plan: no such file: {plan}") from None
-    except (OSError, UnicodeDecodeError) as fault:
+    except OSError as fault:
         raise Usage(f"cannot read the plan: {fault}") from None
+
+
+def _utf8(data: bytes, where: str) -> str:
+    """The text with its lines ended by a line feed, whatever the locale says of texts. Raises Usage."""
+    try:
+        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as fault:
+        raise Usage(f"cannot read the plan: {where} is not UTF-8 text (byte {fault.start + 1})") from None
 
 
 def read_parameter(text: str, schema: dict[str, Any]) -> tuple[str, Any]:
