@@ -126,12 +126,13 @@ async def test_hidden_values_are_masked_and_sealed_wherever_they_go(
     plan = f"""{HEAD}parameters:
   token: {{type: string, hidden: true}}
   second: {{type: string, hidden: true, default: written-in-the-plan}}
+  pin: {{type: number, hidden: true, default: 48151623}}
 steps:
   login:
     uses: shell.run
     runs_on: {{host: h1}}
     with: {{command: "true", password: "${{{{ params.token }}}}"}}
-    env: {{TOKEN: "Bearer ${{{{ params.second }}}}"}}
+    env: {{TOKEN: "Bearer ${{{{ params.second }}}}", PIN: "${{{{ params.pin }}}}"}}
   again:
     uses: shell.run
     runs_on: {{host: h1}}
@@ -141,15 +142,18 @@ steps:
     run = await submit(engine, plan, parameters={"token": "given-with-the-run"})
     done = await until_finished(engine, run["id"])
 
-    assert (done["result"], done["parameters"]) == ("passed", {"token": "***", "second": "***"})
+    assert (done["result"], done["parameters"]) == (
+        "passed",
+        {"token": "***", "second": "***", "pin": "***"},
+    )
     login, again = agent.seen
     assert login.parameters["password"] == "given-with-the-run"
-    assert login.env == {"TOKEN": "Bearer written-in-the-plan"}
-    assert {"given-with-the-run", "written-in-the-plan"} <= set(login.secrets)
+    assert login.env == {"TOKEN": "Bearer written-in-the-plan", "PIN": "48151623"}
+    assert {"given-with-the-run", "written-in-the-plan", "48151623"} <= set(login.secrets)
     assert (again.parameters["command"], again.parameters["password"]) == ("xtried", "literal-secret")
     assert "literal-secret" in again.secrets
     stored = dump(control_database, "runs", "steps", "nodes", "run_events", "attempts")
-    for text in ("given-with-the-run", "written-in-the-plan", "literal-secret"):
+    for text in ("given-with-the-run", "written-in-the-plan", "literal-secret", "48151623"):
         assert text not in stored
     async with session(engine.database) as db:
         repeated = await request_again(engine, db, run["id"], new_id(), "ann")

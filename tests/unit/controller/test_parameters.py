@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor_controller.domain.parameters import check_parameters, mask, secret_texts, split_argv
+from proctor_controller.domain.parameters import check_parameters, mask, secret_texts, split_argv, texts_in
 from proctor_controller.domain.schemas import BadSchema, check_schema
 
 SCHEMA: dict[str, Any] = {
@@ -175,3 +175,8 @@ def test_many_items_that_must_differ_take_linear_time() -> None:
     items = [{"n": n} for n in range(20_000)]
     assert not check_parameters(schema, {"x": items}).faults
     assert check_parameters(schema, {"x": [*items, {"n": 7}]}).faults
+
+
+def test_hidden_numbers_are_looked_for_as_they_are_written() -> None:
+    value = {"pin": 48151623, "of": [{"key": "k1"}, 2.5001, 6000.0, 12, True, None, ""]}
+    assert set(texts_in(value)) == {"48151623", "k1", "2.5001", "6000.0", "6000"}

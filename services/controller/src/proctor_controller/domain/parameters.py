@@ -14,6 +14,8 @@ MAX_ARGS_BYTES = 128 * 1024
 MAX_ENV = 100
 MAX_MARKS = 10_000
 MASK = "***"
+LEAST_NUMBER = 4
+"""Characters from which on a number that is hidden is masked wherever it shows."""
 
 Path = tuple[str | int, ...]
 
@@ -169,13 +171,24 @@ def secret_texts(parameters: Mapping[str, Any], secrets: tuple[Path, ...]) -> li
         value: Any = parameters
         for part in path:
             value = value[part]
-        todo = [value]
-        while todo:
-            part_value = todo.pop()
-            if isinstance(part_value, str) and part_value:
-                texts[part_value] = None
-            elif isinstance(part_value, Mapping):
-                todo += part_value.values()
-            elif isinstance(part_value, list):
-                todo += part_value
+        texts.update(dict.fromkeys(texts_in(value)))
     return list(texts)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text within a hidden value, numbers as they are written: those of some length, as a 1 that is masked
+    wherever it stands hides nothing, and spoils the rest.
+    """
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            if part:
+                yield part
+        elif isinstance(part, Mapping):
+            todo += part.values()
+        elif isinstance(part, list | tuple):
+            todo += part
+        elif isinstance(part, int | float) and not isinstance(part, bool):
+            forms = {json.dumps(part), f"{part:.0f}" if float(part).is_integer() else json.dumps(part)}
+            yield from sorted(form for form in forms if len(form) >= LEAST_NUMBER)

@@ -1,12 +1,12 @@
 """An order put together: templates filled in, checked as the method's schema says, hidden values masked. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from proctor_controller.domain.expressions import ExpressionFault, as_text, fill
 from proctor_controller.domain.filling import fill_parameters
-from proctor_controller.domain.parameters import MASK, mask, secret_texts
+from proctor_controller.domain.parameters import MASK, mask, secret_texts, texts_in
 from proctor_controller.domain.rules import MAX_ARTEFACTS, MAX_PATTERN, Rules
 from proctor_controller.domain.scope import Scope
 from proctor_controller.domain.verdict import describe
@@ -82,20 +82,6 @@ def _env_text(name: str, value: Any) -> str:
     if "\0" in text or len(text) > MAX_ENV_TEXT:
         raise RenderFault(f"env.{name} holds a NUL character or has more than {MAX_ENV_TEXT} characters")
     return text
-
-
-def texts_in(value: Any) -> Iterator[str]:
-    """Every text within a hidden value."""
-    todo = [value]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, str):
-            if part:
-                yield part
-        elif isinstance(part, Mapping):
-            todo += part.values()
-        elif isinstance(part, list | tuple):
-            todo += part
 
 
 def _mask_all(value: Any, texts: Mapping[str, None]) -> Any:
