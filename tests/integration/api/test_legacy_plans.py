@@ -56,6 +56,8 @@ async def test_a_plan_from_its_start_to_its_end(api: Api) -> None:
     api.world.waiting_steps = [
         StepView(id=attempts["case-1-step-1"].step_id, agent=attempts["case-1-step-1"].agent, step="case-1-step-1",
                  result=StepResult.PASSED, log_bytes=8, output={"stdout": "one\n"}, **common),
+        StepView(id=attempts["case-1-step-1"].step_id, agent=attempts["case-1-step-1"].agent, step="case-1-step-5",
+                 result=StepResult.ERROR, log_bytes=8, error={"message": "no ping"}, **common),
         StepView(id="x", step="case-1-step-2", result=StepResult.ERROR, error={"message": "no route"}, **common),
         StepView(id="y", step="case-1-step-3", result=StepResult.FAILED, parameters={"token": "***"},
                  output={"stdout": "x" * 100_000}, log_bytes=100_000, **common),
@@ -70,6 +72,7 @@ async def test_a_plan_from_its_start_to_its_end(api: Api) -> None:
     assert first["TestStep : 2"]["output"] == {"log": "no route", "result": "FAIL"}
     assert first["TestStep : 3"]["output"] == {"log": "x" * 64 * 1024, "result": "FAIL"}
     assert first["TestStep : 3"]["input"]["parameters"] == {"token": "***"}
+    assert first["TestStep : 5"]["output"] == {"log": "one\ntwo\nno ping\n", "result": "FAIL"}
     assert first["TestStep : 4"]["output"] == {"log": "cancelled", "result": "FAIL"}
     assert view["TestCase : 2"]["TestStep : 1"] == {"input": {**STEP, "host": "h"}, "output": {}}
 

@@ -208,7 +208,7 @@ async def _outputs(
             return {}
         async with room:
             log = await _log(context, run, step)
-        return {"log": log, "result": "PASS" if step.result in PASSED else "FAIL"}
+        return {"log": _with_error(log, step), "result": "PASS" if step.result in PASSED else "FAIL"}
 
     known = [(found, step) for step in steps if (found := NAME.match(step.step))]
     outputs = await asyncio.gather(*(of(step) for _, step in known))
@@ -246,6 +246,16 @@ async def _log(context: ProcessContext, run: str, step: StepView) -> str:
     # "passed" says nothing that the result does not.
     how = "" if step.result in PASSED or step.result is None else step.result.value
     return str((step.error or {}).get("message") or step.reason or how)
+
+
+def _with_error(log: str, step: StepView) -> str:
+    """The log, and behind it why the method could not do its work: nothing else here tells."""
+    said = str((step.error or {}).get("message") or "")
+    if not said or said in log:
+        return log
+    room = LOG_LIMIT - len(said.encode("utf-8", "replace")) - 2
+    kept = log.encode("utf-8", "replace")[: max(0, room)].decode("utf-8", "ignore").removesuffix("\n")
+    return _last(f"{kept}\n{said}\n")
 
 
 def _last(text: str) -> str:
