@@ -233,7 +233,8 @@ async def test_a_stopped_attempt_gives_the_request_up(bench: Bench, web: WebServ
 
 
 async def test_addresses_that_the_agent_refuses(bench: Bench, loopback: SshTarget, tmp_path: Path) -> None:
-    for url in ("http://169.254.169.254/latest", "http://[::ffff:169.254.169.254]/"):
+    for host in ("169.254.169.254", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "2852039166"):
+        url = f"http://{host}/latest"
         outcome, _ = await bench.call("http.get", {"url": url})
         assert outcome.error is not None and outcome.error.kind == "address_refused", outcome
     loaded = load(["http"], {"http": {"refuse": ["127.0.0.0/8", "::1"]}})

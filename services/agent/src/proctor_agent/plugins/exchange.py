@@ -7,7 +7,6 @@ agent refuses is refused whatever name leads to it, and the connection goes to t
 import asyncio
 import ipaddress
 import json
-import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, Field, JsonValue
 
 from proctor_agent.plugin import Context, Failed, MethodFault, Result, Secret
 from proctor_agent.plugins.answers import MAX_BODY, read_body, shown
+from proctor_common.outbound import where_it_leads, why
 
 MAX_SENT = 1024 * 1024
 MAX_HEADERS = 50
@@ -262,16 +262,6 @@ def _peer(fault: httpx.HTTPError, url: str) -> str:
     return f"{asked.scheme}://{asked.netloc.decode('ascii', 'replace')}"
 
 
-def _why(fault: BaseException) -> str:
-    """What the operating system said: those above it only say that it did not work."""
-    below: BaseException | None = fault
-    while below is not None:
-        if isinstance(below, OSError) and below.errno is not None:
-            return os.strerror(below.errno)
-        below = below.__cause__ or below.__context__
-    return str(fault) or type(fault).__name__
-
-
 class _Checked(httpcore.AsyncNetworkBackend):
     """Looks a name up, refuses what must not be reached, and connects to the address that was looked at."""
 
@@ -297,12 +287,11 @@ class _Checked(httpcore.AsyncNetworkBackend):
             try:
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
             except httpcore.ConnectError as fault:
-                last = httpcore.ConnectError(_why(fault))
+                last = httpcore.ConnectError(why(fault))
         raise last
 
     def _check(self, host: str, text: str) -> None:
-        address = ipaddress.ip_address(text.partition("%")[0])
-        plain = getattr(address, "ipv4_mapped", None) or address
+        plain = where_it_leads(text)
         if any(plain.version == network.version and plain in network for network in self._refused):
             message = f"{host} is at {text}, which this agent's settings refuse (plugin_settings.http.refuse)"
             raise MethodFault("address_refused", message, address=text)

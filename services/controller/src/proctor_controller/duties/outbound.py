@@ -7,13 +7,14 @@ read.
 
 import asyncio
 import ipaddress
-import os
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
+
+from proctor_common.outbound import where_it_leads, why
 
 
 class NotSent(Exception):
@@ -49,8 +50,7 @@ class Allowed:
         parents = [f"*.{name[i + 1 :]}" for i, character in enumerate(name) if character == "."]
         if name in self._names or self._names.intersection(parents):
             return True
-        found = ipaddress.ip_address(address.partition("%")[0])
-        plain = getattr(found, "ipv4_mapped", None) or found
+        plain = where_it_leads(address)
         if any(plain.version == network.version and plain in network for network in self._networks):
             return True
         return self._public and plain.is_global and not plain.is_multicast
@@ -89,7 +89,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
             try:
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
             except httpcore.ConnectError as fault:
-                last = httpcore.ConnectError(_why(fault))
+                last = httpcore.ConnectError(why(fault))
         raise last
 
     async def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
@@ -97,16 +97,6 @@ class _Checked(httpcore.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-
-
-def _why(fault: BaseException) -> str:
-    """What the operating system said: those above it only say that it did not work."""
-    below: BaseException | None = fault
-    while below is not None:
-        if isinstance(below, OSError) and below.errno is not None:
-            return os.strerror(below.errno)
-        below = below.__cause__ or below.__context__
-    return str(fault)
 
 
 class Outbound:
