@@ -84,6 +84,7 @@ steps:
   words: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x, args: "a ${{{{ params.no[1] }}}}"}}}}
   named: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x}}, env: {{A: b, C: "${{{{ params.no[1] }}}}"}}}}
   files: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: x}}, artefacts: [a, "${{{{ params.no }}}}"]}}
+  typed: {{uses: shell.run, runs_on: {{host: h1}}, with: {{command: "${{{{ params.no }}}}"}}}}
 """
     run = await submit(engine, plan)
     done = await until_finished(engine, run["id"])
@@ -95,6 +96,7 @@ steps:
         f"with.args[1]: {why}",
         f"env.C: {why}",
         "artefacts[1] must come to text of 1 to 500 characters, without NUL, or to a list of such",
+        "the method does not take what was filled in: with.command must be of type string",
     ]
     assert agent.seen == []
 

@@ -31,7 +31,7 @@ def fill_parameters(template: Mapping[str, Any], schema: Mapping[str, Any], scop
         if path not in lines and isinstance(value, str):
             # It came out of an expression as a whole: one word, never a command line.
             _put(filled, path, [value])
-    return check_parameters(schema, filled)
+    return check_parameters(schema, filled, "with")
 
 
 def _fill_words(words: Any, scope: Scope) -> Any:
