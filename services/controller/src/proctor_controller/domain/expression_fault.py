@@ -54,12 +54,16 @@ def syntax_fault(source: str, message: str) -> ExpressionFault:
 
 def runtime_fault(parsed: Source, scope: Scope, fault: Exception) -> ExpressionFault:
     reason, position = _reason(parsed.text, fault), 1
+    missing = None
     if isinstance(fault, KeyError | IndexError) or "Undefined variable" in str(fault):
         missing = _first_missing(parsed, scope)
-        if missing is not None:
-            reason, position = missing
+    if missing is not None:
+        reason, position = missing
     elif len(parsed.references) == 1:
         position = parsed.references[0].position
+    else:
+        # The library names the function that could not go on.
+        position = next((each.position for each in parsed.called if f"'{each.name}'" in str(fault)), 1)
     return ExpressionFault(parsed.text, position, reason)
 
 
