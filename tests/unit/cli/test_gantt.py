@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proctor_cli.commands.plans import fault_line, name_in
-from proctor_cli.commands.runs import values_line
+from proctor_cli.commands.runs import called_line, values_line
 from proctor_cli.gantt import draw
 from proctor_cli.render import cells, padded, table
 
@@ -109,6 +109,22 @@ def test_faults_are_told_as_editors_read_them() -> None:
     fault = {"line": 4, "column": 3, "path": "steps.a", "message": "no such plugin"}
     assert fault_line("p.yaml", fault) == "p.yaml:4:3: steps.a: no such plugin"
     assert fault_line("p.yaml", {"message": "is empty", "path": "", "line": None}) == "p.yaml: is empty"
+
+
+@pytest.mark.parametrize(
+    ("webhook", "told"),
+    [
+        ({"state": "waiting", "tries": 0, "next_at": at(0)}, "not taken yet"),
+        ({"state": "taken", "tries": 1, "status": 204}, "taken after 1 try"),
+        (
+            {"state": "waiting", "tries": 2, "status": 500, "reason": "answered 500", "next_at": "T"},
+            "not taken yet after 2 tries: answered 500 (again at T)",
+        ),
+        ({"state": "given_up", "tries": 3, "reason": "gone"}, "given up after 3 tries: gone"),
+    ],
+)
+def test_what_became_of_a_webhook(webhook: dict[str, Any], told: str) -> None:
+    assert called_line({"status": None, "reason": "", "next_at": None, **webhook}) == told
 
 
 def test_outputs_in_a_line() -> None:

@@ -122,13 +122,13 @@ def _show_run(found: dict[str, Any]) -> None:
     if told:
         print(harmless(told))
     if found.get("webhook"):
-        print(harmless(f"webhook {_called(found['webhook'])}"))
+        print(harmless(f"webhook {called_line(found['webhook'])}"))
     if found["outputs"]:
         print(harmless(f"outputs {values_line(found['outputs'], 1000)}"))
     print()
 
 
-def _called(webhook: dict[str, Any]) -> str:
+def called_line(webhook: dict[str, Any]) -> str:
     """What became of a run's webhook, in a line."""
     state = {"given_up": "given up", "waiting": "not taken yet"}.get(webhook["state"], webhook["state"])
     tries = f" after {webhook['tries']} {'try' if webhook['tries'] == 1 else 'tries'}" if webhook["tries"] else ""
