@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - a case of a table stays on its line
 """The language of test plans: what each member means, and what is wrong where, with a hint."""
 
+import time
 from typing import Any
 
 import pytest
@@ -282,6 +283,17 @@ def test_a_matrix_that_explodes_is_never_built() -> None:
     assert (fault["path"], fault["code"]) == ("steps.a.matrix", "too_large")
     (fault,) = faults(f"steps:\n  a: {{uses: p.m, runs_on: {{host: h}}, matrix: {{x: [{values}], y: [1, 2, 3]}}}}\n")
     assert "300 cells" in fault["message"]
+
+
+def test_work_at_submission_is_bounded_and_told_once() -> None:
+    steps = "".join(
+        f"  s{n}: {{uses: p.m, runs_on: {{host: h}}, timeout: '${{{{ size(params.l.map(x, x + {n})) }}}}'}}\n"
+        for n in range(200)
+    )
+    began = time.monotonic()
+    (fault,) = faults(f"parameters: {{l: {{type: list, default: {[1] * 9000}}}}}\nsteps:\n{steps}")
+    assert (fault["code"], "too long" in fault["message"]) == ("too_large", True)
+    assert time.monotonic() - began < 4, "each of them alone takes 35 ms"
 
 
 def test_a_large_plan_is_read_at_once() -> None:

@@ -46,6 +46,7 @@ class Methods:
         self._db = db
         self._group = group
         self._known: dict[tuple[Any, ...], tuple[Mapping[str, Any] | None, Wrong]] = {}
+        self._asked: dict[tuple[Place, str, str, str | None], list[Found]] = {}
         self._names: list[str] | None = None
 
     async def find(self, step: PlanStep, role: Role | None) -> Method:
@@ -67,7 +68,7 @@ class Methods:
         steps tells already where nobody has the role's plugin.
         """
         root: list[str | int] = ["hosts", role.name]
-        found = await self._in(role)
+        found = await self._in(role, role.plugin or "")
         if not found:
             return Fitting((), (fault(f"there is no {_role_words(role)}", dotted(root), "not_found"),))
         able = [each.candidate.agent for each in found]
@@ -91,11 +92,18 @@ class Methods:
             return Fitting((), (fault(f"{said}: {_role_words(role)}{what}", path, "not_found"),))
         return Fitting(tuple(able))
 
-    async def _in(self, role: Role, plugin: str = "", method: str = "", target: str | None = None) -> list[Found]:
+    async def _in(self, role: Role, plugin: str, method: str = "", target: str | None = None) -> list[Found]:
         """The agents where the role is, with whether they have this."""
-        place = _place_of_role(role)
-        found = await find_candidates(self._db, place, plugin, method, group=self._group, target=target)
+        found = await self._found(_place_of_role(role), plugin, method, target)
         return [each for each in found if role.group is None or role.group in each.groups]
+
+    async def _found(self, place: Place, plugin: str, method: str, target: str | None) -> list[Found]:
+        key = (place, plugin, method, target)
+        if key not in self._asked:
+            self._asked[key] = await find_candidates(
+                self._db, place, plugin, method, group=self._group, target=target, with_spec=bool(method)
+            )
+        return self._asked[key]
 
     async def _needs(self, role: Role) -> AsyncIterator[tuple[str, frozenset[str]]]:
         """What the role and its steps ask for, each with the agents that have it, or may: those that have not connected
@@ -109,7 +117,7 @@ class Methods:
             found = await self._in(role, plugin, method)
             yield use, _agents(found, lambda each: each.candidate.has_method)
         for target in role.targets:
-            found = await self._in(role, target=target)
+            found = await self._in(role, role.plugin or "", target=target)
             yield f"target {target}", _agents(found, lambda each: each.has_target)
 
     async def _look(
@@ -150,9 +158,7 @@ class Methods:
         return None, {"uses": f"no agent has the plugin {step.plugin}{await self._near(step)}"}
 
     async def _candidates(self, step: PlanStep, place: Place, role: Role | None) -> list[Found]:
-        found = await find_candidates(
-            self._db, place, step.plugin, step.method, group=self._group, target=step.target, with_spec=True
-        )
+        found = await self._found(place, step.plugin, step.method, step.target)
         return [each for each in found if role is None or role.group is None or role.group in each.groups]
 
     async def _near(self, step: PlanStep) -> str:

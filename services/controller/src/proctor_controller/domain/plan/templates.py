@@ -88,7 +88,8 @@ class Templates(Reader):
         if not _is_template(template):
             return template
         values = self.known.values
-        if not _reads(template) <= values.keys():
+        if self._early_work > MAX_EARLY_WORK or not _reads(template) <= values.keys():
+            # To measure what an expression reads takes a while as well: where it is too much that is told once.
             return UNKNOWN
         scope = {"params": values, **(more or {})}
         try:
