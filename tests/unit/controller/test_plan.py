@@ -207,6 +207,14 @@ outputs: {x: "${{ steps.b.result }}"}
     assert "line 3, column 1" in found[2]["message"]
 
 
+def test_a_long_text_is_not_meant_a_thousand_times() -> None:
+    text = f"a: &a {'x' * 400_000}\n"
+    assert read_text(text + "".join(f"b{n}: *a\n" for n in range(9))).value["b8"] == "x" * 400_000
+    with pytest.raises(BadText, match="4194304 characters, with its aliases followed") as caught:
+        read_text(text + "".join(f"b{n}: *a\n" for n in range(1000)))
+    assert (caught.value.fault["line"], caught.value.fault["code"]) == (11, "too_large")
+
+
 def test_a_limit_that_is_passed_says_where_which_and_by_how_much() -> None:
     with pytest.raises(BadText) as caught:
         read_text("a: 1\n" * 120_000)

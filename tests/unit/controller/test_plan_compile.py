@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+import pytest
+
 from proctor_controller.domain.legacy_plan import examine_legacy, is_legacy, read_legacy
 from proctor_controller.domain.plan import Plan, read_plan
 from proctor_controller.domain.plan.calls import Call, check_call
@@ -12,6 +14,7 @@ from proctor_controller.domain.plan.compile import Birth, compile_run, find_expl
 from proctor_controller.domain.plan.masking import mask_text
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.rules import rules_of
+from proctor_controller.domain.schemas import Fault
 from proctor_controller.domain.step import Condition, Phase
 from proctor_controller.domain.submission import RunSpec
 from proctor_controller.domain.wants import wants_of
@@ -173,6 +176,27 @@ steps:
     assert "12060 step instances, 12000 of this step" in fault["message"]
 
 
+@pytest.mark.parametrize(
+    "many",
+    [
+        "matrix: {n: [CELLS], m: [1, 2]}, with: {body: TEXT}",
+        "matrix: {n: [CELLS], m: [1, 2]}, env: {BODY: TEXT}",
+        "matrix: {n: [CELLS], m: [TEXT, 2]}",
+    ],
+)
+def test_few_characters_are_not_multiplied_without_end(many: str) -> None:
+    def found(size: int) -> list[Fault]:
+        step = many.replace("CELLS", ", ".join(str(n) for n in range(100))).replace("TEXT", "x" * size)
+        head = 'testplan_version: "2026-12-01"\nname: x\nsteps:\n'
+        run = "uses: p.m, runs_on: {host: h}"
+        return find_explosion(read_plan(read_text(f"{head}  few: {{{run}}}\n  many: {{{run}, {step}}}\n")))
+
+    assert found(60_000) == []
+    (fault,) = found(400_000)
+    assert (fault["path"], fault["code"]) == ("steps.many", "too_large")
+    assert "those of this step; 33554432 are allowed" in fault["message"]
+
+
 def call(given: str, schema: Mapping[str, Any] = METHOD) -> Call:
     text = f"""testplan_version: "2026-12-01"
 name: x
@@ -291,3 +315,8 @@ def test_what_a_seeds_plan_leaves_open_or_gets_wrong() -> None:
         assert faults({"1": {**child, "parameters": value}}) == [(f"{step}.1.parameters", "must be a mapping")]
         assert faults({"1": child}, environment=value) == [("environment", "must be a mapping")]
     assert (step, "must be a mapping of numbered steps, not a list") in faults([child])
+    again = {str(number): {**child, "parameters": {"body": {"get_param": "text"}}} for number in range(1, 13)}
+    assert faults(again, environment={"text": "x" * 200_000}) == []
+    wrong = faults(again, environment={"text": "x" * 400_000})
+    said = "what is looked up comes to more than 4194304 characters"
+    assert wrong == [(f"{step}.{number}.parameters.body.get_param", said) for number in (11, 12)]

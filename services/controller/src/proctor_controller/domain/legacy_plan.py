@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor_common.ids import HOST_NAME, PLUGIN_NAME
-from proctor_controller.domain.parts import MAX_NODES, Document
+from proctor_controller.domain.parts import MAX_FOLLOWED, MAX_NODES, Document, text_size
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan.document import MAX_STEPS
 from proctor_controller.domain.plan.model import BadPlan, Path, Plan, PlanStep
@@ -64,6 +64,7 @@ class _Reader(Reader):
         super().__init__(faults)
         self._environment: Mapping[str, Any] = {}
         self._looked = 0
+        self._looked_text = 0
 
     def read(self, root: Mapping[str, Any], given: Mapping[str, Any]) -> Plan:
         self.members(root, (), _MEMBERS)
@@ -170,6 +171,10 @@ class _Reader(Reader):
         self._looked += _count(value)
         if self._looked > MAX_NODES:
             self.fault(path, f"what is looked up comes to more than {MAX_NODES} parts", "too_large")
+            return "unknown"
+        self._looked_text += text_size(value)
+        if self._looked_text > MAX_FOLLOWED:
+            self.fault(path, f"what is looked up comes to more than {MAX_FOLLOWED} characters", "too_large")
             return "unknown"
         return value
 

@@ -6,7 +6,7 @@ that stands twice, a tag) is a fault among others, and the rest is read.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from proctor_controller.domain.schemas import Fault, dotted
 MAX_BYTES = 512 * 1024
 MAX_DEPTH = 50
 MAX_NODES = 100_000
+MAX_FOLLOWED = 8 * MAX_BYTES
+"""Characters of all texts, those behind aliases each time: what is written once may be meant a thousand times."""
 MAX_FAULTS = 100
 STANDS_IN = frozenset({"tag", "bad_scalar"})
 """Codes of faults whose part has a value that nobody wrote: what else is wrong with it is not to be told."""
@@ -46,7 +48,7 @@ class Document:
 class Node:
     """A part. ``kind``: scalar, mapping (its items are keys and values in turns) or sequence. ``wrong``: what is wrong
     with a scalar, which has no value then; ``tagged``: it has a tag, which is not taken; ``height``: how deep its parts
-    go.
+    go; ``length``: characters of its texts.
     """
 
     place: Place
@@ -55,6 +57,7 @@ class Node:
     items: list["Node"] = field(default_factory=list)
     size: int = 1
     height: int = 0
+    length: int = 0
     closed: bool = False
     wrong: str | None = None
     tagged: bool = False
@@ -71,6 +74,7 @@ class Builder:
     def scalar(self, node: Node, anchor: str | None = None) -> None:
         """A part without parts of its own."""
         node.closed = True
+        node.length = len(node.value) if isinstance(node.value, str) else 0
         self._name(node, anchor)
         self._add(node)
 
@@ -113,6 +117,10 @@ class Builder:
         holder.height = max(holder.height, node.height + 1)
         if holder.size > MAX_NODES:
             message = f"has more than {MAX_NODES} parts, with its aliases followed: {holder.size} up to here"
+            raise BadText(message, place or node.place, "too_large", self._path())
+        holder.length += node.length
+        if holder.length > MAX_FOLLOWED:
+            message = f"comes to more than {MAX_FOLLOWED} characters, with its aliases followed"
             raise BadText(message, place or node.place, "too_large", self._path())
 
     def _path(self) -> str:
@@ -185,6 +193,21 @@ class _Values:
 def _pairs(node: Node) -> Iterator[tuple[Node, Node]]:
     items = iter(node.items)
     return zip(items, items, strict=True)
+
+
+def text_size(value: Any) -> int:
+    """Characters of all texts in a value."""
+    todo, size = [value], 0
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            size += len(part)
+        elif isinstance(part, Mapping):
+            todo += part.keys()
+            todo += part.values()
+        elif isinstance(part, list | tuple):
+            todo += part
+    return size
 
 
 def check_size(size: int, limit_passed_at: Place | None = None) -> None:

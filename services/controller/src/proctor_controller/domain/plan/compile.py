@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from proctor_controller.domain.parameters import MASK
+from proctor_controller.domain.parts import text_size
 from proctor_controller.domain.placement import Place
 from proctor_controller.domain.plan.calls import Call
 from proctor_controller.domain.plan.matrix import cell_text
@@ -16,6 +17,8 @@ from proctor_controller.domain.step import Condition, Phase
 from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 
 MAX_INSTANCES = 10_000
+MAX_TEXT = 32 * 1024 * 1024
+"""Characters in the parameters, environments and matrix cells of all instances."""
 MAX_INSTANCE_TEXT = 200
 
 
@@ -52,15 +55,33 @@ class Instance:
 
 
 def find_explosion(plan: Plan) -> list[Fault]:
-    """A fault where the plan comes to more step instances than a run may have."""
+    """A fault where the plan comes to more step instances than a run may have, or to larger ones: each has its own
+    parameters, environment and matrix cell, written once or not.
+    """
     counts = {role.name: role.count for role in plan.wants.roles}
     sizes = {step.path: _size(step, counts) for step in plan.calls()}
     total = sum(sizes.values())
     if total <= MAX_INSTANCES:
-        return []
+        return _find_weight(plan, sizes)
     largest = max(sizes, key=lambda path: sizes[path])
     message = f"the plan comes to {total} step instances, {sizes[largest]} of this step; a run has at most"
     return [fault(f"{message} {MAX_INSTANCES}", dotted(list(largest)), "too_large")]
+
+
+def _find_weight(plan: Plan, sizes: Mapping[Path, int]) -> list[Fault]:
+    weights = {step.path: _weight(step, sizes[step.path]) for step in plan.calls()}
+    total = sum(weights.values())
+    if total <= MAX_TEXT:
+        return []
+    largest = max(weights, key=lambda path: weights[path])
+    message = f"the plan's step instances hold {total} characters, {weights[largest]} of them those of this step"
+    return [fault(f"{message}; {MAX_TEXT} are allowed", dotted(list(largest)), "too_large")]
+
+
+def _weight(step: PlanStep, size: int) -> int:
+    cells = step.cells or ()
+    of_cells = sum(text_size(cell) for cell in cells) * (size // len(cells)) if cells else 0
+    return size * (text_size(step.parameters) + text_size(step.env)) + of_cells
 
 
 def _size(step: PlanStep, counts: Mapping[str, int]) -> int:
