@@ -10,6 +10,8 @@ from proctor_controller.domain.circles import HeldHost, Wait, describe_circle, f
 from proctor_controller.domain.holders import Holder
 from proctor_controller.domain.leasing import LeasableHost
 from proctor_controller.domain.placement import Place
+from proctor_controller.domain.step import Phase
+from proctor_controller.domain.submission import NodeSpec
 from proctor_controller.domain.wants import Role, Wants
 from proctor_controller.engine.circles import Circles
 from proctor_controller.engine.engine import Engine
@@ -111,6 +113,41 @@ async def test_steps_that_want_each_others_hosts(
     assert (await until_finished(engine, specs[1].id))["result"] == "error"
     assert (await until_finished(engine, specs[0].id))["result"] == "passed"
     assert await circles.look() is None
+
+
+async def test_cleanup_that_waits_in_a_circle_is_done(
+    engine: Engine, agent: FakeAgent, bus: Bus, control_database: Database
+) -> None:
+    """It would wait until its time is over, and nobody would do it any more."""
+    other = await FakeAgent(bus, control_database, host="h2").join()
+    goes_on = plan(
+        step("mine", role="r", role_index=0),
+        step("theirs", place=Place(host="h1")),
+        edges="mine -> theirs",
+        wants=Wants(roles=(Role("r", host="h2", exclusive=True),)),
+    )
+    ends = plan(
+        step("mine", role="r", role_index=0),
+        step("always[0]", place=Place(host="h2"), phase=Phase.ALWAYS),
+        nodes=[NodeSpec("always[0]", phase=Phase.ALWAYS)],
+        wants=Wants(roles=(Role("r", host="h1", exclusive=True),)),
+    )
+    for spec in (goes_on, ends):
+        await run(engine, spec)
+        await until_there(engine, spec.id, "mine", "running")
+    for each in (agent, other):
+        each.ends = StepResult.PASSED
+        await each.finish(each.alive_orders()[0])
+    await until_there(engine, goes_on.id, "theirs", "waiting")
+    await until_there(engine, ends.id, "always[0]", "waiting")
+    circles = Circles(engine)
+    await circles.look()
+    gave_way = await circles.look()
+    assert gave_way is not None
+    assert (gave_way.run, gave_way.cleanup) == (goes_on.id, False), "the older one, as the other one cleans up"
+    assert (await until_finished(engine, goes_on.id))["result"] == "error"
+    assert (await until_finished(engine, ends.id))["result"] == "passed"
+    assert (await steps_of(engine, ends.id))["always[0]"]["result"] == "passed"
 
 
 def document(name: str, wanted: str, steps: dict[str, Any]) -> dict[str, Any]:

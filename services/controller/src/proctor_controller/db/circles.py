@@ -20,10 +20,14 @@ WHERE r.state IN ('queued', 'allocating') AND r.cause IS NULL AND r.parent IS NO
  AND (r.state = 'allocating' OR r.concurrency_key IS NULL)
  AND EXISTS (SELECT 1 FROM control.allocations o WHERE o.run_id = ANY (control.lineage(r.parent)))
 ORDER BY r.number LIMIT {LIMIT}"""
-_STEPS = f"""SELECT w.id, w.run_id, w.place_host, w.place_group, w.place_labels, w.plugin, v.number, v.group_name,
- control.lineage(w.run_id) AS holders
+_STEPS = f"""SELECT w.id, w.run_id, w.place_group, w.place_labels, w.plugin, v.number, v.group_name,
+ w.phase <> 'main' AS cleanup, control.lineage(w.run_id) AS holders,
+ CASE WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
+  WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance)
+  ELSE w.place_host END AS place_host
 FROM control.steps w JOIN control.runs v ON v.id = w.run_id
-WHERE w.state = 'waiting' AND w.phase = 'main' AND w.role IS NULL AND v.state = 'running'
+WHERE w.state = 'waiting' AND w.role IS NULL
+ AND (w.phase = 'main' AND v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))
  AND EXISTS (SELECT 1 FROM control.allocations o WHERE o.run_id = ANY (control.lineage(w.run_id)))
 ORDER BY w.ready_at LIMIT {LIMIT}"""
 _HOSTS = f"""SELECT a.id, a.host, a.labels, {OWNED.format(uses="$1")},
@@ -52,7 +56,7 @@ async def load_waits(session: Session) -> Waits:
         labels = None if place.labels is None else dict(place.labels)
         role = Role("host", host=place.host, group=place.group, labels=labels, plugin=row["plugin"])
         run, step = str(row["run_id"]), str(row["id"])
-        waits.append(Wait(run, row["number"], (role,), _ids(row["holders"]), row["group_name"], step))
+        waits.append(Wait(run, row["number"], (role,), _ids(row["holders"]), row["group_name"], step, row["cleanup"]))
     if len(waits) < 2:
         return Waits(waits, [], {})
     hosts, runs = list[HeldHost](), dict[str, Holder]()

@@ -17,7 +17,7 @@ class Wait:
     """A nested run that waits for hosts, or a step (``step``) that waits for one while its run holds others.
 
     ``number``: of the run · ``holders``: the runs that cannot end before it has begun: those it is nested in, and of a
-    step its own.
+    step its own · ``cleanup``: the step cleans up after the others.
     """
 
     run: str
@@ -26,6 +26,7 @@ class Wait:
     holders: frozenset[str]
     group: str | None = None
     step: str | None = None
+    cleanup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ def find_circle(waits: Sequence[Wait], hosts: Sequence[HeldHost]) -> tuple[Wait,
 
 
 def youngest(circle: Sequence[Wait]) -> Wait:
-    """The one that gives way: it has waited for the shortest time."""
-    return max(circle, key=lambda wait: (wait.number, wait.step or ""))
+    """The one that gives way: it has waited for the shortest time. Cleanup does so last: nobody would do it again."""
+    return max(circle, key=lambda wait: (not wait.cleanup, wait.number, wait.step or ""))
 
 
 def describe_circle(wait: Wait, circle: Sequence[Wait], hosts: Sequence[HeldHost], runs: Mapping[str, Holder]) -> str:
