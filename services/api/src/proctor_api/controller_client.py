@@ -24,6 +24,12 @@ ONCE = frozenset({"audit.add", "agent.enrol"})
 TRIES = 4
 """Each try is given to some controller: one that hangs among several costs one try, not the request."""
 
+LARGE = 64 * 1024
+"""Bytes of a request from which on a controller may need a while to read it: a plan of a thousand steps takes seconds
+where the machine is busy, and each try that is cut short leaves one more such plan behind.
+"""
+LARGE_TRIES = 2
+
 SELF = Actor(name="api", role=Role.ADMIN)
 """The api itself, where no caller stands behind a question."""
 
@@ -49,6 +55,8 @@ class ControllerClient:
         subject = subjects.call(op)
         tries = 1 if op in ONCE else TRIES
         timeout = self._timeout / tries
+        if op not in ONCE and len(payload) > LARGE:
+            tries, timeout = LARGE_TRIES, self._timeout
         while True:
             tries -= 1
             try:
