@@ -337,6 +337,7 @@ async def test_once_a_hold_is_over_whoever_waits_for_the_host_has_it_soon(
     views = await eventually(ended, 5, "those that wait for the host")
     assert {view["result"] for view in views} == {"passed"}
     assert views[0]["started_at"] >= view["hold_until"], "the hold was kept"
+    assert (await call(engine, "run.get", run=view["id"]))["hold_until"] is None, "it keeps nothing any more"
 
 
 async def test_a_gate_does_not_keep_a_run_from_resting(engine: Engine, agent: FakeAgent) -> None:

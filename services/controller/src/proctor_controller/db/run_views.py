@@ -23,7 +23,7 @@ MAX_INDEXED = 1500
 
 _RUN = """SELECT r.id, r.number, r.name, r.kind, r.state, r.result, r.reason, r.created_at, r.started_at, r.finished_at,
  r.plan, r.parameters, r.group_name, r.created_by, r.rerun_of, r.parent, r.outputs, r.tally, r.phase, r.waiting_for,
- r.hold_until,
+ CASE WHEN r.hold_until > now() THEN r.hold_until END AS hold_until,
  (SELECT json_build_object('state', w.state, 'tries', w.tries, 'status', w.status, 'reason', w.reason,
    'next_at', CASE WHEN w.state = 'waiting' THEN w.next_at END)
   FROM control.webhooks w WHERE w.run_id = r.id) AS webhook,
