@@ -199,6 +199,8 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("steps:\n  a: {uses: p.m, runs_on: '${{ matrix.h }}', matrix: {h: [dut, dot]}}\nhosts: {dut: {group: g}}\n", "steps.a.runs_on", "unknown_name", "did you mean dut?"),
     ("steps:\n  a: {uses: p.m, runs_on: {host: '${{ matrix.h }}'}, matrix: {h: []}, if: host == 'x'}\n", "steps.a.matrix.h", "invalid", "at least one"),
     ("steps:\n  a: &a {uses: p.m, runs_on: {host: h}}\n  b: {<<: *a}\n", "steps.b.<<", "unknown_member", "alias"),
+    (f"always: [{{gate: {{}}}}]\nsteps:\n{STEP}", "always[0].gate", "unknown_member", "only methods"),
+    ("steps:\n  a: {uses: p.m, runs_on: {host: h}, rollback: {plan: x, with: {}}}\n", "steps.a.rollback.plan", "unknown_member", "only methods"),
     (f"webhook: {{url: ''}}\nsteps:\n{STEP}", "webhook.url", "invalid", "http"),
     (f"webhook: {{url: 3}}\nsteps:\n{STEP}", "webhook.url", "invalid", "text"),
     (f"hold_on_failure:\nsteps:\n{STEP}", "hold_on_failure", "invalid", "mapping"),

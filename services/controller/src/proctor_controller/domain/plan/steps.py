@@ -94,6 +94,8 @@ class Steps:
     def rollback(self, of: PlanStep, value: Any, names: Names) -> PlanStep:
         """What undoes a step; it runs where that ran."""
         path = (*of.path, "rollback")
+        if not self._is_method(value, path):
+            return PlanStep(f"rollback.{of.name}", path, phase=Phase.ROLLBACK, cells=of.cells)
         step = self._reader.mapping(value, path, ROLLBACK)
         self._reader.missing(value, "uses", path, ROLLBACK)
         names = Names(BEFORE | {"self"}, matrix=names.matrix)
@@ -102,6 +104,8 @@ class Steps:
 
     def cleanup(self, name: str, path: Path, value: Any) -> PlanStep:
         """A step under ``on_failure`` or ``always``."""
+        if not self._is_method(value, path):
+            return PlanStep(name, path)
         step = self._reader.mapping(value, path, CLEANUP)
         self._reader.missing(value, "uses", path, CLEANUP)
         names = Names(BEFORE - {"matrix"})
@@ -111,6 +115,13 @@ class Steps:
         refs = set(read.rules.refs) if read.rules else set()
         condition = self._reader.source(step["if"], (*path, "if"), names, refs)
         return _with_rules(read, refs, condition=condition)
+
+    def _is_method(self, value: Any, path: Path) -> bool:
+        """Whether what undoes or cleans up is no gate and no plan, which it cannot be: that is one fault."""
+        strange = [word for word in ("gate", "plan") if isinstance(value, dict) and word in value]
+        if strange:
+            self._reader.fault((*path, strange[0]), f"no {strange[0]} runs here, only methods: uses", "unknown_member")
+        return not strange
 
     # -- kinds ----------------------------------------------------------------------------------------------------
 
