@@ -127,11 +127,12 @@ class Methods:
             return await self._anywhere(step)
         found = await self._candidates(step, place, role)
         where = str(place) if role is None else _role_words(role)
+        none = f"{where} has no" if place.host and role is None else f"no {where.removeprefix('an ')} has the"
         published = [each.spec.parameters for each in found if each.spec is not None]
         if published:
             able = [each for each in found if each.candidate.has_method]
             has_target = any(each.has_target for each in able)
-            return published[0], {} if has_target else {"target": f"{where} has no target {step.target}"}
+            return published[0], {} if has_target else {"target": f"{none} target {step.target}"}
         if not found:
             wrong = {"runs_on": f"there is no {where.removeprefix('an ')}"}
         elif not any(each.candidate.registered for each in found):
@@ -139,7 +140,6 @@ class Methods:
         else:
             has_plugin = any(each.candidate.has_plugin for each in found)
             lacking = f"plugin {step.plugin} has no method {step.method}"
-            none = f"{where} has no" if place.host and role is None else f"no {where.removeprefix('an ')} has the"
             said = lacking if has_plugin else f"{none} plugin {step.plugin}"
             wrong = {"uses": f"{said}{await self._near(step)}"}
         schema, elsewhere = await self._anywhere(step)
