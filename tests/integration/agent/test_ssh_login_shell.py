@@ -13,6 +13,7 @@ import support.sshd
 from proctor_agent.ssh import Command, Exit, SshFault, Targets
 from proctor_agent.ssh.login_shell import LoginShell
 from proctor_agent.ssh.pool import Link
+from proctor_agent.ssh.probe import ask
 from support.ssh_log import Printed, as_target
 from support.sshd import OpenSshServer
 from support.wait import eventually
@@ -72,7 +73,7 @@ async def account(server: OpenSshServer, tmp_path: Path) -> AsyncIterator[Accoun
 
 async def test_the_shell_is_known_after_the_first_command_and_runs_the_next_itself(account: Account) -> None:
     account.startup.write_text("echo Welcome\n")
-    shows = Command(["sh", "-c", "env -0; umask; ulimit -a; ls -l /proc/$$/fd | wc -l; pwd"], {"A": "b"}, marker="s.1")
+    shows = Command(["sh", "-c", "env -0; umask; ulimit -a; ls /proc/self/fd; pwd"], {"A": "b"}, marker="s.1")
     first = await account.alone(shows)
     assert await account.asked() is LoginShell.BASH
     waiting = account.targets._endpoints["lab"].waiting._ready
@@ -84,6 +85,17 @@ async def test_the_shell_is_known_after_the_first_command_and_runs_the_next_itse
         assert (printed.system, printed.err) == (b"Welcome\n", b"")
         assert sorted(printed.out.split(b"\0")) == sorted(first.out.split(b"\0"))
         assert len(printed.groups) == 1 and printed.groups[0].started > 0
+
+
+async def test_what_the_shell_that_waits_cannot_export_is_left_to_sh(account: Account) -> None:
+    account.startup.write_text("")
+    await account.run(Command(["true"]))
+    assert await account.asked() is LoginShell.BASH
+    waiting = account.targets._endpoints["lab"].waiting._ready
+    assert waiting is not None
+    printed = await account.run(Command(["/usr/bin/env", "-0"], {"SHLVL": "7", "UID": "x"}))
+    assert {b"SHLVL=7", b"UID=x"} <= set(printed.out.split(b"\0"))
+    assert account.targets._endpoints["lab"].waiting._ready is waiting
 
 
 @pytest.mark.parametrize(
@@ -210,6 +222,24 @@ async def test_a_question_that_is_refused_harms_nobody(account: Account, monkeyp
     assert (await account.run(Command(["printf", "mine"]))).out == b"mine"
     await account.settled()
     assert (await account.run(Command(["printf", "mine"]))).out == b"mine"
+
+
+async def test_a_question_for_which_there_is_no_session_is_not_repeated(
+    openssh_server: OpenSshServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = support.sshd._CONFIG.replace("MaxSessions 1000", "MaxSessions 1")
+    monkeypatch.setattr(support.sshd, "_CONFIG", config)
+    openssh_server.restart()
+    account = Account(openssh_server, tmp_path / "rc")
+    try:
+        pool = account.targets._endpoint(account.targets.find(None)).pool
+        await pool.warm()
+        stranger = await account.link.connection.create_process("sleep 60")
+        await ask(pool)
+        assert (account.link.shell, account.link.is_unasked, account.link.channels) == (None, False, 0)
+        stranger.close()
+    finally:
+        await account.targets.close()
 
 
 @pytest.mark.parametrize("shell", ["dash", "busybox sh", "zsh", "fish", "ksh", "mksh", "tcsh"])

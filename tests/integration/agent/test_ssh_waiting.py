@@ -106,6 +106,8 @@ async def test_a_command_runs_though_the_shell_that_waited_is_killed(lab: Lab) -
     printed = await asyncio.wait_for(running, 10)
     assert len(printed.groups) == 1
     assert printed.out.split()[0] == str(printed.groups[0].pgid).encode() != str(waits).encode()
+    # That says nothing about the login shell.
+    assert lab.targets._endpoints["lab"].pool._links[0].shell is not None
 
 
 async def test_a_shell_waits_no_longer_than_it_may(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_a_program_that_may_be_run_but_not_read_is_left_to_sh(folder: Path) -> N
 @pytest.mark.parametrize("way", BY_ITSELF, ids=name_of)
 @pytest.mark.parametrize("cwd", [None, "/usr"])
 def test_a_program_is_given_what_sh_gives_it(way: Way, cwd: str | None) -> None:
-    shows = "env -0; umask; ulimit -a; ls -l /proc/$$/fd | wc -l; grep -E '^Sig(Blk|Ign)|^Cpus' /proc/self/status; pwd"
+    shows = "env -0; umask; ulimit -a; ls /proc/self/fd; grep -E '^Sig(Blk|Ign)|^Cpus' /proc/self/status; pwd"
     # Variables of the script's own names are those of the account only as far as the script leaves them.
     given = {"PATH": os.environ["PATH"], "SHLVL": "3", "IFS": "x", "ONE": "a\nb", "OPTIND": "7", "LC_ALL": "C.UTF-8"}
     by_sh, itself = both(way, Command(["sh", "-c", shows], {"TWO": "c"}, cwd=cwd, marker="s.1"), env=given)
@@ -131,7 +131,7 @@ CHANGED = {
     "hashed": "hash -p /bin/false printf; hash -p /bin/false cat; hash -p /bin/false no-such",
     "handler": "command_not_found_handle() { echo nasty; }",
     "posix": "set -o posix",
-    "own names": "_prf=/bin/false _prd=x _prk=y; export _prx=nasty _pr1=nasty; _prv() { echo nasty; }",
+    "own names": "export _prf=/bin/false _prd=x _prh=z _prp=p _prk=y _prx=nasty _pr1=nasty; _prv() { echo nasty; }",
 }
 
 
@@ -146,8 +146,16 @@ def test_changed_start_up_files_change_nothing(changed: str, tmp_path: Path) -> 
     ran = through(BASH, Command(["/usr/bin/env", "-0"], {"ONE": "1:a\nb"}, cwd="/usr"), startup=startup)
     assert {b"ONE=1:a\nb", b"PWD=/usr"} <= set(ran.out.split(b"\0")), (ran.noise, ran.err)
     assert (ran.code, ran.noise, ran.err, re.search(rb"(^|\0)_pr|nasty\0_", ran.out)) == (0, b"", b"", None)
+    assert through(BASH, Command(["true"], cwd="HOME"), startup=startup, cwd=tmp_path).marker.no_directory
     ran = through(BASH, Command(["no-such", "x"]), startup=startup)
     assert (ran.out, ran.code, ran.err) == (b"", 127, through(BY_SH_OF_BASH, Command(["no-such", "x"])).err)
+
+
+def test_a_trap_runs_no_further_than_the_marker_line(tmp_path: Path) -> None:
+    (tmp_path / "rc").write_text("trap 'echo nasty' DEBUG EXIT\n")
+    ran = through(BASH, Command(["printf", "mine"]), startup=tmp_path / "rc")
+    assert (ran.out, ran.code) == (b"mine", 0)
+    assert through(BASH, Command(["true"], cwd="/no/such"), startup=tmp_path / "rc").out == b""
 
 
 @pytest.mark.parametrize("options", ["set -x", "set -v", "set -xv; PS4='$(echo trace)'"])

@@ -26,7 +26,6 @@ async def ask(pool: Pool) -> None:
     link = pool.unasked
     if link is None:
         return
-    link.learn(None)
     shell: LoginShell | None = None
     link.channels += 1
     try:

@@ -169,8 +169,8 @@ def _hand_over(endpoint: _Endpoint, command: Command) -> _Begun | None:
 
 
 def _doubt(begun: _Begun) -> None:
-    """What was known of a login shell that did not start a command is no longer so: start-up files are changed."""
-    if begun.session.shell is not None and not begun.marker.found:
+    """What was known of a login shell that ended without starting a command is not so: start-up files are changed."""
+    if begun.session.shell is not None and not begun.marker.found and begun.session.exit_code is not None:
         begun.link.learn(None)
 
 
