@@ -58,7 +58,7 @@ def test_every_kind_of_program_starts_or_fails_as_it_does_by_way_of_sh(way: Way,
     (folder / "~").mkdir()
     shutil.copy(folder / "shebang", folder / "~" / "gone")
     usual = "/usr/bin:/bin"
-    few = ["plain", "gone", "echo", "elf", "no-such"]
+    few = ["plain", "shebang", "gone", "echo", "elf", "no-such"]
     every = [*names, *(f"./{name}" for name in names), f"{folder}/elf", f"{folder}/plain"]
     for path, tried in [(f"{folder}:{usual}", every), (f"{usual}:{folder}:~", few), (f":{usual}", few), ("", few)]:
         for name in tried:
