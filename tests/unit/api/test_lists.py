@@ -1,4 +1,4 @@
-"""Every list that has pages can be read to its end in one way: ``next`` of a page is the ``cursor`` of the following one."""
+"""Every list of pages is read to its end in one way: ``next`` of a page is the ``cursor`` of the following one."""
 
 from fastapi import FastAPI
 

@@ -311,7 +311,8 @@ def test_what_a_seeds_plan_leaves_open_or_gets_wrong() -> None:
     assert faults({"1": child}) == []
     assert faults({"1": {**child, "parameters": None}}, environment=None) == []
     assert faults({"DESCRIPTION": {"zh": "两步"}, "1": {**child, "Description": ["x"]}, "note": ["x"]}) == []
-    for value in ([], "", 0, False):
+    values: tuple[Any, ...] = ([], "", 0, False)
+    for value in values:
         assert faults({"1": {**child, "parameters": value}}) == [(f"{step}.1.parameters", "must be a mapping")]
         assert faults({"1": child}, environment=value) == [("environment", "must be a mapping")]
     assert (step, "must be a mapping of numbered steps, not a list") in faults([child])

@@ -4,7 +4,6 @@ import asyncio
 
 import asyncssh
 
-from proctor_agent.ssh.login_shell import LoginShell
 from proctor_common.states import Source
 
 HIGH_WATER = 512 * 1024
@@ -20,9 +19,7 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
     their reader once a packet.
     """
 
-    def __init__(self, shell: LoginShell | None = None) -> None:
-        self.shell = shell
-        """The login shell that runs the command's script itself; None: /bin/sh runs it."""
+    def __init__(self) -> None:
         self.exit_code: int | None = None
         self.exit_signal: str | None = None
         self.closed = False
@@ -69,13 +66,6 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
     def abort(self) -> None:
         """Close the channel. A command that has not printed its marker line yet never starts: it cannot print it."""
         if self._channel is not None and not self.closed:
-            self._channel.abort()
-
-    def kill(self) -> None:
-        """Have the server kill what still runs (OpenSSH does since 7.9), and close the channel."""
-        if self._channel is not None and not self.closed:
-            if not self.told_its_end:
-                self._channel.kill()
             self._channel.abort()
 
     def feed(self, data: bytes, *, end: bool = False) -> None:

@@ -1,10 +1,10 @@
 """A command for a target and its wire form: the one line that sshd hands to the account's login shell. No I/O.
 
-The line is ``exec /bin/sh -c SCRIPT proctor PROGRAM ARG…``, unless the login shell is known well enough to run the
-script itself (``login_shell.py``). The script makes sure of a process group of its own, prints one marker line and
-becomes the program, so that the exit status, the signals and the process id are the program's own. Where there are
-environment values (a secret must not be seen in ``ps``), or where the line would pass the kernel's limit for one
-argument, values travel on standard input instead, read by the script before it becomes the program.
+The line is ``exec /bin/sh -c SCRIPT proctor PROGRAM ARG…``. The script makes sure of a process group of its own,
+prints one marker line and becomes the program, so that the exit status, the signals and the process id are the
+program's own. Where there are environment values (a secret must not be seen in ``ps``), or where the line would
+pass the kernel's limit for one argument, values travel on standard input instead, read by the script before it
+becomes the program.
 """
 
 import re
@@ -31,13 +31,12 @@ _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _READ_VALUES = """_prv() { _prk=$1; IFS= read -r _prx || exit 125; while [ "$_prk" -gt 0 ]; do
 IFS= read -r _prl || exit 125; _prx="$_prx
 $_prl"; _prk=$((_prk-1)); done; }
-IFS=" " read -r _pre _pra || exit 125
-while [ "$_pre" -gt 0 ]; do IFS=" " read -r _prn _prk || exit 125; _prv "$_prk"
-export "$_prn=$_prx"; _pre=$((_pre-1)); done
-while [ "$_pra" -gt 0 ]; do IFS=" " read -r _prk || exit 125; _prv "$_prk"; set -- "$@" "$_prx"; _pra=$((_pra-1)); done
+read -r _pre _pra || exit 125
+while [ "$_pre" -gt 0 ]; do read -r _prn _prk || exit 125; _prv "$_prk"; export "$_prn=$_prx"; _pre=$((_pre-1)); done
+while [ "$_pra" -gt 0 ]; do read -r _prk || exit 125; _prv "$_prk"; set -- "$@" "$_prx"; _pra=$((_pra-1)); done
 unset _pre _pra _prn _prk _prx _prl
 """
-_READ_STAT = 'IFS=" " read -r _pr1 _pr2 _pr3 _pr4 _pr5 _pr6 </proc/self/stat; '
+_READ_STAT = "read -r _pr1 _pr2 _pr3 _pr4 _pr5 _pr6 </proc/self/stat; "
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +66,14 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class WireCommand:
-    """What is sent: the line, in parts; the bytes for standard input and whether it is closed after them; and the
-    bytes with which the marker line starts.
-
-    setup: the script as far as its marker line · become: its rest · words: program and arguments as words of a shell,
-    each after a space · names: environment variables that the script sets from standard input.
+    """What is sent: the line; the bytes for standard input and whether it is closed after them; and the bytes with
+    which the marker line starts.
     """
 
-    setup: str
-    become: str
-    words: str
+    line: str
     stdin: bytes
     close_stdin: bool
     tag: bytes
-    names: frozenset[str] = frozenset()
-
-    @property
-    def line(self) -> str:
-        """The line for any login shell."""
-        return f"exec /bin/sh -c {quote(self.setup + self.become)} proctor{self.words}"
 
 
 def quote(text: str) -> str:
@@ -99,17 +87,28 @@ def build(command: Command) -> WireCommand:
     program, a name that is no name of an environment variable, an argument over 128 KiB.
     """
     _check(command)
-    wire = None
-    if not command.env and sum(map(len, command.argv)) <= MAX_LINE:
-        wire = _wire(command, values=False)
-    if wire is None or len(wire.line.encode()) > MAX_LINE:
-        wire = _wire(command, values=True)
-    return wire
+    first, second = secrets.token_hex(4), secrets.token_hex(8)
+    in_line = not command.env and sum(map(len, command.argv)) <= MAX_LINE
+    if in_line:
+        line = _line(command, first, second, values=False)
+        in_line = len(line.encode()) <= MAX_LINE
+    stdin = b""
+    if not in_line:
+        line = _line(command, first, second, values=True)
+        stdin = _frames(command.argv, command.env)
+    return WireCommand(
+        line=line,
+        stdin=stdin + (command.stdin or b""),
+        close_stdin=command.stdin is not None,
+        tag=f"{first}:{second} ".encode(),
+    )
 
 
 def build_waiting() -> WireCommand:
     """The wire form of a shell that waits to be told what to become (:func:`handed`)."""
-    return _wire(Command(argv=()), values=True, told_later=True)
+    first, second = secrets.token_hex(4), secrets.token_hex(8)
+    line = _line(Command(argv=()), first, second, values=True)
+    return WireCommand(line=line, stdin=b"", close_stdin=False, tag=f"{first}:{second} ".encode())
 
 
 def handed(command: Command) -> bytes | None:
@@ -124,12 +123,12 @@ def handed(command: Command) -> bytes | None:
     return told if len(told) <= MAX_HANDED else None
 
 
-def _wire(command: Command, *, values: bool, told_later: bool = False) -> WireCommand:
-    first, second = secrets.token_hex(4), secrets.token_hex(8)
+def _line(command: Command, first: str, second: str, *, values: bool) -> str:
     # The tag is put together on the target, so that a login shell that prints its command line prints no tag.
-    show = f'printf "%s:%s %s %s %s\\n" {first} {second} "$$" "$_pr5" "$_pr6" || exit {NOT_STARTED_CODE}; '
-    become = "unset _pr1 _pr2 _pr3 _pr4 _pr5 _pr6; "
-    become += 'exec "$@"' + ("" if command.stdin is not None else " </dev/null")
+    show = f'printf "%s:%s %s %s %s\\n" {first} {second} $$ "$_pr5" "$_pr6"; '
+    become = (
+        "unset _pr1 _pr2 _pr3 _pr4 _pr5 _pr6; " + 'exec "$@"' + ("" if command.stdin is not None else " </dev/null")
+    )
     again = quote(_READ_STAT + show + become)
     script = ""
     if command.marker is not None:
@@ -141,18 +140,12 @@ def _wire(command: Command, *, values: bool, told_later: bool = False) -> WireCo
     if values:
         script += _READ_VALUES
     script += _READ_STAT
-    script += 'if [ "$_pr5" != "$$" ] && command -v setsid >/dev/null; then '
-    script += f'exec setsid /bin/sh -c {again} proctor "$@"; fi; '
-    given = b"" if not values or told_later else _frames(command.argv, command.env)
-    return WireCommand(
-        setup=script + show,
-        become=become,
-        words="" if values else "".join(f" {quote(word)}" for word in command.argv),
-        stdin=given + (command.stdin or b""),
-        close_stdin=command.stdin is not None,
-        tag=f"{first}:{second} ".encode(),
-        names=frozenset(command.env),
+    script += (
+        f'if [ "$_pr5" != $$ ] && command -v setsid >/dev/null; then exec setsid /bin/sh -c {again} proctor "$@"; fi; '
     )
+    script += show + become
+    words = "" if values else " " + " ".join(quote(word) for word in command.argv)
+    return f"exec /bin/sh -c {quote(script)} proctor{words}"
 
 
 def _frames(argv: Sequence[str], env: Mapping[str, str]) -> bytes:

@@ -1,25 +1,21 @@
 """The warm connections to one target, and the channels opened on them."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 
 import asyncssh
 
 from proctor_agent.attempt import Target
-from proctor_agent.ssh import faults, login_shell
+from proctor_agent.ssh import faults
 from proctor_agent.ssh.channel import MAX_PACKET, WINDOW, CommandSession
 from proctor_agent.ssh.command import WireCommand
 from proctor_agent.ssh.connection import connect
 from proctor_agent.ssh.faults import SshFault
-from proctor_agent.ssh.login_shell import LoginShell
 
 IDLE_S = 60.0
 """A further connection, opened because the first would take no more channels, is closed after so long without use."""
 MAX_CONNECTIONS = 16
 """Most connections to one target."""
-KNOWN_S = 600.0
-"""What a connection knows of its login shell is not older than that: start-up files are changed."""
 MAX_DEATHS = 3
 """How often a connection may die while a channel is being opened on it."""
 
@@ -31,30 +27,11 @@ class Link:
     connection: asyncssh.SSHClientConnection
     channels: int = 0
     full: bool = False
-    _shell: LoginShell | None = None
-    _learnt_at: float | None = None
 
     @property
     def usable(self) -> bool:
         """Whether the connection stands."""
         return not self.connection.is_closed()
-
-    @property
-    def shell(self) -> LoginShell | None:
-        """The login shell, if it may run the script of a command itself; None: it is not known, or not any more."""
-        return None if self._is_old() else self._shell
-
-    @property
-    def is_unasked(self) -> bool:
-        """Whether the login shell has not been asked yet, or what it said has become old."""
-        return self._learnt_at is None or (self._shell is not None and self._is_old())
-
-    def learn(self, shell: LoginShell | None) -> None:
-        """The login shell has been asked; None: it is not known."""
-        self._shell, self._learnt_at = shell, time.monotonic()
-
-    def _is_old(self) -> bool:
-        return self._learnt_at is None or time.monotonic() - self._learnt_at > KNOWN_S
 
 
 class Pool:
@@ -76,12 +53,6 @@ class Pool:
         """Whether no channel is in use."""
         return not any(link.channels for link in self._links)
 
-    @property
-    def unasked(self) -> Link | None:
-        """The connection that the next command gets, if its login shell is to be asked."""
-        link = self._free(set())
-        return link if link is not None and link.is_unasked else None
-
     async def warm(self) -> None:
         """See to it that a connection stands. Raises SshFault."""
         await self._link(set())
@@ -93,10 +64,10 @@ class Pool:
         refused: set[Link] = set()
         for _ in range(MAX_CONNECTIONS + MAX_DEATHS):
             link = await self._link(refused)
-            session = CommandSession(link.shell)
+            session = CommandSession()
             link.channels += 1
             try:
-                await start(link.connection, session, login_shell.line(wire, session.shell), wire)
+                await _start(link.connection, session, wire)
                 return link, session
             except (asyncssh.Error, OSError) as fault:
                 self.release(link)
@@ -156,11 +127,8 @@ class Pool:
             link.connection.close()
 
 
-async def start(
-    connection: asyncssh.SSHClientConnection, session: CommandSession, line: str, wire: WireCommand
-) -> None:
-    """Give the connection's login shell the line, and the command's standard input."""
-    await connection.create_session(lambda: session, line, encoding=None, window=WINDOW, max_pktsize=MAX_PACKET)
+async def _start(connection: asyncssh.SSHClientConnection, session: CommandSession, wire: WireCommand) -> None:
+    await connection.create_session(lambda: session, wire.line, encoding=None, window=WINDOW, max_pktsize=MAX_PACKET)
     session.feed(wire.stdin, end=wire.close_stdin)
 
 

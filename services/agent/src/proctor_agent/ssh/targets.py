@@ -84,7 +84,6 @@ class Targets:
         try:
             await endpoint.pool.warm()
             endpoint.failures = 0
-            endpoint.waiting.learn()
         except SshFault as fault:
             # A command that needs the target gets this fault as its own; here it only spaces out the tries.
             endpoint.failures += 1
@@ -130,12 +129,10 @@ class Targets:
             if begun.marker.found or not begun.session.told_its_end:
                 return _exit_of(target, begun, time.monotonic() - began)
             # Somebody had ended the shell while it waited: it says itself that it has not become the program.
-            _doubt(begun)
         wire = build(command)
         link, session = await endpoint.pool.open(wire)
         begun = _Begun(link, session, MarkerFilter(wire.tag))
         await self._follow(endpoint, begun, sink, on_start)
-        _doubt(begun)
         return _exit_of(target, begun, time.monotonic() - began)
 
     async def _follow(self, endpoint: _Endpoint, begun: _Begun, sink: Sink, on_start: OnStart | None) -> None:
@@ -161,17 +158,11 @@ class Targets:
 def _hand_over(endpoint: _Endpoint, command: Command) -> _Begun | None:
     """The command given to the shell that waits for one; None where none does, or it needs one of its own."""
     told = handed(command)
-    ready = endpoint.waiting.take(command.env) if told is not None else None
+    ready = endpoint.waiting.take() if told is not None else None
     if told is None or ready is None:
         return None
     ready.session.feed(told)
     return _Begun(ready.link, ready.session, MarkerFilter(ready.tag))
-
-
-def _doubt(begun: _Begun) -> None:
-    """What was known of a login shell that ended without starting a command is not so: start-up files are changed."""
-    if begun.session.shell is not None and not begun.marker.found and begun.session.exit_code is not None:
-        begun.link.learn(None)
 
 
 async def _pump(

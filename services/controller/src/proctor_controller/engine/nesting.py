@@ -75,7 +75,14 @@ class Nesting:
         names = [name for name, parameter in plan.parameters.items() if parameter.hidden]
         template, kept = keep_literals(step.parameters, [(name,) for name in names], literal_from)
         wrong = tuple(_check_given(step, plan, hidden))
-        call = Call(template, {}, kept=kept, texts=tuple(map(str, kept.values())), faults=wrong, outputs=tuple(plan.wants.outputs))
+        call = Call(
+            template,
+            {},
+            kept=kept,
+            texts=tuple(map(str, kept.values())),
+            faults=wrong,
+            outputs=tuple(plan.wants.outputs),
+        )
         known = _known(step, plan.parameters)
         unknown = frozenset(
             name for name, each in plan.parameters.items() if name not in known and (each.required or name in template)
