@@ -45,8 +45,9 @@ async def test_many_who_wait_for_another_host_hold_nobody_up(
     monkeypatch.setattr(leasing, "AT_ONCE", 2)
     other = await FakeAgent(bus, control_database, host="h2").join()
     runs = await begun(engine, "h1", "h1", "h1", "h1", "h2", "h2", "h2")
+    first, *_ = await eventually(other.alive_orders, what="its first step")
     other.ends = StepResult.PASSED
-    await other.finish((await eventually(other.alive_orders, what="its first step"))[0])
+    await other.finish(first)
     for each in runs[4:]:
         assert (await until_finished(engine, each))["result"] == "passed"
     assert [order.run for order in other.started] == runs[4:]
