@@ -1,6 +1,7 @@
 """Test cases from their submission to their end."""
 
 import json
+from datetime import datetime
 
 import pytest
 
@@ -64,6 +65,15 @@ async def test_every_transition_is_an_event_without_holes(engine: Engine, agent:
         ("running", "finished"),
     ]
     assert {event["step_id"] for event in events if event["kind"] == "step"} == {step["id"]}
+
+
+async def test_a_step_took_as_long_as_it_ran_however_late_it_is_written_down(engine: Engine, agent: FakeAgent) -> None:
+    run = await submit(engine, host="h1")
+    step = await until_step(engine, run["id"], "running")
+    events = (await call(engine, "run.events", run=run["id"]))["items"]
+    (noted,) = [event["at"] for event in events if (event["kind"], event["to"]) == ("step", "running")]
+    late = datetime.fromisoformat(noted) - datetime.fromisoformat(step["started_at"])
+    assert late.total_seconds() >= engine.settings.short_step > 0
 
 
 async def test_full_slots_make_the_next_ones_wait_in_line(engine: Engine, agent: FakeAgent) -> None:

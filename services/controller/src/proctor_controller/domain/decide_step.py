@@ -99,7 +99,7 @@ def decide_answer(draft: Draft, event: OrderAnswered) -> Stale | None:
         return Stale("not the step's current attempt")
     match event.answer:
         case Answer.ACCEPTED:
-            return _accepted(draft, step)
+            return _accepted(draft, step, event.ago)
         case Answer.EXPIRED | Answer.TOMBSTONED:
             return _never_started(draft, step, event.reason or f"the agent said {event.answer.value}")
     if step.state is not StepState.DISPATCHED:
@@ -122,10 +122,10 @@ def _end_unstarted(draft: Draft, step: Step, reason: str, *, again: bool = True)
     draft.end_attempt(step.id, StepResult.ERROR, reason=reason, end=AttemptEnd(StepResult.ERROR), again=again)
 
 
-def _accepted(draft: Draft, step: Step) -> Stale | None:
+def _accepted(draft: Draft, step: Step, ago: float = 0.0) -> Stale | None:
     if step.state not in {StepState.DISPATCHED, StepState.LOST}:
         return Stale(f"the step is {step.state}")
-    started = step.started_at or draft.now
+    started = step.started_at or draft.now - timedelta(seconds=ago)
     policy = draft.policy
     over = started + timedelta(seconds=step.timeout_s + step.grace_s + policy.timeout_margin_s)
     moved = draft.move_step(step.id, StepState.RUNNING, started_at=started, deadline=over, due_at=over, refusals=0)

@@ -123,7 +123,9 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OrderAnswered:
-    """An agent answered a start order. ``sends``: how often it had been sent as far as the asker knows."""
+    """An agent answered a start order. ``sends``: how often it had been sent as far as the asker knows; ``ago``: for
+    how many seconds the answer has been there already.
+    """
 
     run: str
     step: str
@@ -132,6 +134,7 @@ class OrderAnswered:
     answer: Answer
     sends: int = 1
     reason: str = ""
+    ago: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

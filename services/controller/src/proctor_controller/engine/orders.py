@@ -1,6 +1,7 @@
 """Orders to agents: sent, repeated to the same agent under the same token, and their answers fed back as events."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -162,6 +163,7 @@ class Orders:
         return order.model_copy(update={**filled, "secrets": secrets})
 
     async def _answered(self, run: str, effect: StartAttempt, answer: StartReply, sends: int) -> None:
+        came = time.monotonic()
         if answer.answer is StartAnswer.ACCEPTED:
             # A short step ends within this time: then its end is all that has to be written.
             await asyncio.sleep(self._engine.settings.short_step)
@@ -178,6 +180,7 @@ class Orders:
                 answer=events.Answer(answer.answer.value),
                 sends=sends,
                 reason=answer.reason,
+                ago=time.monotonic() - came,
             )
         )
 
