@@ -92,6 +92,8 @@ class KeeperWorld:
     def __init__(self, engine: AsyncEngine, database: Database, folder: Path) -> None:
         self.engine = engine
         self.database = database
+        self.duty: Duty | None = None
+        """That of the keeper that was made last."""
         self.file = folder / "pool.ini"
         self.folder = folder / "volumes"
         self.backend = FaultyLocal(
@@ -113,7 +115,7 @@ class KeeperWorld:
     async def kept(self, *, lease: float = 30.0) -> AsyncIterator[Keeper]:
         """A keeper that holds the duty, until the end of the block."""
         keeper = self.keeper()
-        duty = Duty(
+        duty = self.duty = Duty(
             "pool",
             keeper.turn,
             database=self.engine,

@@ -95,13 +95,13 @@ async def test_a_loop_that_is_blocked_keeps_its_host(world: AgentWorld, processe
 async def test_a_step_goes_on_while_the_bus_is_away(fragile: AgentWorld, nats_server: NatsServer) -> None:
     world = fragile
     async with world.agent_here():
-        text = 'echo one; until [ -e "$1" ]; do sleep 0.05; done; echo two; exit 4'
-        order = world.shell(text, str(world.folder / "go"))
+        text = 'echo one; until [ -e "$1" ]; do sleep 0.05; done; echo two; touch "$2"; exit 4'
+        order = world.shell(text, str(world.folder / "go"), str(world.folder / "gone"))
         await world.start(order)
         await eventually(lambda: world.stored(order), 10, "the first chunk")
         nats_server.kill()
         (world.folder / "go").touch()
-        await asyncio.sleep(0.5)
+        await eventually((world.folder / "gone").exists, 10, "the step's end while the bus is away")
         nats_server.start()
         end = await world.end_of(order, 30)
         assert (end.result, end.exit_code) == (StepResult.FAILED, 4)

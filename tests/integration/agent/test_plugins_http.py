@@ -21,6 +21,7 @@ from support.bench import Bench
 from support.processes import free_port
 from support.ssh_log import RecordedAttempt, targets_for
 from support.sshd import SshTarget
+from support.wait import eventually
 from support.web import Received, Reply, WebServer, web_server
 
 
@@ -226,7 +227,7 @@ async def test_a_stopped_attempt_gives_the_request_up(bench: Bench, web: WebServ
     web.answer = lambda request: Reply(hang=30)
     attempt = bench.attempt()
     call = asyncio.create_task(bench.call("http.get", {"url": web.url}, attempt))
-    await asyncio.sleep(0.1)
+    await eventually(lambda: web.seen, 10, "the request")
     attempt.stopping.set()
     outcome, _ = await asyncio.wait_for(call, 5)
     assert outcome.error is not None and outcome.error.kind == "stopping"

@@ -187,7 +187,7 @@ async def test_a_keeper_that_has_lost_the_duty_changes_nothing(world: KeeperWorl
         # As if it had been paused for long: another one holds the duty, with a higher epoch.
         await world.alter("UPDATE control.duties SET epoch = epoch + 1, owner = 'another' WHERE name = 'pool'")
         go_on.set()
-        await asyncio.sleep(0.3)
+        await eventually(lambda: world.duty is not None and world.duty.held is None, 10, "the duty to be lost")
         assert world.count("backend_id IS NOT NULL OR state <> 'intent'") == 0
         await world.alter("UPDATE control.duties SET expires_at = now() WHERE name = 'pool'")
         await world.until("state = 'ready'", 1)

@@ -31,8 +31,9 @@ class RateLimit:
 
     def give_back(self, key: str) -> None:
         """One try was not one that counts."""
-        left, since = self._buckets.get(key, (self._tries, self._now()))
-        self._buckets[key] = (min(self._tries, left + 1.0), since)
+        if key in self._buckets:
+            left, since = self._buckets[key]
+            self._buckets[key] = (min(self._tries, left + 1.0), since)
 
 
 class Sockets:

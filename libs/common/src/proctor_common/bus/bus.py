@@ -1,7 +1,7 @@
 """The bus as a service uses it: survives every death of the connection, and says what is known about delivery.
 
     async with Bus(options) as bus:
-        await bus.serve("proctor.v1.ctl.runs", handler, queue="controllers")
+        await bus.serve(subjects.ALL_CALLS, handler, queue="controllers")
         answer = await bus.request(subject, payload, timeout=5)
 
 A supervisor owns the connection. When it dies (socket closed, peer silent, user revoked, read loop broken) a new

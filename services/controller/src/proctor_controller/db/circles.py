@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from proctor_controller.db.holders import holder_json, to_holder
 from proctor_controller.db.leasing import OWNED
-from proctor_controller.db.placing import place_in
+from proctor_controller.db.placing import HOST, place_in
 from proctor_controller.db.session import Session
 from proctor_controller.domain.circles import HeldHost, Wait
 from proctor_controller.domain.holders import Holder
@@ -22,9 +22,7 @@ WHERE r.state IN ('queued', 'allocating') AND r.cause IS NULL AND r.parent IS NO
 ORDER BY r.number LIMIT {LIMIT}"""
 _STEPS = f"""SELECT w.id, w.run_id, w.place_group, w.place_labels, w.plugin, v.number, v.group_name,
  w.phase <> 'main' AS cleanup, control.lineage(w.run_id) AS holders,
- CASE WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
-  WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance)
-  ELSE w.place_host END AS place_host
+ {HOST} AS place_host
 FROM control.steps w JOIN control.runs v ON v.id = w.run_id
 WHERE w.state = 'waiting' AND w.role IS NULL
  AND (w.phase = 'main' AND v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))

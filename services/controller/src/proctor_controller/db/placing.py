@@ -19,7 +19,7 @@ _FITS = """(CASE WHEN {host}::text IS NOT NULL THEN a.host = {host}
  AND ({bound}::text IS NULL OR EXISTS (SELECT 1 FROM control.group_agents g
       WHERE g.agent_id = a.id AND g.group_name = {bound}))"""
 # A step with a role goes to the host that its run holds for it; a rollback where the step ran that it undoes.
-_HOST = """(CASE WHEN w.role IS NOT NULL THEN (SELECT m.host FROM control.allocations m
+HOST = """(CASE WHEN w.role IS NOT NULL THEN (SELECT m.host FROM control.allocations m
   WHERE m.run_id = w.run_id AND m.role = w.role AND m.idx = coalesce(w.role_index, 0))
  WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
   WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance) ELSE w.place_host END)"""
@@ -28,7 +28,7 @@ _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
 # All that waits, with where it may run: made once for a look at many agents.
 _WAITS = f"""waits AS MATERIALIZED (
   SELECT w.run_id, w.id, w.host, w.ready_at, w.plugin, w.method, w.target, w.place_group, w.place_labels, v.group_name,
-   {_HOST} AS place_host
+   {HOST} AS place_host
   FROM control.steps w JOIN control.runs v ON v.id = w.run_id WHERE w.state = 'waiting' AND {_GOING})"""
 _PLACE = _FITS.format(host="w.place_host", group="w.place_group", labels="w.place_labels", bound="w.group_name")
 # In CASE, so that what an agent can do, a big value to unpack, is asked only of those in the right place.
@@ -96,6 +96,20 @@ async def find_candidates(
         _FOR_PLACE, place.host, place.group, wanted, group, plugin, method, with_spec, target, run, ready_at
     )
     return [_found(row, group) for row in rows]
+
+
+async def find_candidates_of(session: Session, waiter: "Waiter") -> list[Found]:
+    """The agents in the place of a step that waits, or has just become ready."""
+    return await find_candidates(
+        session,
+        waiter.place,
+        waiter.plugin,
+        waiter.method,
+        group=waiter.group,
+        target=waiter.target,
+        run=waiter.run,
+        ready_at=waiter.ready_at,
+    )
 
 
 def _found(row: Row, group: str | None) -> Found:
@@ -180,7 +194,7 @@ class Waiter(NamedTuple):
     waiting_for: str | None = None
 
 
-_WAITER_COLUMNS = f"""w.run_id, w.id, {_HOST} AS place_host, w.place_group, w.place_labels, w.plugin, w.method,
+_WAITER_COLUMNS = f"""w.run_id, w.id, {HOST} AS place_host, w.place_group, w.place_labels, w.plugin, w.method,
  w.target, v.group_name, w.ready_at, w.waiting_for"""
 
 

@@ -176,7 +176,6 @@ async def _load_of_run(
 
 # -- saving -------------------------------------------------------------------------------------------------------
 
-# A planner takes a list in JSON for a hundred rows and reads a small table whole; of ids beside it, it looks up each.
 STEP_SET = """state = x.state, result = x.result, reason = x.reason, waiting_for = x.waiting_for,
  attempt = x.attempt, tries = x.tries, token = x.token, agent_id = x.agent_id, host = x.host, sends = x.sends,
  refusals = x.refusals, cause = x.cause, deadline = x.deadline, due_at = x.due_at, ready_at = x.ready_at,
@@ -329,6 +328,8 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
         events_json(decision.events),
         *run_state(run),
     ]
+    # The planner takes a list in JSON for a hundred rows and reads a small table whole; with ids beside it, it looks up
+    # each.
     parts = {"step_ids": _added(args, [step.id for step in decision.steps])}
     parts |= dict.fromkeys(("claim", "claimed", "nodes", "attempts", "released", "records"), "")
     parts["claims"], parts["each"] = _SAVED, "1"

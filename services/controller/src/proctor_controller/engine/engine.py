@@ -331,16 +331,7 @@ class Engine:
                 waiter = await placing.load_waiter(db, step)
                 if waiter is None:
                     return
-                found = await placing.find_candidates(
-                    db,
-                    waiter.place,
-                    waiter.plugin,
-                    waiter.method,
-                    group=waiter.group,
-                    target=waiter.target,
-                    run=waiter.run,
-                    ready_at=waiter.ready_at,
-                )
+                found = await placing.find_candidates_of(db, waiter)
                 chosen = choose(f.candidate for f in found)
                 if chosen is not None:
                     await self._ensure_slots(db, found, chosen.agent)

@@ -26,7 +26,7 @@ class Queue:
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
         self._asked: set[str | None] = set()
-        self._looking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._looking: WeakValueDictionary[str | None, asyncio.Lock] = WeakValueDictionary()
 
     def serve_later(self, run: str, effect: Effect) -> None:
         """Give an agent's free slots away in the background."""
@@ -43,9 +43,9 @@ class Queue:
             self._engine.tasks.start("serve queue", self._look(agent))
 
     async def _look(self, agent: str | None) -> None:
-        lock = self._looking.get(agent or "")
+        lock = self._looking.get(agent)
         if lock is None:
-            lock = self._looking[agent or ""] = asyncio.Lock()
+            lock = self._looking[agent] = asyncio.Lock()
         try:
             await lock.acquire()
         finally:

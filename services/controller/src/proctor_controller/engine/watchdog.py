@@ -127,16 +127,7 @@ class Watchdog:
         """What a step waits for, and whether that will never come: its host's agent was removed, and for as long as a
         lost one may take to come back no other one has joined in its stead.
         """
-        found = await placing.find_candidates(
-            db,
-            step.place,
-            step.plugin,
-            step.method,
-            group=step.group,
-            target=step.target,
-            run=step.run,
-            ready_at=step.ready_at,
-        )
+        found = await placing.find_candidates_of(db, step)
         host, grace = step.place.host, self._engine.settings.policy.lost_grace_s
         if not found and host is not None and await placing.is_gone(db, host, grace):
             return f"host {host}: its agent was removed, and no other one has joined", True
