@@ -17,16 +17,16 @@ from proctor_common.ids import new_id
 from proctor_common.pg import make_engine, migrate
 from proctor_common.states import StepResult, StepState
 from proctor_controller.context import CHAIN, SERVER_SETTINGS
-from proctor_controller.db.placing import make_slots, read_clock
+from proctor_controller.db.hosts.candidates import make_slots, read_clock
 from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Decision, PlaceStep
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.step import AttemptEnd, Step
-from proctor_controller.domain.submission import EdgeSpec, RunSpec, StepSpec
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Decision, PlaceStep
+from proctor_controller.domain.runs.step import AttemptEnd, Step
+from proctor_controller.domain.runs.submission import EdgeSpec, RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.submit import submit
+from proctor_controller.engine.submission.submit import submit
 
 SIZES = (100, 1000, 10_000)
 WIDTH = 10

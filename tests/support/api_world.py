@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from proctor_api.listening import bind
+from proctor_api.http.listening import bind
 from proctor_api.main import serve
 from proctor_api.settings import ApiSettings
 from proctor_common import subjects

@@ -6,8 +6,8 @@ from typing import Any
 
 from proctor_agent.attempt import Outcome
 from proctor_agent.loader import load
+from proctor_agent.plugin_host import PluginWorkbench
 from proctor_agent.ssh import Targets
-from proctor_agent.workbench import PluginWorkbench
 from support.ssh_log import RecordedAttempt
 
 

@@ -29,8 +29,8 @@ from proctor_common.messages.orders import (
 from proctor_common.states import Role, StepResult
 from proctor_controller.db.sealing import Seal
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.nested_runs import NestedRuns
 from proctor_controller.engine.settings import EngineSettings
+from proctor_controller.engine.submission.nested_runs import NestedRuns
 from proctor_controller.handlers.table import HANDLERS
 from support.nats import NatsAccount
 from support.postgres import Database

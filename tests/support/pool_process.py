@@ -22,7 +22,7 @@ from proctor_common.log_config import configure_logging
 from proctor_common.pg import make_engine
 from proctor_controller.domain.volumes import breaker, volume
 from proctor_controller.duties.duty import Duty
-from proctor_controller.pool import gate, keeper, refill, tender
+from proctor_controller.pool import keeper, replenisher, throttle, volume_worker
 from proctor_controller.pool.pool import Pool
 from proctor_controller.volumes.cinder import backend as cinder
 from proctor_controller.volumes.cinder.source import CloudSource
@@ -82,9 +82,9 @@ def hasten() -> None:
     volume.STUCK_AFTER = timedelta(seconds=1.5)
     breaker.PROBE_EVERY = timedelta(seconds=0.3)
     keeper.TICK = 0.2
-    gate.BUSY_SECONDS, gate.LONGEST_REST = 0.1, 0.2
-    refill.DEMAND_AGAIN = 0.3
-    tender.FIRST_WAIT, tender.LONGEST_WAIT = 0.02, 0.4
+    throttle.BUSY_SECONDS, throttle.LONGEST_REST = 0.1, 0.2
+    replenisher.DEMAND_AGAIN = 0.3
+    volume_worker.FIRST_WAIT, volume_worker.LONGEST_WAIT = 0.02, 0.4
     opened = cinder.open_cinder
 
     def open_quickly(source: CloudSource, installation: str) -> cinder.CinderBackend:

@@ -5,14 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from proctor_common.states import RunResult, StepResult, StepState
-from proctor_controller.domain import events
-from proctor_controller.domain.decide import after, as_changed, decide, join
-from proctor_controller.domain.decision import Decision, Slice, Stale, StartChild, StopChild
-from proctor_controller.domain.run import CLEANUP
-from proctor_controller.domain.scope import Instance, returned, steps_scope
-from proctor_controller.domain.step import Kind, Phase, Step
-from proctor_controller.domain.submission import RunSpec, first_scope
-from proctor_controller.domain.verdict import RECORDED
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decide.dispatch import decide
+from proctor_controller.domain.runs.decide.joining import after, as_changed, join
+from proctor_controller.domain.runs.decision import Decision, Slice, Stale, StartChild, StopChild
+from proctor_controller.domain.runs.run import CLEANUP
+from proctor_controller.domain.runs.scope import Instance, returned, steps_scope
+from proctor_controller.domain.runs.step import Kind, Phase, Step
+from proctor_controller.domain.runs.submission import RunSpec, first_scope
+from proctor_controller.domain.runs.verdict import RECORDED
 from support.world import Key, World
 
 

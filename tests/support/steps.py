@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from proctor_common.ids import new_id
-from proctor_controller.db.placing import read_clock
+from proctor_controller.db.hosts.candidates import read_clock
 from proctor_controller.db.session import session
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.rules import Rules
-from proctor_controller.domain.step import Condition
-from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.runs.step import Condition
+from proctor_controller.domain.runs.step_rules import Rules
+from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.submit import submit
+from proctor_controller.engine.submission.submit import submit
 from support.engine import ECHO, call
 from support.wait import eventually
 

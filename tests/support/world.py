@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from proctor_common.states import RunState, StepResult, StepState
-from proctor_controller.domain import events
-from proctor_controller.domain.decide import decide
-from proctor_controller.domain.decision import (
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decide.dispatch import decide
+from proctor_controller.domain.runs.decision import (
     BATCH,
     Allocate,
     CancelAttempt,
@@ -24,9 +24,9 @@ from proctor_controller.domain.decision import (
     Stale,
     StartAttempt,
 )
-from proctor_controller.domain.run import RUN_TRANSITIONS, UNSTARTED, is_over
-from proctor_controller.domain.step import STEP_TRANSITIONS, AttemptEnd, Edge, Kind, Node, Phase, RetryOn, Step
-from proctor_controller.domain.submission import RunSpec
+from proctor_controller.domain.runs.run import RUN_TRANSITIONS, UNSTARTED, is_over
+from proctor_controller.domain.runs.step import STEP_TRANSITIONS, AttemptEnd, Edge, Kind, Node, Phase, RetryOn, Step
+from proctor_controller.domain.runs.submission import RunSpec
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
 Key = tuple[str, int]

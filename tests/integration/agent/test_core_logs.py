@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from proctor_agent.logship import LogOf, LogShip
-from proctor_agent.redact import Redactor
-from proctor_agent.spool import Spool
+from proctor_agent.log.redact import Redactor
+from proctor_agent.log.shipping import LogOf, LogShip
+from proctor_agent.log.spool import Spool
 from proctor_common.bus import Bus, BusOptions
 from proctor_common.bus.streams import log_stream
 from proctor_common.messages.log import MAX_DATA, Chunk, decode_chunk

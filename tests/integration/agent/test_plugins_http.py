@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from proctor_agent.loader import load
-from proctor_agent.workbench import PluginWorkbench
+from proctor_agent.plugin_host import PluginWorkbench
 from proctor_cli.init.certificates import new_ca, new_key, new_server_certificate
 from proctor_common.states import StepResult
-from proctor_controller.domain.schemas import find_faults
+from proctor_controller.domain.documents.json_schema import find_faults
 from support.bench import Bench
 from support.processes import free_port
 from support.ssh_log import RecordedAttempt, targets_for

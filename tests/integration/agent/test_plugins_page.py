@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from proctor_agent.loader import load
+from proctor_agent.plugin_host import PluginWorkbench
 from proctor_agent.ssh import Targets
-from proctor_agent.workbench import PluginWorkbench
 from proctor_common.states import StepResult
 from support.ssh_log import RecordedAttempt, as_target, targets_for
 from support.sshd import SshTarget

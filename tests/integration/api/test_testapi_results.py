@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proctor_api.routes.testapi import door
+from proctor_api.routes.testapi import base
 from support.api_world import Api
 
 RESULTS = "/api/v1/results"
@@ -138,13 +138,13 @@ async def test_bad_input_is_400_and_nothing_is_stored(declared: Api) -> None:
 
 async def test_a_large_body_is_looked_through_beside_the_others(declared: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
-    parse = door.value_of
+    parse = base.value_of
 
     def noted(raw: bytes) -> Any:
         threads.append(threading.current_thread())
         return parse(raw)
 
-    monkeypatch.setattr(door, "value_of", noted)
+    monkeypatch.setattr(base, "value_of", noted)
     large = body(details="X").replace(b'"X"', b"[" + b"[]," * 100_000 + b"1e999]")
     assert (await declared.call("POST", RESULTS, content=large)).status_code == 400
     assert len(await push(declared, details=["x" * 1000] * 1000)) == 24

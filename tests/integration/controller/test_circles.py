@@ -6,14 +6,14 @@ from typing import Any
 from proctor_common.bus import Bus
 from proctor_common.ids import new_id
 from proctor_common.states import StepResult
-from proctor_controller.domain.circles import HeldHost, Wait, describe_circle, find_circle, youngest
-from proctor_controller.domain.holders import Holder
-from proctor_controller.domain.leasing import LeasableHost
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.step import Phase
-from proctor_controller.domain.submission import NodeSpec
-from proctor_controller.domain.wants import Role, Wants
-from proctor_controller.engine.circles import Circles
+from proctor_controller.domain.hosts.deadlocks import HeldHost, Wait, describe_circle, find_circle, youngest
+from proctor_controller.domain.hosts.holders import Holder
+from proctor_controller.domain.hosts.leasing import LeasableHost
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.requirements import Role, Wants
+from proctor_controller.domain.runs.step import Phase
+from proctor_controller.domain.runs.submission import NodeSpec
+from proctor_controller.engine.deadlocks import Circles
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, call, until_finished
 from support.postgres import Database

@@ -7,12 +7,12 @@ import pytest
 
 from proctor_common.bus import Bus
 from proctor_common.states import StepResult
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.submission import RunSpec
-from proctor_controller.domain.wants import Concurrency, Role, Wants, WhenFull
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.requirements import Concurrency, Role, Wants, WhenFull
+from proctor_controller.domain.runs.submission import RunSpec
+from proctor_controller.engine.agent_status import EngineWork
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.watchdog import Watchdog
-from proctor_controller.engine.work import EngineWork
 from support.engine import FakeAgent, call, submit, until_finished
 from support.postgres import Database
 from support.steps import plan, run, step, steps_of, until_there

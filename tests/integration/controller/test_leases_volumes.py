@@ -8,9 +8,9 @@ import pytest
 from proctor_common.states import StepResult
 from proctor_controller.context import looking_again
 from proctor_controller.db.session import Session
-from proctor_controller.domain import events
-from proctor_controller.domain.submission import RunSpec
-from proctor_controller.domain.wants import Role, VolumeWant, Wants
+from proctor_controller.domain.hosts.requirements import Role, VolumeWant, Wants
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.submission import RunSpec
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, call, until_finished
 from support.postgres import Database

@@ -9,7 +9,7 @@ from proctor_common.errors import ProctorError
 from proctor_common.ids import new_id
 from proctor_common.states import StepResult
 from proctor_controller.db.session import session
-from proctor_controller.domain.decision import Policy
+from proctor_controller.domain.runs.decision import Policy
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.watchdog import Watchdog

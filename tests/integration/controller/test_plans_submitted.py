@@ -13,8 +13,8 @@ from proctor_common.messages.calls import Actor
 from proctor_common.states import Role, StepResult
 from proctor_controller.db.session import session
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.planning import plan_run, request_again
 from proctor_controller.engine.settings import EngineSettings
+from proctor_controller.engine.submission.planning import plan_run, request_again
 from support.engine import FakeAgent, call, make_runs_engine, until_finished
 from support.postgres import Database
 from support.wait import eventually

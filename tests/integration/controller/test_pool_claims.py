@@ -14,8 +14,8 @@ from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.pools import apply_types
 from proctor_controller.db.pool.volumes import change_volume, insert_spares, load_volume, mark_posted
 from proctor_controller.db.session import close_sessions, session
+from proctor_controller.domain.hosts.requirements import VolumeWant, Wants
 from proctor_controller.domain.volumes.settings import PoolType
-from proctor_controller.domain.wants import VolumeWant, Wants
 from proctor_controller.pool.claims import (
     Claimed,
     Claims,

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from proctor_common.states import StepResult
-from proctor_controller.db import placing
+from proctor_controller.db.hosts import candidates
 from proctor_controller.db.session import session
-from proctor_controller.domain.wants import Role, Wants
+from proctor_controller.domain.hosts.requirements import Role, Wants
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, until_finished
 from support.postgres import Database
@@ -34,13 +34,13 @@ async def test_all_get_their_turn_and_newcomers_share_a_look(
     engine: Engine, lab: FakeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[str | None] = []
-    find = placing.next_turns
+    find = candidates.next_turns
 
-    async def count(db: Any, agent: str | None, limit: int) -> list[placing.Turn]:
+    async def count(db: Any, agent: str | None, limit: int) -> list[candidates.Turn]:
         looks.append(agent)
         return await find(db, agent, limit)
 
-    monkeypatch.setattr(placing, "next_turns", count)
+    monkeypatch.setattr(candidates, "next_turns", count)
     lab.ends = StepResult.PASSED
     spec = plan(*fan_out("cell", CELLS, role="lab", role_index=0), wants=WANTS)
     await run(engine, spec)
@@ -58,7 +58,7 @@ async def test_a_look_at_all_hosts_reads_each_waiting_step_once(engine: Engine, 
     async with session(engine.database) as db:
         for _ in range(10):
             begun = time.perf_counter()
-            assert await placing.next_turns(db, None, 20) == []
+            assert await candidates.next_turns(db, None, 20) == []
             took.append(time.perf_counter() - begun)
     # Less than a millisecond; pair by pair of host and step, with allocations as many as here, it was 140.
     assert min(took) < 0.03

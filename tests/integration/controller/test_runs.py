@@ -11,8 +11,8 @@ from proctor_common.ids import new_id
 from proctor_common.messages.base import decode
 from proctor_common.messages.views import RunChanged
 from proctor_common.states import StepResult
-from proctor_controller.db import run_views
-from proctor_controller.db.attempts import load_order
+from proctor_controller.db.runs import views
+from proctor_controller.db.runs.attempts import load_order
 from proctor_controller.db.session import session
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, call, step_of, submit, until_finished, until_step
@@ -224,7 +224,7 @@ async def test_labels_choose_the_agent(engine: Engine, bus: Bus, control_databas
 
 
 async def test_the_log_index_comes_in_pages(engine: Engine, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_views, "MAX_INDEXED", 2)
+    monkeypatch.setattr(views, "MAX_INDEXED", 2)
     agent.ends = StepResult.PASSED
     spec = plan(*(step(f"s{number}") for number in range(5)))
     await begin(engine, spec)

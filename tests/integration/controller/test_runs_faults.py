@@ -15,14 +15,14 @@ from proctor_common.ids import new_id
 from proctor_common.messages.events import AttemptRef, Heartbeat
 from proctor_common.messages.orders import StartAnswer, StartOrder, StartReply
 from proctor_common.states import StepResult
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Policy
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Policy
+from proctor_controller.engine.agent_status import EngineWork
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.orders import to_end
 from proctor_controller.engine.reports import Reports
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.watchdog import Watchdog
-from proctor_controller.engine.work import EngineWork
 from support.engine import FakeAgent, bus_to, call, make_runs_engine, step_of, submit, until_finished, until_step
 from support.nats import NatsAccount
 from support.postgres import Database

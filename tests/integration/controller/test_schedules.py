@@ -15,7 +15,7 @@ from proctor_controller.db.duties import Held, claim_duty
 from proctor_controller.domain.schedule import run_of_tick
 from proctor_controller.duties.schedules import ScheduleClock
 from proctor_controller.engine.engine import Engine
-from proctor_controller.handlers.plans import submit_run
+from proctor_controller.handlers.runs.plans import submit_run
 from support.engine import Context, FakeAgent, call, until_finished
 from support.postgres import Database
 from support.wait import eventually

@@ -10,10 +10,10 @@ import pytest
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.calls import Actor
 from proctor_common.states import Role, StepResult
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.rules import Gate, Rules
-from proctor_controller.domain.step import Kind, Retry
-from proctor_controller.domain.submission import NodeSpec
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.runs.step import Kind, Retry
+from proctor_controller.domain.runs.step_rules import Gate, Rules
+from proctor_controller.domain.runs.submission import NodeSpec
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.scopes import Scopes
 from support.engine import FakeAgent, call, until_finished

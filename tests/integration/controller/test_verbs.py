@@ -7,10 +7,10 @@ import pytest
 from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import new_id
 from proctor_common.states import StepResult
-from proctor_controller.domain.rules import Rules
-from proctor_controller.domain.step import Kind, Phase
-from proctor_controller.domain.submission import NodeSpec
-from proctor_controller.domain.wants import Hold, Role, Rollback, Wants
+from proctor_controller.domain.hosts.requirements import Hold, Role, Rollback, Wants
+from proctor_controller.domain.runs.step import Kind, Phase
+from proctor_controller.domain.runs.step_rules import Rules
+from proctor_controller.domain.runs.submission import NodeSpec
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.watchdog import Watchdog
 from support.engine import FakeAgent, call, submit, until_finished

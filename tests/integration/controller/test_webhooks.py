@@ -16,7 +16,7 @@ from proctor_common.messages.views import WebhookCall
 from proctor_common.pg import transaction
 from proctor_common.states import StepResult
 from proctor_controller.db.duties import Held, claim_duty
-from proctor_controller.db.run_views import RunKey, find_run
+from proctor_controller.db.runs.views import RunKey, find_run
 from proctor_controller.db.session import session
 from proctor_controller.domain.webhook import signature
 from proctor_controller.duties.outbound import Allowed, NotSent, Outbound

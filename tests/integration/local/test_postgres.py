@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from proctor_cli.local.folders import may_others_enter, open_data_dir
-from proctor_cli.local.leftovers import find_process
 from proctor_cli.local.postgres import Postgres, find_postgres, find_programs, make_cluster
 from proctor_cli.local.processes import Account, Child, has_namespaces
+from proctor_cli.local.recovery import find_process
 from support.processes import is_alive, remove_tree
 from support.wait import eventually
 

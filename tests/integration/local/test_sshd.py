@@ -10,7 +10,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from proctor_cli.local.leftovers import marked
+from proctor_cli.local.recovery import marked
 from proctor_cli.local.sshd import LoopbackSshd, make_keys
 from proctor_cli.local.target import SshTarget
 from support.processes import free_port, is_alive

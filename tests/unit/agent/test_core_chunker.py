@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor_agent.chunker import PATIENCE, Chunker, Piece, incomplete_tail
+from proctor_agent.log.chunker import PATIENCE, Chunker, Piece, incomplete_tail
 from proctor_common.messages.log import MAX_DATA
 from proctor_common.states import Source
 

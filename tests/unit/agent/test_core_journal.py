@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from proctor_agent.attempt import ProcessGroup
-from proctor_agent.journal import KEEP_S, Journal, JournalFullError
+from proctor_agent.attempts.journal import KEEP_S, Journal, JournalFullError
 from proctor_common.messages.events import StepFinished
 from proctor_common.messages.orders import StartAnswer, StartOrder, StartReply
 from proctor_common.states import StepResult

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor_agent.output import CUT, MAX_OUTPUT, fit, shorten
+from proctor_agent.attempts.output import CUT, MAX_OUTPUT, fit, shorten
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

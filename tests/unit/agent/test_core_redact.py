@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor_agent.redact import Redactor
+from proctor_agent.log.redact import Redactor
 
 SMALL = st.text(alphabet="ab\n", max_size=30)
 SECRETS = st.lists(st.text(alphabet="ab", min_size=1, max_size=5), min_size=1, max_size=3)

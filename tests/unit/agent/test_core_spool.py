@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from proctor_agent import spool as spool_module
-from proctor_agent.spool import AttemptSpool, Place, Spool, SpoolFullError
+from proctor_agent.log import spool as spool_module
+from proctor_agent.log.spool import AttemptSpool, Place, Spool, SpoolFullError
 from proctor_common.messages.log import Chunk, decode_chunk
 from proctor_common.states import Source
 

@@ -18,7 +18,7 @@ from proctor_api.catalog.queries import ResultQuery, read_query
 from proctor_api.catalog.record import Record, named
 from proctor_api.catalog.results import read_result
 from proctor_api.catalog.transfer import lines_of
-from proctor_api.routes.testapi.door import pairs_of
+from proctor_api.routes.testapi.base import pairs_of
 from proctor_api.settings import ApiSettings
 from proctor_common.errors import ProctorError
 

@@ -10,16 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proctor_cli.local.leftovers import (
-    MARK,
-    Process,
-    Record,
-    end,
-    end_postmaster,
-    find_process,
-    kill_marked,
-    marked,
-)
+from proctor_cli.local.recovery import MARK, Process, Record, end, end_postmaster, find_process, kill_marked, marked
 from support.wait import eventually_sync
 
 

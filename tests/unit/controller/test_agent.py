@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from proctor_common.states import AgentState
-from proctor_controller.domain.agent import Agent, Claim, judge_instance
+from proctor_controller.domain.hosts.agent import Agent, Claim, judge_instance
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BEAT = timedelta(seconds=5)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proctor_common.states import RunResult, RunState, StepResult
-from proctor_controller.domain import events
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.step import Condition, Retry, RetryOn
-from proctor_controller.domain.submission import EdgeSpec, RunSpec, StepSpec
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.step import Condition, Retry, RetryOn
+from proctor_controller.domain.runs.submission import EdgeSpec, RunSpec, StepSpec
 from support.world import World
 
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]

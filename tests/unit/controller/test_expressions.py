@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from proctor_controller.domain.expression_cost import MAX_ELEMENTS, estimate
-from proctor_controller.domain.expression_program import FEW, compile_source
-from proctor_controller.domain.expression_text import has_expression, split_text
-from proctor_controller.domain.expressions import ExpressionFault, evaluate, fill, holds, references_of
+from proctor_controller.domain.expressions.cost import MAX_ELEMENTS, estimate
+from proctor_controller.domain.expressions.evaluate import ExpressionFault, evaluate, fill, holds, references_of
+from proctor_controller.domain.expressions.program import FEW, compile_source
+from proctor_controller.domain.expressions.text import has_expression, split_text
 
 SCOPE: dict[str, Any] = {
     "params": {
@@ -177,9 +177,9 @@ def test_a_long_list_in_turns_comes_to_the_same(source: str, monkeypatch: pytest
     program = compile_source(source)
     cost = estimate(program.source, scope)
     assert cost.at_once > FEW
-    monkeypatch.setattr("proctor_controller.domain.expression_program.FEW", 0)
+    monkeypatch.setattr("proctor_controller.domain.expressions.program.FEW", 0)
     in_turns = evaluate(source, scope)
-    monkeypatch.setattr("proctor_controller.domain.expression_program.FEW", 10**12)
+    monkeypatch.setattr("proctor_controller.domain.expressions.program.FEW", 10**12)
     at_once = evaluate(source, scope)
     assert sorted(in_turns) == sorted(at_once) if "many" in source else in_turns == at_once
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from proctor_controller.domain.holders import Holder, has_alone, hold_it, name_run, name_runs
-from proctor_controller.domain.leasing import LeasableHost, Leased, NotFree, NotThere, choose_hosts
-from proctor_controller.domain.matching import match_all
-from proctor_controller.domain.wants import Role, Wants, wants_of
+from proctor_controller.domain.hosts.holders import Holder, has_alone, hold_it, name_run, name_runs
+from proctor_controller.domain.hosts.leasing import LeasableHost, Leased, NotFree, NotThere, choose_hosts
+from proctor_controller.domain.hosts.matching import match_all
+from proctor_controller.domain.hosts.requirements import Role, Wants, wants_of
 
 H1, H2, H3 = (LeasableHost(agent=f"a{n}", host=f"h{n}", groups=frozenset({"lab"})) for n in (1, 2, 3))
 AWAY = {"hindrance": "it is drained", "away": True}

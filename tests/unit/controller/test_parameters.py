@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor_controller.domain.parameters import check_parameters, mask, secret_texts, split_argv, texts_in
-from proctor_controller.domain.schemas import BadSchema, check_schema
+from proctor_controller.domain.documents.json_schema import BadSchema, check_schema
+from proctor_controller.domain.documents.method_parameters import (
+    check_parameters,
+    mask,
+    secret_texts,
+    split_argv,
+    texts_in,
+)
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from proctor_controller.domain.parts import BadText, check_value
+from proctor_controller.domain.documents.tree import BadText, check_value
+from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.plan import BadPlan, Plan, read_plan
-from proctor_controller.domain.step import Condition, RetryOn
-from proctor_controller.domain.yaml_text import read_text
+from proctor_controller.domain.runs.step import Condition, RetryOn
 
 PLAN = """\
 testplan_version: "2026-12-01"

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from proctor_controller.domain.legacy_plan import examine_legacy, is_legacy, read_legacy
+from proctor_controller.domain.documents.json_schema import Fault
+from proctor_controller.domain.documents.yaml_text import read_text
+from proctor_controller.domain.hosts.requirements import wants_of
 from proctor_controller.domain.plan import Plan, read_plan
 from proctor_controller.domain.plan.calls import Call, check_call
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
+from proctor_controller.domain.plan.legacy import examine_legacy, is_legacy, read_legacy
 from proctor_controller.domain.plan.masking import mask_text
 from proctor_controller.domain.plan.model import Path
-from proctor_controller.domain.rules import rules_of
-from proctor_controller.domain.schemas import Fault
-from proctor_controller.domain.step import Condition, Phase
-from proctor_controller.domain.submission import RunSpec
-from proctor_controller.domain.wants import wants_of
-from proctor_controller.domain.yaml_text import read_text
+from proctor_controller.domain.runs.step import Condition, Phase
+from proctor_controller.domain.runs.step_rules import rules_of
+from proctor_controller.domain.runs.submission import RunSpec
 from unit.controller.plans import EVERYTHING
 
 ANY: dict[str, Any] = {"type": "object"}

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from proctor_controller.domain.documents.yaml_text import read_text
+from proctor_controller.domain.hosts.requirements import Rollback, WhenFull
 from proctor_controller.domain.plan import BadPlan, Plan, PlanStep, read_plan
-from proctor_controller.domain.rules import Child, Gate
-from proctor_controller.domain.step import Condition, Kind, Phase
-from proctor_controller.domain.wants import Rollback, WhenFull
-from proctor_controller.domain.yaml_text import read_text
+from proctor_controller.domain.runs.step import Condition, Kind, Phase
+from proctor_controller.domain.runs.step_rules import Child, Gate
 from unit.controller.plans import EVERYTHING
 
 GIVEN = {"token": "s3cret"}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.plan import BadPlan, Plan, read_plan
-from proctor_controller.domain.yaml_text import read_text
 
 STEPS = "steps:\n  a: {uses: p.m, runs_on: {host: h}}\n"
 

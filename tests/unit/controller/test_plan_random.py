@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from proctor_controller.domain.parts import Document, check_value
+from proctor_controller.domain.documents.tree import Document, check_value
+from proctor_controller.domain.documents.yaml_text import read_text
+from proctor_controller.domain.hosts.requirements import wants_of
 from proctor_controller.domain.plan import BadPlan, read_plan
 from proctor_controller.domain.plan.calls import check_call
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
 from proctor_controller.domain.plan.schema import plan_schema
-from proctor_controller.domain.rules import rules_of
-from proctor_controller.domain.wants import wants_of
-from proctor_controller.domain.yaml_text import read_text
+from proctor_controller.domain.runs.step_rules import rules_of
 from unit.controller.plans import EVERYTHING
 
 JUNK: list[Any] = [

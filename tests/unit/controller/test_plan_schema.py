@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from proctor_controller.domain.parts import Document
+from proctor_controller.domain.documents.tree import Document
+from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.plan import BadPlan, read_plan
 from proctor_controller.domain.plan import document as whole
 from proctor_controller.domain.plan.document import examine_plan
 from proctor_controller.domain.plan.schema import plan_schema
-from proctor_controller.domain.yaml_text import read_text
 from unit.controller.plans import EVERYTHING
 
 ROOT = Path(__file__).parents[3]

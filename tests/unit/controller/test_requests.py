@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Decision, Stale
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.rules import Child, Rules
-from proctor_controller.domain.step import Condition, Kind, Phase
-from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
-from proctor_controller.domain.wants import Concurrency, Rollback, Wants
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.requirements import Concurrency, Rollback, Wants
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Decision, Stale
+from proctor_controller.domain.runs.step import Condition, Kind, Phase
+from proctor_controller.domain.runs.step_rules import Child, Rules
+from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from support.step_world import StepWorld
 from support.world import World
 

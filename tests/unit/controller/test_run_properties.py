@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
-from proctor_controller.domain import events
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.run import FAILURES
-from proctor_controller.domain.step import Condition, Phase, Retry, RetryOn
-from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
-from proctor_controller.domain.wants import Concurrency, Rollback, Wants
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.requirements import Concurrency, Rollback, Wants
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.run import FAILURES
+from proctor_controller.domain.runs.step import Condition, Phase, Retry, RetryOn
+from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from support.world import World
 
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]

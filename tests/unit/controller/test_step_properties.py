@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor_common.states import RunResult, RunState, StepResult
-from proctor_controller.domain import events
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.rules import Child, Gate, Rules
-from proctor_controller.domain.step import Condition, Kind, Phase, Retry, RetryOn
-from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
-from proctor_controller.domain.wants import Rollback, Wants
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.requirements import Rollback, Wants
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.step import Condition, Kind, Phase, Retry, RetryOn
+from proctor_controller.domain.runs.step_rules import Child, Gate, Rules
+from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from support.step_world import StepWorld
 
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]

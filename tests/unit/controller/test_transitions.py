@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from proctor_common.states import RunState, StepState
-from proctor_controller.domain.run import RUN_TRANSITIONS
-from proctor_controller.domain.step import STEP_TRANSITIONS
-from proctor_controller.domain.tables import render
+from proctor_controller.domain.runs.run import RUN_TRANSITIONS
+from proctor_controller.domain.runs.step import STEP_TRANSITIONS
+from proctor_controller.domain.transition_docs import render
 
 RUN = """
 queued: allocating finished

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from proctor_common.states import StepResult
-from proctor_controller.domain.rules import Rules
-from proctor_controller.domain.scope import Instance, returned, steps_scope
-from proctor_controller.domain.verdict import judge
+from proctor_controller.domain.runs.scope import Instance, returned, steps_scope
+from proctor_controller.domain.runs.step_rules import Rules
+from proctor_controller.domain.runs.verdict import judge
 
 PASSED, FAILED, ERROR = StepResult.PASSED, StepResult.FAILED, StepResult.ERROR
 QMP = {"kind": "qmp", "message": "no medium", "data": {"class": "GenericError"}}

@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import TypeVar
 
 from proctor_common.states import RunResult, RunState, StepResult
-from proctor_controller.domain import events
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.rules import Child, Gate, Rules
-from proctor_controller.domain.run import RUN_TRANSITIONS
-from proctor_controller.domain.step import STEP_TRANSITIONS, Condition, Kind, Phase, Retry, RetryOn
-from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
-from proctor_controller.domain.wants import Concurrency, Rollback, Wants
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.requirements import Concurrency, Rollback, Wants
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.run import RUN_TRANSITIONS
+from proctor_controller.domain.runs.step import STEP_TRANSITIONS, Condition, Kind, Phase, Retry, RetryOn
+from proctor_controller.domain.runs.step_rules import Child, Gate, Rules
+from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from support.step_world import StepWorld
 
 S = TypeVar("S", bound=StrEnum)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from proctor_agent.supervisor import Snapshot
+from proctor_agent.attempts.supervisor import Snapshot
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError, BusOptions, NoResponders
 from proctor_common.messages.base import BadMessage, decode

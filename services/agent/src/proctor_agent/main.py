@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 import structlog
 
 from proctor_agent import loader
-from proctor_agent.context import AgentContext
-from proctor_agent.ends import Ends
+from proctor_agent.attempts.context import AgentContext
+from proctor_agent.attempts.ends import Ends
+from proctor_agent.attempts.journal import Journal
+from proctor_agent.attempts.leftovers import Leftovers
+from proctor_agent.attempts.supervisor import Supervisor
 from proctor_agent.heartbeat import Heart
 from proctor_agent.identity import Identity, ca_path, join, load_identity, make_folder, own_seed
-from proctor_agent.journal import Journal
-from proctor_agent.leftovers import Leftovers
+from proctor_agent.log.spool import Spool
+from proctor_agent.plugin_host import PluginWorkbench
 from proctor_agent.registrar import Registrar
 from proctor_agent.settings import AgentSettings
-from proctor_agent.spool import Spool
 from proctor_agent.ssh import Targets
-from proctor_agent.supervisor import Supervisor
-from proctor_agent.workbench import PluginWorkbench
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError, BusOptions
 from proctor_common.ids import new_id

@@ -10,8 +10,8 @@ from typing import Any
 from proctor_agent.attempt import Outcome, ProcessGroup, Target
 from proctor_agent.loader import Loaded, prepare
 from proctor_agent.plugin import Plugin
+from proctor_agent.plugin_host import PluginWorkbench
 from proctor_agent.ssh import Targets
-from proctor_agent.workbench import PluginWorkbench
 from proctor_common.states import Source
 
 __all__ = ["Target", "Tried", "try_method"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvloop
 
-from proctor_api.listening import bind
+from proctor_api.http.listening import bind
 from proctor_api.settings import ApiSettings
 from proctor_common.log_config import configure_logging
 from proctor_common.service import StartError, Stop, report, run_service

@@ -9,24 +9,25 @@ from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proctor_api import errors, server
+from proctor_api import errors
 from proctor_api.auth import Authenticator
 from proctor_api.catalog.recorder import Recorder
 from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import ProcessContext
 from proctor_api.controller_client import ControllerClient
 from proctor_api.figures import Figures
+from proctor_api.http import server
+from proctor_api.http.fast_path import Straight, Ways, ways_of
+from proctor_api.http.middleware import Frame
+from proctor_api.http.proxies import Proxies
 from proctor_api.idempotency import Idempotency
 from proctor_api.limits import RateLimit, Sockets
 from proctor_api.logs.feeds import Feeds, Pace
-from proctor_api.middleware import Frame
 from proctor_api.migrations import CHAIN
-from proctor_api.proxies import Proxies
 from proctor_api.routes import ALL_ROUTERS, SOCKETS, openapi
 from proctor_api.settings import ApiSettings, split_address
 from proctor_api.store.keys import KeyStore
 from proctor_api.store.tokens import TokenStore
-from proctor_api.straight import Straight, Ways, ways_of
 from proctor_api.watch import Watch
 from proctor_common.bus import Bus, BusError, BusOptions
 from proctor_common.clock import SystemClock

@@ -17,16 +17,16 @@ from proctor_common.pg import Chain, make_engine, migrate
 from proctor_common.service import Background, ConfigurationError, StartError, Stop
 from proctor_controller.db.sealing import BadSealKey, Seal
 from proctor_controller.db.session import Session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Policy
-from proctor_controller.domain.wants import VolumeWant
+from proctor_controller.domain.hosts.requirements import VolumeWant
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Policy
+from proctor_controller.engine.agent_status import EngineWork
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.nested_runs import NestedRuns
 from proctor_controller.engine.settings import EngineSettings
-from proctor_controller.engine.work import EngineWork
+from proctor_controller.engine.submission.nested_runs import NestedRuns
 from proctor_controller.identity.nkey import BadKey, Issuer
 from proctor_controller.pool.claims import Claimed, Claims, Waiting, ends_of, wanted_of
-from proctor_controller.pool.desk import Notice
+from proctor_controller.pool.fenced_session import Notice
 from proctor_controller.pool.pool import Pool
 from proctor_controller.pool.source import default_backend
 from proctor_controller.settings import ControllerSettings

@@ -17,20 +17,20 @@ from proctor_common.service import ConfigurationError, StartError, Stop
 from proctor_controller.context import ProcessContext, open_context
 from proctor_controller.domain.volumes.settings import BadPoolSettings
 from proctor_controller.duties.duty import Duty, Work
+from proctor_controller.duties.orphan_logs import StrangerSweep
 from proctor_controller.duties.outbound import Allowed, Outbound
 from proctor_controller.duties.schedules import ScheduleClock
 from proctor_controller.duties.silence import SilenceSweep
-from proctor_controller.duties.strangers import StrangerSweep
 from proctor_controller.duties.webhooks import WebhookSender
 from proctor_controller.engine.figures import observe_engine
 from proctor_controller.engine.reports import Reports
 from proctor_controller.engine.watchdog import Watchdog
-from proctor_controller.handlers.callout import Callout
+from proctor_controller.handlers.agents.callout import Callout
+from proctor_controller.handlers.agents.forgery import Forgeries
+from proctor_controller.handlers.agents.heartbeat import Heartbeats
+from proctor_controller.handlers.agents.registration import Registrations
 from proctor_controller.handlers.calls import Calls
-from proctor_controller.handlers.forgery import Forgeries
-from proctor_controller.handlers.heartbeat import Heartbeats
-from proctor_controller.handlers.plans import submit_run
-from proctor_controller.handlers.registration import Registrations
+from proctor_controller.handlers.runs.plans import submit_run
 from proctor_controller.handlers.table import HANDLERS
 from proctor_controller.pool.figures import observe_pool
 from proctor_controller.settings import ControllerSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 from proctor_cli.endpoint import ENDPOINT_FILE, default_data_dir
 from proctor_cli.faults import CommandFault
 from proctor_cli.init.files import replace
-from proctor_cli.local.leftovers import Process, find_process
+from proctor_cli.local.recovery import Process, find_process
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from proctor_cli.init.roles import DATABASE, roles_sql
 from proctor_cli.local.faults import CannotStart
 from proctor_cli.local.folders import DataDir, may_others_enter
-from proctor_cli.local.leftovers import end_postmaster
 from proctor_cli.local.processes import NOBODY, Account, ChildSpec, Helpers, has_namespaces
+from proctor_cli.local.recovery import end_postmaster
 
 MAX_SOCKET_FOLDER = 85
 """Bytes; a socket's whole path may have 107."""

@@ -19,7 +19,7 @@ import asyncssh
 
 from proctor_cli.init.files import keep_once, replace
 from proctor_cli.local.faults import CannotStart
-from proctor_cli.local.leftovers import MARK, kill_marked
+from proctor_cli.local.recovery import MARK, kill_marked
 from proctor_cli.local.target import HOST, SshTarget, target_in, user_name
 
 ACCEPTED_ENVIRONMENT = ("LANG", "LC_")

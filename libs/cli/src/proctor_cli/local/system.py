@@ -16,11 +16,11 @@ from proctor_cli.local.addresses import HttpAddress, claim_http, private_ports
 from proctor_cli.local.api import LocalApi, NoAnswer
 from proctor_cli.local.faults import GivenUp
 from proctor_cli.local.folders import DataDir
-from proctor_cli.local.leftovers import Record, kill_marked
 from proctor_cli.local.pointer import Pointer
 from proctor_cli.local.pool import own_file
 from proctor_cli.local.postgres import find_postgres, make_cluster
 from proctor_cli.local.processes import ChildSpec, proctor_command
+from proctor_cli.local.recovery import Record, kill_marked
 from proctor_cli.local.supervisor import Care, Keeper, Say, Supervisor
 from proctor_cli.local.target import target_in
 

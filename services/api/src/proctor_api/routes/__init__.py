@@ -10,14 +10,11 @@ from proctor_api.routes import (
     agents,
     artefacts,
     audit,
-    dashboard_page,
     docs,
     groups,
     junit,
     legacy,
-    legacy_plans,
     logs,
-    pools,
     records,
     runs,
     schedules,
@@ -27,10 +24,10 @@ from proctor_api.routes import (
     testcases,
     testplans,
     tokens,
-    transfer,
-    vnfps,
-    volumes,
 )
+from proctor_api.routes.dashboard import page
+from proctor_api.routes.pool import pools, vnfps, volumes
+from proctor_api.routes.testapi import transfer
 
 ALL_ROUTERS: tuple[APIRouter, ...] = (
     # What is asked most stands first: routes are looked through one after the other.
@@ -53,10 +50,9 @@ ALL_ROUTERS: tuple[APIRouter, ...] = (
     session.routes,
     audit.routes,
     system.routes,
-    legacy.routes,
-    legacy_plans.routes,
+    *legacy.ROUTERS,
     docs.routes,
-    dashboard_page.routes,
+    page.routes,
     *testapi.ROUTERS,
 )
 SOCKETS: tuple[tuple[str, Callable[[WebSocket], Awaitable[None]]], ...] = (

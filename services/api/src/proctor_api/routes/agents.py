@@ -4,7 +4,7 @@ from fastapi import Request, Response
 
 from proctor_api.controller_client import SELF
 from proctor_api.routes.guard import anyone, caller_of, context_of, json_view, needs, router
-from proctor_api.routes.shapes import After, AgentPage, AgentRef, EnrolRequest, JoinRequest, Limit
+from proctor_api.routes.models import After, AgentPage, AgentRef, EnrolRequest, JoinRequest, Limit
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages import calls
 from proctor_common.messages.views import AgentView, EnrolmentView, JoinView

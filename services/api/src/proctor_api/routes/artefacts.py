@@ -9,7 +9,7 @@ from fastapi import Request, Response
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.logs import PatientResponse
-from proctor_api.routes.shapes import After, ArtefactRef, ArtefactsPage, Limit, RunRef
+from proctor_api.routes.models import After, ArtefactRef, ArtefactsPage, Limit, RunRef
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages import calls
 from proctor_common.messages.calls import Actor

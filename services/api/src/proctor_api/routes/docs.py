@@ -10,7 +10,7 @@ import orjson
 from fastapi import Request, Response
 
 from proctor_api.context import context_of
-from proctor_api.proxies import EXTERNAL_PREFIX
+from proctor_api.http.proxies import EXTERNAL_PREFIX
 from proctor_api.routes.guard import anyone, router
 from proctor_api.routes.session import PAGE_POLICY
 from proctor_common.errors import not_found

@@ -3,7 +3,7 @@
 from fastapi import Request, Response
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
-from proctor_api.routes.shapes import After, AgentRef, GroupPage, GroupRef, Limit
+from proctor_api.routes.models import After, AgentRef, GroupPage, GroupRef, Limit
 from proctor_common.messages import calls
 from proctor_common.messages.views import GroupView
 from proctor_common.states import Role

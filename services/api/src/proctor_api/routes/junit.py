@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from proctor_api.controller_client import ControllerClient
 from proctor_api.routes.guard import caller_of, context_of, needs, router
 from proctor_api.routes.logs import PatientResponse
-from proctor_api.routes.shapes import RunRef, StepPage
+from proctor_api.routes.models import RunRef, StepPage
 from proctor_common.messages.calls import Actor, StepList
 from proctor_common.messages.calls import RunRef as RunCall
 from proctor_common.messages.views import RunView, StepView

@@ -15,7 +15,7 @@ from proctor_api.logs.steps import require_step
 from proctor_api.logs.tailing import start_of_tail
 from proctor_api.logs.viewer import Frame, Kind, Viewer
 from proctor_api.routes.guard import caller_of, context_of, needs, router
-from proctor_api.routes.shapes import RunRef
+from proctor_api.routes.models import RunRef
 from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError
 from proctor_common.states import Role

@@ -5,7 +5,7 @@ from fastapi import Request, Response
 
 from proctor_api.catalog.recorder import Recorder
 from proctor_api.routes.guard import caller_of, json_view, needs, router
-from proctor_api.routes.shapes import After, Limit, RejectionPage, RetryView
+from proctor_api.routes.models import After, Limit, RejectionPage, RetryView
 from proctor_common.errors import invalid
 from proctor_common.states import Role
 

@@ -7,18 +7,8 @@ from fastapi import Path, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.models import After, Body, EventsPage, GroupName, Limit, RunPage, RunRef, RunRequest, StepPage
 from proctor_api.routes.repeated import plan_as_sent
-from proctor_api.routes.shapes import (
-    After,
-    Body,
-    EventsPage,
-    GroupName,
-    Limit,
-    RunPage,
-    RunRef,
-    RunRequest,
-    StepPage,
-)
 from proctor_api.routes.testcases import KEY, STARTED
 from proctor_common.messages import calls
 from proctor_common.messages.views import DocumentView, RunView

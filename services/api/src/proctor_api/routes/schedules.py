@@ -6,8 +6,8 @@ from fastapi import Path, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.models import After, Body, GroupName, Limit, PlanGiven
 from proctor_api.routes.repeated import plan_as_sent
-from proctor_api.routes.shapes import After, Body, GroupName, Limit, PlanGiven
 from proctor_common.messages import calls
 from proctor_common.messages.views import ScheduleView, View
 from proctor_common.states import Role

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from proctor_api.auth import COOKIE, SESSION_PREFIX
 from proctor_api.routes.agents import count_try
 from proctor_api.routes.guard import anyone, context_of, json_view, router
-from proctor_api.routes.shapes import SessionRequest, SessionView
+from proctor_api.routes.models import SessionRequest, SessionView
 from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import new_token, token_hash
 

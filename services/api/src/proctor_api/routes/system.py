@@ -6,7 +6,7 @@ from fastapi import Request, Response
 
 from proctor_api.routes import openapi
 from proctor_api.routes.guard import anyone, context_of, json_view, needs, router
-from proctor_api.routes.shapes import Standing, VersionView
+from proctor_api.routes.models import Standing, VersionView
 from proctor_common import metrics
 from proctor_common.bus import BusError
 from proctor_common.errors import ProctorError

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
-from proctor_api.routes.shapes import CaseRequest, seconds_of
+from proctor_api.routes.models import CaseRequest, seconds_of
 from proctor_common.errors import faults
 from proctor_common.messages.calls import SubmitCase
 from proctor_common.messages.views import RunView

@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field
 
 from proctor_api.controller_client import SELF
 from proctor_api.routes.guard import anyone, caller_of, context_of, json_view, needs, router
+from proctor_api.routes.models import After, Body, GroupName, Limit, PlanGiven
 from proctor_api.routes.repeated import plan_as_sent
-from proctor_api.routes.shapes import After, Body, GroupName, Limit, PlanGiven
 from proctor_common.messages import calls
 from proctor_common.messages.base import Message
 from proctor_common.messages.views import PlanFaults, PlanView, View

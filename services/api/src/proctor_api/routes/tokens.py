@@ -4,7 +4,7 @@ from fastapi import Request, Response
 
 from proctor_api.auth import TOKEN_PREFIX
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
-from proctor_api.routes.shapes import After, Limit, NewTokenView, TokenPage, TokenRequest, TokenView
+from proctor_api.routes.models import After, Limit, NewTokenView, TokenPage, TokenRequest, TokenView
 from proctor_api.store.tokens import Token
 from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import is_id, new_token

@@ -5,9 +5,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.bus import Bus
 from proctor_common.pg import transaction
-from proctor_controller.db.beats import find_cut, forget_rivals, mark_cut, mark_silent
+from proctor_controller.db.agents.heartbeats import find_cut, forget_rivals, mark_cut, mark_silent
 from proctor_controller.db.duties import Held, holds_duty
-from proctor_controller.engine.work import EngineWork
+from proctor_controller.engine.agent_status import EngineWork
 from proctor_controller.identity.connections import close_clients
 
 log = structlog.get_logger(__name__)

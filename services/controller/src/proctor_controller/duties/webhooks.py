@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_common.errors import Code, ProctorError
 from proctor_common.pg import transaction
 from proctor_controller.db.duties import Held, holds_duty
-from proctor_controller.db.run_views import RunKey, find_run
+from proctor_controller.db.runs.views import RunKey, find_run
 from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import session
 from proctor_controller.db.webhooks import Delivery, load_due, mark_failed, mark_taken

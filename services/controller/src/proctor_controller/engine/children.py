@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from proctor_common.errors import ProctorError
 from proctor_common.states import RunResult, RunState
-from proctor_controller.db.children import Kin, find_nests, load_kin, load_nest
+from proctor_controller.db.runs.children import Kin, find_nests, load_kin, load_nest
 from proctor_controller.db.session import session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Effect, StartChild, StopChild, TellChildren, TellParent
-from proctor_controller.domain.expressions import ExpressionFault, fill
-from proctor_controller.domain.holders import NAME
-from proctor_controller.domain.rendering import RenderFault
-from proctor_controller.domain.run import UNSTARTED
-from proctor_controller.domain.verdict import describe
+from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill
+from proctor_controller.domain.hosts.holders import NAME
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Effect, StartChild, StopChild, TellChildren, TellParent
+from proctor_controller.domain.runs.order_rendering import RenderFault
+from proctor_controller.domain.runs.run import UNSTARTED
+from proctor_controller.domain.runs.verdict import describe
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine

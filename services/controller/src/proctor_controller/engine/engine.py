@@ -15,13 +15,15 @@ from proctor_common import subjects
 from proctor_common.bus import Bus, BusError
 from proctor_common.ids import new_token
 from proctor_common.messages.views import EventView, RunChanged
-from proctor_controller.db import placing
+from proctor_controller.db.hosts import candidates
+from proctor_controller.db.runs.decisions import Saved, load_slice, load_slices, save_decision
 from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import Session, close_sessions, session
-from proctor_controller.db.slices import Saved, load_slice, load_slices, save_decision
-from proctor_controller.domain import events
-from proctor_controller.domain.decide import after, apply, decide, join
-from proctor_controller.domain.decision import (
+from proctor_controller.domain.hosts.placement import choose, explain
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decide.dispatch import decide
+from proctor_controller.domain.runs.decide.joining import after, apply, join
+from proctor_controller.domain.runs.decision import (
     Allocate,
     CancelAttempt,
     Decision,
@@ -42,14 +44,13 @@ from proctor_controller.domain.decision import (
     TellChildren,
     TellParent,
 )
-from proctor_controller.domain.placement import choose, explain
+from proctor_controller.engine.batching import BATCHED, Ticket, batch_of
+from proctor_controller.engine.cache import Recent
+from proctor_controller.engine.cascade import Onwards
 from proctor_controller.engine.children import Children
-from proctor_controller.engine.inbox import BATCHED, Ticket, batch_of
 from proctor_controller.engine.leasing import Leasing
-from proctor_controller.engine.onward import Onwards
 from proctor_controller.engine.orders import Orders
 from proctor_controller.engine.queue import Queue
-from proctor_controller.engine.recent import Recent
 from proctor_controller.engine.scopes import Scopes
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.tasks import Tasks
@@ -328,10 +329,10 @@ class Engine:
         """Dispatch a step that has become ready, or let it wait."""
         for _ in range(MAX_TRIES):
             async with session(self.database) as db:
-                waiter = await placing.load_waiter(db, step)
+                waiter = await candidates.load_waiter(db, step)
                 if waiter is None:
                     return
-                found = await placing.find_candidates_of(db, waiter)
+                found = await candidates.find_candidates_of(db, waiter)
                 chosen = choose(f.candidate for f in found)
                 if chosen is not None:
                     await self._ensure_slots(db, found, chosen.agent)
@@ -344,7 +345,7 @@ class Engine:
             if isinstance(outcome, Decision) or "slot" not in outcome.why:
                 return
 
-    async def _ensure_slots(self, db: Session, found: list[placing.Found], agent: str) -> None:
+    async def _ensure_slots(self, db: Session, found: list[candidates.Found], agent: str) -> None:
         for each in found:
             if each.candidate.agent == agent and each.slots_made < each.candidate.slots:
-                await placing.make_slots(db, agent)
+                await candidates.make_slots(db, agent)

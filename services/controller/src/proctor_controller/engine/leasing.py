@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from proctor_common.states import RunState
-from proctor_controller.db.leasing import (
+from proctor_controller.db.hosts.leasing import (
     Rivals,
     Waiting,
     drop_hosts,
@@ -25,12 +25,12 @@ from proctor_controller.db.leasing import (
     release_hosts,
 )
 from proctor_controller.db.session import Session, session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Allocate, Effect, PlaceReady, ReleaseRun, Stale
-from proctor_controller.domain.holders import name_run, name_runs
-from proctor_controller.domain.leasing import LeasableHost, Leased, NotFree, choose_hosts, may_mean
-from proctor_controller.domain.step import Kind
-from proctor_controller.domain.wants import Concurrency, VolumeWant, Wants, WhenFull
+from proctor_controller.domain.hosts.holders import name_run, name_runs
+from proctor_controller.domain.hosts.leasing import LeasableHost, Leased, NotFree, choose_hosts, may_mean
+from proctor_controller.domain.hosts.requirements import Concurrency, VolumeWant, Wants, WhenFull
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Allocate, Effect, PlaceReady, ReleaseRun, Stale
+from proctor_controller.domain.runs.step import Kind
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine

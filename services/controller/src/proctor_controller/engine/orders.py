@@ -20,14 +20,14 @@ from proctor_common.messages.orders import (
     StartOrder,
     StartReply,
 )
-from proctor_controller.db.attempts import keep_shown, load_order
-from proctor_controller.db.due import is_lost
+from proctor_controller.db.runs.attempts import keep_shown, load_order
+from proctor_controller.db.runs.timers import is_lost
 from proctor_controller.db.session import Session, session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import CancelAttempt, Effect, QueryAttempt, Stale, StartAttempt
-from proctor_controller.domain.rendering import RenderFault, render
-from proctor_controller.domain.rules import Rules
-from proctor_controller.domain.step import AttemptEnd, Step
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import CancelAttempt, Effect, QueryAttempt, Stale, StartAttempt
+from proctor_controller.domain.runs.order_rendering import RenderFault, render
+from proctor_controller.domain.runs.step import AttemptEnd, Step
+from proctor_controller.domain.runs.step_rules import Rules
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine

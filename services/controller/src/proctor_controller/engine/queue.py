@@ -4,10 +4,10 @@ import asyncio
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from proctor_controller.db import placing
+from proctor_controller.db.hosts import candidates
 from proctor_controller.db.session import session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Decision, Effect, ServeQueue
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Decision, Effect, ServeQueue
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
@@ -63,10 +63,10 @@ class Queue:
         given: set[tuple[str, str]] = set()  # whoever does not hear is back at once, and asked again at the next look
         for _ in range(MAX_TURNS):
             async with session(self._engine.database) as db:
-                turns = [t for t in await placing.next_turns(db, agent, AT_ONCE) if (t.agent, t.step) not in given]
+                turns = [t for t in await candidates.next_turns(db, agent, AT_ONCE) if (t.agent, t.step) not in given]
                 for turn in turns:
                     if not turn.slots_made:
-                        await placing.make_slots(db, turn.agent)
+                        await candidates.make_slots(db, turn.agent)
             if not turns:
                 break
             done = 0

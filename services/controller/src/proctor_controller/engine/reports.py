@@ -13,10 +13,10 @@ from proctor_common.ids import is_id
 from proctor_common.messages.base import BadMessage, decode
 from proctor_common.messages.events import StepFinished
 from proctor_common.states import StepResult
-from proctor_controller.db.attempts import find_given, keep_evidence
+from proctor_controller.db.runs.attempts import find_given, keep_evidence
 from proctor_controller.db.session import session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import Stale
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Stale
 from proctor_controller.engine.engine import Contended, Engine
 from proctor_controller.engine.orders import to_end
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from proctor_common.errors import ProctorError
-from proctor_controller.db.scopes import load_scope, load_undone
+from proctor_controller.db.runs.scopes import load_scope, load_undone
 from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import Session
-from proctor_controller.domain.rendering import RenderFault
-from proctor_controller.domain.rules import Rules
-from proctor_controller.domain.scope import Scope, step_scope
-from proctor_controller.domain.step import Step
+from proctor_controller.domain.runs.order_rendering import RenderFault
+from proctor_controller.domain.runs.scope import Scope, step_scope
+from proctor_controller.domain.runs.step import Step
+from proctor_controller.domain.runs.step_rules import Rules
 
 MAX_SECRET = 64 * 1024
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,126}\Z")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proctor_controller.domain.decision import Policy
+from proctor_controller.domain.runs.decision import Policy
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import structlog
 
 from proctor_common.bus import BusError
 from proctor_common.errors import ProctorError
-from proctor_controller.db import placing
-from proctor_controller.db.due import (
+from proctor_controller.db.hosts import candidates
+from proctor_controller.db.hosts.leasing import lock_leases, sweep_hosts
+from proctor_controller.db.runs.timers import (
     Due,
     find_due_nodes,
     find_due_runs,
@@ -19,12 +20,11 @@ from proctor_controller.db.due import (
     find_past_holds,
     is_anyone_waiting,
 )
-from proctor_controller.db.leasing import lock_leases, sweep_hosts
 from proctor_controller.db.session import Session, session
-from proctor_controller.domain import events
-from proctor_controller.domain.decision import ReleaseRun
-from proctor_controller.domain.placement import explain
-from proctor_controller.engine.circles import Circles
+from proctor_controller.domain.hosts.placement import explain
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import ReleaseRun
+from proctor_controller.engine.deadlocks import Circles
 from proctor_controller.engine.engine import Contended, Engine
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class Watchdog:
         self._engine = engine
         self._ticks = 0
         self._circles = Circles(engine)
-        self._explained: placing.Waiter | None = None
+        self._explained: candidates.Waiter | None = None
 
     async def tick(self) -> int:
         """Look at everything that is due; how much that was. Raises ProctorError ``database_unavailable``."""
@@ -61,7 +61,7 @@ class Watchdog:
             waiting = await is_anyone_waiting(db)
             past = await find_past_holds(db, LIMIT)
             if self._ticks % ORPHANS_EVERY == 0:
-                freed = await placing.free_orphans(db)
+                freed = await candidates.free_orphans(db)
                 async with db.transaction():
                     await lock_leases(db)
                     swept = await sweep_hosts(db)
@@ -104,9 +104,9 @@ class Watchdog:
     async def _explain_waiting(self) -> None:
         """Say of those who still wait what they wait for now: of all of them in turn, the longest-waiting first."""
         told: list[events.Event] = []
-        reasons: dict[placing.Waiter, tuple[str, bool]] = {}
+        reasons: dict[candidates.Waiter, tuple[str, bool]] = {}
         async with session(self._engine.database) as db:
-            waiting = await placing.load_waiting(db, EXPLAINED, self._explained)
+            waiting = await candidates.load_waiting(db, EXPLAINED, self._explained)
             last = self._explained
             for each in waiting:
                 alike = each._replace(step="", waiting_for=None)
@@ -123,13 +123,13 @@ class Watchdog:
         self._explained = None if is_end else last
         await self._feed_all(told)
 
-    async def _reason(self, db: Session, step: placing.Waiter) -> tuple[str, bool]:
+    async def _reason(self, db: Session, step: candidates.Waiter) -> tuple[str, bool]:
         """What a step waits for, and whether that will never come: its host's agent was removed, and for as long as a
         lost one may take to come back no other one has joined in its stead.
         """
-        found = await placing.find_candidates_of(db, step)
+        found = await candidates.find_candidates_of(db, step)
         host, grace = step.place.host, self._engine.settings.policy.lost_grace_s
-        if not found and host is not None and await placing.is_gone(db, host, grace):
+        if not found and host is not None and await candidates.is_gone(db, host, grace):
             return f"host {host}: its agent was removed, and no other one has joined", True
         return explain(step.place, [f.candidate for f in found], step.plugin, step.method), False
 

@@ -19,7 +19,7 @@ from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.breaker import BACKEND, Breaker
 from proctor_controller.domain.volumes.refill import hit_rate, quantile
 from proctor_controller.domain.volumes.settings import BadPoolSettings
-from proctor_controller.handlers.agents import note
+from proctor_controller.handlers.agents.registry import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
 

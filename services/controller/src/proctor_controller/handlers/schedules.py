@@ -12,13 +12,13 @@ from proctor_controller.context import ProcessContext
 from proctor_controller.db import schedules as rows
 from proctor_controller.db.schedules import Tick
 from proctor_controller.db.session import session
-from proctor_controller.domain.parameters import MASK
+from proctor_controller.domain.documents.json_schema import fault
+from proctor_controller.domain.documents.method_parameters import MASK
 from proctor_controller.domain.schedule import Outcome, Schedule
-from proctor_controller.domain.schemas import fault
 from proctor_controller.duties.cron import Cron, find_faults
 from proctor_controller.duties.schedules import sealed_for
-from proctor_controller.engine.planning import STORED_PLAN, Request, plan_run
-from proctor_controller.handlers.agents import note
+from proctor_controller.engine.submission.planning import STORED_PLAN, Request, plan_run
+from proctor_controller.handlers.agents.registry import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import page
 

@@ -13,8 +13,8 @@ from proctor_common.pg import transaction
 from proctor_controller.context import ProcessContext
 from proctor_controller.db import plans as rows
 from proctor_controller.db.session import session
-from proctor_controller.engine.planning import check_stored
-from proctor_controller.handlers.agents import note
+from proctor_controller.engine.submission.planning import check_stored
+from proctor_controller.handlers.agents.registry import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.pages import ROOM, page
 

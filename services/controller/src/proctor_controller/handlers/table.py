@@ -2,33 +2,19 @@
 
 from collections.abc import Mapping
 
-from proctor_controller.handlers import (
-    agents,
-    artefacts,
-    audit,
-    cases,
-    documents,
-    events,
-    gates,
-    groups,
-    plans,
-    pools,
-    records,
-    runs,
-    schedules,
-    stored_plans,
-    verbs,
-)
+from proctor_controller.handlers import audit, pools, schedules, stored_plans
+from proctor_controller.handlers.agents import groups, registry
 from proctor_controller.handlers.calls import CallHandler
+from proctor_controller.handlers.runs import artefacts, cases, documents, events, gates, plans, records, verbs, views
 
 HANDLERS: Mapping[str, CallHandler] = {
-    **agents.HANDLERS,
+    **registry.HANDLERS,
     **groups.HANDLERS,
     **audit.HANDLERS,
     **cases.HANDLERS,
     **plans.HANDLERS,
     **stored_plans.HANDLERS,
-    **runs.HANDLERS,
+    **views.HANDLERS,
     **verbs.HANDLERS,
     **gates.HANDLERS,
     **documents.HANDLERS,

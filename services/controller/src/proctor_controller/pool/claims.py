@@ -17,9 +17,9 @@ from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.jobs import load_breakers
 from proctor_controller.db.pool.pools import load_pools, load_sizes, load_standing
 from proctor_controller.db.session import Session, session
+from proctor_controller.domain.hosts.requirements import VolumeWant, wants_of
 from proctor_controller.domain.volumes.breaker import BACKEND
 from proctor_controller.domain.volumes.volume import Volume
-from proctor_controller.domain.wants import VolumeWant, wants_of
 
 log = structlog.get_logger(__name__)
 

@@ -23,14 +23,14 @@ from proctor_controller.db.pool.volumes import load_work
 from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.breaker import BACKEND, FAILURES, Breaker
 from proctor_controller.pool.backends import NoBackendError, Opener, open_backend
-from proctor_controller.pool.counted import Counted
-from proctor_controller.pool.desk import Desk, DutyLostError, Notice, tell_nobody
-from proctor_controller.pool.gate import Gate
-from proctor_controller.pool.refill import Refill
+from proctor_controller.pool.fenced_session import Desk, DutyLostError, Notice, tell_nobody
+from proctor_controller.pool.metered import Counted
+from proctor_controller.pool.replenisher import Refill
 from proctor_controller.pool.source import PoolSource
 from proctor_controller.pool.sync import Sync
-from proctor_controller.pool.tender import Tender
+from proctor_controller.pool.throttle import Gate
 from proctor_controller.pool.timers import Timers
+from proctor_controller.pool.volume_worker import Tender
 from proctor_controller.volumes.backend import BackendFault
 
 log = structlog.get_logger(__name__)

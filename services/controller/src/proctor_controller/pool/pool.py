@@ -20,7 +20,7 @@ from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.settings import BadPoolSettings
 from proctor_controller.pool.claims import Claims
 from proctor_controller.pool.demands import Demands
-from proctor_controller.pool.desk import Notice, tell_nobody
+from proctor_controller.pool.fenced_session import Notice, tell_nobody
 from proctor_controller.pool.keeper import Keeper
 from proctor_controller.pool.snapshot import Snapshot
 from proctor_controller.pool.source import PoolSource

@@ -13,8 +13,8 @@ from proctor_controller.db.pool.pools import load_standing
 from proctor_controller.db.pool.volumes import change_volume, load_alive, purge_old
 from proctor_controller.domain.volumes.sync import Findings, Seen, compare, may_delete, sizes_of
 from proctor_controller.domain.volumes.volume import Volume
-from proctor_controller.pool import outcomes
-from proctor_controller.pool.desk import Desk
+from proctor_controller.pool import job_outcomes
+from proctor_controller.pool.fenced_session import Desk
 from proctor_controller.volumes.backend import BackendFault, Found, FoundState
 
 log = structlog.get_logger(__name__)
@@ -58,24 +58,24 @@ class Sync:
 
     async def _adopt(self, findings: Findings, done: Counter[str]) -> None:
         for row, seen in findings.adopt:
-            if await outcomes.became_known(self._desk, row, seen.backend_id) is not None:
+            if await job_outcomes.became_known(self._desk, row, seen.backend_id) is not None:
                 done["found again"] += 1
 
     async def _judge(self, findings: Findings, by_id: dict[str, Found], done: Counter[str]) -> None:
         for row, seen in findings.available:
-            if await outcomes.became_available(self._desk, row, by_id[seen.backend_id]) is not None:
+            if await job_outcomes.became_available(self._desk, row, by_id[seen.backend_id]) is not None:
                 done["available"] += 1
         for row, seen in findings.broken:
             reason = f"it is {seen.state} in the backend" + (f": {seen.reason}" if seen.reason else "")
             if row.state in {VolumeState.CLAIMED, VolumeState.IN_USE}:
                 if row.reason != reason:
-                    await outcomes.went_bad(self._desk, row, reason)
+                    await job_outcomes.went_bad(self._desk, row, reason)
                     done["broken in use"] += 1
             elif seen.state in {FoundState.IN_USE, FoundState.OTHER}:
                 # Somebody has attached it behind our back: out of the pool, and not ours to delete.
-                await outcomes.is_stuck(self._desk, row, reason)
+                await job_outcomes.is_stuck(self._desk, row, reason)
                 done["taken by others"] += 1
-            elif await outcomes.failed(self._desk, row, reason, gone=False) is not None:
+            elif await job_outcomes.failed(self._desk, row, reason, gone=False) is not None:
                 done["failed"] += 1
         for row in findings.stuck:
             await self._try_stuck(row, by_id, done)
@@ -84,7 +84,7 @@ class Sync:
         """A leaked volume that an operator has cleared, or that may be deleted again."""
         found = by_id.get(row.backend_id or "") or await self._desk.backend.get(row.backend_id or "")
         if found is None:
-            await outcomes.is_gone(self._desk, row)
+            await job_outcomes.is_gone(self._desk, row)
             done["gone"] += 1
         elif found.state in {FoundState.AVAILABLE, FoundState.ERROR}:
             async with self._desk.writing() as db:
@@ -101,7 +101,7 @@ class Sync:
                 continue
             if found is not None:
                 continue
-            if await outcomes.failed(self._desk, row, "it is gone from the backend", gone=True) is not None:
+            if await job_outcomes.failed(self._desk, row, "it is gone from the backend", gone=True) is not None:
                 done["gone"] += 1
 
     async def _sweep(self, findings: Findings, done: Counter[str]) -> None:

@@ -7,7 +7,7 @@ from proctor_api.catalog.fields import CASE, changes_of, members, name_of, objec
 from proctor_api.catalog.ids import creation_date, new_record_id
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads
+from proctor_api.routes.testapi.base import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads
 
 router = Router()
 routes = router.routes

@@ -9,7 +9,7 @@ from proctor_api.catalog.dashboard.readings import MOST_RESULTS, Readings
 from proctor_api.catalog.faults import refused
 from proctor_api.catalog.queries import read_query
 from proctor_api.context import context_of
-from proctor_api.routes.testapi.door import Router, answer, groups_of, pairs_of, parameter, reads
+from proctor_api.routes.testapi.base import Router, answer, groups_of, pairs_of, parameter, reads
 from proctor_api.routes.testapi.results import FILTERS
 
 router = Router()

@@ -10,7 +10,7 @@ from proctor_api.catalog.deployresults import DeployResults, read_deploy_query, 
 from proctor_api.catalog.fields import object_of
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.door import Router, creates, group_for, groups_of, href, pairs_of, parameter, reads
+from proctor_api.routes.testapi.base import Router, creates, group_for, groups_of, href, pairs_of, parameter, reads
 from proctor_api.routes.testapi.results import BAD_QUERY, PAGE
 from proctor_api.routes.testapi.results import FILTERS as RESULT_FILTERS
 

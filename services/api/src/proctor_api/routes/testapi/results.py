@@ -12,7 +12,7 @@ from proctor_api.catalog.results import Results, Shown, read_result
 from proctor_api.catalog.streams import Place
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.door import (
+from proctor_api.routes.testapi.base import (
     Router,
     creates,
     group_for,

@@ -4,7 +4,6 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from proctor_api.bodies import read_body
 from proctor_api.catalog.faults import bad
 from proctor_api.catalog.fields import object_of, plain_name_of
 from proctor_api.catalog.ids import creation_date, new_record_id
@@ -13,18 +12,9 @@ from proctor_api.catalog.scenarios.edits import Action, Edit, Place
 from proctor_api.catalog.scenarios.shape import Rename, Scenario, read, refuse_twins
 from proctor_api.catalog.scenarios.store import Made, Scenarios
 from proctor_api.context import caller_of, context_of
+from proctor_api.http.bodies import read_body
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.door import (
-    Router,
-    answer,
-    changes,
-    creates,
-    done,
-    href,
-    parameter,
-    reads,
-    value_of,
-)
+from proctor_api.routes.testapi.base import Router, answer, changes, creates, done, href, parameter, reads, value_of
 
 router = Router()
 routes = router.routes

@@ -2,7 +2,7 @@
 
 from fastapi import Response
 
-from proctor_api.routes.testapi.door import Router, answer, reads
+from proctor_api.routes.testapi.base import Router, answer, reads
 
 router = Router()
 routes = router.routes

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proctor_controller.domain.expression_text import has_expression
-from proctor_controller.domain.filling import BadLine, split_words
-from proctor_controller.domain.parameters import Path, check_parameters, marked, secret_texts
+from proctor_controller.domain.documents.json_schema import BadSchema, Fault, dotted, fault, find_faults
+from proctor_controller.domain.documents.method_parameters import Path, check_parameters, marked, secret_texts
+from proctor_controller.domain.expressions.filling import BadLine, split_words
+from proctor_controller.domain.expressions.text import has_expression
 from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.plan.templates import hidden_leaves
-from proctor_controller.domain.schemas import BadSchema, Fault, dotted, fault, find_faults
 
 OPEN = "${{ null }}"
 """Stands for a value that is a fault: as with any expression, its type is nobody's business yet."""

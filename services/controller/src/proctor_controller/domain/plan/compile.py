@@ -5,16 +5,16 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from proctor_controller.domain.parameters import MASK
-from proctor_controller.domain.parts import text_size
-from proctor_controller.domain.placement import Place
+from proctor_controller.domain.documents.json_schema import Fault, dotted, fault
+from proctor_controller.domain.documents.method_parameters import MASK
+from proctor_controller.domain.documents.tree import text_size
+from proctor_controller.domain.hosts.placement import Place
 from proctor_controller.domain.plan.calls import Call
 from proctor_controller.domain.plan.matrix import cell_text
 from proctor_controller.domain.plan.model import Path, Plan, PlanStep
-from proctor_controller.domain.rules import Child, Rules
-from proctor_controller.domain.schemas import Fault, dotted, fault
-from proctor_controller.domain.step import Condition, Phase
-from proctor_controller.domain.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
+from proctor_controller.domain.runs.step import Condition, Phase
+from proctor_controller.domain.runs.step_rules import Child, Rules
+from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 
 MAX_INSTANCES = 10_000
 MAX_TEXT = 32 * 1024 * 1024

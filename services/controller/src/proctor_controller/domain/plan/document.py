@@ -5,17 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from proctor_common.ids import PLAN_NAME
-from proctor_controller.domain.parts import Document
+from proctor_controller.domain.documents.spelling import misspelt
+from proctor_controller.domain.documents.tree import Document
+from proctor_controller.domain.hosts.requirements import CLEANUP_S, QUEUE_S, Role, Rollback, Wants, Webhook
 from proctor_controller.domain.plan import resources
 from proctor_controller.domain.plan.model import BadPlan, Plan, PlanStep
 from proctor_controller.domain.plan.order import check_order
-from proctor_controller.domain.plan.parameters import bind, read_parameters
+from proctor_controller.domain.plan.plan_parameters import bind, read_parameters
 from proctor_controller.domain.plan.reader import Faults, Unknown, in_order
 from proctor_controller.domain.plan.steps import GATE, KINDS, METHOD, Defaults, Steps
 from proctor_controller.domain.plan.templates import Known, Templates
-from proctor_controller.domain.spelling import misspelt
-from proctor_controller.domain.step import Phase
-from proctor_controller.domain.wants import CLEANUP_S, QUEUE_S, Role, Rollback, Wants, Webhook
+from proctor_controller.domain.runs.step import Phase
 
 VERSIONS = ("2026-12-01",)
 MAX_STEPS = 1000

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from proctor_controller.domain.expression_text import split_text
+from proctor_controller.domain.expressions.text import split_text
 from proctor_controller.domain.plan.model import Path
 
 HOT = frozenset({"get_param", "get_attr", "str_replace", "list_join"})

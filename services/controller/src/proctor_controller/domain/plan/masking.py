@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from proctor_controller.domain.parameters import MASK
-from proctor_controller.domain.parts import BadText
-from proctor_controller.domain.yaml_text import read_text
+from proctor_controller.domain.documents.method_parameters import MASK
+from proctor_controller.domain.documents.tree import BadText
+from proctor_controller.domain.documents.yaml_text import read_text
 
 
 def mask_text(text: str, value: Any, secrets: Sequence[str]) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from proctor_controller.domain.placement import Place
-from proctor_controller.domain.rules import Rules
-from proctor_controller.domain.schemas import Fault
-from proctor_controller.domain.step import Condition, Kind, Phase, Retry
-from proctor_controller.domain.wants import Wants
+from proctor_controller.domain.documents.json_schema import Fault
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.requirements import Wants
+from proctor_controller.domain.runs.step import Condition, Kind, Phase, Retry
+from proctor_controller.domain.runs.step_rules import Rules
 
 Path = tuple[str | int, ...]
 

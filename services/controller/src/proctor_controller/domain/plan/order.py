@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from proctor_controller.domain.graph import find_cycle
+from proctor_controller.domain.plan.graph import find_cycle
 from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.plan.reader import Reader
-from proctor_controller.domain.step import Condition
+from proctor_controller.domain.runs.step import Condition
 
 MAX_SHOWN = 20
 

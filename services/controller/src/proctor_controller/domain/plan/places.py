@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME
-from proctor_controller.domain.placement import Place
+from proctor_controller.domain.documents.spelling import hint
+from proctor_controller.domain.hosts.placement import Place
 from proctor_controller.domain.plan import resources
 from proctor_controller.domain.plan.matrix import Cells
 from proctor_controller.domain.plan.model import Path, Where
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import Names, Templates
-from proctor_controller.domain.spelling import hint
 
 _ROLE = re.compile(r"(?P<each>each\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_-]{0,62})(?:\[(?P<index>[0-9]{1,4})\])?\Z")
 NOWHERE = Where()

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeGuard
 
-from proctor_controller.domain.parts import STANDS_IN, Document
+from proctor_controller.domain.documents.json_schema import Fault, dotted
+from proctor_controller.domain.documents.spelling import hint, misspelt, near
+from proctor_controller.domain.documents.tree import STANDS_IN, Document
 from proctor_controller.domain.plan.model import Path
-from proctor_controller.domain.schemas import Fault, dotted
-from proctor_controller.domain.spelling import hint, misspelt, near
 
 MAX_SECONDS = 30 * 86_400.0
 MAX_FAULTS = 100

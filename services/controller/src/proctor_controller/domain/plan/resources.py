@@ -6,12 +6,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
-from proctor_controller.domain.expression_text import has_expression
+from proctor_controller.domain.documents.spelling import hint, misspelt
+from proctor_controller.domain.expressions.text import has_expression
+from proctor_controller.domain.hosts.requirements import Concurrency, Hold, Role, Rollback, VolumeWant, WhenFull
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.plan.reader import BAD_NAME, Unknown
 from proctor_controller.domain.plan.templates import OF_RUN, Names, Templates
-from proctor_controller.domain.spelling import hint, misspelt
-from proctor_controller.domain.wants import Concurrency, Hold, Role, Rollback, VolumeWant, WhenFull
 
 MAX_LABELS = 32
 MAX_LABEL = 255

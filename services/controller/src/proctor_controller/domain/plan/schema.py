@@ -7,11 +7,11 @@ from typing import Any
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLAN_NAME, PLUGIN_NAME, STEP_NAME
 from proctor_common.states import Role as TokenRole
-from proctor_controller.domain.parameters import MAX_ENV
-from proctor_controller.domain.plan import document, matrix, parameters, resources, steps, verdict
-from proctor_controller.domain.rules import MAX_ARTEFACTS, MAX_PATTERN
-from proctor_controller.domain.step import Condition, RetryOn
-from proctor_controller.domain.wants import Rollback, WhenFull
+from proctor_controller.domain.documents.method_parameters import MAX_ENV
+from proctor_controller.domain.hosts.requirements import Rollback, WhenFull
+from proctor_controller.domain.plan import document, matrix, plan_parameters, resources, steps, verdict
+from proctor_controller.domain.runs.step import Condition, RetryOn
+from proctor_controller.domain.runs.step_rules import MAX_ARTEFACTS, MAX_PATTERN
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TEMPLATE = {"type": "string", "pattern": r"\$\{\{"}
@@ -259,7 +259,7 @@ def _parameter() -> Schema:
     constraint["oneOf"] = [{"required": [name]} for name in limits]
     declared = _object(
         {
-            "type": _words(parameters.TYPES, "Text given for it is read as this type"),
+            "type": _words(plan_parameters.TYPES, "Text given for it is read as this type"),
             "label": _text("A short name for people"),
             "description": _text("What it is for"),
             "default": {"description": "Its value where none is given; without one it has to be given"},

@@ -7,18 +7,18 @@ from typing import Any
 
 from proctor_common.ids import PLUGIN_NAME, STEP_NAME
 from proctor_common.states import Role as TokenRole
-from proctor_controller.domain.expression_text import has_expression
-from proctor_controller.domain.expressions import ExpressionFault, fill
-from proctor_controller.domain.parameters import MAX_ENV
+from proctor_controller.domain.documents.method_parameters import MAX_ENV
+from proctor_controller.domain.documents.spelling import hint, misspelt
+from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill
+from proctor_controller.domain.expressions.text import has_expression
 from proctor_controller.domain.plan import matrix, resources, verdict
 from proctor_controller.domain.plan.hot import is_hot
 from proctor_controller.domain.plan.model import Path, PlanStep, Where
 from proctor_controller.domain.plan.places import NOWHERE, read_runs_on
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import BEFORE, Names, Templates, secrets_in
-from proctor_controller.domain.rules import Child, Gate, Rules
-from proctor_controller.domain.spelling import hint, misspelt
-from proctor_controller.domain.step import Condition, Kind, Phase, Retry
+from proctor_controller.domain.runs.step import Condition, Kind, Phase, Retry
+from proctor_controller.domain.runs.step_rules import Child, Gate, Rules
 
 DAY = 86_400.0
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,126}\Z")

@@ -4,15 +4,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proctor_controller.domain.expression_cost import MAX_WORK
-from proctor_controller.domain.expression_source import CALLED, CALLED_ON, MACROS, ROOTS, Called, Reference
-from proctor_controller.domain.expression_text import OPENING, split_text
-from proctor_controller.domain.expressions import ExpressionFault, fill, references_of, unknown_functions, work_of
+from proctor_controller.domain.documents.json_schema import dotted
+from proctor_controller.domain.documents.spelling import hint
+from proctor_controller.domain.expressions.cost import MAX_WORK
+from proctor_controller.domain.expressions.evaluate import (
+    ExpressionFault,
+    fill,
+    references_of,
+    unknown_functions,
+    work_of,
+)
+from proctor_controller.domain.expressions.source import CALLED, CALLED_ON, MACROS, ROOTS, Called, Reference
+from proctor_controller.domain.expressions.text import OPENING, split_text
 from proctor_controller.domain.plan.hot import ATTRIBUTES, BadHot, compile_hot, is_hot
 from proctor_controller.domain.plan.model import Parameter, Path
 from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader, Unknown
-from proctor_controller.domain.schemas import dotted
-from proctor_controller.domain.spelling import hint
 
 BEFORE = frozenset({"params", "steps", "hosts", "volumes", "matrix", "host", "run"})
 """What may be read before a step has run."""

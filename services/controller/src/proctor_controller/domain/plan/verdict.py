@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from proctor_common.ids import STEP_NAME
-from proctor_controller.domain.expression_text import has_expression
+from proctor_controller.domain.expressions.text import has_expression
 from proctor_controller.domain.plan.hot import is_hot
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.plan.reader import BAD_NAME, Unknown
 from proctor_controller.domain.plan.templates import AFTER, Names, Templates
-from proctor_controller.domain.rules import MAX_ARTEFACTS, MAX_PATTERN
-from proctor_controller.domain.step import Retry, RetryOn
+from proctor_controller.domain.runs.step import Retry, RetryOn
+from proctor_controller.domain.runs.step_rules import MAX_ARTEFACTS, MAX_PATTERN
 
 MAX_ATTEMPTS = 100
 MAX_OUTPUTS = 100

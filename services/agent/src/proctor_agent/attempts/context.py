@@ -1,0 +1,24 @@
+"""What the parts of the agent's process share, built once in main.py."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from proctor_agent.attempt import Workbench
+from proctor_agent.attempts.ends import Ends
+from proctor_agent.attempts.journal import Journal
+from proctor_agent.log.spool import Spool
+from proctor_common.bus import Bus
+
+
+@dataclass(frozen=True, slots=True)
+class AgentContext:
+    """``agent``: this agent's id · ``folder``: where attempts have their private scratch folders."""
+
+    agent: str
+    bus: Bus
+    journal: Journal
+    spool: Spool
+    workbench: Workbench
+    ends: Ends
+    default_target: str | None
+    folder: Path

@@ -1,0 +1,163 @@
+"""SQL of attempts: what an agent was given, what it reports late, what its heartbeat says of them."""
+
+# ruff: noqa: S608 - statements are put together from constants of this package
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from proctor_common.messages.orders import StartOrder
+from proctor_controller.db.runs.columns import STEP_COLUMNS, to_step
+from proctor_controller.db.sealing import Seal
+from proctor_controller.db.session import Session, to_json
+from proctor_controller.domain.documents.method_parameters import Path, secret_texts
+from proctor_controller.domain.runs.step import Step
+from proctor_controller.domain.runs.step_rules import Rules, rules_of
+
+
+class LoadedOrder(NamedTuple):
+    """A step's order, but for what belongs to one attempt (attempt, token, not_after). ``rules``: with templates that
+    have still to be filled in, else None.
+    """
+
+    order: StartOrder
+    step: Step
+    rules: Rules | None
+
+
+async def load_order(session: Session, step: str, seal: Seal) -> LoadedOrder | None:
+    """The start order of a step; None where there is no such step."""
+    row = await session.fetchrow(
+        f"""SELECT {STEP_COLUMNS}, r.number, s.plugin, s.method, s.parameters, s.sealed, s.env, s.target, n.rules
+           FROM control.steps s JOIN control.runs r ON r.id = s.run_id
+           JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node WHERE s.id = $1""",
+        step,
+    )
+    if row is None:
+        return None
+    parameters, secrets = row["parameters"], list[str]()
+    if row["sealed"] is not None:
+        opened = seal.open(row["sealed"], step)
+        parameters = opened["parameters"]
+        paths: tuple[Path, ...] = tuple(tuple(path) for path in opened["secrets"])
+        secrets = secret_texts(parameters, paths)
+    rules = rules_of(row["rules"])
+    order = StartOrder(
+        run=str(row["run"]),
+        run_number=row["number"],
+        step=step,
+        step_name=row["name"],
+        attempt=1,
+        token="",
+        not_after=datetime.now(UTC),
+        plugin=row["plugin"],
+        method=row["method"],
+        parameters=parameters,
+        secrets=secrets,
+        env=row["env"],
+        target=row["target"],
+        artefacts=list(rules.artefacts) if rules is not None else [],
+        timeout_s=row["timeout_s"],
+        grace_s=row["grace_s"],
+    )
+    return LoadedOrder(order, to_step(row), rules if rules is not None and rules.is_filling else None)
+
+
+async def keep_shown(session: Session, step: str, parameters: Mapping[str, Any]) -> None:
+    """Show the parameters as they were filled in, hidden values masked. Nothing is decided by them."""
+    await session.execute("UPDATE control.steps SET parameters = $2::json WHERE id = $1", step, to_json(parameters))
+
+
+class Given(NamedTuple):
+    """An attempt that this agent was given. ``current``: the token is the one it was given last."""
+
+    run: str
+    current: bool
+    ended: bool
+    reported: bool
+
+
+async def find_given(session: Session, agent: str, step: str, attempt: int, token: str) -> Given | None:
+    """Whether the agent was ever given the attempt; None where it was not."""
+    row = await session.fetchrow(
+        """SELECT run_id, token = $4 AS current, state = 'finished' AS ended, reported
+           FROM control.attempts WHERE step_id = $2 AND attempt = $3 AND agent_id = $1""",
+        agent,
+        step,
+        attempt,
+        token,
+    )
+    return None if row is None else Given(str(row["run_id"]), row["current"], row["ended"], row["reported"])
+
+
+async def keep_evidence(session: Session, agent: str, step: str, attempt: int, report: str) -> None:
+    """Keep a report that came too late to count, so that the agent may forget it. Only the first one is kept."""
+    await session.execute(
+        """UPDATE control.attempts SET evidence = $4::json, reported = true
+           WHERE step_id = $2 AND attempt = $3 AND agent_id = $1 AND state = 'finished' AND NOT reported""",
+        agent,
+        step,
+        attempt,
+        report,
+    )
+
+
+class Ref(NamedTuple):
+    """An attempt by its names, as an agent gives them."""
+
+    step: str
+    attempt: int
+    token: str
+
+
+class Standing(NamedTuple):
+    """What the controllers hold of an attempt that an agent lists. ``known`` False: it was never given to it."""
+
+    ref: Ref
+    known: bool
+    ended: bool
+    reported: bool
+
+
+async def find_standings(session: Session, agent: str, refs: Sequence[Ref]) -> list[Standing]:
+    """What is stored of the attempts that an agent lists; those whose ids have no such shape count as unknown."""
+    rows = await session.fetch(
+        """SELECT x.step::text AS step, x.attempt, x.token, a.step_id IS NOT NULL AS known,
+                  coalesce(a.state = 'finished' OR a.token <> x.token, true) AS ended,
+                  coalesce(a.reported OR a.token <> x.token, true) AS reported
+           FROM unnest($2::uuid[], $3::int[], $4::text[]) AS x(step, attempt, token)
+           LEFT JOIN control.attempts a ON a.step_id = x.step AND a.attempt = x.attempt AND a.agent_id = $1""",
+        agent,
+        [ref.step for ref in refs],
+        [ref.attempt for ref in refs],
+        [ref.token for ref in refs],
+    )
+    return [
+        Standing(Ref(row["step"], row["attempt"], row["token"]), row["known"], row["ended"], row["reported"])
+        for row in rows
+    ]
+
+
+class Live(NamedTuple):
+    """An attempt that an agent holds as far as the controllers know. ``age``: seconds since it was dispatched."""
+
+    run: str
+    step: str
+    attempt: int
+    token: str
+    state: str
+    age: float
+
+
+async def live_attempts(session: Session, agent: str) -> list[Live]:
+    """The attempts of an agent that have not ended."""
+    rows = await session.fetch(
+        """SELECT run_id, step_id, attempt, token, state,
+                  extract(epoch FROM now() - coalesce(started_at, dispatched_at))::float8 AS age
+           FROM control.attempts WHERE agent_id = $1 AND state <> 'finished' LIMIT 5000""",
+        agent,
+    )
+    return [
+        Live(str(row["run_id"]), str(row["step_id"]), row["attempt"], row["token"], row["state"], row["age"])
+        for row in rows
+    ]

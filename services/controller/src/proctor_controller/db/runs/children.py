@@ -1,0 +1,97 @@
+"""SQL of nested plans: the run that a step stands for, and the step that a run was begun by."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from proctor_common.states import RunResult, RunState
+from proctor_controller.db.runs.columns import STEP_COLUMNS, to_step
+from proctor_controller.db.session import Session
+from proctor_controller.domain.runs.step import Step
+from proctor_controller.domain.runs.step_rules import Rules, rules_of
+
+
+class Kin(NamedTuple):
+    """A child run and its parent. ``pause_by``: who paused the child; ``resting``: what the parent's step is taken to
+    wait for.
+    """
+
+    id: str
+    number: int
+    name: str
+    state: RunState
+    result: RunResult | None
+    reason: str
+    outputs: Mapping[str, Any]
+    pause_by: str | None
+    parent: str
+    parent_step: str
+    parent_state: RunState
+    attempt: int
+    resting: str | None
+
+
+async def load_kin(session: Session, child: str) -> Kin | None:
+    """The child run with its parent; None where there is no such run, or it is nobody's child."""
+    row = await session.fetchrow(
+        """SELECT c.id, c.number, c.name, c.state, c.result, c.reason, c.outputs, c.pause_by, c.parent, c.parent_step,
+                  p.state AS parent_state, s.attempt, s.waiting_for AS resting
+           FROM control.runs c JOIN control.runs p ON p.id = c.parent JOIN control.steps s ON s.id = c.parent_step
+           WHERE c.id = $1""",
+        child,
+    )
+    if row is None:
+        return None
+    return Kin(
+        id=str(row["id"]),
+        number=row["number"],
+        name=row["name"],
+        state=RunState(row["state"]),
+        result=RunResult(row["result"]) if row["result"] else None,
+        reason=row["reason"],
+        outputs=row["outputs"] or {},
+        pause_by=row["pause_by"],
+        parent=str(row["parent"]),
+        parent_step=str(row["parent_step"]),
+        parent_state=RunState(row["parent_state"]),
+        attempt=row["attempt"],
+        resting=row["resting"],
+    )
+
+
+class Nest(NamedTuple):
+    """A step that runs a nested plan, and what of its run the child takes over."""
+
+    step: Step
+    rules: Rules | None
+    state: RunState
+    group: str | None
+    depth: int
+    created_by: str
+
+
+async def load_nest(session: Session, step: str) -> Nest | None:
+    """The step that a nested plan is to be begun for; None where there is none."""
+    row = await session.fetchrow(
+        f"""SELECT {STEP_COLUMNS}, n.rules, r.state AS run_state, r.group_name, r.depth, r.created_by
+            FROM control.steps s JOIN control.runs r ON r.id = s.run_id
+            JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node WHERE s.id = $1""",  # noqa: S608
+        step,
+    )
+    if row is None:
+        return None
+    return Nest(
+        to_step(row),
+        rules_of(row["rules"]),
+        RunState(row["run_state"]),
+        row["group_name"],
+        row["depth"],
+        row["created_by"],
+    )
+
+
+async def find_nests(session: Session, run: str) -> list[tuple[str, int]]:
+    """The steps of this run that stand for runs of nested plans which have not ended, and their attempts."""
+    rows = await session.fetch(
+        "SELECT id, attempt FROM control.steps WHERE run_id = $1 AND kind = 'plan' AND state = 'running'", run
+    )
+    return [(str(row["id"]), row["attempt"]) for row in rows]

@@ -1,0 +1,87 @@
+"""SQL of what a run is made from again: the step of a test case, the steps of a plan that passed."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from proctor_controller.db.hosts.candidates import place_in
+from proctor_controller.db.session import Session
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.runs.step_rules import Rules, rules_of
+from proctor_controller.domain.runs.submission import Reused
+
+
+class Case(NamedTuple):
+    """A test case as it was asked for. ``parameters``: hidden values masked; ``sealed``: the whole, where there are
+    any · ``shown``: the run's parameters.
+    """
+
+    name: str
+    group: str | None
+    run_timeout_s: float
+    shown: Mapping[str, Any]
+    step: str
+    node: str
+    plugin: str
+    method: str
+    place: Place
+    parameters: Mapping[str, Any]
+    sealed: str | None
+    target: str | None
+    timeout_s: float
+    grace_s: float
+    rules: Rules | None
+
+
+async def load_case(session: Session, run: str) -> Case | None:
+    """What a run of one test case was made from; None where there is no such run."""
+    row = await session.fetchrow(
+        """SELECT r.name, r.group_name, r.timeout_s AS run_timeout_s, r.parameters AS shown, s.id, s.node, s.plugin,
+                  s.method, s.place_host, s.place_group, s.place_labels, s.parameters, s.sealed, s.target, s.timeout_s,
+                  s.grace_s, n.rules
+           FROM control.runs r JOIN control.steps s ON s.run_id = r.id
+           JOIN control.nodes n ON n.run_id = r.id AND n.name = s.node WHERE r.id = $1 AND r.document IS NULL""",
+        run,
+    )
+    if row is None:
+        return None
+    return Case(
+        name=row["name"],
+        group=row["group_name"],
+        run_timeout_s=row["run_timeout_s"],
+        shown=row["shown"],
+        step=str(row["id"]),
+        node=row["node"],
+        plugin=row["plugin"],
+        method=row["method"],
+        place=place_in(row),
+        parameters=row["parameters"],
+        sealed=row["sealed"],
+        target=row["target"],
+        timeout_s=row["timeout_s"],
+        grace_s=row["grace_s"],
+        rules=rules_of(row["rules"]),
+    )
+
+
+async def load_passed(session: Session, run: str) -> dict[tuple[str, str], Reused]:
+    """The main steps of a run that passed, by node and instance; one that was reused itself stands for its source.
+    Not those whose rollback has begun: what they made is gone.
+    """
+    rows = await session.fetch(
+        """SELECT s.node, s.instance, coalesce(s.reuse, s.id) AS step, s.outputs, s.host FROM control.steps s
+           WHERE s.run_id = $1 AND s.phase = 'main' AND s.result IN ('passed', 'reused') AND NOT EXISTS (
+             SELECT 1 FROM control.steps u WHERE u.run_id = s.run_id AND u.phase = 'rollback'
+               AND u.node = 'rollback.' || s.node AND u.instance = s.instance AND u.started_at IS NOT NULL)""",
+        run,
+    )
+    return {(row["node"], row["instance"]): Reused(str(row["step"]), row["outputs"], row["host"]) for row in rows}
+
+
+async def end_hold(session: Session, run: str) -> bool:
+    """Let go of the hosts that a run keeps after its end; whether it kept any. Nothing else is decided about it."""
+    row = await session.fetchrow(
+        """UPDATE control.runs SET hold_until = NULL WHERE id = $1 AND state = 'finished' AND hold_until IS NOT NULL
+           RETURNING id""",
+        run,
+    )
+    return row is not None

@@ -1,0 +1,194 @@
+"""Parameters of a method: checked against its schema, command lines split, hidden values found. Pure."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proctor_controller.domain.documents.json_schema import BadSchema, Fault, dotted, fault, find_faults
+
+MAX_DEPTH = 100
+MAX_ARGS = 1000
+MAX_ARGS_BYTES = 128 * 1024
+MAX_ENV = 100
+MAX_MARKS = 10_000
+MASK = "***"
+LEAST_NUMBER = 4
+"""Characters from which on a number that is hidden is masked wherever it shows."""
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Parameters as the agent gets them. ``secrets``: paths of the values that the schema marks as hidden."""
+
+    parameters: Mapping[str, Any]
+    secrets: tuple[Path, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+def check_parameters(schema: Mapping[str, Any], parameters: Mapping[str, Any], root: str = "parameters") -> Checked:
+    """All faults at once, each with its path; or the parameters with their command lines split."""
+    faults = list(_find_bad_text(parameters, root))
+    if any(each["code"] == "too_deep" for each in faults):
+        return Checked(parameters, (), tuple(faults))
+    try:
+        faults += find_faults(schema, parameters, root)
+    except BadSchema as wrong:
+        return Checked(parameters, (), (fault(f"the method's schema cannot be used: {wrong}", root, "bad_schema"),))
+    faults += _check_env(parameters.get("env"), f"{root}.env")
+    result: dict[str, Any] = json.loads(json.dumps(parameters))
+    secrets: list[Path] = []
+    for path, marks in marked(schema, schema, result, ()):
+        if marks.get("x-secret"):
+            secrets.append(path)
+        if marks.get("x-argv"):
+            faults += _split_at(result, path, root)
+    return Checked(parameters, (), tuple(faults)) if faults else Checked(result, tuple(secrets))
+
+
+def _find_bad_text(value: Any, root: str) -> Iterator[Fault]:
+    todo: list[tuple[Any, Path]] = [(value, ())]
+    while todo:
+        part, path = todo.pop()
+        if len(path) > MAX_DEPTH:
+            yield fault(f"nested more than {MAX_DEPTH} deep", root, "too_deep")
+            return
+        if isinstance(part, str):
+            if "\0" in part:
+                yield fault("must not hold a NUL character", dotted(path, root))
+        elif isinstance(part, Mapping):
+            if any("\0" in str(name) for name in part):
+                yield fault("must not hold a NUL character in a name", dotted(path, root))
+                continue
+            todo += [(child, (*path, str(name))) for name, child in part.items()]
+        elif isinstance(part, list):
+            todo += [(child, (*path, index)) for index, child in enumerate(part)]
+
+
+def _check_env(env: Any, root: str) -> list[Fault]:
+    if isinstance(env, Mapping) and len(env) > MAX_ENV:
+        return [fault(f"has {len(env)} names, and {MAX_ENV} are allowed", root, "too_large")]
+    return []
+
+
+def marked(
+    whole: Mapping[str, Any], schema: Any, value: Any, path: Path, depth: int = 0
+) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The schema's properties with marks of ours that ``value`` has, with where they stand in it."""
+    schema = _resolve(whole, schema)
+    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+        return
+    if schema.get("x-secret") or schema.get("x-argv"):
+        yield path, schema
+        return
+    for form in ("allOf", "anyOf", "oneOf"):
+        for part in schema.get(form) or ():
+            yield from marked(whole, part, value, path, depth + 1)
+    if isinstance(value, dict):
+        for name, part in (schema.get("properties") or {}).items():
+            if name in value:
+                yield from marked(whole, part, value[name], (*path, name), depth + 1)
+    elif isinstance(value, list) and isinstance(schema.get("items"), Mapping):
+        for index, item in enumerate(value[:MAX_MARKS]):
+            yield from marked(whole, schema["items"], item, (*path, index), depth + 1)
+
+
+def _resolve(whole: Mapping[str, Any], schema: Any) -> Any:
+    for _ in range(10):
+        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            return schema
+        target: Any = whole
+        for part in filter(None, reference[1:].split("/")):
+            name = part.replace("~1", "/").replace("~0", "~")
+            target = target.get(name) if isinstance(target, Mapping) else None
+        schema = target
+    return None
+
+
+def _split_at(parameters: dict[str, Any], path: Path, root: str) -> list[Fault]:
+    """Split the command line at ``path``, in place; check what it comes to."""
+    if not path:
+        return []
+    holder: Any = parameters
+    for part in path[:-1]:
+        holder = holder[part]
+    where = dotted(path, root)
+    try:
+        words = split_argv(holder[path[-1]])
+    except ValueError as wrong:
+        return [fault(str(wrong), where)]
+    if words is None:
+        return []
+    holder[path[-1]] = words
+    return check_argv(words, where)
+
+
+def split_argv(value: Any) -> list[Any] | None:
+    """A string as the words a POSIX shell would make of it; a list as it is; None for anything else.
+
+    Raises ValueError for a quote that is not closed.
+    """
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, str):
+        return None
+    try:
+        # Nothing is a comment, nothing is expanded: only words and quotes.
+        return shlex.split(value, comments=False, posix=True)
+    except ValueError as wrong:
+        raise ValueError(f"cannot be split into words: {str(wrong).lower()}") from wrong
+
+
+def check_argv(words: list[Any], where: str) -> list[Fault]:
+    """The limits of a list of arguments."""
+    if len(words) > MAX_ARGS:
+        return [fault(f"has {len(words)} items, and {MAX_ARGS} are allowed", where, "too_large")]
+    size = sum(len(word.encode("utf-8", "surrogatepass")) for word in words if isinstance(word, str))
+    if size > MAX_ARGS_BYTES:
+        return [fault(f"has {size} bytes together, and {MAX_ARGS_BYTES} are allowed", where, "too_large")]
+    return []
+
+
+def mask(parameters: Mapping[str, Any], secrets: tuple[Path, ...]) -> dict[str, Any]:
+    """A copy that may be shown: hidden values are ``***``."""
+    shown: dict[str, Any] = json.loads(json.dumps(parameters))
+    for path in secrets:
+        holder: Any = shown
+        for part in path[:-1]:
+            holder = holder[part]
+        holder[path[-1]] = MASK
+    return shown
+
+
+def secret_texts(parameters: Mapping[str, Any], secrets: tuple[Path, ...]) -> list[str]:
+    """Every text in the hidden values: what must never be seen in a log."""
+    texts: dict[str, None] = {}
+    for path in secrets:
+        value: Any = parameters
+        for part in path:
+            value = value[part]
+        texts.update(dict.fromkeys(texts_in(value)))
+    return list(texts)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text within a hidden value, numbers as they are written: those of some length, as a 1 that is masked
+    wherever it stands hides nothing, and spoils the rest.
+    """
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            if part:
+                yield part
+        elif isinstance(part, Mapping):
+            todo += part.values()
+        elif isinstance(part, list | tuple):
+            todo += part
+        elif isinstance(part, int | float) and not isinstance(part, bool):
+            forms = {json.dumps(part), f"{part:.0f}" if float(part).is_integer() else json.dumps(part)}
+            yield from sorted(form for form in forms if len(form) >= LEAST_NUMBER)

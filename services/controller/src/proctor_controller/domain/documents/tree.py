@@ -1,0 +1,247 @@
+"""A document as its parts come from a parser: its value, the place of each part, and what is wrong with it. Pure.
+
+Parts come one by one and nothing recurses before the depth is known, so that a bomb is refused before it is built:
+aliases are counted before they are followed. A limit that is passed ends the reading; what spoils one part only (a key
+that stands twice, a tag) is a fault among others, and the rest is read.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from proctor_controller.domain.documents.json_schema import Fault, dotted
+
+MAX_BYTES = 512 * 1024
+MAX_DEPTH = 50
+MAX_NODES = 100_000
+MAX_FOLLOWED = 8 * MAX_BYTES
+"""Characters of all texts, those behind aliases each time: what is written once may be meant a thousand times."""
+MAX_FAULTS = 100
+STANDS_IN = frozenset({"tag", "bad_scalar"})
+"""Codes of faults whose part has a value that nobody wrote: what else is wrong with it is not to be told."""
+
+Place = tuple[int, int]
+
+
+class BadText(Exception):
+    """The document cannot be read any further: ``fault`` says where and why."""
+
+    def __init__(self, message: str, place: Place | None = None, code: str = "bad_yaml", path: str = "") -> None:
+        super().__init__(message)
+        line, column = place or (None, None)
+        self.fault: Fault = {"code": code, "message": message, "path": path, "line": line, "column": column}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A value of JSON's types. ``places``: line and column (from 1) of each part, by its dotted path; ``faults``: of
+    single parts, each with its place.
+    """
+
+    value: Any
+    places: dict[str, Place] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(slots=True)
+class Node:
+    """A part. ``kind``: scalar, mapping (its items are keys and values in turns) or sequence. ``wrong``: what is wrong
+    with a scalar, which has no value then; ``tagged``: it has a tag, which is not taken; ``height``: how deep its parts
+    go; ``length``: characters of its texts.
+    """
+
+    place: Place
+    kind: str
+    value: Any = None
+    items: list["Node"] = field(default_factory=list)
+    size: int = 1
+    height: int = 0
+    length: int = 0
+    closed: bool = False
+    wrong: str | None = None
+    tagged: bool = False
+
+
+class Builder:
+    """Puts the parts together; a stack instead of recursion."""
+
+    def __init__(self) -> None:
+        self.root: Node | None = None
+        self._stack: list[Node] = []
+        self._anchors: dict[str, Node] = {}
+
+    def scalar(self, node: Node, anchor: str | None = None) -> None:
+        """A part without parts of its own."""
+        node.closed = True
+        node.length = len(node.value) if isinstance(node.value, str) else 0
+        self._name(node, anchor)
+        self._add(node)
+
+    def open(self, node: Node, anchor: str | None = None) -> None:
+        """The start of a mapping or a sequence. Raises BadText."""
+        if len(self._stack) >= MAX_DEPTH:
+            raise BadText(f"is nested more than {MAX_DEPTH} deep", node.place, "too_deep", self._path())
+        self._name(node, anchor)
+        self._stack.append(node)
+
+    def close(self) -> None:
+        """Its end."""
+        node = self._stack.pop()
+        node.closed = True
+        self._add(node)
+
+    def alias(self, anchor: str | None, place: Place) -> None:
+        """The part with the anchor once more. Raises BadText."""
+        target = self._anchors.get(anchor or "")
+        if target is None:
+            raise BadText(f"there is no anchor {str(anchor)[:60]!r} before this alias", place, path=self._path())
+        if not target.closed:
+            raise BadText("an alias leads into itself", place, path=self._path())
+        if len(self._stack) + target.height > MAX_DEPTH:
+            message = f"is nested more than {MAX_DEPTH} deep, with its aliases followed"
+            raise BadText(message, place, "too_deep", self._path())
+        self._add(target, place)
+
+    def _name(self, node: Node, anchor: str | None) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = node
+
+    def _add(self, node: Node, place: Place | None = None) -> None:
+        if not self._stack:
+            self.root = node
+            return
+        holder = self._stack[-1]
+        holder.items.append(node)
+        holder.size += node.size
+        holder.height = max(holder.height, node.height + 1)
+        if holder.size > MAX_NODES:
+            message = f"has more than {MAX_NODES} parts, with its aliases followed: {holder.size} up to here"
+            raise BadText(message, place or node.place, "too_large", self._path())
+        holder.length += node.length
+        if holder.length > MAX_FOLLOWED:
+            message = f"comes to more than {MAX_FOLLOWED} characters, with its aliases followed"
+            raise BadText(message, place or node.place, "too_large", self._path())
+
+    def _path(self) -> str:
+        """Where the next part would stand."""
+        parts: list[str | int] = []
+        for node in self._stack:
+            if node.kind == "sequence":
+                parts.append(len(node.items))
+            elif len(node.items) % 2:
+                parts.append(str(node.items[-1].value)[:100])
+        return dotted(parts)
+
+    def document(self) -> Document:
+        """The whole. Raises BadText where nothing has come."""
+        if self.root is None:
+            raise BadText("the document is empty", (1, 1))
+        return _Values().document(self.root)
+
+
+class _Values:
+    """From parts to values; their depth and size are bounded already. Aliases become copies."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+        self._faults: list[Fault] = []
+
+    def document(self, root: Node) -> Document:
+        value = self._build(root, "")
+        return Document(value, self._places, tuple(self._faults))
+
+    def _fault(self, message: str, code: str, path: str, place: Place) -> None:
+        if len(self._faults) < MAX_FAULTS:
+            self._faults.append(BadText(message, place, code, path).fault)
+
+    def _build(self, node: Node, path: str) -> Any:
+        self._places.setdefault(path, node.place)
+        if node.tagged:
+            self._fault("tags are not allowed", "tag", path, node.place)
+        if node.kind == "scalar":
+            if node.wrong is not None and not node.tagged:
+                self._fault(node.wrong, "bad_scalar", path, node.place)
+            return node.value
+        if node.kind == "sequence":
+            return [self._build(item, f"{path}[{index}]") for index, item in enumerate(node.items)]
+        mapping: dict[str, Any] = {}
+        first: dict[str, Place] = {}
+        for key, value in _pairs(node):
+            if not isinstance(key.value, str) or key.kind != "scalar":
+                self._fault("a key must be text: put it in quotes", "key", path, key.place)
+                continue
+            where = dotted([key.value], path)
+            if key.value in first:
+                line, column = first[key.value]
+                before = f"it stands in line {line}, column {column} already"
+                self._fault(f"the key {key.value[:60]!r} is repeated: {before}", "duplicate_key", where, key.place)
+                self._merge(mapping, key.value, self._build(value, where))
+                continue
+            first[key.value] = key.place
+            self._places.setdefault(where, key.place)
+            mapping[key.value] = self._build(value, where)
+        return mapping
+
+    def _merge(self, mapping: dict[str, Any], name: str, again: Any) -> None:
+        """What a repetition brings beside the first is read with it, so that nothing that names it is a fault too."""
+        if isinstance(again, dict) and isinstance(mapping[name], dict):
+            for key, value in again.items():
+                mapping[name].setdefault(key, value)
+
+
+def _pairs(node: Node) -> Iterator[tuple[Node, Node]]:
+    items = iter(node.items)
+    return zip(items, items, strict=True)
+
+
+def text_size(value: Any) -> int:
+    """Characters of all texts in a value."""
+    todo, size = [value], 0
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            size += len(part)
+        elif isinstance(part, Mapping):
+            todo += part.keys()
+            todo += part.values()
+        elif isinstance(part, list | tuple):
+            todo += part
+    return size
+
+
+def check_size(size: int, limit_passed_at: Place | None = None) -> None:
+    """Raises BadText for a document of more than MAX_BYTES."""
+    if size > MAX_BYTES:
+        passed = f"; the limit is passed in line {limit_passed_at[0]}" if limit_passed_at else ""
+        raise BadText(f"has {size} bytes, and {MAX_BYTES} are allowed{passed}", limit_passed_at, "too_large")
+
+
+def check_value(value: Any) -> None:
+    """The limits of a document that came as a value. Raises BadText."""
+    todo: list[tuple[Any, tuple[str | int, ...]]] = [(value, ())]
+    count = 0
+    while todo:
+        part, path = todo.pop()
+        count += 1
+        if len(path) > MAX_DEPTH:
+            raise BadText(f"is nested more than {MAX_DEPTH} deep", code="too_deep", path=dotted(path))
+        if count > MAX_NODES:
+            raise BadText(f"has more than {MAX_NODES} parts", code="too_large", path=dotted(path))
+        if isinstance(part, str):
+            _check_text(part, path)
+        elif isinstance(part, dict):
+            for name in part:
+                _check_text(name, path)
+            todo += [(child, (*path, name)) for name, child in part.items()]
+        elif isinstance(part, list):
+            todo += [(child, (*path, index)) for index, child in enumerate(part)]
+    check_size(len(json.dumps(value, ensure_ascii=False).encode()))
+
+
+def _check_text(text: str, path: tuple[str | int, ...]) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        where = dotted(path) if path else ""
+        raise BadText("holds half of a surrogate pair, which is no text", path=where) from None

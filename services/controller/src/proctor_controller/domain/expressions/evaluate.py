@@ -1,0 +1,146 @@
+"""Expressions: ``${{ … }}`` in templates, and bare conditions. CEL, evaluated by a library; pure.
+
+Evaluation holds the interpreter and cannot be interrupted, so what it may cost is bounded before it begins
+(``expression_cost``).
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from proctor_controller.domain.expressions.cost import estimate
+from proctor_controller.domain.expressions.fault import ExpressionFault, Scope, kind_of
+from proctor_controller.domain.expressions.program import compile_source, run
+from proctor_controller.domain.expressions.source import Called, Reference
+from proctor_controller.domain.expressions.text import OPENING, split_text
+
+MAX_FILLED = 1024 * 1024
+"""Characters of a filled text."""
+MAX_TEMPLATE = 512 * 1024
+MAX_DEPTH = 60
+
+__all__ = [
+    "ExpressionFault", "Scope", "as_text", "evaluate", "fill", "fill_text", "holds", "references_of",
+    "unknown_functions", "work_of",
+]  # fmt: skip
+
+
+def evaluate(source: str, scope: Scope) -> Any:
+    """The expression's value, of JSON's types. Raises ExpressionFault."""
+    program = compile_source(source)
+    return _to_json(source, run(program, scope, estimate(program.source, scope), FUNCTIONS), 0)
+
+
+def holds(source: str, scope: Scope) -> bool:
+    """Whether a condition is true. Raises ExpressionFault, also where it is neither true nor false."""
+    value = evaluate(source, scope)
+    if not isinstance(value, bool):
+        raise ExpressionFault(source, 1, f"a condition is true or false, not {kind_of(value)}")
+    return value
+
+
+def fill(template: Any, scope: Scope) -> Any:
+    """The template with its expressions filled in. Raises ExpressionFault.
+
+    A text that is one whole expression becomes its value, whatever type that has.
+    """
+    if isinstance(template, str):
+        return _fill_text(template, scope)
+    if isinstance(template, Mapping):
+        return {name: _fill_part(name, part, scope) for name, part in template.items()}
+    if isinstance(template, list | tuple):
+        return [_fill_part(index, part, scope) for index, part in enumerate(template)]
+    return template
+
+
+def _fill_part(name: str | int, part: Any, scope: Scope) -> Any:
+    try:
+        return fill(part, scope)
+    except ExpressionFault as fault:
+        fault.path = (name, *fault.path)
+        raise
+
+
+def fill_text(template: str, scope: Scope) -> str:
+    """As ``fill``, but always text. Raises ExpressionFault."""
+    pieces = split_text(template)
+    text = "".join(piece.text if piece.source is None else as_text(evaluate(piece.source, scope)) for piece in pieces)
+    if len(text) > MAX_FILLED:
+        raise ExpressionFault(template, 1, f"comes to more than {MAX_FILLED} characters")
+    return text
+
+
+def _fill_text(template: str, scope: Scope) -> Any:
+    if OPENING not in template:
+        return template
+    if len(template) > MAX_TEMPLATE:
+        raise ExpressionFault(template[:200], 1, f"a text with expressions has at most {MAX_TEMPLATE} characters")
+    pieces = split_text(template)
+    if len(pieces) == 1 and pieces[0].source is not None:
+        return evaluate(pieces[0].source, scope)
+    return fill_text(template, scope)
+
+
+def as_text(value: Any) -> str:
+    """A value as it stands within a text: text as it is, null as nothing, anything else as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _join(values: Any, delimiter: Any) -> str:
+    if not isinstance(values, list) or not isinstance(delimiter, str):
+        raise TypeError("join takes a list and a text")
+    texts = [as_text(value) for value in values]
+    if sum(map(len, texts)) + len(delimiter) * len(texts) > MAX_FILLED:
+        raise OverflowError("too long")
+    return delimiter.join(texts)
+
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {"join": _join, "text": as_text}
+"""What expressions may call beside CEL's own: ``join(list, delimiter)`` and ``text(value)``."""
+
+
+def references_of(source: str) -> tuple[Reference, ...]:
+    """What the expression reads. Raises ExpressionFault where it is no CEL or breaks a limit."""
+    return compile_source(source).source.references
+
+
+def unknown_functions(source: str) -> tuple[Called, ...]:
+    """Functions that the expression calls and that there are not. Raises ExpressionFault."""
+    return tuple(each for each in compile_source(source).source.called if not each.is_known)
+
+
+def work_of(source: str, scope: Scope) -> int:
+    """Units of work that the expression may take. Raises ExpressionFault where they are too many."""
+    return estimate(compile_source(source).source, scope).least
+
+
+def _to_json(source: str, value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ExpressionFault(source, 1, "its value is not a finite number")
+        return value
+    if depth > MAX_DEPTH:
+        raise ExpressionFault(source, 1, f"its value is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        # The library's maps have no order: one that is always the same.
+        names = sorted(_key(source, name) for name in value)
+        return {name: _to_json(source, value[name], depth + 1) for name in names}
+    if isinstance(value, list):
+        return [_to_json(source, part, depth + 1) for part in value]
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}s"
+    raise ExpressionFault(source, 1, "its value has no form in JSON")
+
+
+def _key(source: str, name: Any) -> str:
+    if isinstance(name, str):
+        return name
+    raise ExpressionFault(source, 1, "a map's keys must be text")

@@ -1,0 +1,108 @@
+"""Why an expression cannot be read or evaluated, in words of our own. Pure.
+
+No reason quotes a value: it may be hidden.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from proctor_controller.domain.expressions.source import CALLED, CALLED_ON, Source
+
+Scope = Mapping[str, Any]
+"""The names an expression may read: params, steps, hosts, volumes, matrix, host, run, self, result."""
+
+
+class ExpressionFault(Exception):
+    """An expression cannot be read or evaluated. ``position`` counts characters of the expression from 1; ``path``:
+    where in the template it stands, as far as that is known.
+    """
+
+    def __init__(self, expression: str, position: int, reason: str) -> None:
+        super().__init__(f"{reason} (at {position} of the expression {expression[:200]})")
+        self.expression, self.position, self.reason = expression, position, reason
+        self.path: tuple[str | int, ...] = ()
+
+
+class Unfit(Exception):
+    """A function of ours cannot take what it is given; its text quotes no value."""
+
+
+def kind_of(value: Any) -> str:
+    """The value's type in the words of a plan."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    return "text" if isinstance(value, str) else "a list" if isinstance(value, list) else "a map"
+
+
+def syntax_fault(source: str, message: str) -> ExpressionFault:
+    """The library's first complaint: ``ERROR: <input>:line:column: what``."""
+    _, _, rest = message.partition("ERROR: <input>:")
+    line, _, rest = rest.partition(":")
+    column, _, rest = rest.partition(":")
+    reason = rest.strip().splitlines()[0][:200] if rest.strip() else "is not CEL"
+    reason = reason.partition(" expecting ")[0].replace("mismatched input '<EOF>'", "it ends too soon")
+    position = 1
+    if line.isdigit() and column.isdigit():
+        before = source.splitlines(keepends=True)[: int(line) - 1]
+        position = min(sum(map(len, before)) + int(column), len(source) + 1)
+    return ExpressionFault(source, max(position, 1), reason)
+
+
+def runtime_fault(parsed: Source, scope: Scope, fault: Exception) -> ExpressionFault:
+    reason, position = _reason(parsed.text, fault), 1
+    missing = None
+    if isinstance(fault, KeyError | IndexError) or "Undefined variable" in str(fault):
+        missing = _first_missing(parsed, scope)
+    if missing is not None:
+        reason, position = missing
+    elif len(parsed.references) == 1:
+        position = parsed.references[0].position
+    else:
+        # The library names the function that could not go on.
+        position = next((each.position for each in parsed.called if f"'{each.name}'" in str(fault)), 1)
+    return ExpressionFault(parsed.text, position, reason)
+
+
+def _first_missing(parsed: Source, scope: Scope) -> tuple[str, int] | None:
+    """The first name that is not there: why the library could not go on, as far as can be told."""
+    for reference in parsed.references:
+        value: Any = scope
+        for index, name in enumerate(reference.path):
+            if not isinstance(value, Mapping) or name not in value:
+                if index and not isinstance(value, Mapping):
+                    holder = ".".join(reference.path[:index])
+                    return f"{holder} is {kind_of(value)} and has no member {name}", reference.position
+                within = f"{'.'.join(reference.path[:index])} has no member" if index else "there is no name"
+                return f"{within} {name}", reference.position
+            value = value[name]
+    return None
+
+
+def _reason(source: str, fault: Exception) -> str:
+    """The fault in words that quote nothing but the source."""
+    text = str(fault)
+    if isinstance(fault, Unfit):
+        return text
+    if isinstance(fault, ZeroDivisionError):
+        return "division by zero"
+    if isinstance(fault, OverflowError):
+        return "a number is out of range"
+    if isinstance(fault, KeyError):
+        return "a map has no such member"
+    if isinstance(fault, IndexError):
+        return "a list has fewer elements"
+    if isinstance(fault, TypeError):
+        return "the types do not fit each other: convert with int(), double() or string()"
+    _, found, name = text.partition("Undefined variable or function: '")
+    if found and (name := name.partition("'")[0]) in source:
+        # The library says so too of a function that is there, and takes no value of this type.
+        taken = name in CALLED | CALLED_ON
+        return f"the function {name} cannot take this value" if taken else f"there is no name or function {name}"
+    _, found, name = text.partition("Function '")
+    if found and (name := name.partition("'")[0]) in source:
+        return f"the function {name} cannot take this value"
+    return "cannot be evaluated"

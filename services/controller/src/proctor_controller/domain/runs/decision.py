@@ -1,0 +1,271 @@
+"""What a decision reads (a slice of a run) and what it says (rows to write, effects to perform). Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from proctor_common.states import StepResult, StepState
+from proctor_controller.domain.runs.events import Event
+from proctor_controller.domain.runs.run import Run
+from proctor_controller.domain.runs.step import AttemptEnd, Edge, Node, Step
+
+BATCH = 100
+"""Most steps of a run that one decision touches; more come as follow-ups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The part of a run that one event concerns, never all its steps.
+
+    ``steps``: the step of the event, or up to BATCH steps of the node (NodeDecided) or not finished yet (RunCreated:
+    of nodes without edges; CancelAsked, RunDue) · ``more``: there are further ones · ``nodes``: those of ``steps`` ·
+    ``edges``: out of those nodes, by the node's name. Several edges may lead to one node · ``scope``: what expressions
+    of these steps may read, where one of them has any to evaluate; ``undone``: by a rollback's id what it undoes ·
+    ``ending``: the scope has what the run's outputs read.
+    """
+
+    run: Run
+    steps: tuple[Step, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    edges: Mapping[str, tuple[Edge, ...]] = field(default_factory=dict)
+    more: bool = False
+    scope: Mapping[str, Any] | None = None
+    ending: bool = False
+    undone: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Seconds and counts that decisions go by."""
+
+    order_valid_s: float = 60.0
+    resend_s: float = 5.0
+    cancel_confirm_s: float = 60.0
+    lost_grace_s: float = 600.0
+    timeout_margin_s: float = 30.0
+    ready_due_s: float = 10.0
+    requery_s: float = 15.0
+    child_due_s: float = 15.0
+    short_wait_s: float = 10.0
+    allocate_s: float = 5.0
+    max_refusals: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One state change, as it is recorded. ``seq`` counts within the run without holes."""
+
+    seq: int
+    kind: str
+    old: str | None
+    new: str
+    step: str | None = None
+    step_name: str | None = None
+    attempt: int | None = None
+    host: str | None = None
+    result: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """An attempt as it shall stand. ``index``: its number in the run, in order of dispatch (set when it is new);
+    ``end``: set once it has ended; ``reported``: the end is the agent's own report.
+    """
+
+    step: str
+    attempt: int
+    agent: str
+    token: str
+    state: StepState
+    index: int | None = None
+    result: StepResult | None = None
+    reason: str = ""
+    end: AttemptEnd | None = None
+    reported: bool = False
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRow:
+    """What a step's plan asks to keep of its end, for the Test API. One an attempt, whatever happens twice."""
+
+    step: str
+    attempt: int
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotHeld:
+    """Claim a free slot of the agent for this attempt, until it is released; without one nothing is saved."""
+
+    agent: str
+    token: str
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotReleased:
+    """The slot under this token is free again."""
+
+    agent: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """Send the start order. ``sends``: how often it will have been sent, this time included."""
+
+    step: str
+    attempt: int
+    token: str
+    agent: str
+    sends: int
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAttempt:
+    """Ask the agent to stop the attempt."""
+
+    step: str
+    attempt: int
+    token: str
+    agent: str
+    cause: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAttempt:
+    """Ask the agent what became of the attempt."""
+
+    step: str
+    attempt: int
+    token: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceStep:
+    """Find an agent with a free slot for the step."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookLater:
+    """Look at the step when it is due, in so many seconds; the watchdog does so too, but only about once a second."""
+
+    step: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServeQueue:
+    """A slot of this agent is free: the step that has waited longest for one like it is next."""
+
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """See to it that the nested plan's run is there, goes on or rests as its parent does, and is heard of when it has
+    ended.
+    """
+
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopChild:
+    """Ask for the end of the nested plan's run; one that was never begun never will be."""
+
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allocate:
+    """See whether the run may begin: its concurrency slot, its hosts, its volumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRun:
+    """Give back what the run has held, and let others have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReady:
+    """The run goes on: find agents for its steps that became ready meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellParent:
+    """The run has begun, rests, goes on or has ended: the step that it stands for is to hear of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellChildren:
+    """The run rests, or goes on: the runs of its nested plans are to do so too."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsWaiting:
+    """There is something for the Test API to fetch."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """Decide about this event next."""
+
+    event: Event
+
+
+Effect = (
+    StartAttempt
+    | CancelAttempt
+    | QueryAttempt
+    | PlaceStep
+    | LookLater
+    | ServeQueue
+    | StartChild
+    | StopChild
+    | Allocate
+    | ReleaseRun
+    | PlaceReady
+    | TellParent
+    | TellChildren
+    | RecordsWaiting
+    | FollowUp
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Rows as they shall stand (each one that changed, whole) and what to do once they are committed.
+
+    ``before``: the run's version that the decision was made on: it is saved only while that still holds.
+    """
+
+    before: int
+    run: Run
+    steps: tuple[Step, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    attempts: tuple[AttemptRow, ...] = ()
+    events: tuple[EventRow, ...] = ()
+    held: tuple[SlotHeld, ...] = ()
+    released: tuple[SlotReleased, ...] = ()
+    records: tuple[RecordRow, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The event changes nothing: it came twice, too late, or from someone who does not hold the attempt."""
+
+    why: str

@@ -1,0 +1,131 @@
+"""A run: its states, which of them may follow which, and what its result is. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from proctor_common.states import RunResult, RunState, StepResult
+from proctor_controller.domain.hosts.requirements import Rollback, Wants
+from proctor_controller.domain.runs.step import Phase
+
+Q, A, R, PG, PD = RunState.QUEUED, RunState.ALLOCATING, RunState.RUNNING, RunState.PAUSING, RunState.PAUSED
+C, RB, FZ, F = RunState.CANCELLING, RunState.ROLLING_BACK, RunState.FINALIZING, RunState.FINISHED
+
+RUN_TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
+    Q: frozenset({A, F}),
+    A: frozenset({R, Q, F}),
+    R: frozenset({PG, C, RB, FZ}),
+    PG: frozenset({PD, R, C, RB, FZ}),
+    PD: frozenset({R, C}),
+    C: frozenset({RB, FZ}),
+    RB: frozenset({FZ}),
+    FZ: frozenset({F}),
+    F: frozenset(),
+}
+"""Which state of a run may follow which."""
+
+UNSTARTED = frozenset({Q, A})
+"""Nothing of it has begun."""
+ACTIVE = frozenset({R, PG, PD})
+"""Its main steps are under way."""
+CLEANUP = frozenset({RB, FZ})
+"""Its main steps are decided, and what cleans up after them runs."""
+FAILURES = frozenset({RunResult.FAILED, RunResult.ERROR, RunResult.TIMED_OUT})
+"""Results after which on_failure runs."""
+PHASES = (Phase.MAIN, Phase.ON_FAILURE, Phase.ROLLBACK, Phase.ALWAYS)
+"""In the order in which they run; one that is not wanted is skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What deciding needs of a run's row. ``version`` fences every write; times are the database's.
+
+    ``undecided``: main steps that have not finished · ``tally``: how many of them finished how · ``phase``: which part
+    of it is under way · ``cleanup``: unfinished steps of each other phase · ``live``: steps with an attempt that may
+    be alive · ``cause``: why it ends otherwise than its steps say (cancelled, timed_out, rejected, error) ·
+    ``deadline``: until when it has to have begun (queued, allocating), to have ended (running), or to have cleaned up
+    (rolling_back, finalizing) · ``due_at``: when the watchdog has to look at it · ``outputs``: None until they are
+    filled in · ``hold_until``: until when it keeps hosts after its end.
+    """
+
+    id: str
+    state: RunState = RunState.QUEUED
+    result: RunResult | None = None
+    reason: str = ""
+    group: str | None = None
+    version: int = 0
+    event_seq: int = 0
+    attempt_seq: int = 0
+    undecided: int = 0
+    tally: Mapping[StepResult, int] = field(default_factory=dict)
+    cause: RunResult | None = None
+    cancel_by: str | None = None
+    timeout_s: float = 86_400.0
+    deadline: datetime | None = None
+    due_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    phase: Phase = Phase.MAIN
+    cleanup: Mapping[Phase, int] = field(default_factory=dict)
+    live: int = 0
+    wants: Wants = field(default_factory=Wants)
+    waiting_for: str | None = None
+    pause_by: str | None = None
+    hold_until: datetime | None = None
+    outputs: Mapping[str, Any] | None = None
+    parent: str | None = None
+    parent_step: str | None = None
+
+
+def is_wanted(run: Run, phase: Phase) -> bool:
+    """Whether the steps of this phase are to run, as far as the run's result says; the main ones always."""
+    if phase is Phase.MAIN:
+        return True
+    if run.started_at is None:
+        return False
+    match phase:
+        case Phase.ON_FAILURE:
+            return result_of(run) in FAILURES
+        case Phase.ROLLBACK:
+            return asks_rollback(run)
+    return True
+
+
+def asks_rollback(run: Run) -> bool:
+    """Whether a run that ends as this one does is to be rolled back."""
+    match run.wants.rollback:
+        case Rollback.ON_FAILURE:
+            return result_of(run) in FAILURES
+        case Rollback.ON_CANCEL:
+            return result_of(run) is RunResult.CANCELLED
+        case Rollback.ALWAYS:
+            return True
+    return False
+
+
+def is_over(run: Run, phase: Phase, now: datetime) -> bool:
+    """Whether the unfinished steps of this phase are being ended instead of begun."""
+    if phase is Phase.MAIN:
+        return run.cause is not None
+    late = run.state in CLEANUP and run.deadline is not None and now >= run.deadline
+    return late or not is_wanted(run, phase)
+
+
+def may_dispatch(run: Run, phase: Phase, now: datetime) -> bool:
+    """Whether new attempts of steps of this phase may start now."""
+    going_on = run.state is RunState.RUNNING if phase is Phase.MAIN else run.state in CLEANUP and run.phase is phase
+    return going_on and not is_over(run, phase, now)
+
+
+def result_of(run: Run) -> RunResult:
+    """The first that holds: ended before its time, a step in error or lost, a step failed or timed out, passed."""
+    if run.cause is not None:
+        return run.cause
+    if run.tally.get(StepResult.ERROR, 0) or run.tally.get(StepResult.LOST, 0):
+        return RunResult.ERROR
+    if run.tally.get(StepResult.FAILED, 0) or run.tally.get(StepResult.TIMED_OUT, 0):
+        return RunResult.FAILED
+    if run.tally.get(StepResult.CANCELLED, 0):
+        return RunResult.CANCELLED
+    return RunResult.PASSED

@@ -1,0 +1,244 @@
+"""A step instance, its attempts, the node it belongs to and the edges between nodes. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from proctor_common.states import StepResult, StepState
+from proctor_controller.domain.runs.step_rules import Rules
+
+P, RY, W, D, R = StepState.PENDING, StepState.READY, StepState.WAITING, StepState.DISPATCHED, StepState.RUNNING
+L, C, RW, F = StepState.LOST, StepState.CANCELLING, StepState.RETRY_WAIT, StepState.FINISHED
+
+STEP_TRANSITIONS: Mapping[StepState, frozenset[StepState]] = {
+    P: frozenset({RY, F}),
+    RY: frozenset({W, D, R, F}),
+    W: frozenset({RY, F}),
+    D: frozenset({R, RY, RW, L, C, F}),
+    R: frozenset({F, RW, L, C}),
+    L: frozenset({R, F, RW, C}),
+    C: frozenset({F}),
+    RW: frozenset({RY, F}),
+    F: frozenset(),
+}
+"""Which state of a step may follow which."""
+
+LIVE = frozenset({D, R, L, C})
+"""An attempt may be alive on an agent: the step holds a slot and a token."""
+
+UNBOUNDED = 1_000_000
+"""More instances than a run can have."""
+
+SUCCESSES = frozenset({StepResult.PASSED, StepResult.SKIPPED, StepResult.REUSED})
+"""Results that satisfy an edge which asks for success."""
+
+
+class Phase(StrEnum):
+    """Which part of a run a step belongs to. Only main steps count for the run's result."""
+
+    MAIN = "main"
+    ON_FAILURE = "on_failure"
+    ROLLBACK = "rollback"
+    ALWAYS = "always"
+
+
+class Kind(StrEnum):
+    """What a step does: calls a method on an agent, asks a person, or runs another plan."""
+
+    METHOD = "method"
+    GATE = "gate"
+    PLAN = "plan"
+
+
+class Cause(StrEnum):
+    """Why a live attempt is being stopped."""
+
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+
+class RetryOn(StrEnum):
+    """Ends after which a plan may ask for another attempt."""
+
+    FAILED = "failed"
+    ERROR = "error"
+    TIMED_OUT = "timed_out"
+    AGENT_LOST = "agent_lost"
+
+
+_RETRY_WORD = {
+    StepResult.FAILED: RetryOn.FAILED,
+    StepResult.ERROR: RetryOn.ERROR,
+    StepResult.TIMED_OUT: RetryOn.TIMED_OUT,
+    StepResult.LOST: RetryOn.AGENT_LOST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """``attempts`` counts all of them; ``delay_s`` grows by ``backoff`` up to ``max_delay_s``."""
+
+    attempts: int = 1
+    delay_s: float = 0.0
+    backoff: float = 1.0
+    max_delay_s: float = 3600.0
+    on: frozenset[RetryOn] = frozenset({RetryOn.FAILED, RetryOn.ERROR, RetryOn.TIMED_OUT})
+
+    def delay(self, tries: int) -> timedelta:
+        """How long to wait after the ``tries``-th attempt has ended."""
+        try:
+            seconds = self.delay_s * self.backoff ** max(tries - 1, 0)
+        except OverflowError:
+            seconds = self.max_delay_s
+        return timedelta(seconds=min(seconds, self.max_delay_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What deciding needs of a step's row.
+
+    ``attempt``: number of the last dispatch to an agent that may know of it; ``tries``: those that count for
+    ``retry`` · ``sends``: how often the start order may have been sent under this token · ``refusals``: agents that
+    would not have it, in a row · ``deadline``: what it means depends on the state: until when the order may be
+    accepted (dispatched), when the attempt is over time (running), when a lost one is given up (lost), when a kill
+    counts as unconfirmed (cancelling), when to go on (retry_wait) · ``due_at``: when the watchdog has to look at it ·
+    ``host``: of the agent that holds or held it · ``ready_at``: since when it stands in the queue for a slot ·
+    ``instance``: which one of a fanned-out step it is, as text; ``matrix``: its cell · ``role``, ``role_index``: the
+    leased host it runs on · ``outputs``: what its plan makes of its result, once it has ended · ``reuse``: the step of
+    a former run that passed in its stead: it is not run again.
+    """
+
+    id: str
+    run: str
+    node: str
+    name: str = ""
+    state: StepState = StepState.PENDING
+    result: StepResult | None = None
+    reason: str = ""
+    waiting_for: str | None = None
+    attempt: int = 0
+    tries: int = 0
+    token: str | None = None
+    agent: str | None = None
+    host: str | None = None
+    sends: int = 0
+    refusals: int = 0
+    cause: Cause | None = None
+    timeout_s: float = 1800.0
+    grace_s: float = 10.0
+    retry: Retry = Retry()
+    idempotent: bool = False
+    deadline: datetime | None = None
+    due_at: datetime | None = None
+    ready_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    phase: Phase = Phase.MAIN
+    kind: Kind = Kind.METHOD
+    instance: str = ""
+    matrix: Mapping[str, Any] | None = None
+    role: str | None = None
+    role_index: int | None = None
+    outputs: Mapping[str, Any] | None = None
+    reuse: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it: its name, with its instance where there are several."""
+        return f"{self.name}[{self.instance}]" if self.instance else self.name
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an attempt of it may be alive, or its nested plan's run may. A gate waits for a person."""
+        return self.state in LIVE and self.kind is not Kind.GATE
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether it is a nested plan of which nothing may be alive just now: it waits for its run to go on."""
+        return self.kind is Kind.PLAN and self.state is R and self.waiting_for is not None
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether it keeps its run from being paused."""
+        return self.is_under_way and not self.is_resting
+
+    def may_retry(self, result: StepResult) -> bool:
+        """Whether the plan asks for another attempt after this end. A lost one only if the step is idempotent too."""
+        word = _RETRY_WORD.get(result)
+        if word is None or word not in self.retry.on or self.tries >= self.retry.attempts:
+            return False
+        return word is not RetryOn.AGENT_LOST or self.idempotent
+
+
+class Condition(StrEnum):
+    """What an edge asks of the step it comes from."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    COMPLETED = "completed"
+
+    def holds(self, success: bool) -> bool:
+        """Whether the edge holds, now that its source has ended."""
+        return self is Condition.COMPLETED or success is (self is Condition.SUCCEEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step of the document: all its instances are one node to its dependants.
+
+    ``unfinished``, ``failed``: of its instances · ``undecided``: edges into it that are not decided · ``dead``: one
+    of them can no longer hold · ``due_at``: set while its instances have still to be told that its edges are decided ·
+    ``max_parallel``: most instances under way at once; ``untold``: those
+    still pending, where there is such a bound ·
+    ``fail_fast``: one that fails stops the others · ``rules``: None for a plain call.
+    """
+
+    run: str
+    name: str
+    unfinished: int = 1
+    failed: int = 0
+    undecided: int = 0
+    dead: bool = False
+    due_at: datetime | None = None
+    phase: Phase = Phase.MAIN
+    max_parallel: int | None = None
+    untold: int = 0
+    fail_fast: bool = False
+    rules: Rules | None = None
+
+    @property
+    def room(self) -> int:
+        """How many more of its instances may be under way now."""
+        return UNBOUNDED if self.max_parallel is None else self.max_parallel - (self.unfinished - self.untold)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether an instance has failed and the others are to be stopped for it."""
+        return self.fail_fast and self.failed > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An edge out of a node, with the node it leads to."""
+
+    condition: Condition
+    target: Node
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """What an agent says of an attempt that has ended. Sizes of its log in chunks, lines and bytes."""
+
+    result: StepResult
+    reason: str = ""
+    exit_code: int | None = None
+    output: Mapping[str, object] = field(default_factory=dict)
+    error: Mapping[str, object] | None = None
+    chunks: int = 0
+    lines: int = 0
+    bytes: int = 0
+    tree_gone: bool | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None

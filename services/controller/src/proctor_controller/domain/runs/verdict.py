@@ -1,0 +1,131 @@
+"""What a plan makes of the end of an attempt (expect, failed_when, until, outputs) and of a step (record). Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from proctor_common.states import StepResult
+from proctor_controller.domain.documents.json_schema import dotted
+from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill, holds
+from proctor_controller.domain.runs.scope import Scope
+from proctor_controller.domain.runs.step import Step
+from proctor_controller.domain.runs.step_rules import Rules
+
+MAX_OUTPUT = 64 * 1024
+JUDGED = frozenset({StepResult.PASSED, StepResult.FAILED, StepResult.ERROR})
+"""Ends that came from the method itself; others say what happened to it."""
+RECORDED = frozenset({StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT, StepResult.LOST})
+"""Ends of a step that has run, or should have."""
+_DATE = "%Y-%m-%d %H:%M:%S"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``is_final``: another attempt would not change it (the plan itself is at fault)."""
+
+    result: StepResult
+    reason: str = ""
+    outputs: Mapping[str, Any] | None = None
+    is_final: bool = False
+
+
+def describe(where: str, fault: ExpressionFault) -> str:
+    """A step's reason for an expression that failed: where it stands, its text, its position, why."""
+    return f"{dotted(fault.path, where)}: {fault}"
+
+
+def judge_child(rules: Rules | None, scope: Scope, verdict: Verdict) -> Verdict:
+    """The verdict on a nested plan that ended so: its outputs are the step's, with those that the step adds."""
+    if rules is None or verdict.result not in JUDGED:
+        return verdict
+    own = judge(rules, scope, verdict.result, verdict.reason, None)
+    if own.result is not StepResult.PASSED:
+        return own
+    return replace(own, outputs={**(verdict.outputs or {}), **(own.outputs or {})})
+
+
+def judge(rules: Rules, scope: Scope, result: StepResult, reason: str, error: Mapping[str, Any] | None) -> Verdict:
+    """The verdict on an attempt that ended with ``result`` as its agent saw it."""
+    if rules.expect is not None:
+        result, reason = _judge_expected(rules.expect, result, reason, error)
+    where = "failed_when"
+    try:
+        if rules.failed_when is not None and rules.expect is None and result is not StepResult.ERROR:
+            failed = holds(rules.failed_when, scope)
+            said = f"failed_when is true: {rules.failed_when[:200]}" + (f" ({reason})" if reason else "")
+            result, reason = (StepResult.FAILED, said) if failed else (StepResult.PASSED, "")
+        where = "until"
+        if rules.until is not None and result is StepResult.PASSED and not holds(rules.until, scope):
+            result, reason = StepResult.FAILED, f"until is not true: {rules.until[:200]}"
+    except ExpressionFault as fault:
+        return Verdict(StepResult.ERROR, describe(where, fault), is_final=True)
+    if result is not StepResult.PASSED or not rules.outputs:
+        return Verdict(result, reason)
+    return _with_outputs(rules, scope, reason)
+
+
+def _with_outputs(rules: Rules, scope: Scope, reason: str) -> Verdict:
+    outputs: dict[str, Any] = {}
+    for name, template in rules.outputs.items():
+        try:
+            outputs[name] = fill(template, scope)
+        except ExpressionFault as fault:
+            return Verdict(StepResult.ERROR, describe(f"outputs.{name}", fault), is_final=True)
+        size = len(json.dumps(outputs[name], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        if size > MAX_OUTPUT:
+            why = f"outputs.{name}: has {size} bytes as JSON; an output holds at most {MAX_OUTPUT}"
+            return Verdict(StepResult.ERROR, why, is_final=True)
+    return Verdict(StepResult.PASSED, reason, outputs)
+
+
+def _judge_expected(
+    wanted: Mapping[str, Any], result: StepResult, reason: str, error: Mapping[str, Any] | None
+) -> tuple[StepResult, str]:
+    """Passed if the method failed just so: ``kind``, ``contains`` of its message, other keys of its data."""
+    if error is None:
+        ended = "the method passed" if result is StepResult.PASSED else "the method gave no error"
+        said = f" ({reason})" if reason else ""
+        return StepResult.FAILED, f"expected an error {_words(wanted)}, but {ended}{said}"
+    data = error.get("data") or {}
+    for name, value in wanted.items():
+        if name == "contains":
+            fits = str(value) in str(error.get("message", ""))
+        else:
+            fits = (error.get("kind") if name == "kind" else data.get(name)) == value
+        if not fits:
+            got = f"{error.get('kind')}: {str(error.get('message', ''))[:300]}"
+            return StepResult.FAILED, f"expected an error {_words(wanted)}, but it was {got}"
+    return StepResult.PASSED, ""
+
+
+def _words(wanted: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)[:100]}" for name, value in wanted.items())
+
+
+def null_outputs(rules: Rules | None) -> Mapping[str, Any] | None:
+    """The outputs of a step that did not pass: each name that it or its nested plan declares is null."""
+    if rules is None:
+        return None
+    names = [*rules.outputs, *(rules.child.outputs if rules.child is not None else ())]
+    return dict.fromkeys(names) or None
+
+
+def fill_record(
+    record: Mapping[str, Any], scope: Scope, step: Step, result: StepResult, now: datetime
+) -> dict[str, Any]:
+    """What a step's ``record`` asks to keep. Raises ExpressionFault."""
+    filled = fill(record, scope)
+    return {
+        "pod": step.host,
+        "criteria": "PASS" if result is StepResult.PASSED else "FAIL",
+        "declare": False,
+        **filled,
+        "start_date": _date(step.started_at or now),
+        "stop_date": _date(now),
+    }
+
+
+def _date(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime(_DATE)

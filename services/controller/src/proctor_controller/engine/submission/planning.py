@@ -1,0 +1,229 @@
+"""From a plan's text to a run that may be stored: everything checked against the agents and stored plans there are."""
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from proctor_common.errors import Code, ProctorError, faults, not_found
+from proctor_common.ids import new_id
+from proctor_controller.db.plans import StoredPlan, find_plan, load_origin
+from proctor_controller.db.session import Session
+from proctor_controller.domain.documents.json_schema import Fault, dotted, fault
+from proctor_controller.domain.documents.tree import MAX_BYTES, BadText, Document, check_value
+from proctor_controller.domain.documents.yaml_text import read_text
+from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill_text
+from proctor_controller.domain.plan import Plan
+from proctor_controller.domain.plan.calls import Call
+from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
+from proctor_controller.domain.plan.entry import Reading, examine
+from proctor_controller.domain.plan.masking import mask_text
+from proctor_controller.domain.plan.model import Path
+from proctor_controller.domain.runs.order_rendering import RenderFault
+from proctor_controller.domain.runs.step import Kind
+from proctor_controller.domain.runs.submission import RunSpec
+from proctor_controller.engine.submission.checking import Checked, Checking
+from proctor_controller.engine.submission.nesting import Nesting
+
+if TYPE_CHECKING:
+    from proctor_controller.engine.engine import Engine
+
+STORED_PLAN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]+)?\Z")
+MAX_NAME = 200
+DOCUMENT = "~document"
+"""In a run's sealed values: its exact document, where hidden texts are masked in the one that is shown."""
+SECRETS = "~secrets"
+"""In a run's sealed values: secrets that stand in the document itself, by the name its templates read them under."""
+WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - a name
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A run to be planned. ``plan``: text, an object, or a stored plan's name; ``groups``: whose stored plans may be
+    read, None: all · ``deleted``: the plan was read before, it is good enough whatever became of it since.
+    """
+
+    run: str
+    plan: Any
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    groups: tuple[str | None, ...] | None = None
+    created_by: str = ""
+    name: str | None = None
+    parent: str | None = None
+    parent_step: str | None = None
+    depth: int = 0
+    rerun_of: str | None = None
+    deleted: bool = False
+    stored: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A plan as it came. ``stored``: name and version, where it is a stored one."""
+
+    plan: Any
+    stored: tuple[str, int] | None = None
+
+    @property
+    def document(self) -> str:
+        """The exact text."""
+        return self.plan if isinstance(self.plan, str) else json.dumps(self.plan, ensure_ascii=False)
+
+
+async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
+    """The run, ready to be stored. Raises 404 for an unknown stored plan, 413, 422 with all faults."""
+    text = await find_text(db, request)
+    reading = await asyncio.to_thread(read_document, text.plan, request.parameters)
+    checked = await _check(engine, db, reading, text, request)
+    if wrong := reading.all(checked.faults):
+        raise faults(wrong)
+    plan, calls = reading.plan, checked.calls
+    birth = Birth(
+        run=request.run,
+        name=(request.name or plan.name)[:MAX_NAME],
+        document=await asyncio.to_thread(_shown, text, reading, calls),
+        default_timeout_s=engine.settings.run_timeout,
+        group=request.group,
+        created_by=request.created_by,
+        plan=text.stored[0] if text.stored else plan.name[:MAX_NAME],
+        plan_version=text.stored[1] if text.stored else None,
+        hidden=await _hidden(engine, text, plan, calls),
+        parent=request.parent,
+        parent_step=request.parent_step,
+        depth=request.depth,
+        rerun_of=request.rerun_of,
+    )
+    return await asyncio.to_thread(compile_run, plan, calls, checked.children, birth, new_id)
+
+
+async def request_again(engine: "Engine", db: Session, run: str, new_run: str, by: str) -> Request | None:
+    """The request that makes a run anew, of its exact document and parameters; None for a test case."""
+    origin = await load_origin(db, run)
+    if origin is None:
+        return None
+    opened = engine.seal.open(origin.sealed, run) if origin.sealed is not None else {}
+    values = {name: opened.get(name, value) for name, value in origin.parameters.items()}
+    return Request(
+        run=new_run,
+        plan=opened.get(DOCUMENT, origin.document),
+        # A null is a default: it cannot be given.
+        parameters={name: value for name, value in values.items() if value is not None},
+        group=origin.group,
+        created_by=by,
+        name=origin.name,
+        rerun_of=run,
+        stored=None if origin.version is None else (origin.plan, origin.version),
+    )
+
+
+async def find_faults(engine: "Engine", db: Session, request: Request, *, complete: bool = True) -> list[Fault]:
+    """All that is wrong with a plan; ``complete``: parameters that have no value are, too. Raises 404."""
+    text = await find_text(db, request)
+    try:
+        given = request.parameters if complete else None
+        reading = await asyncio.to_thread(read_document, text.plan, given)
+    except ProctorError as refused:
+        return list(refused.details["errors"])
+    return reading.all((await _check(engine, db, reading, text, request)).faults)
+
+
+async def find_text(db: Session, request: Request) -> Text:
+    """The plan's text; of a stored one the text of its version. Raises 404."""
+    plan = request.plan
+    if not isinstance(plan, str) or not STORED_PLAN.match(plan):
+        return Text(plan, request.stored)
+    stored = await find_stored(db, plan, None if request.deleted else request.groups, deleted=request.deleted)
+    if stored is None:
+        raise not_found("plan", plan)
+    return Text(stored.document, (stored.name, stored.version))
+
+
+async def find_stored(
+    db: Session, reference: str, groups: tuple[str | None, ...] | None, *, deleted: bool = False
+) -> StoredPlan | None:
+    """The stored plan of a ``name`` or ``name@version``, where it may be read."""
+    name, _, version = reference.partition("@")
+    if len(version) > 9:
+        return None
+    stored = await find_plan(db, name, int(version) if version else None, deleted=deleted)
+    if stored is None or (groups is not None and stored.group not in groups):
+        return None
+    return stored
+
+
+def read_document(plan: Any, given: Mapping[str, Any] | None = None) -> Reading:
+    """The plan in a text or an object, with its faults. ``given`` as of ``read_plan``.
+
+    Raises 422 or 413 where it cannot be read to its end.
+    """
+    try:
+        if isinstance(plan, str):
+            document = read_text(plan)
+        else:
+            check_value(plan)
+            document = Document(plan)
+    except BadText as bad:
+        if bad.fault["code"] == "too_large":
+            wrong = {**bad.fault, "message": f"the plan {bad}"}
+            raise ProctorError(Code.TOO_LARGE, wrong["message"], limit=MAX_BYTES, errors=[wrong]) from None
+        raise faults([bad.fault]) from None
+    return examine(document, given)
+
+
+async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...] | None) -> None:
+    """Whether a plan may be stored under this name: its language, and that it does not nest itself. What agents and
+    other plans there are is for its runs. Raises 422 with all faults, 413.
+    """
+    reading = await asyncio.to_thread(read_document, plan)
+    read = reading.plan
+    wrong: list[Fault] = reading.new(find_explosion(read))
+    if read.secret_texts:
+        message = "a stored plan is for all to read: name a secret here, or take it as a hidden parameter"
+        wrong.append(
+            fault(f"holds a hidden value: {message}", "webhook.secret" if read.webhook_secret else "parameters")
+        )
+    nesting = Nesting(db, groups, name, 0)
+    for step in read.steps:
+        if step.kind is Kind.PLAN:
+            wrong += reading.new(await nesting.check_circle(step), step.path)
+    if wrong := reading.all(wrong):
+        raise faults(wrong)
+
+
+async def _check(engine: "Engine", db: Session, reading: Reading, text: Text, request: Request) -> Checked:
+    nesting = Nesting(db, request.groups, text.stored[0] if text.stored else None, request.depth)
+    return await Checking(engine, db, nesting, request.group).check(reading)
+
+
+def _shown(text: Text, reading: Reading, calls: Mapping[Path, Call]) -> str:
+    return mask_text(text.document, reading.document.value, _texts(reading.plan, calls))
+
+
+def _texts(plan: Plan, calls: Mapping[Path, Call]) -> list[str]:
+    """Hidden texts that stand in the document."""
+    return list(dict.fromkeys([*plan.secret_texts, *(text for call in calls.values() for text in call.texts)]))
+
+
+async def _hidden(engine: "Engine", text: Text, plan: Plan, calls: Mapping[Path, Call]) -> dict[str, Any]:
+    """What is sealed with the run: hidden parameters by their names, and what goes by no name of a parameter."""
+    hidden: dict[str, Any] = {name: plan.values[name] for name in plan.hidden if name in plan.values}
+    kept = {name: value for call in calls.values() for name, value in call.kept.items()}
+    if kept:
+        hidden[SECRETS] = kept
+    if _texts(plan, calls):
+        hidden[DOCUMENT] = text.document
+    if plan.webhook_secret is not None:
+        hidden[WEBHOOK_SECRET] = await _webhook_secret(engine, plan)
+    return hidden
+
+
+async def _webhook_secret(engine: "Engine", plan: Plan) -> str:
+    path = dotted(["webhook", "secret"])
+    try:
+        secrets = {name: await engine.scopes.secret(reference) for name, reference in plan.secrets.items()}
+        return fill_text(plan.webhook_secret or "", {"params": plan.values, "secrets": secrets})
+    except (RenderFault, ExpressionFault) as wrong:
+        raise faults([fault(str(wrong), path)]) from None

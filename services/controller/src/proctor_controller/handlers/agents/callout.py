@@ -1,0 +1,68 @@
+"""The auth callout: a server asks whether a client may come in, and as whom. No SQL."""
+
+import random
+
+import structlog
+from prometheus_client import Counter
+
+from proctor_common.bus import Message
+from proctor_common.errors import ProctorError
+from proctor_common.pg import transaction
+from proctor_controller.context import ProcessContext
+from proctor_controller.db.agents.registry import agent_of_key
+from proctor_controller.identity.callout import Knock, keep_out, let_in, read_request
+from proctor_controller.identity.nkey import BadClaims, Issuer
+
+log = structlog.get_logger(__name__)
+
+JITTER = 0.25
+"""Part of a user's lifetime that is left to chance, so that agents do not come back all at once."""
+
+
+class Callout:
+    """Lets in who proves to have the key of an agent that is not removed."""
+
+    def __init__(self, context: ProcessContext, issuer: Issuer) -> None:
+        self._context = context
+        self._issuer = issuer
+        self.refused = Counter(
+            "proctor_callout_refused", "Clients that were not let in", ["reason"], registry=context.registry
+        )
+        self.accepted = Counter("proctor_callout_accepted", "Agents that were let in", registry=context.registry)
+
+    async def answer(self, message: Message) -> bytes | None:
+        """The server's answer; None for what no server has asked."""
+        try:
+            knock = read_request(message.data)
+        except BadClaims as fault:
+            self.refused.labels("bad_request").inc()
+            log.error("callout_not_from_a_server", error=str(fault))
+            return None
+        now = int(self._context.clock.now().timestamp())
+        if not knock.signed:
+            return self._refuse(knock, "no_proof", now)
+        try:
+            async with transaction(self._context.database) as connection:
+                agent = await agent_of_key(connection, knock.public_key)
+        except ProctorError:
+            return self._refuse(knock, "database_unavailable", now)
+        if agent is None:
+            return self._refuse(knock, "unknown_key", now)
+        settings = self._context.settings
+        lifetime = settings.agent_user_lifetime * (1 - JITTER * random.random())  # noqa: S311 - spreads, guards nothing
+        self.accepted.inc()
+        log.info("agent_let_in", agent=agent, client=knock.client_name, address=knock.client_host)
+        return let_in(
+            self._issuer, knock, agent, account=settings.account_name, now=now, expires=now + max(1, int(lifetime))
+        )
+
+    def _refuse(self, knock: Knock, reason: str, now: int) -> bytes:
+        self.refused.labels(reason).inc()
+        log.warning(
+            "client_refused",
+            reason=reason,
+            public_key=knock.public_key[:60],
+            client=knock.client_name,
+            address=knock.client_host,
+        )
+        return keep_out(self._issuer, knock, reason, now=now)

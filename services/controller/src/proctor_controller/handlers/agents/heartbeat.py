@@ -1,0 +1,119 @@
+"""Heartbeats: each is noted and answered with what the agent may forget and what it should not have. No SQL.
+
+Beats that come while a batch is being written are written together by the next one: with one agent a beat costs one
+statement, with a thousand one statement for many.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from proctor_common import subjects
+from proctor_common.bus import Message
+from proctor_common.errors import ProctorError
+from proctor_common.ids import is_id
+from proctor_common.messages.base import BadMessage, decode
+from proctor_common.messages.events import AttemptRef, Heartbeat, HeartbeatReply
+from proctor_common.pg import transaction
+from proctor_common.states import AgentState
+from proctor_controller.context import ProcessContext
+from proctor_controller.db.agents.heartbeats import Beat, Standing, mark_settled, save_beats
+from proctor_controller.domain.hosts.agent import MISSED_BEATS, is_instance
+
+log = structlog.get_logger(__name__)
+
+MAX_BATCH = 500
+MAX_HEARTBEAT = 512 * 1024
+
+
+class Beats:
+    """Writes beats, many in one statement."""
+
+    def __init__(self, context: ProcessContext) -> None:
+        self._context = context
+        self._waiting: list[tuple[Beat, asyncio.Future[Standing | None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def save(self, beat: Beat) -> Standing | None:
+        """The agent as it was before the beat; None for an unknown one. Raises what the database raises."""
+        future: asyncio.Future[Standing | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((beat, future))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write(), name="write beats")
+        return await future
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            try:
+                async with transaction(self._context.database) as connection:
+                    standings = await save_beats(connection, [beat for beat, _ in batch])
+            except Exception as fault:
+                # Whatever it is, it goes to those who wait; the writer itself lives on.
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(fault)
+                continue
+            for beat, future in batch:
+                if not future.done():
+                    future.set_result(standings.get(beat.agent))
+
+
+class Heartbeats:
+    """Answers heartbeats; the subject says whose."""
+
+    def __init__(self, context: ProcessContext) -> None:
+        self._context = context
+        self._beats = Beats(context)
+
+    async def answer(self, message: Message) -> bytes | None:
+        """The reply; None for what is no heartbeat, and while the database is away."""
+        agent = subjects.agent_of(message.subject)
+        try:
+            if len(message.data) > MAX_HEARTBEAT:
+                raise BadMessage(f"a heartbeat of {len(message.data)} bytes is over the limit of {MAX_HEARTBEAT}")
+            heartbeat = decode(Heartbeat, message.data)
+        except BadMessage as fault:
+            log.warning("heartbeat_refused", agent=agent, reason=str(fault))
+            return None
+        try:
+            return (await self._beat(agent, heartbeat)).encode()
+        except ProctorError as fault:
+            log.warning("heartbeat_not_taken", agent=agent, error=fault.message)
+            return None
+
+    async def _beat(self, agent: str, heartbeat: Heartbeat) -> HeartbeatReply:
+        context = self._context
+        # What is no instance's name is none's: it must not reach a statement that others' beats share.
+        instance = heartbeat.instance if is_instance(heartbeat.instance) else ""
+        standing = await self._beats.save(Beat(agent, instance)) if is_id(agent) else None
+        if standing is None or standing.state is AgentState.REMOVED:
+            return HeartbeatReply(time=context.clock.now(), refused="this agent was removed; it has to join again")
+        # The database's clock is the one that orders go by.
+        time = standing.now
+        if standing.instance != instance:
+            return HeartbeatReply(time=time, register_again=True, refused=self._rivalry(standing))
+        if standing.state is AgentState.LOST:
+            log.info("agent_returned", agent=agent)
+            await context.work.agents_returned([agent])
+        confirmed: list[AttemptRef] = []
+        unwanted: list[AttemptRef] = []
+        if standing.busy or heartbeat.attempts or heartbeat.ended:
+            confirmed, unwanted = await context.work.reconcile(agent, heartbeat)
+        settled = not unwanted and (standing.settling or standing.state is AgentState.LOST)
+        if settled:
+            async with transaction(context.database) as connection:
+                await mark_settled(connection, agent, instance)
+        if settled or standing.state is not AgentState.ONLINE:
+            await context.work.capacity_changed([agent])
+        return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.closed)
+
+    def _rivalry(self, standing: Standing) -> str:
+        """Why an instance that is not the registered one is not listened to; empty where it only has to register."""
+        if standing.instance is None or standing.last_heartbeat is None:
+            return ""
+        silence = standing.now - standing.last_heartbeat
+        if silence >= MISSED_BEATS * timedelta(seconds=self._context.settings.heartbeat):
+            return ""
+        return f"instance {standing.instance} speaks as this agent"

@@ -1,0 +1,299 @@
+"""Operations on agents: enrol, join, show, drain, remove. No SQL."""
+
+import re
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from proctor_common import subjects
+from proctor_common.bus import BusError
+from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.ids import GROUP_NAME, HOST_NAME, new_id, new_token, token_hash
+from proctor_common.messages.calls import Actor, AgentList, AgentRef, Enrol, Join
+from proctor_common.messages.events import PluginSpec, TargetSpec
+from proctor_common.messages.orders import DrainOrder
+from proctor_common.messages.views import AgentView, EnrolmentView, JoinView, NatsAddress
+from proctor_common.pg import transaction
+from proctor_common.states import AgentState
+from proctor_controller.context import ProcessContext
+from proctor_controller.db.agents import registry as rows
+from proctor_controller.db.agents.enrolments import Enrolment, insert_enrolment, lock_enrolment, use_enrolment
+from proctor_controller.db.agents.groups import missing_groups
+from proctor_controller.db.audit import write_audit
+from proctor_controller.domain.hosts.agent import Agent
+from proctor_controller.handlers.calls import CallHandler
+from proctor_controller.handlers.pages import page
+from proctor_controller.identity.connections import close_clients
+from proctor_controller.identity.nkey import BadKey, public_bytes
+
+log = structlog.get_logger(__name__)
+
+TOLD_SECONDS = 1.0
+MAX_GROUPS = 32
+MAX_LABELS = 32
+LABEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
+LABEL_VALUE = re.compile(r"^[A-Za-z0-9._/:@+-]{0,255}\Z")
+ALIVE = (AgentState.ONLINE, AgentState.SUSPECT)
+
+
+def view_of(agent: Agent) -> AgentView:
+    """An agent as others may see it."""
+    return AgentView(
+        id=agent.id,
+        number=agent.number,
+        host=agent.host,
+        state=agent.state,
+        draining=agent.draining,
+        reason=agent.reason() or agent.warning(),
+        slots=agent.slots,
+        used_slots=agent.used_slots,
+        leases=agent.leases,
+        default_target=agent.default_target,
+        targets={name: TargetSpec.model_validate(target) for name, target in agent.targets.items()},
+        groups=agent.groups,
+        labels=agent.labels,
+        plugins={name: PluginSpec.model_validate(plugin) for name, plugin in agent.plugins.items()},
+        load_errors=agent.load_errors,
+        last_heartbeat=agent.last_heartbeat,
+        version=agent.version,
+        ready=not agent.reason(),
+    )
+
+
+async def find_visible(connection: AsyncConnection, actor: Actor, name: str) -> Agent:
+    """The agent of this id, number or host name, if the caller may see it. Raises ProctorError ``not_found``."""
+    agent = await rows.find_agent(connection, name[:100])
+    if agent is None or not is_visible(actor, agent):
+        raise not_found("agent", name[:100])
+    return agent
+
+
+def is_visible(actor: Actor, agent: Agent) -> bool:
+    """Whether a caller sees an agent: one who is bound to groups sees those that are in one of them."""
+    return actor.groups is None or any(group in actor.groups for group in agent.groups)
+
+
+def require_whole(actor: Actor, agent: Agent) -> None:
+    """Refuse a caller bound to groups who would act on an agent that serves other groups too."""
+    foreign = [group for group in agent.groups if actor.groups is not None and group not in actor.groups]
+    if foreign:
+        raise ProctorError(Code.FORBIDDEN, f"{agent.host} serves groups that this token is not bound to")
+
+
+async def get_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
+    """``agent.get``"""
+    async with transaction(context.database) as connection:
+        return view_of(await find_visible(connection, actor, body.agent))
+
+
+async def list_agents(context: ProcessContext, actor: Actor, body: AgentList) -> bytes:
+    """``agent.list``: by host name; the cursor is the last one's."""
+    after = body.cursor or ""
+    if after and not HOST_NAME.match(after):
+        raise invalid("cursor: not one of this list", path="cursor")
+    async with transaction(context.database) as connection:
+        found = await rows.list_agents(connection, groups=actor.groups, after=after, limit=body.limit + 1)
+    return page([view_of(agent) for agent in found], body.limit, lambda view: view.host)
+
+
+async def drain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
+    """``agent.drain``: no new work; what runs goes on, and so do runs that have leased the host."""
+    return await _set_draining(context, actor, body, draining=True)
+
+
+async def undrain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
+    """``agent.undrain``"""
+    view = await _set_draining(context, actor, body, draining=False)
+    try:
+        # Or it would refuse until its next heartbeat is answered.
+        order = DrainOrder(draining=False).encode()
+        await context.bus.request(subjects.order(view.id, "drain"), order, timeout=TOLD_SECONDS)
+    except BusError as fault:
+        log.debug("agent_not_told", agent=view.id, error=str(fault))
+    await context.work.capacity_changed([view.id])
+    return view
+
+
+async def _set_draining(context: ProcessContext, actor: Actor, body: AgentRef, *, draining: bool) -> AgentView:
+    async with transaction(context.database) as connection:
+        agent = await find_visible(connection, actor, body.agent)
+        if agent.state is AgentState.REMOVED:
+            raise ProctorError(Code.CONFLICT, f"{agent.host} was removed")
+        require_whole(actor, agent)
+        if await rows.set_draining(connection, agent.id, draining):
+            await note(connection, actor, "agent.drain" if draining else "agent.undrain", agent.host, {"id": agent.id})
+        changed = await rows.load_agent(connection, agent.id)
+        assert changed is not None
+        return view_of(changed)
+
+
+async def remove_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
+    """``agent.remove``: its key is worth nothing from the commit on; its connections are closed."""
+    async with transaction(context.database) as connection:
+        agent = await find_visible(connection, actor, body.agent)
+        require_whole(actor, agent)
+        removed = await rows.revoke_agent(connection, agent.id, f"removed by {actor.name}")
+        if removed:
+            await note(connection, actor, "agent.remove", agent.host, {"id": agent.id})
+        changed = await rows.load_agent(connection, agent.id)
+        assert changed is not None
+    if removed:
+        # Where this does not happen (no answer, a crash here), the sweep closes them.
+        await close_clients(context.system, agent.id)
+        await context.work.agents_lost([agent.id])
+    return view_of(changed)
+
+
+async def enrol_agent(context: ProcessContext, actor: Actor, body: Enrol) -> EnrolmentView:
+    """``agent.enrol``: a token that is good once, for one host name. The groups must exist."""
+    groups = _groups_for(actor, body)
+    _check_enrolment(body)
+    token = new_token("join")
+    async with transaction(context.database) as connection:
+        missing = await missing_groups(connection, groups)
+        if missing:
+            raise not_found("group", missing[0])
+        agent = await rows.find_host(connection, body.host)
+        if agent is not None and agent.state in ALIVE:
+            raise _still_there(agent)
+        expires_at = await insert_enrolment(
+            connection,
+            new_id(),
+            token_hash=token_hash(token),
+            host=body.host,
+            groups=groups,
+            labels=body.labels,
+            created_by=actor.name,
+            lifetime=context.settings.enrolment_lifetime,
+        )
+        await note(connection, actor, "agent.enrol", body.host, {"groups": groups, "labels": body.labels})
+    return EnrolmentView(host=body.host, token=token, expires_at=expires_at, groups=groups, labels=body.labels)
+
+
+def _groups_for(actor: Actor, body: Enrol) -> list[str]:
+    groups = sorted(set(body.groups))
+    if actor.groups is None:
+        return groups
+    if not groups and len(actor.groups) == 1:
+        return list(actor.groups)
+    if not groups or any(group not in actor.groups for group in groups):
+        raise ProctorError(Code.FORBIDDEN, "a token bound to groups enrols agents for one of its groups")
+    return groups
+
+
+def _check_enrolment(body: Enrol) -> None:
+    errors: list[tuple[str, str]] = []
+    if not HOST_NAME.match(body.host):
+        errors.append(("host", "host: 1 to 63 of A-Z, a-z, 0-9, dot, underscore and hyphen"))
+    if len(body.groups) > MAX_GROUPS or not all(GROUP_NAME.match(group) for group in body.groups):
+        errors.append(("groups", f"groups: at most {MAX_GROUPS} names of groups"))
+    if len(body.labels) > MAX_LABELS:
+        errors.append(("labels", f"labels: at most {MAX_LABELS}"))
+    for name, value in list(body.labels.items())[:MAX_LABELS]:
+        if not LABEL_NAME.match(name):
+            errors.append(("labels", f"labels: not a name: {name[:80]!r}"))
+        elif not LABEL_VALUE.match(value):
+            errors.append((f"labels.{name}", f"labels.{name}: at most 255 of A-Z, a-z, 0-9 and ._/:@+-"))
+    if errors:
+        raise faults(
+            [{"code": "invalid", "message": text, "path": path, "line": None, "column": None} for path, text in errors]
+        )
+
+
+def _still_there(agent: Agent) -> ProctorError:
+    return ProctorError(
+        Code.CONFLICT, f"an agent of host {agent.host} is {agent.state}; remove it first", agent=agent.id
+    )
+
+
+async def join_agent(context: ProcessContext, actor: Actor, body: Join) -> JoinView:
+    """``agent.join``: an agent's key takes the place that a token keeps for it."""
+    try:
+        public_bytes(body.public_key, "U")
+    except BadKey as fault:
+        raise invalid(f"public_key: {fault}", path="public_key") from None
+    try:
+        async with transaction(context.database) as connection:
+            enrolment = await lock_enrolment(connection, token_hash(body.token[:256]))
+            if enrolment is None:
+                raise ProctorError(Code.UNAUTHENTICATED, "no such join token")
+            if enrolment.used_key is not None:
+                agent, replaced = await _join_again(connection, enrolment, body.public_key), False
+            else:
+                agent, replaced = await _join_first(connection, actor, enrolment, body.public_key)
+    except IntegrityError as fault:
+        raise ProctorError(Code.CONFLICT, "another agent has this host or this key already") from fault
+    if replaced:
+        await close_clients(context.system, agent)
+    return JoinView(agent=agent, host=enrolment.host, nats=await _address(context))
+
+
+async def _join_again(connection: AsyncConnection, enrolment: Enrolment, public_key: str) -> str:
+    """The same key again: the same answer, as long as it is worth anything."""
+    if enrolment.used_key != public_key:
+        raise ProctorError(Code.CONFLICT, "this join token was used with another key; ask for a new one")
+    if not enrolment.fresh:
+        raise _expired()
+    agent = await rows.load_agent(connection, enrolment.agent) if enrolment.agent else None
+    if agent is None or agent.state is AgentState.REMOVED or agent.public_key != public_key:
+        raise ProctorError(Code.CONFLICT, f"the agent of {enrolment.host} was removed; ask for a new join token")
+    return agent.id
+
+
+async def _join_first(
+    connection: AsyncConnection, actor: Actor, enrolment: Enrolment, public_key: str
+) -> tuple[str, bool]:
+    """The agent's id, and whether it had another key before."""
+    if not enrolment.fresh:
+        raise _expired()
+    former = await rows.find_host(connection, enrolment.host, lock=True)
+    if former is not None and former.state in ALIVE:
+        raise _still_there(former)
+    if former is None:
+        agent = new_id()
+        await rows.insert_agent(connection, agent, host=enrolment.host, public_key=public_key, labels=enrolment.labels)
+    else:
+        # The host was set up anew: it stays the agent that its runs name, with another key.
+        agent = former.id
+        await rows.rekey_agent(connection, agent, public_key=public_key, labels=enrolment.labels)
+    await rows.bind_groups(connection, agent, enrolment.groups)
+    await use_enrolment(connection, enrolment.id, public_key=public_key, agent=agent)
+    await note(connection, actor, "agent.join", enrolment.host, {"id": agent, "public_key": public_key})
+    return agent, former is not None and former.public_key != public_key
+
+
+def _expired() -> ProctorError:
+    return ProctorError(Code.UNAUTHENTICATED, "the join token has expired; ask for a new one")
+
+
+async def _address(context: ProcessContext) -> NatsAddress:
+    settings = context.settings
+    return NatsAddress(urls=settings.agent_nats_urls or settings.nats_urls, ca=context.ca)
+
+
+async def note(
+    connection: AsyncConnection, actor: Actor, action: str, object: str, detail: dict[str, Any] | None = None
+) -> None:
+    """Write the deed into the audit, in its own transaction."""
+    await write_audit(
+        connection,
+        actor=actor.name,
+        role=actor.role.value,
+        token=actor.token,
+        action=action,
+        object=object,
+        detail=detail,
+    )
+
+
+HANDLERS: dict[str, CallHandler] = {
+    "agent.get": get_agent,
+    "agent.list": list_agents,
+    "agent.drain": drain_agent,
+    "agent.undrain": undrain_agent,
+    "agent.remove": remove_agent,
+    "agent.enrol": enrol_agent,
+    "agent.join": join_agent,
+}

@@ -1,0 +1,216 @@
+"""``case.submit``: one method on one host, checked as a whole before anything is stored. No SQL."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.ids import GROUP_NAME, HOST_NAME, is_id, new_id
+from proctor_common.messages.calls import Actor, SubmitCase
+from proctor_common.messages.views import RunView
+from proctor_controller.context import ProcessContext
+from proctor_controller.db.hosts.candidates import Found, find_candidates, group_exists
+from proctor_controller.db.runs.submissions import DuplicateRun
+from proctor_controller.db.runs.views import RunKey, find_run
+from proctor_controller.db.session import Session, session
+from proctor_controller.domain.documents.method_parameters import Checked, check_parameters, mask
+from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.runs.step_rules import Rules
+from proctor_controller.domain.runs.submission import NodeSpec, RunSpec, StepSpec
+from proctor_controller.engine.cache import HostKey
+from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.settings import EngineSettings
+from proctor_controller.engine.submission.submit import submit, submit_at
+from proctor_controller.handlers.calls import CallHandler
+
+MAX_TIMEOUT = 30 * 86_400.0
+MAX_NAME = 200
+MAX_LABELS = 32
+
+
+async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -> RunView:
+    """A test case as a run of one step. The same run id again: the run as it stands."""
+    engine = context.engine
+    place = _place(body)
+    _check_body(body)
+    bound = run_group(actor, body.group)
+    key = (place, body.plugin, body.method, bound)
+    async with session(engine.database) as db:
+        try:
+            view = await _submit_again(engine, db, actor, body, key)
+            return view or await _submit_anew(engine, db, actor, body, key)
+        except DuplicateRun:
+            return await existing_run(db, actor, body.run)
+
+
+async def _submit_again(engine: Engine, db: Session, actor: Actor, body: SubmitCase, key: HostKey) -> RunView | None:
+    """On the host where the same method was found a moment ago; None where that is not known, or no longer so."""
+    place, _, _, group = key
+    known, now = engine.recent.host(key), engine.recent.now()
+    if known is None or now is None or body.target is not None:
+        # A target is looked up.
+        return None
+    checked = _check_case(place, body, [known])
+    run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
+    view = await submit_at(engine, db, run, now, known.candidate)
+    if view is None:
+        engine.recent.forget_host(key)
+    return view
+
+
+async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCase, key: HostKey) -> RunView:
+    place, plugin, method, group = key
+    found = await find_candidates(db, place, plugin, method, group=group, target=body.target, with_spec=True)
+    if not found and body.group is not None and not await group_exists(db, body.group):
+        raise not_found("group", body.group)
+    checked = _check_case(place, body, found)
+    run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
+    view = await submit(engine, db, run, found[0].now, found)
+    if place.host is not None and found[0].slots_made >= found[0].candidate.slots:
+        engine.recent.keep_host((place, plugin, method, group), found[0])
+    return view
+
+
+def _check_case(place: Place, body: SubmitCase, found: list[Found]) -> Checked:
+    """What is wrong with the case, in the order of the answers: 404, 422, 409."""
+    spec = _choose_spec(place, body, found)
+    if not any(each.has_target for each in found if each.candidate.has_method):
+        raise not_found("target", body.target)
+    checked = check_parameters(spec, body.parameters)
+    if checked.faults:
+        raise faults(list(checked.faults))
+    _check_available(place, found)
+    return checked
+
+
+def _place(body: SubmitCase) -> Place:
+    """Where the case runs; ``group`` beside a host or labels is the run's group, alone it is the place too."""
+    if body.host is not None and body.labels is not None:
+        raise invalid("give one of host and labels", path="host")
+    if body.host is None and body.labels is None and body.group is None:
+        raise invalid("give one of host, group and labels", path="host")
+    if body.group is not None and not GROUP_NAME.match(body.group):
+        raise not_found("group", body.group[:MAX_NAME])
+    if body.labels is not None:
+        if not body.labels or len(body.labels) > MAX_LABELS:
+            raise invalid(f"give 1 to {MAX_LABELS} labels", path="labels")
+        if any("\0" in text for pair in body.labels.items() for text in pair):
+            raise invalid("must not hold a NUL character", path="labels")
+        return Place(labels=tuple(sorted(body.labels.items())))
+    if body.host is not None:
+        if not HOST_NAME.match(body.host):
+            raise not_found("host", body.host[:MAX_NAME])
+        return Place(host=body.host)
+    return Place(group=body.group)
+
+
+def _check_body(body: SubmitCase) -> None:
+    if not is_id(body.run):
+        raise invalid("is not an id", path="run")
+    for name in ("plugin", "method", "target", "name"):
+        text = getattr(body, name)
+        if text is not None and ("\0" in text or len(text) > MAX_NAME):
+            raise invalid(f"must have at most {MAX_NAME} characters and no NUL", path=name)
+    if body.record is not None and not all(isinstance(body.record.get(name), str) for name in ("project", "case")):
+        raise invalid("needs a project and a case", path="record")
+    # A comparison that is false for NaN.
+    if body.timeout_s is not None and not 0 < body.timeout_s <= MAX_TIMEOUT:
+        raise invalid("must be more than 0 and at most 30 days", path="timeout")
+
+
+def run_group(actor: Actor, group: str | None) -> str | None:
+    """The group of a run: the one asked for, or a bound caller's only one. Raises 404, 422."""
+    if actor.groups is None:
+        return group
+    if group is not None:
+        if group not in actor.groups:
+            # Another group is as good as none to a bound caller.
+            raise not_found("group", group)
+        return group
+    if not actor.groups:
+        raise ProctorError(Code.FORBIDDEN, "this token is bound to no group that exists")
+    if len(actor.groups) > 1:
+        raise invalid(f"name one of your groups: {', '.join(sorted(actor.groups))}", path="group")
+    return actor.groups[0]
+
+
+def _choose_spec(place: Place, body: SubmitCase, found: list[Found]) -> Mapping[str, object]:
+    """The method's schema. Raises 404 that names what is missing."""
+    if not found:
+        raise not_found("host", place.host) if place.host is not None else not_found("agent", str(place))
+    for each in found:
+        if each.spec is not None:
+            return each.spec.parameters
+    if not any(each.candidate.registered for each in found):
+        raise _unavailable(place, found)
+    if not any(each.candidate.has_plugin for each in found):
+        raise not_found("plugin", body.plugin)
+    raise not_found("method", f"{body.plugin}.{body.method}")
+
+
+def _check_available(place: Place, found: list[Found]) -> None:
+    able = [each for each in found if each.candidate.has_method]
+    if all(each.candidate.is_away for each in able):
+        raise _unavailable(place, able)
+
+
+def _unavailable(place: Place, found: list[Found]) -> ProctorError:
+    first = found[0].candidate
+    reason = first.hindrance() or "it takes no work"
+    if place.host is not None or len(found) == 1:
+        message = f"the agent of host {first.host} is not available: {reason}"
+    else:
+        message = f"no agent is available for {place}: {len(found)} of them, e.g. {first.host}: {reason}"
+    return ProctorError(Code.AGENT_UNAVAILABLE, message, host=first.host, reason=reason)
+
+
+def _spec(
+    settings: EngineSettings, body: SubmitCase, place: Place, checked: Checked, *, group: str | None, by: str
+) -> RunSpec:
+    method = f"{body.plugin}.{body.method}"
+    timeout = body.timeout_s or settings.default_timeout
+    step = StepSpec(
+        id=new_id(),
+        node=body.method,
+        name=body.method,
+        plugin=body.plugin,
+        method=body.method,
+        place=place,
+        parameters=checked.parameters,
+        secrets=checked.secrets,
+        target=body.target,
+        timeout_s=timeout,
+        grace_s=settings.default_grace,
+    )
+    return RunSpec(
+        id=body.run,
+        name=body.name or f"{method} on {place}",
+        kind="case",
+        steps=(step,),
+        group=group,
+        parameters=mask(checked.parameters, checked.secrets),
+        created_by=by,
+        timeout_s=settings.run_timeout(timeout),
+        node_specs=() if body.record is None else (NodeSpec(body.method, rules=Rules(record=_literal(body.record))),),
+    )
+
+
+def _literal(value: Any) -> Any:
+    """A template that stands for the value itself: a test case's record has no expressions."""
+    if isinstance(value, str):
+        return value.replace("${{", "$${{")
+    if isinstance(value, dict):
+        return {name: _literal(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_literal(member) for member in value]
+    return value
+
+
+async def existing_run(db: Session, actor: Actor, run: str) -> RunView:
+    """The run that a repeated request had begun. Raises 409 where it is somebody else's."""
+    view = await find_run(db, RunKey(run, None), actor.groups)
+    if view is None:
+        raise ProctorError(Code.CONFLICT, "there is a run with this id already")
+    return view
+
+
+HANDLERS: Mapping[str, CallHandler] = {"case.submit": submit_case}

@@ -1,0 +1,81 @@
+"""``run.submit``, ``plan.validate``, ``plan.schema``: a test plan is checked as a whole before it is stored. No SQL."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+
+from proctor_common.errors import invalid, not_found
+from proctor_common.ids import GROUP_NAME, is_id
+from proctor_common.messages.calls import Actor, PlanSchema, PlanValidate, SubmitRun
+from proctor_common.messages.views import PlanFaults, RunView
+from proctor_controller.context import ProcessContext
+from proctor_controller.db.hosts.candidates import read_clock
+from proctor_controller.db.runs.submissions import DuplicateRun
+from proctor_controller.db.session import session
+from proctor_controller.domain.plan.schema import plan_schema
+from proctor_controller.engine.submission.planning import Request, find_faults, plan_run
+from proctor_controller.engine.submission.submit import submit
+from proctor_controller.handlers.calls import CallHandler
+from proctor_controller.handlers.runs.cases import MAX_NAME, existing_run, run_group
+
+
+async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> RunView:
+    """A test plan as a run. The same run id again: the run as it stands."""
+    engine = context.engine
+    if not is_id(body.run):
+        raise invalid("is not an id", path="run")
+    request = Request(
+        run=body.run,
+        plan=body.plan,
+        parameters=body.parameters,
+        group=_group(actor, body.group),
+        groups=_groups(actor),
+        created_by=actor.name,
+        name=body.name,
+    )
+    async with session(engine.database) as db:
+        try:
+            spec = await plan_run(engine, db, request)
+            return await submit(engine, db, spec, await read_clock(db))
+        except DuplicateRun:
+            return await existing_run(db, actor, body.run)
+
+
+async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidate) -> PlanFaults:
+    """``plan.validate``: every fault; nothing starts."""
+    request = Request(
+        run="",
+        plan=body.plan,
+        parameters=body.parameters or {},
+        group=_group(actor, body.group),
+        groups=_groups(actor),
+    )
+    async with session(context.engine.database) as db:
+        return PlanFaults(errors=await find_faults(context.engine, db, request, complete=body.parameters is not None))
+
+
+async def show_schema(context: ProcessContext, actor: Actor, body: PlanSchema) -> bytes:
+    """``plan.schema``: what editors complete plans by."""
+    return _schema()
+
+
+@cache
+def _schema() -> bytes:
+    return json.dumps(plan_schema(), indent=2, ensure_ascii=False).encode()
+
+
+def _group(actor: Actor, group: str | None) -> str | None:
+    if group is not None and not GROUP_NAME.match(group):
+        raise not_found("group", group[:MAX_NAME])
+    return run_group(actor, group)
+
+
+def _groups(actor: Actor) -> tuple[str, ...] | None:
+    return None if actor.groups is None else tuple(actor.groups)
+
+
+HANDLERS: Mapping[str, CallHandler] = {
+    "run.submit": submit_run,
+    "plan.validate": validate_plan,
+    "plan.schema": show_schema,
+}

@@ -1,0 +1,164 @@
+"""What people ask of a run: cancel, pause, resume, run again. No SQL.
+
+Each may be asked twice. Where it changes nothing the answer is the run as it stands; where the run is in no state for
+it, a conflict that says why.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from proctor_common.errors import Code, ProctorError, invalid
+from proctor_common.ids import is_id, new_id
+from proctor_common.messages.calls import Actor, RunAgain, RunRef
+from proctor_common.messages.views import RunView
+from proctor_common.pg import transaction
+from proctor_common.states import RunResult, RunState
+from proctor_controller.context import ProcessContext
+from proctor_controller.db.hosts.candidates import read_clock
+from proctor_controller.db.runs.reruns import Case, end_hold, load_case, load_passed
+from proctor_controller.db.runs.submissions import DuplicateRun
+from proctor_controller.db.session import Session, session
+from proctor_controller.domain.runs import events
+from proctor_controller.domain.runs.decision import Decision
+from proctor_controller.domain.runs.step import Phase
+from proctor_controller.domain.runs.submission import NodeSpec, RunSpec, StepSpec
+from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.submission.planning import plan_run, request_again
+from proctor_controller.engine.submission.submit import submit
+from proctor_controller.handlers.agents.registry import note
+from proctor_controller.handlers.calls import CallHandler
+from proctor_controller.handlers.runs.cases import existing_run
+from proctor_controller.handlers.runs.views import find_visible
+
+PAUSED = frozenset({RunState.PAUSING, RunState.PAUSED})
+RESUMED = frozenset({RunState.QUEUED, RunState.ALLOCATING, RunState.RUNNING})
+
+
+async def cancel_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
+    """Ask for the end of a run; of one that has ended and keeps hosts to be looked at: for the end of that."""
+    view = await find_visible(context, body.run, actor.groups)
+    if view.state is not RunState.FINISHED:
+        outcome = await context.engine.feed(events.CancelAsked(view.id, by=actor.name))
+        if isinstance(outcome, Decision):
+            await _note(context, actor, "run.cancel", view)
+    elif view.hold_until is not None:
+        async with session(context.database) as db:
+            held = await end_hold(db, view.id)
+        if held:
+            await context.engine.leasing.release(view.id)
+            await _note(context, actor, "run.cancel", view)
+    else:
+        return view
+    return await find_visible(context, view.id, actor.groups)
+
+
+async def pause_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
+    """Start nothing new; what is under way comes to its end."""
+    view = await find_visible(context, body.run, actor.groups)
+    if view.state in PAUSED:
+        return view
+    outcome = await context.engine.feed(events.PauseAsked(view.id, by=actor.name))
+    after = await find_visible(context, view.id, actor.groups)
+    if isinstance(outcome, Decision):
+        await _note(context, actor, "run.pause", view)
+    elif after.state not in PAUSED:
+        raise ProctorError(Code.CONFLICT, f"run {after.number} is {after.state}: only a running one can be paused")
+    return after
+
+
+async def resume_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
+    """Let a paused run go on."""
+    view = await find_visible(context, body.run, actor.groups)
+    if view.state in PAUSED and view.parent is not None:
+        above = await find_visible(context, view.parent, actor.groups)
+        if above.state in PAUSED:
+            message = f"run {above.number}, which it is part of, is {above.state}: resume that one"
+            raise ProctorError(Code.CONFLICT, f"run {view.number} is {view.state}, and {message}")
+    outcome = await context.engine.feed(events.ResumeAsked(view.id, by=actor.name))
+    after = await find_visible(context, view.id, actor.groups)
+    if isinstance(outcome, Decision):
+        await _note(context, actor, "run.resume", view)
+    elif after.state not in RESUMED:
+        raise ProctorError(Code.CONFLICT, f"run {after.number} is {after.state}: there is nothing to resume")
+    return after
+
+
+async def rerun(context: ProcessContext, actor: Actor, body: RunAgain) -> RunView:
+    """A new run of the same document and parameters; ``failed_only``: steps that passed are not run again."""
+    if not is_id(body.new_run):
+        raise invalid("is not an id", path="new_run")
+    engine = context.engine
+    view = await find_visible(context, body.run, actor.groups)
+    if view.state is not RunState.FINISHED:
+        raise ProctorError(Code.CONFLICT, f"run {view.number} is {view.state}: only one that has ended is run again")
+    if body.failed_only and view.result is RunResult.PASSED:
+        raise ProctorError(Code.CONFLICT, f"run {view.number} passed: it has no failed step to run again")
+    async with session(engine.database) as db:
+        try:
+            spec = await _spec_again(engine, db, view, actor, body)
+            new = await submit(engine, db, spec, await read_clock(db))
+        except DuplicateRun:
+            return await existing_run(db, actor, body.new_run)
+    await _note(context, actor, "run.rerun", view)
+    return new.model_copy(update={"rerun_of": view.id})
+
+
+async def _spec_again(engine: Engine, db: Session, view: RunView, actor: Actor, body: RunAgain) -> RunSpec:
+    request = await request_again(engine, db, view.id, body.new_run, actor.name)
+    if request is None:
+        case = await load_case(db, view.id)
+        if case is None:
+            raise ProctorError(Code.CONFLICT, f"run {view.number} keeps nothing that it could be made from again")
+        return _case_again(engine, case, view, actor, body)
+    groups = None if actor.groups is None else tuple(actor.groups)
+    spec = await plan_run(engine, db, replace(request, groups=groups))
+    if not body.failed_only:
+        return spec
+    passed = await load_passed(db, view.id)
+    steps = tuple(
+        replace(step, reused=passed.get((step.node, step.instance))) if step.phase is Phase.MAIN else step
+        for step in spec.steps
+    )
+    return replace(spec, steps=steps)
+
+
+def _case_again(engine: Engine, case: Case, view: RunView, actor: Actor, body: RunAgain) -> RunSpec:
+    opened = engine.seal.open(case.sealed, case.step) if case.sealed is not None else None
+    step = StepSpec(
+        id=new_id(),
+        node=case.node,
+        name=case.node,
+        plugin=case.plugin,
+        method=case.method,
+        place=case.place,
+        parameters=case.parameters if opened is None else opened["parameters"],
+        secrets=() if opened is None else tuple(tuple(path) for path in opened["secrets"]),
+        target=case.target,
+        timeout_s=case.timeout_s,
+        grace_s=case.grace_s,
+    )
+    return RunSpec(
+        id=body.new_run,
+        name=case.name,
+        kind=view.kind,
+        steps=(step,),
+        group=case.group,
+        parameters=case.shown,
+        created_by=actor.name,
+        timeout_s=case.run_timeout_s,
+        node_specs=() if case.rules is None else (NodeSpec(case.node, rules=case.rules),),
+        rerun_of=view.id,
+    )
+
+
+async def _note(context: ProcessContext, actor: Actor, action: str, view: RunView) -> None:
+    async with transaction(context.database) as connection:
+        await note(connection, actor, action, view.id, {"run_number": view.number})
+
+
+HANDLERS: Mapping[str, CallHandler] = {
+    "run.cancel": cancel_run,
+    "run.pause": pause_run,
+    "run.resume": resume_run,
+    "run.rerun": rerun,
+}

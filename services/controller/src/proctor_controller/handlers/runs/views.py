@@ -1,0 +1,134 @@
+"""Operations on runs: show, list, steps, the index of their logs. No SQL."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from proctor_common.errors import invalid, not_found
+from proctor_common.messages.calls import Actor, LogIndex, RunList, RunRef, StepList
+from proctor_common.messages.views import RunLogIndex, RunView
+from proctor_common.states import RunResult, RunState
+from proctor_controller.context import ProcessContext
+from proctor_controller.db.runs.views import (
+    RunFilter,
+    RunKey,
+    StepAfter,
+    find_run,
+    list_runs,
+    list_steps,
+    load_log_index,
+    parse_key,
+)
+from proctor_controller.db.session import session
+from proctor_controller.handlers.calls import CallHandler
+from proctor_controller.handlers.pages import page
+
+MAX_FILTER = 200
+
+
+def key_of(run: str) -> RunKey:
+    """The run's key. Raises 404 for what names no run."""
+    key = parse_key(run)
+    if key is None:
+        raise not_found("run", run[:100])
+    return key
+
+
+async def find_visible(context: ProcessContext, run: str, groups: Sequence[str] | None) -> RunView:
+    """The run, if the caller may see it; else 404."""
+    async with session(context.database) as db:
+        view = await find_run(db, key_of(run), groups)
+    if view is None:
+        raise not_found("run", run)
+    return view
+
+
+async def get_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
+    """One run."""
+    return await find_visible(context, body.run, actor.groups)
+
+
+async def get_log_index(context: ProcessContext, actor: Actor, body: LogIndex) -> RunLogIndex:
+    """What a tail of the run works from, a page of it."""
+    async with session(context.database) as db:
+        index = await load_log_index(db, key_of(body.run), actor.groups, body.after)
+    if index is None:
+        raise not_found("run", body.run)
+    return index
+
+
+async def get_runs(context: ProcessContext, actor: Actor, body: RunList) -> bytes:
+    """Runs, the newest first."""
+    wanted = RunFilter(
+        state=_word(body.state, RunState, "state"),
+        result=_word(body.result, RunResult, "result"),
+        plan=_text(body.plan, "plan"),
+        host=_text(body.host, "host"),
+        group=_text(body.group, "group"),
+        since=_moment(body.since),
+        before=_number(body.cursor),
+    )
+    async with session(context.database) as db:
+        views = await list_runs(db, wanted, actor.groups, body.limit + 1)
+    return page(views, body.limit, lambda view: str(view.number))
+
+
+def _word(text: str | None, words: type[RunState] | type[RunResult], path: str) -> str | None:
+    if text is None:
+        return None
+    known = [word.value for word in words]
+    if text not in known:
+        raise invalid(f"must be one of {', '.join(known)}", path=path)
+    return text
+
+
+def _text(text: str | None, path: str) -> str | None:
+    if text is not None and ("\0" in text or len(text) > MAX_FILTER):
+        raise invalid(f"must have at most {MAX_FILTER} characters and no NUL", path=path)
+    return text
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise invalid("is not a time: give it as 2026-12-01T10:00:00Z", path="since") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _number(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    key = parse_key(cursor)
+    if key is None or key.number is None:
+        raise invalid("is not a cursor of this list", path="cursor")
+    return key.number
+
+
+async def get_steps(context: ProcessContext, actor: Actor, body: StepList) -> bytes:
+    """The steps of a run, in document order."""
+    after = _step_after(body.cursor)
+    view = await find_visible(context, body.run, actor.groups)
+    async with session(context.database) as db:
+        rows = await list_steps(db, view.id, attempts=body.attempts, after=after, limit=body.limit + 1)
+    at = {id(step): place for place, step in rows}
+    return page([step for _, step in rows], body.limit, lambda step: f"{at[id(step)].idx}.{at[id(step)].attempt}")
+
+
+def _step_after(cursor: str | None) -> StepAfter:
+    if cursor is None:
+        return StepAfter()
+    idx, _, attempt = cursor.partition(".")
+    numbers = (idx, attempt)
+    if not all(n.isascii() and n.isdecimal() and len(n) <= 9 for n in numbers):
+        raise invalid("is not a cursor of this list", path="cursor")
+    return StepAfter(int(idx), int(attempt))
+
+
+HANDLERS: Mapping[str, CallHandler] = {
+    "run.get": get_run,
+    "run.list": get_runs,
+    "run.steps": get_steps,
+    "run.log_index": get_log_index,
+}
