@@ -43,17 +43,18 @@ types: ready
 imports: ready
     lint-imports
 
+# Of the next three each takes options for its folder (-k chunker), or paths instead of it, which run in one process.
 # Tests without any server
 unit *ARGS: ready
-    pytest tests/unit "$@"
+    @'{{ root }}/.ci/pytest' tests/unit "$@"
 
 # Tests of single parts against real NATS, PostgreSQL and SSH
 integration *ARGS: ready
-    pytest -n auto --dist worksteal tests/integration "$@"
+    @'{{ root }}/.ci/pytest' 'tests/integration -n auto --dist worksteal' "$@"
 
 # Tests of the whole system as processes
 e2e *ARGS: ready
-    pytest tests/e2e "$@"
+    @'{{ root }}/.ci/pytest' tests/e2e "$@"
 
 # Format and apply the safe fixes of lint
 fmt: ready

@@ -17,7 +17,8 @@ TOOLS = ("sh", "cat", "cksum", "date", "dirname", "grep", "ln", "mkdir", "mv", "
 def clone(tmp_path: Path) -> Path:
     """What justw looks at, without what it makes; the path has a space in it."""
     folder = tmp_path / "a clone"
-    for pattern in ("justw", "justfile", "requirements*.lock", "libs/*/pyproject.toml", "services/*/pyproject.toml"):
+    members = ("libs/*/pyproject.toml", "services/*/pyproject.toml")
+    for pattern in ("justw", "justfile", ".ci/pytest", "requirements*.lock", *members):
         for path in ROOT.glob(pattern):
             target = folder / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,40 @@ def test_any_other_word_is_a_recipe(installed: Path, path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("unit", "tests/unit"),
+        ("unit -x -k chunker", "tests/unit -x -k chunker"),
+        ("unit -k docs", "tests/unit -k docs"),
+        ("unit tests/unit/agent/test_core_spool.py -x", "tests/unit/agent/test_core_spool.py -x"),
+        ("unit -k line tests/unit/agent", "-k line tests/unit/agent"),
+        ("unit ./tests/unit/test_house.py::test_x[a b]", "./tests/unit/test_house.py::test_x[a b]"),
+        ("integration", "tests/integration -n auto --dist worksteal"),
+        ("integration -k sshd", "tests/integration -n auto --dist worksteal -k sshd"),
+        ("integration tests/integration/api -n 2", "tests/integration/api -n 2"),
+        ("e2e", "tests/e2e"),
+        ("e2e tests/e2e/test_examples.py", "tests/e2e/test_examples.py"),
+    ],
+)
+def test_a_path_stands_for_the_folder_of_a_recipe(clone: Path, path: Path, words: str, asked: str) -> None:
+    """With the real just: the recipe runs a pytest that tells its arguments, one a line."""
+    just = shutil.which("just", path=f"{ROOT / '.tools/bin'}:{os.environ['PATH']}")
+    assert just is not None
+    add_program(clone / ".venv/bin", "pytest", 'printf "%s\\n" "$@"')
+    called = [word.replace("~", " ") for word in words.replace("a b", "a~b").split()]
+    done = subprocess.run(
+        [just, "--justfile", clone / "justfile", *called],
+        env={"PATH": str(path), "JUSTW_READY": "1"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [word.replace("~", " ") for word in asked.replace("a b", "a~b").split()]
+
+
 def test_a_changed_pin_is_installed(installed: Path, path: Path) -> None:
     lock = installed / "requirements.lock"
     lock.write_text(lock.read_text() + "\n")
@@ -117,7 +152,7 @@ def test_a_changed_pin_is_installed(installed: Path, path: Path) -> None:
 
 
 def test_the_ci_scripts_are_sound() -> None:
-    for script in (ROOT / "justw", ROOT / ".ci/run", ROOT / ".ci/lock"):
+    for script in (ROOT / "justw", *(ROOT / ".ci").iterdir()):
         assert os.access(script, os.X_OK), script
         shell = "bash" if "bash" in script.read_text().splitlines()[0] else "sh"
         assert subprocess.run([shell, "-n", script], check=False).returncode == 0
