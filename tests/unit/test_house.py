@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for part in ("libs", "services") for path in (ROOT / part).glob("*/src/**/*.py"))
-LONGEST_FILE = 450
+TESTS = sorted(path for part in ("tests", "bench") for path in (ROOT / part).rglob("*.py"))
+LONGEST_FILE = 400
+LONGEST_TEST = 700
+LARGEST_PACKAGE = 20
 LONGEST_FUNCTION = 75
 JUNK_DRAWERS = {"utils", "util", "helpers", "helper", "misc", "manager", "common"}
 LEFT_UNDONE = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError")
@@ -47,6 +51,16 @@ def test_a_source_keeps_the_rules_of_the_house(path: Path) -> None:
         if length > LONGEST_FUNCTION:
             faults.append(f"{function.name} has {length} lines")
     assert not faults, f"{name_of(path)}: {'; '.join(faults)}"
+
+
+def test_no_file_of_tests_is_too_long() -> None:
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in TESTS}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_TEST} == {}
+
+
+def test_no_package_holds_too_many_modules() -> None:
+    modules = Counter(name_of(path.parent) for path in SOURCES if path.stem != "__init__")
+    assert {package: count for package, count in modules.items() if count > LARGEST_PACKAGE} == {}
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
