@@ -12,10 +12,10 @@ from proctor_controller.volumes.backend import NotNow
 from proctor_controller.volumes.cinder.backend import CinderBackend, open_cinder
 from proctor_controller.volumes.cinder.source import CloudSource, names_a_cloud
 from support.cloud import Cloud
-from support.pool import SEED
+from support.pool import LEGACY_SETTINGS
 from support.wait import eventually
 
-SEEDS_TYPES = ("igw", "bgw", "dhcp", "cast")
+LEGACY_TYPES = ("igw", "bgw", "dhcp", "cast")
 
 
 def source_of(cloud: Cloud, **changes: Any) -> CloudSource:
@@ -61,9 +61,7 @@ async def volume_types(backend: CinderBackend) -> list[str]:
 
 @dataclass(frozen=True)
 class CinderCloud:
-    """Where the seed's rows are tried on block storage. ``auth_url``: of a test server; else what the environment
-    names.
-    """
+    """The legacy table on block storage. ``auth_url``: of a test server; else what the environment names."""
 
     name: str
     types: tuple[str, str, str, str]
@@ -72,17 +70,17 @@ class CinderCloud:
 
     def ini(self, first: int, second: int, extra: str = "") -> str:
         a, b, c, d = self.types
-        seed = SEED.format(a=a, b=b, c=c, d=d, first=first, second=second)
+        settings = LEGACY_SETTINGS.format(a=a, b=b, c=c, d=d, first=first, second=second)
         if self.auth_url:
-            seed = f"{seed.replace('auth_project=admin', 'auth_project=lab')}auth_url={self.auth_url}\n"
-        return f"{seed}\n[pool]\nbackend=cinder\n{extra}\n"
+            settings = f"{settings.replace('auth_project=admin', 'auth_project=lab')}auth_url={self.auth_url}\n"
+        return f"{settings}\n[pool]\nbackend=cinder\n{extra}\n"
 
 
 async def named_types() -> tuple[str, str, str, str]:
-    """Four types of the cloud that the environment names, the seed's where it has them; skips where it has fewer."""
+    """Four types of the cloud that the environment names, legacy ones where it has them; skips where it has fewer."""
     async with named_cloud("proctor-test-types") as backend:
         found = await volume_types(backend)
-    usable = sorted((name for name in found if name[0].isalnum()), key=lambda name: (name not in SEEDS_TYPES, name))
+    usable = sorted((name for name in found if name[0].isalnum()), key=lambda name: (name not in LEGACY_TYPES, name))
     if len(usable) < 4:
-        pytest.skip(f"the seed needs four volume types; this account sees {', '.join(found) or 'none'}")
+        pytest.skip(f"the tests need four volume types; this account sees {', '.join(found) or 'none'}")
     return usable[0], usable[1], usable[2], usable[3]

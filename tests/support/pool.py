@@ -15,7 +15,7 @@ from support.control import Control, SecureNats, control
 from support.postgres import Database
 from support.wait import eventually
 
-SEED = """
+LEGACY_SETTINGS = """
 [DEFAULT]
 ...
 volume_queue=volume_test
@@ -35,7 +35,7 @@ auth_project=admin
 auth_user=admin
 auth_passwd=admin
 """
-"""The seed's own file, with the names of types and the counts left open."""
+"""A legacy file, with the names of types and the counts left open."""
 
 
 class Cloud(Protocol):
@@ -53,7 +53,7 @@ class Cloud(Protocol):
         ...
 
     def ini(self, first: int, second: int, extra: str = "") -> str:
-        """The seed's settings with these counts, and what this backend needs."""
+        """Legacy settings with these counts, and what this backend needs."""
         ...
 
 
@@ -67,8 +67,8 @@ class LocalCloud:
 
     def ini(self, first: int, second: int, extra: str = "") -> str:
         a, b, c, d = self.types
-        seed = SEED.format(a=a, b=b, c=c, d=d, first=first, second=second)
-        return f"{seed}\n[pool]\nbackend=local\n{extra}\n"
+        settings = LEGACY_SETTINGS.format(a=a, b=b, c=c, d=d, first=first, second=second)
+        return f"{settings}\n[pool]\nbackend=local\n{extra}\n"
 
 
 class PoolWorld:

@@ -1,4 +1,4 @@
-"""``/v2.1``: the seed's shapes, to the letter."""
+"""``/v2.1``: the legacy shapes, to the letter."""
 
 from proctor_common.messages.views import AgentView
 from proctor_common.states import AgentState, RunResult, RunState

@@ -1,4 +1,4 @@
-"""``/v2.1/testplan``: the seed's shapes, to the letter."""
+"""``/v2.1/testplan``: the legacy shapes, to the letter."""
 
 import json
 from typing import Any

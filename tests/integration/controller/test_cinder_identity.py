@@ -94,21 +94,21 @@ async def test_an_entry_of_clouds_yaml_by_name_and_by_os_cloud(cloud: Cloud, set
         await rooms(CloudSource(cloud="nosuch"))
 
 
-async def test_the_seeds_three_keys_with_an_address(cloud: Cloud, settings: Callable[..., None]) -> None:
-    seed = CloudSource(user="member", password="member", project="lab")
+async def test_the_three_legacy_keys_with_an_address(cloud: Cloud, settings: Callable[..., None]) -> None:
+    legacy = CloudSource(user="member", password="member", project="lab")
     with pytest.raises(BadRequest, match="cannot tell which cloud"):
-        await rooms(seed)
+        await rooms(legacy)
     assert await rooms(source_of(cloud)) == 10_000
     settings(OS_AUTH_URL=cloud.auth_url)
-    assert await rooms(seed) == 10_000, "the address comes from the environment where it does not say who we are"
+    assert await rooms(legacy) == 10_000, "the address comes from the environment where it does not say who we are"
 
 
 def test_whose_account_is_used_is_decided_by_name() -> None:
-    seed = CloudSource(user="admin", password="admin", project="admin")
-    assert complete(seed, {"OS_AUTH_URL": "http://a/v3"}).auth_url == "http://a/v3"
-    assert complete(seed, {"OS_AUTH_URL": "http://a/v3", "OS_USERNAME": "me"}).auth_url is None
-    assert complete(seed, {"OS_AUTH_URL": "http://a/v3", "OS_CLOUD": "lab"}).auth_url is None
-    assert not names_a_cloud(seed, {}) and names_a_cloud(seed, {"OS_CLOUD": "lab"})
+    legacy = CloudSource(user="admin", password="admin", project="admin")
+    assert complete(legacy, {"OS_AUTH_URL": "http://a/v3"}).auth_url == "http://a/v3"
+    assert complete(legacy, {"OS_AUTH_URL": "http://a/v3", "OS_USERNAME": "me"}).auth_url is None
+    assert complete(legacy, {"OS_AUTH_URL": "http://a/v3", "OS_CLOUD": "lab"}).auth_url is None
+    assert not names_a_cloud(legacy, {}) and names_a_cloud(legacy, {"OS_CLOUD": "lab"})
     assert "admin" not in repr(CloudSource(password="admin"))
 
 

@@ -592,7 +592,7 @@ async def test_a_plan_that_nests_itself_is_refused(engine: Engine) -> None:
         await call(engine, "plan.put", name="p6", plan=nesting("p5"))
 
 
-async def test_the_seeds_own_plan_runs_in_its_order(engine: Engine, agent: FakeAgent) -> None:
+async def test_a_legacy_plan_runs_in_its_order(engine: Engine, agent: FakeAgent) -> None:
     agent.ends = StepResult.FAILED
 
     def child(word: str) -> dict[str, Any]:
@@ -619,7 +619,7 @@ async def test_the_seeds_own_plan_runs_in_its_order(engine: Engine, agent: FakeA
     ]  # fmt: skip
 
 
-async def test_what_is_wrong_with_a_seeds_plan(engine: Engine, agent: FakeAgent) -> None:
+async def test_what_is_wrong_with_a_legacy_plan(engine: Engine, agent: FakeAgent) -> None:
     plan = """name: x
 environment: {Data: {STA1: h1}}
 testplan:

@@ -11,7 +11,7 @@ from proctor_controller.pool import keeper
 from proctor_controller.volumes.cinder.answers import VOLUME_KEY
 from support.cloud import Cloud
 from support.control import SecureNats
-from support.openstack import SEEDS_TYPES, CinderCloud
+from support.openstack import LEGACY_TYPES, CinderCloud
 from support.pool import PoolWorld, pool_world
 from support.postgres import Database
 from support.wait import eventually
@@ -39,7 +39,7 @@ async def world(
     """Pools without spares: each VNF waits for a volume of its own. What waits for minutes waits for a moment."""
     monkeypatch.setattr(breaker, "PROBE_EVERY", timedelta(seconds=0.2))
     monkeypatch.setattr(keeper, "TICK", 0.1)
-    shape = CinderCloud("cinder", SEEDS_TYPES, patience=15, auth_url=cloud.auth_url)
+    shape = CinderCloud("cinder", LEGACY_TYPES, patience=15, auth_url=cloud.auth_url)
     async with pool_world(secure_nats, control_database, shape, tmp_path, shape.ini(0, 0)) as made:
         yield made
 

@@ -260,7 +260,7 @@ def test_a_masked_text_is_still_a_plan() -> None:
         assert read_text(found).value
 
 
-def test_the_seeds_plans_become_the_same_graph() -> None:
+def test_legacy_plans_become_the_same_graph() -> None:
     def child(word: str) -> dict[str, Any]:
         return {"plugin": "shell", "host": "h1", "method": "run", "parameters": {"command": word}}
 
@@ -299,7 +299,7 @@ def test_the_seeds_plans_become_the_same_graph() -> None:
     assert {edge.condition for edge in spec.edges} == {Condition.COMPLETED}
 
 
-def test_what_a_seeds_plan_leaves_open_or_gets_wrong() -> None:
+def test_what_a_legacy_plan_leaves_open_or_gets_wrong() -> None:
     child = {"plugin": "shell", "host": "h1", "method": "run"}
 
     def faults(group: Any, **more: Any) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The pool's settings in the seed's form: what is read, what is refused, and that each fault names its key."""
+"""The pool's settings in the legacy form: what is read, what is refused, and that each fault names its key."""
 
 from contextlib import suppress
 
@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor_controller.domain.volumes.settings import BadPoolSettings, parse_pool, split_names
-from support.pool import SEED
+from support.pool import LEGACY_SETTINGS
 
-FORM = SEED.format(a="igw", b="bgw", c="dhcp", d="cast", first=11, second=2)
+FORM = LEGACY_SETTINGS.format(a="igw", b="bgw", c="dhcp", d="cast", first=11, second=2)
 
 
-def test_the_seeds_own_file_is_read_as_it_is() -> None:
+def test_a_legacy_file_is_read_as_it_is() -> None:
     settings = parse_pool(FORM)
     assert {name: each.target for name, each in settings.types.items()} == {"igw": 11, "bgw": 11, "dhcp": 2, "cast": 2}
     assert settings.concurrency == 10

@@ -51,7 +51,7 @@ class ControllerSettings(ServiceSettings):
     """``address:port`` of ``/healthz`` and ``/metrics``."""
 
     pool_file: Path | None = None
-    """Settings of the volume pool, in the seed's INI form. Read again on SIGHUP. Without it there are no pools."""
+    """Settings of the volume pool, in the legacy INI form. Read again on SIGHUP. Without it there are no pools."""
     pool_folder: Path | None = None
     """Where the backend ``local`` keeps the files of volumes."""
 

@@ -68,7 +68,7 @@ def run(
     follow: FollowOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Run a test plan and follow it: a file (YAML or JSON, the seed's form too), or a stored plan.
+    """Run a test plan and follow it: a file (YAML or JSON, the legacy form too), or a stored plan.
 
     NAME=VALUE takes the type that the plan declares for the parameter; NAME:=JSON gives any JSON value as it is.
 

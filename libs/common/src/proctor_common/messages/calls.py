@@ -78,7 +78,7 @@ class SubmitCase(Message):
 class SubmitRun(Message):
     """``run.submit`` -> RunView. ``plan``: an object, YAML/JSON text, or a stored plan as ``name`` or ``name@version``.
 
-    A plan in the seed's form (``{name, environment, testplan}``) makes a run of kind ``seed``; its steps are named
+    A plan in the legacy form (``{name, environment, testplan}``) makes a run of kind ``seed``; its steps are named
     ``case-<n>-step-<k>``. A parameter that is text is turned into the type that the plan declares.
     """
 

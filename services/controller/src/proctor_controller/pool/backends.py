@@ -34,7 +34,7 @@ def open_backend(settings: PoolSettings, installation: str, folder: Path | None)
 
 
 def _arguments(cloud: CloudSettings) -> dict[str, Any]:
-    """The seed's names in the cloud's words; what is empty is left to clouds.yaml and ``OS_*``."""
+    """The legacy names in the cloud's words; what is empty is left to clouds.yaml and ``OS_*``."""
     given = {
         "cloud": cloud.cloud,
         "auth_url": cloud.auth_url,

@@ -73,7 +73,7 @@ def examine(
 
 
 def _in_legacy_words(fault: Fault) -> Fault:
-    """The fault with the names that the seed's plans have for the same members."""
+    """The fault with the names that legacy plans have for the same members."""
     path = str(fault["path"])
     for ours, theirs in ((".with", ".parameters"), (".runs_on", ".host"), (".uses", ".method")):
         head, found, tail = path.rpartition(ours)

@@ -1,4 +1,4 @@
-"""The seed's own test plans, ``{name, environment, testplan}``, compiled to the same graph. Pure.
+"""Legacy test plans, ``{name, environment, testplan}``, compiled to the same graph. Pure.
 
 Blocks go in the order of their numbers, the groups of a block in the order of the document. A group whose name starts
 with ``Parallel`` is one node with an instance a child: they start together. The children of any other group follow one
@@ -36,17 +36,17 @@ class _Child:
 
 
 def is_legacy(value: Any) -> bool:
-    """Whether a document has the seed's form."""
+    """Whether a document has the legacy form."""
     return isinstance(value, Mapping) and "testplan" in value and not value.keys() & {"testplan_version", "steps"}
 
 
 def step_name(block: int, child: int) -> str:
-    """The name of a block's child: ``TestCase : block``, ``TestStep : child`` in the seed's own answers."""
+    """The name of a block's child: ``TestCase : block``, ``TestStep : child`` in legacy answers."""
     return f"case-{block}-step-{child}"
 
 
 def read_legacy(document: Document, given: Mapping[str, Any] | None = None) -> Plan:
-    """The plan in a document of the seed's form; it has no parameters. Raises BadPlan."""
+    """The plan in a document of the legacy form; it has no parameters. Raises BadPlan."""
     plan, faults = examine_legacy(document, given)
     if faults:
         raise BadPlan(in_order(faults.all()))

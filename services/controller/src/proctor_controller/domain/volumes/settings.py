@@ -1,4 +1,4 @@
-"""The pool's settings in the seed's INI form: by key name, whatever the section, without interpolation. Pure."""
+"""The pool's settings in the legacy INI form: by key name, whatever the section, without interpolation. Pure."""
 
 import configparser
 import difflib
@@ -12,7 +12,7 @@ MAX_COUNT = 10_000
 MAX_TYPES = 64
 TYPE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 OWN_SECTIONS = frozenset({"volumes", "volumes_backup", "auth_args", "pool", "local"})
-"""In these an unknown key is a fault; in others (the seed's file has more) it is none of ours."""
+"""In these an unknown key is a fault; in others (the legacy file has more) it is none of ours."""
 COUNTS, SIZES = "backup_nums_", "volume_size_gb_"
 _DURATION = re.compile(r"^([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}

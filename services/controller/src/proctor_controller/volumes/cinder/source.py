@@ -12,7 +12,7 @@ WHO = ("OS_USERNAME", "OS_USER_ID", "OS_APPLICATION_CREDENTIAL_ID", "OS_APPLICAT
 class CloudSource:
     """Where the account of the pool comes from. With nothing set it is what ``OS_*`` or clouds.yaml name.
 
-    ``auth_url`` (with ``user``, ``password``, ``project``, as in the seed's ``[auth_args]``) stands alone: neither
+    ``auth_url`` (with ``user``, ``password``, ``project``, as in the legacy ``[auth_args]``) stands alone: neither
     clouds.yaml nor ``OS_*`` is read then. ``cloud`` names an entry of clouds.yaml. Times are in seconds.
     """
 
@@ -63,7 +63,7 @@ def names_a_cloud(source: CloudSource, environ: Mapping[str, str]) -> bool:
 
 
 def complete(source: CloudSource, environ: Mapping[str, str]) -> CloudSource:
-    """The seed's ``[auth_args]`` name no address: ``OS_AUTH_URL`` gives it where ``OS_*`` does not say who we are."""
+    """The legacy ``[auth_args]`` name no address: ``OS_AUTH_URL`` gives it where ``OS_*`` does not say who we are."""
     url = environ.get("OS_AUTH_URL")
     if source.auth_url or source.cloud or not source.user or not url or environ.get("OS_CLOUD"):
         return source

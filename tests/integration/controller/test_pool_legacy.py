@@ -1,4 +1,4 @@
-"""The seed's table of ten test cases, each by its own words, on a real backend behind a whole controller.
+"""The legacy framework's table of ten test cases, each by its own words, on a real backend behind a whole controller.
 
 On the local backend always; on any OpenStack that ``OS_*`` or clouds.yaml names with ``just openstack``; on a small
 server that answers as Cinder does with ``just soak``.
@@ -17,7 +17,7 @@ from proctor_controller.domain.volumes.settings import parse_pool
 from proctor_controller.pool.timers import Timers, trigger
 from support.cloud import Cloud as CloudServer
 from support.control import SecureNats
-from support.openstack import SEEDS_TYPES, CinderCloud, named_cloud, named_types
+from support.openstack import LEGACY_TYPES, CinderCloud, named_cloud, named_types
 from support.pool import Cloud, LocalCloud, PoolWorld, pool_world
 from support.postgres import Database
 from support.wait import eventually
@@ -41,7 +41,7 @@ async def cloud(request: pytest.FixtureRequest) -> AsyncIterator[Cloud]:
     else:
         server = CloudServer().start()
         server.create_delay = 0.05
-        yield CinderCloud("cinder", SEEDS_TYPES, patience=10, auth_url=server.auth_url)
+        yield CinderCloud("cinder", LEGACY_TYPES, patience=10, auth_url=server.auth_url)
         server.close()
 
 
