@@ -1,4 +1,4 @@
-"""Requests and times that come together: what counts is written in the table of testplan.md, section 4."""
+"""Requests and times that come together: which of them counts."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The two state machines, word for word as testplan.md has them."""
+"""The two state machines, word for word, and as docs/state-machines.md shows them."""
 
 from pathlib import Path
 

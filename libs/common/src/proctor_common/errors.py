@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Code(StrEnum):
-    """Stable names of faults (interfaces.md 3)."""
+    """Stable names of faults: the ``code`` of an error answer. Clients match on them."""
 
     BAD_JSON = "bad_json"
     BAD_REQUEST = "bad_request"

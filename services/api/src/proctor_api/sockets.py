@@ -1,6 +1,6 @@
 """A websocket of the api: who may open it, sending while watching for a client that is gone, slow or no longer allowed.
 
-Close codes (interfaces.md 4): 4400 bad request (a bad cursor, an unknown step), 4401 no or bad token, 4403 not
+Close codes: 4400 bad request (a bad cursor, an unknown step), 4401 no or bad token, 4403 not
 allowed, 4404 no such run, 4408 too slow, 1012 service restart.
 """
 

@@ -1,4 +1,4 @@
-"""The websockets: a run's log, a run's state changes, the state changes of all runs (interfaces.md 4)."""
+"""The websockets: a run's log, a run's state changes, the state changes of all runs."""
 
 import base64
 from collections.abc import AsyncIterator

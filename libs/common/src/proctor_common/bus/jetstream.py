@@ -1,6 +1,7 @@
 """JetStream by its own wire protocol: appends, batched direct get, streams and consumers. All over one connection.
 
-Plain requests with JSON; nats-py's JetStream layer is not used (nats.md lists what it loses).
+Plain requests with JSON. nats-py's own JetStream layer is not used: its ordered consumer loses messages silently,
+and its asynchronous publish never tells an error of the server.
 """
 
 import asyncio

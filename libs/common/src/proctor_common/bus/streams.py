@@ -1,4 +1,4 @@
-"""The streams and durables as they shall be (architecture.md 2 and 4). No I/O."""
+"""The streams and durables as they have to be (docs/architecture.md). No I/O."""
 
 from proctor_common import subjects
 from proctor_common.bus.shapes import ConsumerSpec, RePublish, StreamSpec

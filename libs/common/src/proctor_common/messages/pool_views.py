@@ -1,4 +1,4 @@
-"""What a controller shows of the pool: volumes, VNFs, pools and their jobs (interfaces.md 3)."""
+"""What a controller shows of the pool: volumes, VNFs, pools and their jobs."""
 
 from datetime import datetime
 

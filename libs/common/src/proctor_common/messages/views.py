@@ -1,5 +1,5 @@
-"""What a controller shows of its state: the native HTTP shapes (interfaces.md 3), made once, passed on by the api
-as they are.
+"""What a controller shows of its state: the answers of the HTTP API under ``/v1``, encoded once; the api passes
+them on as they are.
 """
 
 from datetime import datetime

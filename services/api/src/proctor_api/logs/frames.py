@@ -1,4 +1,4 @@
-"""The frames that viewers get (interfaces.md 4), as JSON text. No I/O."""
+"""The frames that viewers get over a websocket, as JSON text. No I/O."""
 
 from datetime import UTC, datetime
 from typing import Any
