@@ -9,7 +9,6 @@ from proctor_common.states import RunState, StepResult, StepState
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decide.dispatch import decide
 from proctor_controller.domain.runs.decision import (
-    BATCH,
     Allocate,
     CancelAttempt,
     Decision,
@@ -24,7 +23,8 @@ from proctor_controller.domain.runs.decision import (
     Stale,
     StartAttempt,
 )
-from proctor_controller.domain.runs.run import RUN_TRANSITIONS, UNSTARTED, is_over
+from proctor_controller.domain.runs.reach import Reach, Reached, reach
+from proctor_controller.domain.runs.run import RUN_TRANSITIONS
 from proctor_controller.domain.runs.step import STEP_TRANSITIONS, AttemptEnd, Edge, Kind, Node, Phase, RetryOn, Step
 from proctor_controller.domain.runs.submission import RunSpec
 
@@ -88,29 +88,12 @@ class World:
     # -- the shell ------------------------------------------------------------------------------------------------
 
     def slice_of(self, event: events.Event) -> Slice:
-        steps: list[Step]
-        limit = BATCH
-        if isinstance(event, events.NodeDecided):
-            node = self.nodes[event.node]
-            steps = [s for s in self.steps.values() if s.node == event.node and s.state is StepState.PENDING]
-            if node.is_stopping:
-                gone = {StepState.FINISHED, StepState.CANCELLING}
-                steps = [s for s in self.steps.values() if s.node == event.node and s.state not in gone]
-            elif not node.dead:
-                limit = max(0, min(BATCH, node.room))
-        elif isinstance(event, events.PauseAsked | events.ResumeAsked | events.NotYet):
-            steps = []
-        elif isinstance(event, events.CancelAsked | events.Never):
-            steps = self._unfinished(Phase.MAIN)
-        elif isinstance(event, events.OfRun) and is_over(self.run, self.run.phase, self.now):
-            steps = self._unfinished(self.run.phase)
-        elif isinstance(event, events.RunDue) and self.run.state in UNSTARTED and not self.run.wants.is_plain:
-            steps = []
-        elif isinstance(event, events.OfRun):
-            pending = [s for s in self.steps.values() if s.state is StepState.PENDING and s.phase is self.run.phase]
-            steps = [s for s in pending if self._is_to_be_told(self.nodes[s.node])]
+        if isinstance(event, events.OfRun):
+            node = self.nodes[event.node] if isinstance(event, events.NodeDecided) else None
+            wanted = reach(event, self.run, node, self.now)
+            steps, limit = self._reached(wanted), wanted.limit
         else:
-            steps = [self.steps[event.step]]
+            steps, limit = [self.steps[event.step]], 1
         names = {step.node for step in steps[:limit]}
         if isinstance(event, events.NodeDecided):
             names.add(event.node)
@@ -135,13 +118,21 @@ class World:
         (found,) = [s for s in self.steps.values() if (s.node, s.instance) == (node, step.instance)]
         return {"result": {"verdict": found.result.value if found.result else None}, "outputs": {}, "host": found.host}
 
-    def _unfinished(self, phase: Phase) -> list[Step]:
+    def _reached(self, wanted: Reach) -> list[Step]:
         gone = {StepState.FINISHED, StepState.CANCELLING}
-        return [s for s in self.steps.values() if s.state not in gone and s.phase is phase]
-
-    def _is_to_be_told(self, node: Node) -> bool:
-        fresh = node.max_parallel is None or node.untold == node.unfinished
-        return node.due_at is not None or (node.undecided == 0 and fresh)
+        rows = list(self.steps.values())
+        match wanted.steps:
+            case Reached.NONE:
+                return []
+            case Reached.NOTIFIABLE:
+                pending = [s for s in rows if s.state is StepState.PENDING and s.phase == wanted.of]
+                return [s for s in pending if _is_notifiable(self.nodes[s.node])]
+            case Reached.UNFINISHED:
+                return [s for s in rows if s.state not in gone and s.phase == wanted.of]
+            case Reached.PENDING_OF_NODE:
+                return [s for s in rows if s.state is StepState.PENDING and s.node == wanted.of]
+            case Reached.UNFINISHED_OF_NODE:
+                return [s for s in rows if s.state not in gone and s.node == wanted.of]
 
     def feed(self, event: events.Event) -> Decision | Stale:
         part = self.slice_of(event)
@@ -423,3 +414,9 @@ def _reachable(old: StepState, new: StepState) -> bool:
                 seen.add(following)
                 todo.append(following)
     return new in seen
+
+
+def _is_notifiable(node: Node) -> bool:
+    """Whether pending steps of the node are to hear that its edges are decided."""
+    fresh = node.max_parallel is None or node.untold == node.unfinished
+    return node.due_at is not None or (node.undecided == 0 and fresh)

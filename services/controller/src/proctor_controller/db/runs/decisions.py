@@ -29,10 +29,11 @@ from proctor_controller.db.runs.columns import (
     to_step,
 )
 from proctor_controller.db.runs.scopes import load_scope, load_undone, refs_of
-from proctor_controller.db.session import Session, rows_json
+from proctor_controller.db.session import Row, Session, rows_json
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import BATCH, Decision, Slice, SlotReleased
-from proctor_controller.domain.runs.run import CLEANUP, UNSTARTED, is_over
+from proctor_controller.domain.runs.reach import Reach, Reached, reach
+from proctor_controller.domain.runs.run import CLEANUP
 from proctor_controller.domain.runs.step import Node, Phase
 from proctor_controller.domain.runs.step_rules import Rules
 
@@ -128,34 +129,36 @@ async def _with_scope(session: Session, part: Slice, rules: Iterable[Rules], ref
     return replace(part, scope=names, undone={step: found for step, found in undone.items() if found is not None})
 
 
-async def _load_of_run(
-    session: Session,
-    event: events.OfRun,
-) -> Loaded | None:
+async def _reached(session: Session, run: str, wanted: Reach) -> Sequence[Row]:
+    """The steps with their nodes, and one more where there are more."""
+    match wanted.steps:
+        case Reached.NONE:
+            return []
+        case Reached.NOTIFIABLE:
+            return await session.fetch(_TO_TELL, run, wanted.of)
+        case Reached.UNFINISHED:
+            return await session.fetch(_UNFINISHED, run, wanted.of)
+        case Reached.PENDING_OF_NODE:
+            return await session.fetch(_OF_NODE, run, wanted.of, wanted.limit + 1)
+        case Reached.UNFINISHED_OF_NODE:
+            return await session.fetch(_TO_STOP, run, wanted.of, wanted.limit + 1)
+
+
+async def _load_of_run(session: Session, event: events.OfRun) -> Loaded | None:
     row = await session.fetchrow(_OF_RUN, event.run)
     if row is None:
         return None
     run = to_run(row)
     nodes: dict[str, Node] = {}
-    limit = BATCH
+    node: Node | None = None
     if isinstance(event, events.NodeDecided):
         own = await session.fetchrow(_NODE, event.run, event.node)
         if own is None:
             return None
         node = nodes[event.node] = to_node(own, run.id)
-        if not node.dead and not node.is_stopping:
-            limit = max(0, min(BATCH, node.room))
-        rows = await session.fetch(_TO_STOP if node.is_stopping else _OF_NODE, event.run, event.node, limit + 1)
-    elif isinstance(event, events.PauseAsked | events.ResumeAsked | events.NotYet):
-        rows = []
-    elif isinstance(event, events.CancelAsked | events.Never):
-        rows = await session.fetch(_UNFINISHED, event.run, Phase.MAIN.value)
-    elif is_over(run, run.phase, row["now"]):
-        rows = await session.fetch(_UNFINISHED, event.run, run.phase.value)
-    elif run.state in UNSTARTED and not run.wants.is_plain and not isinstance(event, events.HostsHeld):
-        rows = []
-    else:
-        rows = await session.fetch(_TO_TELL, event.run, run.phase.value)
+    wanted = reach(event, run, node, row["now"])
+    rows = await _reached(session, run.id, wanted)
+    limit = wanted.limit
     steps = tuple(to_step(found) for found in rows[:limit])
     nodes.update({found["node"]: to_node(found, run.id) for found in rows[:limit]})
     edges = await session.fetch(_EDGES, event.run, list(nodes)) if nodes else []
