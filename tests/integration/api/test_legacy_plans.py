@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from proctor_common.errors import faults
+from proctor_common.errors import fault, faults
 from proctor_common.messages.views import DocumentView, StepView
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from support.api_world import Api
@@ -83,7 +83,7 @@ async def test_faults_keep_the_seed_s_shape(api: Api) -> None:
         assert (answer.status_code, answer.json()) == (404, {"code": 404, "message": f"no such testplan: {number}"})
     api.world.add_run()
     assert (await api.call("GET", "/v2.1/testplan/1")).status_code == 404  # a test case's number
-    errors = [{"path": "testplan.1", "message": "must be a mapping"}, {"path": "", "message": "the plan is too large"}]
+    errors = [fault("invalid", "must be a mapping", "testplan.1"), fault("too_large", "the plan is too large")]
     api.world.refusals["run.submit"] = faults(errors)
     answer = await api.call("POST", "/v2.1/testplan", json={**PLAN, "environment": None})
     said = "testplan.1: must be a mapping; the plan is too large"

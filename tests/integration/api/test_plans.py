@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from proctor_common.errors import Code, ProctorError, faults
+from proctor_common.errors import Code, ProctorError, fault, faults
 from proctor_common.messages.views import DocumentView, Listing, PlanFaults, PlanView, ScheduleView
 from support.api_world import Api
 
@@ -12,7 +12,7 @@ NOW = datetime(2026, 12, 1, tzinfo=UTC)
 PLAN = PlanView(name="smoke", version=2, versions=[1, 2], plan="steps: {}\n", created_at=NOW, created_by="alice")
 SCHEDULE = ScheduleView(name="nightly", cron="@daily", timezone="UTC", plan="smoke", next_at=NOW)
 JSON = {"Content-Type": "application/json"}
-FAULT = {"code": "cycle", "message": "a cycle: a, b", "path": "steps.a", "line": 4, "column": 3}
+FAULT = fault("cycle", "a cycle: a, b", "steps.a", 4, 3)
 
 
 def body_of(api: Api, op: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ async def test_a_plan_that_is_none_is_told_once(api: Api) -> None:
 
 
 async def test_a_plan_is_checked_and_every_fault_told(api: Api) -> None:
-    api.world.answers["plan.validate"] = PlanFaults(errors=[FAULT])
+    api.world.answers["plan.validate"] = PlanFaults(errors=[dict(FAULT)])
     answer = await api.call("POST", "/v1/testplans/validate", json={"plan": "a: b", "parameters": {"x": 1}})
     assert (answer.status_code, answer.json()) == (200, {"errors": [FAULT]})
     assert body_of(api, "plan.validate") == {"plan": "a: b", "parameters": {"x": 1}}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proctor_common.errors import Fault
 from proctor_controller.domain.documents.tree import BadText, check_value
 from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.plan import BadPlan, Plan, read_plan
@@ -41,7 +42,7 @@ def read(text: str) -> Plan:
     return read_plan(read_text(text))
 
 
-def faults_of(text: str) -> list[dict[str, Any]]:
+def faults_of(text: str) -> list[Fault]:
     try:
         read(text)
     except BadPlan as fault:
@@ -121,7 +122,7 @@ steps:
     assert "did you mean steps?" in found[2]["message"]
     assert "did you mean timeout?" in found[8]["message"]
     assert found[1]["column"] == 1
-    assert all(fault["column"] >= 1 for fault in found)
+    assert all((fault["column"] or 0) >= 1 for fault in found)
 
 
 def test_a_circle_is_named() -> None:

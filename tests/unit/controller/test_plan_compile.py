@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proctor_controller.domain.documents.json_schema import Fault
+from proctor_common.errors import Fault
 from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.hosts.requirements import wants_of
 from proctor_controller.domain.plan import Plan, read_plan

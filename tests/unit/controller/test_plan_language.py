@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proctor_common.errors import Fault
 from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.hosts.requirements import Rollback, WhenFull
 from proctor_controller.domain.plan import BadPlan, Plan, PlanStep, read_plan
@@ -25,7 +26,7 @@ def plan(body: str) -> str:
     return f'testplan_version: "2026-12-01"\nname: x\n{body}'
 
 
-def faults(body: str, given: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def faults(body: str, given: dict[str, Any] | None = None) -> list[Fault]:
     try:
         read(plan(body), given)
     except BadPlan as bad:
@@ -236,7 +237,7 @@ def test_a_fault_with_its_path_and_a_hint(body: str, path: str, code: str, part:
     found = faults(body, {})
     assert [(fault["path"], fault["code"]) for fault in found] == [(path, code)]
     assert part in found[0]["message"]
-    assert found[0]["line"] >= 1
+    assert (found[0]["line"] or 0) >= 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ document.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 
 class Code(StrEnum):
@@ -49,6 +49,26 @@ HTTP_STATUS: dict[Code, int] = {
 }
 
 
+class Fault(TypedDict):
+    """One thing that is wrong with what a caller sent: a row of ``errors`` in the 422 answer."""
+
+    code: str
+    """A stable name of the kind of fault, for scripts; not one of :class:`Code`."""
+    message: str
+    """A sentence for people."""
+    path: str
+    """The faulty part, dotted, from the root of what was sent (``steps.build.with.args[2]``); empty: the whole."""
+    line: int | None
+    """Where the part stands in the text that was sent, from 1; None: not known, or not sent as text."""
+    column: int | None
+    """The same, within the line."""
+
+
+def fault(code: str, message: str, path: str = "", line: int | None = None, column: int | None = None) -> Fault:
+    """One :class:`Fault`; the only place that makes one."""
+    return {"code": code, "message": message, "path": path, "line": line, "column": column}
+
+
 class ProctorError(Exception):
     """A fault with a code, a sentence that names it and the next step, and details for machines."""
 
@@ -71,15 +91,11 @@ def not_found(what: str, name: object) -> ProctorError:
 
 def invalid(message: str, *, path: str = "", code: str = "invalid") -> ProctorError:
     """422 with one fault; ``path`` is dotted, from the body's root."""
-    return ProctorError(
-        Code.INVALID,
-        message,
-        errors=[{"code": code, "message": message, "path": path, "line": None, "column": None}],
-    )
+    return ProctorError(Code.INVALID, message, errors=[fault(code, message, path)])
 
 
-def faults(errors: list[dict[str, Any]]) -> ProctorError:
-    """422 with all faults at once; each ``{code, message, path, line, column}``."""
+def faults(errors: list[Fault]) -> ProctorError:
+    """422 with all faults at once."""
     first = errors[0]["message"] if errors else "invalid"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return ProctorError(Code.INVALID, f"{first}{more}", errors=errors)

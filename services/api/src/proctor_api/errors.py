@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from proctor_common.errors import HTTP_STATUS, Code, ProctorError
+from proctor_common.errors import HTTP_STATUS, Code, ProctorError, fault, faults
 
 log = structlog.get_logger(__name__)
 
@@ -98,32 +98,27 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def validation_fault(error: RequestValidationError) -> ProctorError:
+def validation_fault(refused: RequestValidationError) -> ProctorError:
     """422 with every fault of a request; the input itself is not repeated (it may hold a secret)."""
     rows = []
-    for fault in error.errors()[:MAX_FAULTS]:
-        place, *rest = [str(part) for part in fault["loc"]] or ["body"]
+    for error in refused.errors()[:MAX_FAULTS]:
+        place, *rest = [str(part) for part in error["loc"]] or ["body"]
         path = ".".join(rest)
-        message = str(fault["msg"]).removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
+        message = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
             message = f"unknown field: {rest[-1] if rest else place}"
-        elif fault["type"] == "missing":
+        elif error["type"] == "missing":
             message = f"is missing: {rest[-1] if rest else place}"
-        elif fault["type"] == "model_attributes_type":
-            message = f"must be an object, not {_KINDS.get(type(fault['input']), 'this')}"
+        elif error["type"] == "model_attributes_type":
+            message = f"must be an object, not {_KINDS.get(type(error['input']), 'this')}"
         rows.append(
-            {
-                "code": str(fault["type"]),
-                "message": f"{path}: {message}"
-                if path and fault["type"] not in {"extra_forbidden", "missing"}
-                else message,
-                "path": path if place == "body" else f"{place}.{path}".rstrip("."),
-                "line": None,
-                "column": None,
-            }
+            fault(
+                str(error["type"]),
+                f"{path}: {message}" if path and error["type"] not in {"extra_forbidden", "missing"} else message,
+                path if place == "body" else f"{place}.{path}".rstrip("."),
+            )
         )
-    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-    return ProctorError(Code.INVALID, f"{rows[0]['message']}{more}", errors=rows)
+    return faults(rows)
 
 
 def http_fault(error: HTTPException, request: Request) -> ProctorError:

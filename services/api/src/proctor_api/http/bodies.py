@@ -5,7 +5,7 @@ from typing import Any
 import pydantic_core
 from fastapi import Request
 
-from proctor_common.errors import Code, ProctorError, faults
+from proctor_common.errors import Code, Fault, ProctorError, fault, faults
 
 MAX_DEPTH = 100
 URL_LIMIT = 8 * 1024
@@ -58,7 +58,7 @@ def parse_json(body: bytes) -> Any:
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_exceeds(value, MAX_DEPTH):
         raise _too_deep()
     if b"\\u0000" in body:
-        found: list[dict[str, Any]] = []
+        found: list[Fault] = []
         _find_nul(value, [], found)
         if found:
             raise faults(found)
@@ -83,30 +83,26 @@ def depth_exceeds(value: Any, limit: int) -> bool:
 def refuse_nul(where: str, value: str) -> None:
     """Raises 422 where a text from the URL holds a NUL."""
     if "\0" in value:
-        raise faults([_fault("nul_character", f"{where}: holds a NUL character", where)])
+        raise faults([fault("nul_character", f"{where}: holds a NUL character", where)])
 
 
 def _too_deep() -> ProctorError:
-    return faults([_fault("too_deep", f"the body is nested deeper than {MAX_DEPTH}", "")])
+    return faults([fault("too_deep", f"the body is nested deeper than {MAX_DEPTH}")])
 
 
-def _find_nul(value: Any, path: list[str], found: list[dict[str, Any]]) -> None:
+def _find_nul(value: Any, path: list[str], found: list[Fault]) -> None:
     if len(found) >= 100:
         return
     if isinstance(value, str):
         if "\0" in value:
             where = ".".join(path)
-            found.append(_fault("nul_character", f"{where}: holds a NUL character", where))
+            found.append(fault("nul_character", f"{where}: holds a NUL character", where))
     elif isinstance(value, dict):
         for key, member in value.items():
             if "\0" in key:
                 where = ".".join([*path, key.replace("\0", "\\u0000")])
-                found.append(_fault("nul_character", f"{where}: a name holds a NUL character", where))
+                found.append(fault("nul_character", f"{where}: a name holds a NUL character", where))
             _find_nul(member, [*path, key], found)
     elif isinstance(value, list):
         for index, member in enumerate(value):
             _find_nul(member, [*path, str(index)], found)
-
-
-def _fault(code: str, message: str, path: str) -> dict[str, Any]:
-    return {"code": code, "message": message, "path": path, "line": None, "column": None}

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from proctor_api.context import caller_of, context_of
 from proctor_api.errors import LEGACY, MAX_FAULTS
 from proctor_api.http.bodies import URL_LIMIT, parse_json, read_body, refuse_nul, too_large
-from proctor_common.errors import Code, ProctorError, faults, invalid
+from proctor_common.errors import Code, ProctorError, fault, faults, invalid
 from proctor_common.states import Role
 
 ROLE = "x-proctor-role"
@@ -104,18 +104,7 @@ def _refuse_fields(body: Any) -> None:
     if not isinstance(body, dict):
         raise invalid("the body must be empty or {}")
     if body:
-        raise faults(
-            [
-                {
-                    "code": "extra_forbidden",
-                    "message": f"unknown field: {name}",
-                    "path": name,
-                    "line": None,
-                    "column": None,
-                }
-                for name in list(body)[:MAX_FAULTS]
-            ]
-        )
+        raise faults([fault("extra_forbidden", f"unknown field: {name}", name) for name in list(body)[:MAX_FAULTS]])
 
 
 def check_url(request: Request) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from proctor_common.errors import faults
+from proctor_common.errors import invalid
 from proctor_common.messages.pool_views import PoolView, VnfpView, VolumeView
 from proctor_common.messages.views import (
     AgentView,
@@ -363,5 +363,5 @@ def seconds_of(value: float | str | None, path: str) -> float | None:
         seconds = value
     if not 0 < seconds <= LONGEST:
         text = f"{path}: a duration is a number of seconds, or one with ms, s, m, h or d; above 0, at most 30 d"
-        raise faults([{"code": "duration", "message": text, "path": path, "line": None, "column": None}])
+        raise invalid(text, path=path, code="duration")
     return seconds

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
-from proctor_common.errors import faults
+from proctor_common.errors import Fault, fault, faults
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _WORD = json.JSONDecoder()
@@ -63,6 +63,5 @@ def _skip(text: str, at: int) -> int:
     return blank.end() if blank is not None else at
 
 
-def _fault(name: str) -> dict[str, Any]:
-    message = f"the member {name!r} stands twice in the body"
-    return {"code": "duplicate_key", "message": message, "path": name, "line": None, "column": None}
+def _fault(name: str) -> Fault:
+    return fault("duplicate_key", f"the member {name!r} stands twice in the body", name)

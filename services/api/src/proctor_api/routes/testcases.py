@@ -6,7 +6,7 @@ from fastapi import Request, Response
 
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.models import CaseRequest, seconds_of
-from proctor_common.errors import faults
+from proctor_common.errors import invalid
 from proctor_common.messages.calls import SubmitCase
 from proctor_common.messages.views import RunView
 from proctor_common.states import Role
@@ -44,7 +44,7 @@ async def submit_case(request: Request, case: CaseRequest) -> Response:
     places = [name for name in ("host", "labels") if getattr(case, name) is not None]
     if len(places) > 1 or (not places and case.group is None):
         message = f"one of host, group, labels says where; given: {', '.join(places) or 'none'}"
-        raise faults([{"code": "place", "message": message, "path": "host", "line": None, "column": None}])
+        raise invalid(message, path="host", code="place")
     timeout = seconds_of(case.timeout, "timeout")
 
     async def begin(run: str) -> Response:

@@ -6,7 +6,7 @@ from proctor_api.auth import TOKEN_PREFIX
 from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
 from proctor_api.routes.models import After, Limit, NewTokenView, TokenPage, TokenRequest, TokenView
 from proctor_api.store.tokens import Token
-from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.ids import is_id, new_token
 from proctor_common.messages.calls import GroupRef
 from proctor_common.states import Role
@@ -75,17 +75,7 @@ async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None
     """Tokens, oldest first; never the secrets."""
     context, caller = context_of(request), caller_of(request)
     if cursor is not None and not is_id(cursor):
-        raise faults(
-            [
-                {
-                    "code": "cursor",
-                    "message": "cursor: not a cursor",
-                    "path": "query.cursor",
-                    "line": None,
-                    "column": None,
-                }
-            ]
-        )
+        raise invalid("cursor: not a cursor", path="query.cursor", code="cursor")
     found = await context.tokens.list(limit + 1, cursor)
     page = found[:limit]
     shown = [view_of(token) for token in page if _sees(caller.actor.groups, token)]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from proctor_common import subjects
 from proctor_common.bus import BusError, Message
-from proctor_common.errors import Code, ProctorError, faults, invalid
+from proctor_common.errors import Code, ProctorError, fault, faults, invalid
 from proctor_common.messages.base import BadMessage, decode
 from proctor_common.messages.base import Message as Body
 from proctor_common.messages.calls import OPERATIONS, Actor, Call, accept, refuse
@@ -79,16 +79,9 @@ def read_body(model: type[Body], call: Call) -> Body:
         raise invalid("a number in it is infinite or none at all")
     try:
         return model.model_validate(call.body)
-    except ValidationError as fault:
+    except ValidationError as refused:
+        found = refused.errors(include_input=False, include_url=False)[:100]
+        paths = [".".join(map(str, error["loc"])) for error in found]
         raise faults(
-            [
-                {
-                    "code": error["type"],
-                    "message": f"{'.'.join(map(str, error['loc']))}: {error['msg']}",
-                    "path": ".".join(map(str, error["loc"])),
-                    "line": None,
-                    "column": None,
-                }
-                for error in fault.errors(include_input=False, include_url=False)[:100]
-            ]
+            [fault(error["type"], f"{path}: {error['msg']}", path) for path, error in zip(paths, found, strict=True)]
         ) from None

@@ -4,7 +4,7 @@ import unicodedata
 from datetime import datetime
 from typing import Any
 
-from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.errors import Code, ProctorError, fault, faults, invalid, not_found
 from proctor_common.ids import is_id
 from proctor_common.messages.calls import Actor
 from proctor_common.messages.pool_calls import PoolList, PoolPut, VnfpCreate, VnfpList, VnfpRef, VolumeList, VolumeRef
@@ -121,13 +121,8 @@ async def reload(context: ProcessContext, actor: Actor, body: PoolList) -> bytes
         raise ProctorError(Code.CONFLICT, "this controller has no settings file of the pool: set pool_file")
     try:
         await context.pool.reload()
-    except BadPoolSettings as fault:
-        raise faults(
-            [
-                {"code": "setting", "message": each, "path": each.partition(":")[0], "line": None, "column": None}
-                for each in fault.faults
-            ]
-        ) from fault
+    except BadPoolSettings as bad:
+        raise faults([fault("setting", each, each.partition(":")[0]) for each in bad.faults]) from bad
     await _write_down(context, actor, "pool.reload", str(context.pool.source.path), {})
     return await list_pools(context, actor, body)
 

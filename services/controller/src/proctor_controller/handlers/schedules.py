@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.errors import Code, ProctorError, fault, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, PLAN_NAME, new_id
 from proctor_common.messages.calls import Actor, ScheduleList, SchedulePut, ScheduleRef
 from proctor_common.messages.views import ScheduleView, TickView
@@ -12,7 +12,6 @@ from proctor_controller.context import ProcessContext
 from proctor_controller.db import schedules as rows
 from proctor_controller.db.schedules import Tick
 from proctor_controller.db.session import session
-from proctor_controller.domain.documents.json_schema import fault
 from proctor_controller.domain.documents.method_parameters import MASK
 from proctor_controller.domain.schedule import Outcome, Schedule
 from proctor_controller.duties.cron import Cron, find_faults
@@ -70,17 +69,17 @@ async def get_schedule(context: ProcessContext, actor: Actor, body: ScheduleRef)
 
 async def put_schedule(context: ProcessContext, actor: Actor, body: SchedulePut) -> ScheduleView:
     """``schedule.put``: make it, or change the one of this name; a tick that is due already is not made up for."""
-    wrong = [fault(f"{each.path}: {each}", each.path) for each in find_faults(body.cron, body.timezone)]
+    wrong = [fault("invalid", f"{each.path}: {each}", each.path) for each in find_faults(body.cron, body.timezone)]
     if not PLAN_NAME.match(body.name):
         message = "name: 1 to 63 of A-Z, a-z, 0-9, dot, underscore and hyphen, a letter or digit first"
-        wrong.insert(0, fault(message, "name"))
+        wrong.insert(0, fault("invalid", message, "name"))
     try:
         group = _group(actor, body.group)
         shown = await _shown(context, actor, body, group)
     except ProctorError as refused:
         if not wrong or refused.code not in OF_PLAN:
             raise
-        wrong += refused.details.get("errors") or [fault(refused.message, "plan", refused.code.value)]
+        wrong += refused.details.get("errors") or [fault(refused.code.value, refused.message, "plan")]
     if wrong:
         raise faults(wrong)
     cron = Cron(body.cron, body.timezone)

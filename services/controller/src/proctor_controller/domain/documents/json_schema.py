@@ -12,22 +12,16 @@ from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from proctor_common.errors import Fault, fault
 from proctor_controller.domain.documents.spelling import hint, misspelt
 
 MAX_FAULTS = 100
 MAX_PATTERN_MEMORY = 1 << 20
 _REFUSED = {"unevaluatedProperties", "unevaluatedItems", "$dynamicRef"}
 
-Fault = dict[str, Any]
-
 
 class BadSchema(Exception):
     """The method's own description of its parameters cannot be used."""
-
-
-def fault(message: str, path: str, code: str = "invalid") -> Fault:
-    """One fault of the 422 answer, without a place in a text."""
-    return {"code": code, "message": message, "path": path, "line": None, "column": None}
 
 
 def dotted(path: Iterator[Any] | tuple[Any, ...] | list[Any], root: str = "") -> str:
@@ -220,7 +214,7 @@ def find_faults(schema: Mapping[str, Any], value: Any, root: str) -> list[Fault]
                 # It is there under a name that is told.
                 continue
             code = _CODES.get(str(error.validator), "invalid")
-            found.append(fault(_message(error), dotted(error.absolute_path, root), code))
+            found.append(fault(code, _message(error), dotted(error.absolute_path, root)))
             if len(found) >= MAX_FAULTS:
                 break
     except RecursionError as wrong:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from proctor_controller.domain.documents.json_schema import BadSchema, Fault, dotted, fault, find_faults
+from proctor_common.errors import Fault, fault
+from proctor_controller.domain.documents.json_schema import BadSchema, dotted, find_faults
 
 MAX_DEPTH = 100
 MAX_ARGS = 1000
@@ -37,7 +38,7 @@ def check_parameters(schema: Mapping[str, Any], parameters: Mapping[str, Any], r
     try:
         faults += find_faults(schema, parameters, root)
     except BadSchema as wrong:
-        return Checked(parameters, (), (fault(f"the method's schema cannot be used: {wrong}", root, "bad_schema"),))
+        return Checked(parameters, (), (fault("bad_schema", f"the method's schema cannot be used: {wrong}", root),))
     faults += _check_env(parameters.get("env"), f"{root}.env")
     result: dict[str, Any] = json.loads(json.dumps(parameters))
     secrets: list[Path] = []
@@ -54,14 +55,14 @@ def _find_bad_text(value: Any, root: str) -> Iterator[Fault]:
     while todo:
         part, path = todo.pop()
         if len(path) > MAX_DEPTH:
-            yield fault(f"nested more than {MAX_DEPTH} deep", root, "too_deep")
+            yield fault("too_deep", f"nested more than {MAX_DEPTH} deep", root)
             return
         if isinstance(part, str):
             if "\0" in part:
-                yield fault("must not hold a NUL character", dotted(path, root))
+                yield fault("invalid", "must not hold a NUL character", dotted(path, root))
         elif isinstance(part, Mapping):
             if any("\0" in str(name) for name in part):
-                yield fault("must not hold a NUL character in a name", dotted(path, root))
+                yield fault("invalid", "must not hold a NUL character in a name", dotted(path, root))
                 continue
             todo += [(child, (*path, str(name))) for name, child in part.items()]
         elif isinstance(part, list):
@@ -70,7 +71,7 @@ def _find_bad_text(value: Any, root: str) -> Iterator[Fault]:
 
 def _check_env(env: Any, root: str) -> list[Fault]:
     if isinstance(env, Mapping) and len(env) > MAX_ENV:
-        return [fault(f"has {len(env)} names, and {MAX_ENV} are allowed", root, "too_large")]
+        return [fault("too_large", f"has {len(env)} names, and {MAX_ENV} are allowed", root)]
     return []
 
 
@@ -120,7 +121,7 @@ def _split_at(parameters: dict[str, Any], path: Path, root: str) -> list[Fault]:
     try:
         words = split_argv(holder[path[-1]])
     except ValueError as wrong:
-        return [fault(str(wrong), where)]
+        return [fault("invalid", str(wrong), where)]
     if words is None:
         return []
     holder[path[-1]] = words
@@ -146,10 +147,10 @@ def split_argv(value: Any) -> list[Any] | None:
 def check_argv(words: list[Any], where: str) -> list[Fault]:
     """The limits of a list of arguments."""
     if len(words) > MAX_ARGS:
-        return [fault(f"has {len(words)} items, and {MAX_ARGS} are allowed", where, "too_large")]
+        return [fault("too_large", f"has {len(words)} items, and {MAX_ARGS} are allowed", where)]
     size = sum(len(word.encode("utf-8", "surrogatepass")) for word in words if isinstance(word, str))
     if size > MAX_ARGS_BYTES:
-        return [fault(f"has {size} bytes together, and {MAX_ARGS_BYTES} are allowed", where, "too_large")]
+        return [fault("too_large", f"has {size} bytes together, and {MAX_ARGS_BYTES} are allowed", where)]
     return []
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proctor_controller.domain.documents.json_schema import Fault, dotted
+from proctor_common.errors import Fault, fault
+from proctor_controller.domain.documents.json_schema import dotted
 
 MAX_BYTES = 512 * 1024
 MAX_DEPTH = 50
@@ -30,7 +31,7 @@ class BadText(Exception):
     def __init__(self, message: str, place: Place | None = None, code: str = "bad_yaml", path: str = "") -> None:
         super().__init__(message)
         line, column = place or (None, None)
-        self.fault: Fault = {"code": code, "message": message, "path": path, "line": line, "column": column}
+        self.fault = fault(code, message, path, line, column)
 
 
 @dataclass(frozen=True, slots=True)

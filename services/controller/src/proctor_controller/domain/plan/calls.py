@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proctor_controller.domain.documents.json_schema import BadSchema, Fault, dotted, fault, find_faults
+from proctor_common.errors import Fault, fault
+from proctor_controller.domain.documents.json_schema import BadSchema, dotted, find_faults
 from proctor_controller.domain.documents.method_parameters import Path, check_parameters, marked, secret_texts
 from proctor_controller.domain.expressions.filling import BadLine, split_words
 from proctor_controller.domain.expressions.text import has_expression
@@ -46,12 +47,12 @@ def check_call(step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str]
     try:
         wrong_parts += _faults_of_literals(schema, template, root)
     except BadSchema as bad:
-        return Call({}, schema, faults=(fault(f"the method's schema cannot be used: {bad}", root, "bad_schema"),))
+        return Call({}, schema, faults=(fault("bad_schema", f"the method's schema cannot be used: {bad}", root),))
     secret_paths = [path for path, marks in marked(schema, schema, template, ()) if marks.get("x-secret")]
     for path, name in hidden_leaves(step.parameters, hidden):
         if not any(path[: len(secret)] == secret for secret in secret_paths):
             message = f"{name} is hidden: it goes into env, or into a field that the method marks secret"
-            wrong_parts.append(fault(message, dotted(path, root), "hidden"))
+            wrong_parts.append(fault("hidden", message, dotted(path, root)))
     template, kept = keep_literals(template, secret_paths, literal_from)
     return Call(template, schema, kept=kept, texts=tuple(map(str, kept.values())), faults=tuple(wrong_parts))
 
@@ -63,7 +64,7 @@ def _split(schema: Mapping[str, Any], template: Mapping[str, Any], root: str) ->
         try:
             return split_words(schema, template), wrong
         except BadLine as bad:
-            wrong.append(fault(str(bad), dotted(bad.path, root)))
+            wrong.append(fault("invalid", str(bad), dotted(bad.path, root)))
             template = _put(template, bad.path, OPEN)
 
 

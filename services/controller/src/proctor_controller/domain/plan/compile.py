@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from proctor_controller.domain.documents.json_schema import Fault, dotted, fault
+from proctor_common.errors import Fault, fault
+from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.method_parameters import MASK
 from proctor_controller.domain.documents.tree import text_size
 from proctor_controller.domain.hosts.placement import Place
@@ -65,7 +66,7 @@ def find_explosion(plan: Plan) -> list[Fault]:
         return _find_weight(plan, sizes)
     largest = max(sizes, key=lambda path: sizes[path])
     message = f"the plan comes to {total} step instances, {sizes[largest]} of this step; a run has at most"
-    return [fault(f"{message} {MAX_INSTANCES}", dotted(list(largest)), "too_large")]
+    return [fault("too_large", f"{message} {MAX_INSTANCES}", dotted(list(largest)))]
 
 
 def _find_weight(plan: Plan, sizes: Mapping[Path, int]) -> list[Fault]:
@@ -75,7 +76,7 @@ def _find_weight(plan: Plan, sizes: Mapping[Path, int]) -> list[Fault]:
         return []
     largest = max(weights, key=lambda path: weights[path])
     message = f"the plan's step instances hold {total} characters, {weights[largest]} of them those of this step"
-    return [fault(f"{message}; {MAX_TEXT} are allowed", dotted(list(largest)), "too_large")]
+    return [fault("too_large", f"{message}; {MAX_TEXT} are allowed", dotted(list(largest)))]
 
 
 def _weight(step: PlanStep, size: int) -> int:

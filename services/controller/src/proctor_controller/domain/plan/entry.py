@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proctor_controller.domain.documents.json_schema import Fault
+from proctor_common.errors import Fault
 from proctor_controller.domain.documents.tree import Document
 from proctor_controller.domain.plan.calls import OPEN
 from proctor_controller.domain.plan.document import examine_plan

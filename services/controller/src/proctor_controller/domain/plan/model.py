@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from proctor_controller.domain.documents.json_schema import Fault
+from proctor_common.errors import Fault
 from proctor_controller.domain.hosts.placement import Place
 from proctor_controller.domain.hosts.requirements import Wants
 from proctor_controller.domain.runs.step import Condition, Kind, Phase, Retry

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeGuard
 
-from proctor_controller.domain.documents.json_schema import Fault, dotted
+from proctor_common.errors import Fault, fault
+from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.spelling import hint, misspelt, near
 from proctor_controller.domain.documents.tree import STANDS_IN, Document
 from proctor_controller.domain.plan.model import Path
@@ -36,14 +37,13 @@ def heads(path: str) -> Iterator[str]:
 def in_order(found: Iterable[Fault]) -> list[Fault]:
     """The first of the faults by their places, each once; where there are more, the last line says so."""
     once: dict[tuple[Any, ...], Fault] = {}
-    for fault in found:
-        once.setdefault((fault["path"], fault["message"], fault["line"], fault["column"]), fault)
+    for each in found:
+        once.setdefault((each["path"], each["message"], each["line"], each["column"]), each)
     ordered = sorted(once.values(), key=lambda each: (each["line"] or 0, each["column"] or 0))
     if len(ordered) <= MAX_FAULTS:
         return ordered
     said = f"there are more faults: these are the first {MAX_FAULTS}"
-    more: Fault = {"code": "too_many_faults", "message": said, "path": "", "line": None, "column": None}
-    return [*ordered[:MAX_FAULTS], more]
+    return [*ordered[:MAX_FAULTS], fault("too_many_faults", said)]
 
 
 class Faults:
@@ -65,11 +65,11 @@ class Faults:
         self._count += 1
         if self.is_full:
             return
-        placed = self.place(path)
-        if placed["path"] not in self._silent:
-            self._found.append({"code": code, "message": message, **placed})
-            self._exact.add(placed["path"])
-            self._touched.update(heads(placed["path"]))
+        where, place = dotted(list(path)), self.place(path)
+        if where not in self._silent:
+            self._found.append(fault(code, message, where, *place))
+            self._exact.add(where)
+            self._touched.update(heads(where))
 
     def touch(self, path: Path, but: Iterable[str] = ()) -> bool:
         """Whether something is wrong with the part at ``path``, or within it; ``but``: members that do not matter."""
@@ -98,14 +98,12 @@ class Faults:
                 return True
         return False
 
-    def place(self, path: Path) -> dict[str, Any]:
-        """``path`` as text, with line and column."""
+    def place(self, path: Path) -> tuple[int, int] | tuple[None, None]:
+        """Line and column of ``path``, or of the nearest part above it that has them."""
         parts: list[Any] = list(path)
-        where = dotted(parts)
         while parts and dotted(parts) not in self._document.places:
             parts.pop()
-        line, column = self._document.places.get(dotted(parts), (None, None))
-        return {"path": where, "line": line, "column": column}
+        return self._document.places.get(dotted(parts), (None, None))
 
     def __bool__(self) -> bool:
         return bool(self._found)

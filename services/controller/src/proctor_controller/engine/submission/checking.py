@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from proctor_common.errors import Fault, fault
 from proctor_controller.db.pool.pools import load_sizes
 from proctor_controller.db.session import Session
-from proctor_controller.domain.documents.json_schema import Fault, dotted, fault
+from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.spelling import hint
 from proctor_controller.domain.hosts.leasing import want_too_many
 from proctor_controller.domain.hosts.requirements import Role
@@ -70,7 +71,7 @@ class Checking:
                 await self._engine.scopes.secret(reference)
             except RenderFault as none:
                 path = _path_of_secret(reading.document.value, name)
-                checked.faults += reading.new([fault(str(none), dotted(path), "not_found")])
+                checked.faults += reading.new([fault("not_found", str(none), dotted(path))])
 
     async def _check_volumes(self, reading: Reading, checked: Checked) -> None:
         wanted = [want for want in reading.plan.wants.volumes if reading.is_sound("volumes", want.name, "type")]
@@ -80,7 +81,7 @@ class Checking:
             if known and want.type and want.type not in known:
                 message = f"there is no type of volume {want.type!r}; there is {', '.join(sorted(known))}"
                 path = dotted(["volumes", want.name, "type"])
-                checked.faults += reading.new([fault(message, path, "not_found")])
+                checked.faults += reading.new([fault("not_found", message, path)])
 
     async def _check_methods(self, reading: Reading, checked: Checked) -> None:
         found = reading.plan.wants.roles
@@ -116,7 +117,7 @@ class Checking:
         if len(whole) > 1 and want_too_many(whole, fitting):
             wanted = ", ".join(f"{role.count} for {role.name}{' alone' if role.exclusive else ''}" for role in whole)
             message = f"the roles together want more hosts than there are: {wanted}"
-            checked.faults += reading.new([fault(message, "hosts", "not_found")])
+            checked.faults += reading.new([fault("not_found", message, "hosts")])
 
     async def _check_child(self, reading: Reading, step: PlanStep, checked: Checked, trail: tuple[str, ...]) -> None:
         literals = sum(len(call.kept) for call in checked.calls.values())
@@ -135,9 +136,9 @@ class Checking:
         name, where = nested.exact.partition("@")[0], dotted([*step.path, "plan"])
         shown = " -> ".join((*trail, name))
         if name in trail:
-            return [fault(f"the plan nests itself: {shown}", where, "cycle")]
+            return [fault("cycle", f"the plan nests itself: {shown}", where)]
         if self._nesting.depth + len(trail) - len(self._nesting.trail) >= MAX_DEPTH:
-            return [fault(f"plans are nested more than {MAX_DEPTH} deep: {shown}", where, "too_deep")]
+            return [fault("too_deep", f"plans are nested more than {MAX_DEPTH} deep: {shown}", where)]
         if nested.key not in self._below:
             checked = await self.check(reading, (*trail, name))
             self._below[nested.key] = reading.all(checked.faults)
@@ -174,10 +175,10 @@ def _check_outputs(plan: Plan, step: PlanStep, exact: str, nested: Reading) -> I
     for path, of, name in plan.asked:
         if of == step.name and name not in names and nested.is_sound("outputs"):
             message = f"the plan {exact} of the step {of} has no output {name[:60]!r}{hint(name, names)}"
-            yield fault(message, dotted(path), "unknown_name")
+            yield fault("unknown_name", message, dotted(path))
 
 
 def _of_child(step: PlanStep, exact: str, wrong: Fault) -> Fault:
     place = f" (line {wrong['line']})" if wrong["line"] else ""
     message = f"the plan {exact} cannot run here: {wrong['path']}{place}: {wrong['message']}"
-    return fault(message, dotted([*step.path, "plan"]), "nested")
+    return fault("nested", message, dotted([*step.path, "plan"]))

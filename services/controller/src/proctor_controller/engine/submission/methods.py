@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proctor_common.errors import Fault, fault
 from proctor_controller.db.hosts.candidates import Found, find_candidates, known_methods
 from proctor_controller.db.session import Session
-from proctor_controller.domain.documents.json_schema import Fault, dotted, fault
+from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.hosts.placement import Place
 from proctor_controller.domain.hosts.requirements import Role
 from proctor_controller.domain.plan.model import PlanStep
@@ -60,7 +61,7 @@ class Methods:
             self._known[key] = await self._look(step, place, role)
         schema, wrong = self._known[key]
         return Method(
-            schema, tuple(fault(text, _path_of(step, name, role), "not_found") for name, text in wrong.items())
+            schema, tuple(fault("not_found", text, _path_of(step, name, role)) for name, text in wrong.items())
         )
 
     async def of_role(self, role: Role, *, told: bool) -> Fitting:
@@ -70,7 +71,7 @@ class Methods:
         root: list[str | int] = ["hosts", role.name]
         found = await self._in(role, role.plugin or "")
         if not found:
-            return Fitting((), (fault(f"there is no {_role_words(role)}", dotted(root), "not_found"),))
+            return Fitting((), (fault("not_found", f"there is no {_role_words(role)}", dotted(root)),))
         able = [each.candidate.agent for each in found]
         lacking: list[str] = []
         for what, has in [each async for each in self._needs(role)]:
@@ -78,18 +79,18 @@ class Methods:
                 # The steps that ask for it tell that nobody has it.
                 if what == role.plugin and not told:
                     said = f"no {_role_words(role)} has the plugin {role.plugin}"
-                    return Fitting((), (fault(said, dotted([*root, "plugin"]), "not_found"),))
+                    return Fitting((), (fault("not_found", said, dotted([*root, "plugin"])),))
                 continue
             able = [agent for agent in able if agent in has]
             lacking.append(what)
         if not able:
             said = f"no {_role_words(role)} has all that it and its steps ask for: {', '.join(lacking)}"
-            return Fitting((), (fault(f"{said}; make two roles of it", dotted(root), "not_found"),))
+            return Fitting((), (fault("not_found", f"{said}; make two roles of it", dotted(root)),))
         if len(able) < role.count:
             what = f" with {', '.join(lacking)}" if lacking else ""
             said = f"{role.count} are wanted, and there {'is' if len(able) == 1 else 'are'} {len(able)}"
             path = dotted([*root, "count"])
-            return Fitting((), (fault(f"{said}: {_role_words(role)}{what}", path, "not_found"),))
+            return Fitting((), (fault("not_found", f"{said}: {_role_words(role)}{what}", path),))
         return Fitting(tuple(able))
 
     async def _in(self, role: Role, plugin: str, method: str = "", target: str | None = None) -> list[Found]:

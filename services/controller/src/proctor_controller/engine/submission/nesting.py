@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proctor_common.errors import Fault, fault
 from proctor_controller.db.plans import StoredPlan, find_plan
 from proctor_controller.db.session import Session
-from proctor_controller.domain.documents.json_schema import Fault, dotted, fault
+from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.spelling import hint
 from proctor_controller.domain.documents.tree import BadText, Document
 from proctor_controller.domain.documents.yaml_text import read_text
@@ -66,12 +67,12 @@ class Nesting:
         found = await self._load(reference)
         if found is None:
             message = f"there is no stored plan {reference}: `proctor plans` lists them"
-            return Nested("", _refused(fault(message, where, "not_found")))
+            return Nested("", _refused(fault("not_found", message, where)))
         stored, reading = found
         exact, plan = f"{stored.name}@{stored.version}", reading.plan
         why = await self._look_down(exact, self.trail, self.depth + 1)
         if why is not None:
-            return Nested(exact, _refused(fault(why[0], where, why[1])))
+            return Nested(exact, _refused(fault(why[1], why[0], where)))
         names = [name for name, parameter in plan.parameters.items() if parameter.hidden]
         template, kept = keep_literals(step.parameters, [(name,) for name in names], literal_from)
         wrong = tuple(_check_given(step, plan, hidden))
@@ -98,7 +99,7 @@ class Nesting:
         why = await self._look_down(reference, self.trail, self.depth + 1) if reference else None
         if why is None or why[1] == "not_found":
             return []
-        return [fault(why[0], dotted([*step.path, "plan"]), why[1])]
+        return [fault(why[1], why[0], dotted([*step.path, "plan"]))]
 
     async def _load(self, reference: str) -> tuple[StoredPlan, Reading] | None:
         if reference not in self._read:
@@ -162,17 +163,17 @@ def _check_given(step: PlanStep, plan: Plan, hidden: frozenset[str]) -> list[Fau
         parameter = plan.parameters.get(name)
         if parameter is None:
             near = hint(name, plan.parameters)
-            found.append(fault(f"the plan has no parameter {name[:60]!r}{near}", f"{root}.{name}", "unknown_member"))
+            found.append(fault("unknown_member", f"the plan has no parameter {name[:60]!r}{near}", f"{root}.{name}"))
             continue
         if not parameter.hidden:
             for path, what in hidden_leaves(value, hidden):
                 message = f"{what} is hidden, and the plan's parameter {name} is not"
-                found.append(fault(message, dotted(path, f"{root}.{name}"), "hidden"))
+                found.append(fault("hidden", message, dotted(path, f"{root}.{name}")))
         if not has_expression(value):
             found += _check_literal(parameter, value, f"{root}.{name}")
     for name, parameter in plan.parameters.items():
         if parameter.required and name not in step.parameters:
-            found.append(fault(f"the plan's parameter {name} has no default: give it", root, "missing"))
+            found.append(fault("missing", f"the plan's parameter {name} has no default: give it", root))
     return found
 
 
@@ -180,5 +181,5 @@ def _check_literal(parameter: Any, value: Any, path: str) -> list[Fault]:
     try:
         convert(parameter, value)
     except BadValue as wrong:
-        return [fault(str(wrong), path, "constraint")]
+        return [fault("constraint", str(wrong), path)]
     return []

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from proctor_common.errors import Code, ProctorError, faults, not_found
+from proctor_common.errors import Code, Fault, ProctorError, fault, faults, not_found
 from proctor_common.ids import new_id
 from proctor_controller.db.plans import StoredPlan, find_plan, load_origin
 from proctor_controller.db.session import Session
-from proctor_controller.domain.documents.json_schema import Fault, dotted, fault
+from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.tree import MAX_BYTES, BadText, Document, check_value
 from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill_text
@@ -167,8 +167,8 @@ def read_document(plan: Any, given: Mapping[str, Any] | None = None) -> Reading:
             document = Document(plan)
     except BadText as bad:
         if bad.fault["code"] == "too_large":
-            wrong = {**bad.fault, "message": f"the plan {bad}"}
-            raise ProctorError(Code.TOO_LARGE, wrong["message"], limit=MAX_BYTES, errors=[wrong]) from None
+            said = f"the plan {bad}"
+            raise ProctorError(Code.TOO_LARGE, said, limit=MAX_BYTES, errors=[{**bad.fault, "message": said}]) from None
         raise faults([bad.fault]) from None
     return examine(document, given)
 
@@ -181,10 +181,9 @@ async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...
     read = reading.plan
     wrong: list[Fault] = reading.new(find_explosion(read))
     if read.secret_texts:
-        message = "a stored plan is for all to read: name a secret here, or take it as a hidden parameter"
-        wrong.append(
-            fault(f"holds a hidden value: {message}", "webhook.secret" if read.webhook_secret else "parameters")
-        )
+        why = "a stored plan is for all to read: name a secret here, or take it as a hidden parameter"
+        where = "webhook.secret" if read.webhook_secret else "parameters"
+        wrong.append(fault("invalid", f"holds a hidden value: {why}", where))
     nesting = Nesting(db, groups, name, 0)
     for step in read.steps:
         if step.kind is Kind.PLAN:
@@ -226,4 +225,4 @@ async def _webhook_secret(engine: "Engine", plan: Plan) -> str:
         secrets = {name: await engine.scopes.secret(reference) for name, reference in plan.secrets.items()}
         return fill_text(plan.webhook_secret or "", {"params": plan.values, "secrets": secrets})
     except (RenderFault, ExpressionFault) as wrong:
-        raise faults([fault(str(wrong), path)]) from None
+        raise faults([fault("invalid", str(wrong), path)]) from None

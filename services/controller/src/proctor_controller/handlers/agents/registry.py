@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proctor_common import subjects
 from proctor_common.bus import BusError
-from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
+from proctor_common.errors import Code, ProctorError, fault, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, HOST_NAME, new_id, new_token, token_hash
 from proctor_common.messages.calls import Actor, AgentList, AgentRef, Enrol, Join
 from proctor_common.messages.events import PluginSpec, TargetSpec
@@ -197,9 +197,7 @@ def _check_enrolment(body: Enrol) -> None:
         elif not LABEL_VALUE.match(value):
             errors.append((f"labels.{name}", f"labels.{name}: at most 255 of A-Z, a-z, 0-9 and ._/:@+-"))
     if errors:
-        raise faults(
-            [{"code": "invalid", "message": text, "path": path, "line": None, "column": None} for path, text in errors]
-        )
+        raise faults([fault("invalid", text, path) for path, text in errors])
 
 
 def _still_there(agent: Agent) -> ProctorError:

@@ -51,7 +51,8 @@ async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidat
         groups=_groups(actor),
     )
     async with session(context.engine.database) as db:
-        return PlanFaults(errors=await find_faults(context.engine, db, request, complete=body.parameters is not None))
+        found = await find_faults(context.engine, db, request, complete=body.parameters is not None)
+    return PlanFaults(errors=[dict(each) for each in found])
 
 
 async def show_schema(context: ProcessContext, actor: Actor, body: PlanSchema) -> bytes:
