@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from proctor_common.durations import MAX_SECONDS, read_duration
 from proctor_common.errors import invalid
 from proctor_common.messages.pool_views import PoolView, VnfpView, VolumeView
 from proctor_common.messages.views import (
@@ -347,21 +348,12 @@ class VersionView(View):
     api: list[str]
 
 
-_DURATION = re.compile(r"^([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
-LONGEST = 30 * 86400.0
-
-
 def seconds_of(value: float | str | None, path: str) -> float | None:
     """A duration in seconds. Raises 422 that says how one is written."""
     if value is None:
         return None
-    if isinstance(value, str):
-        found = _DURATION.match(value)
-        seconds = float(found[1]) * _UNITS[found[2]] if found else -1.0
-    else:
-        seconds = value
-    if not 0 < seconds <= LONGEST:
+    seconds = read_duration(value) if isinstance(value, str) else value
+    if seconds is None or not 0 < seconds <= MAX_SECONDS:
         text = f"{path}: a duration is a number of seconds, or one with ms, s, m, h or d; above 0, at most 30 d"
         raise invalid(text, path=path, code="duration")
     return seconds

@@ -4,20 +4,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeGuard
 
+from proctor_common.durations import MAX_SECONDS, read_duration
 from proctor_common.errors import Fault, fault
 from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.spelling import hint, misspelt, near
 from proctor_controller.domain.documents.tree import STANDS_IN, Document
 from proctor_controller.domain.plan.model import Path
 
-MAX_SECONDS = 30 * 86_400.0
 MAX_FAULTS = 100
 MAX_TEXT = 10_000
 BAD_NAME = "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
 MERGE = "YAML 1.2 merges nothing: write the members out, or give the whole part by its alias (*name)"
 END = r"\Z"
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
-_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class Unknown:
@@ -207,8 +205,8 @@ class Reader:
         seconds: float | None = None
         if isinstance(value, int | float) and not isinstance(value, bool):
             seconds = float(value) if abs(value) < 1e15 else MAX_SECONDS * 10
-        elif isinstance(value, str) and (found := _DURATION.match(value)):
-            seconds = float(found[1]) * _UNIT[found[2] or "s"]
+        elif isinstance(value, str):
+            seconds = read_duration(value)
         if seconds is None:
             self.fault(path, "must be a duration: a number of seconds, or one with ms, s, m, h or d")
         elif not least <= seconds <= MAX_SECONDS:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from proctor_common.durations import read_duration
+
 MAX_TEXT = 64 * 1024
 MAX_COUNT = 10_000
 MAX_TYPES = 64
@@ -14,8 +16,8 @@ TYPE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 OWN_SECTIONS = frozenset({"volumes", "volumes_backup", "auth_args", "pool", "local"})
 """In these an unknown key is a fault; in others (the legacy file has more) it is none of ours."""
 COUNTS, SIZES = "backup_nums_", "volume_size_gb_"
-_DURATION = re.compile(r"^([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+MAX_DURATION = 1e9 * 86_400.0
+"""Seconds: a setting's duration stays below it, since ``timedelta`` holds no more."""
 
 
 class BadPoolSettings(Exception):
@@ -106,10 +108,10 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 
 def _duration(text: str) -> float:
-    found = _DURATION.match(text)
-    if found is None:
+    seconds = read_duration(text)
+    if seconds is None or seconds >= MAX_DURATION:
         raise ValueError("a number of seconds, or one with ms, s, m, h or d")
-    return float(found[1]) * _UNITS[found[2]]
+    return seconds
 
 
 def _backend(text: str) -> str:

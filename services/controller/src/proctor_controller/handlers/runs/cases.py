@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from proctor_common.durations import MAX_SECONDS
 from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, HOST_NAME, is_id, new_id
 from proctor_common.messages.calls import Actor, SubmitCase
@@ -22,7 +23,6 @@ from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.submission.submit import submit, submit_at
 from proctor_controller.handlers.calls import CallHandler
 
-MAX_TIMEOUT = 30 * 86_400.0
 MAX_NAME = 200
 MAX_LABELS = 32
 
@@ -113,7 +113,7 @@ def _check_body(body: SubmitCase) -> None:
     if body.record is not None and not all(isinstance(body.record.get(name), str) for name in ("project", "case")):
         raise invalid("needs a project and a case", path="record")
     # A comparison that is false for NaN.
-    if body.timeout_s is not None and not 0 < body.timeout_s <= MAX_TIMEOUT:
+    if body.timeout_s is not None and not 0 < body.timeout_s <= MAX_SECONDS:
         raise invalid("must be more than 0 and at most 30 days", path="timeout")
 
 
