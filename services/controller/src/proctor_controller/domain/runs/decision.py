@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.runs.events import Event
@@ -86,6 +86,18 @@ class AttemptRow:
     reported: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class AttemptChanges(TypedDict, total=False):
+    """Columns of an attempt's row that differ from its step's."""
+
+    state: StepState
+    index: int | None
+    result: StepResult | None
+    reason: str
+    end: AttemptEnd | None
+    reported: bool
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

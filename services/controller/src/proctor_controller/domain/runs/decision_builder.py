@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Unpack
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.domain.expressions.evaluate import ExpressionFault
 from proctor_controller.domain.runs.decision import (
+    AttemptChanges,
     AttemptRow,
     Decision,
     Effect,
@@ -23,9 +24,20 @@ from proctor_controller.domain.runs.decision import (
     SlotReleased,
 )
 from proctor_controller.domain.runs.events import NodeDecided
-from proctor_controller.domain.runs.run import RUN_TRANSITIONS, Run, is_over, result_of
+from proctor_controller.domain.runs.run import RUN_TRANSITIONS, Run, RunChanges, is_over, result_of
 from proctor_controller.domain.runs.scope import Scope, returned, step_scope
-from proctor_controller.domain.runs.step import LIVE, STEP_TRANSITIONS, SUCCESSES, AttemptEnd, Edge, Node, Phase, Step
+from proctor_controller.domain.runs.step import (
+    LIVE,
+    STEP_TRANSITIONS,
+    SUCCESSES,
+    AttemptEnd,
+    Edge,
+    Node,
+    Phase,
+    Step,
+    StepChanges,
+    StepMoves,
+)
 from proctor_controller.domain.runs.step_rules import Rules
 from proctor_controller.domain.runs.verdict import (
     JUDGED,
@@ -51,8 +63,7 @@ class Draft:
     def __init__(self, part: Slice, now: datetime, policy: Policy) -> None:
         self.now = now
         self.policy = policy
-        # The draft's own copy, changed in place: a decision touches the run's row with each of its transitions.
-        self.run: Run = replace(part.run)
+        self.run: Run = replace(part.run, version=part.run.version + 1)
         self._before = part
         self._steps = {step.id: step for step in part.steps}
         self._nodes = {node.name: node for node in part.nodes}
@@ -110,26 +121,31 @@ class Draft:
 
     # -- moving ---------------------------------------------------------------------------------------------------
 
-    def change_run(self, **changes: Any) -> None:
-        """Change columns of the run other than its state."""
-        for name, value in changes.items():
-            object.__setattr__(self.run, name, value)
+    def change_run(self, **changes: Unpack[RunChanges]) -> None:
+        """Change columns of the run other than its state and result."""
+        self.run = replace(self.run, **changes)
 
     def move_run(self, to: RunState, *, reason: str = "", result: RunResult | None = None) -> None:
         """One transition of the run, with its event."""
         old = self.run.state
         if to not in RUN_TRANSITIONS[old]:
             raise IllegalTransition(f"run {self.run.id}: {old} -> {to}")
-        self._record("run", old, to, result=result, reason=reason)
-        self.change_run(state=to, result=result, reason=reason or self.run.reason)
+        seq = self._record("run", old, to, result=result, reason=reason)
+        self.run = replace(self.run, event_seq=seq, state=to, result=result, reason=reason or self.run.reason)
 
-    def change_step(self, step: str, **changes: Any) -> Step:
-        """Change columns of a step other than its state."""
-        self._steps[step] = replace(self._steps[step], **changes)
-        return self._steps[step]
+    def change_step(self, step: str, **changes: Unpack[StepChanges]) -> Step:
+        """Change columns of a step other than its state and result."""
+        changed = self._steps[step] = replace(self._steps[step], **changes)
+        return changed
 
     def move_step(
-        self, step: str, to: StepState, *, reason: str = "", result: StepResult | None = None, **changes: Any
+        self,
+        step: str,
+        to: StepState,
+        *,
+        reason: str = "",
+        result: StepResult | None = None,
+        **changes: Unpack[StepMoves],
     ) -> Step:
         """One transition of a step, with its event; ``changes`` are further columns."""
         row = self._steps[step]
@@ -138,11 +154,10 @@ class Draft:
         if row.state is StepState.PENDING:
             self._note_told(row.node)
         host = changes.get("host", row.host)
-        self._record("step", row.state, to, row=row, host=host, result=result, reason=reason)
+        seq = self._record("step", row.state, to, row=row, host=host, result=result, reason=reason)
         changes.setdefault("waiting_for", None)
-        moved = self.change_step(step, state=to, result=result, reason=reason, **changes)
-        if moved.is_in_flight is not row.is_in_flight:
-            self.change_run(live=self.run.live + (1 if moved.is_in_flight else -1))
+        moved = self._steps[step] = replace(row, state=to, result=result, reason=reason, **changes)
+        self.run = replace(self.run, event_seq=seq, live=self.run.live + moved.is_in_flight - row.is_in_flight)
         return moved
 
     def rest_step(self, step: str, why: str | None) -> None:
@@ -166,9 +181,9 @@ class Draft:
         host: str | None = None,
         result: RunResult | StepResult | None = None,
         reason: str = "",
-    ) -> None:
+    ) -> int:
+        """Add the event of a transition; its number, to be set in the run."""
         seq = self.run.event_seq + 1
-        object.__setattr__(self.run, "event_seq", seq)
         self._events.append(
             EventRow(
                 seq=seq,
@@ -183,8 +198,9 @@ class Draft:
                 reason=reason,
             )
         )
+        return seq
 
-    def attempt(self, step: Step, **changes: Any) -> None:
+    def attempt(self, step: Step, **changes: Unpack[AttemptChanges]) -> None:
         """Write the row of the step's attempt: as it is in the draft, or new, with ``changes``."""
         key = (step.id, step.attempt)
         row = self._attempts.get(key)
@@ -359,7 +375,7 @@ class Draft:
         before = {step.id: step for step in self._before.steps}
         return Decision(
             before=self._before.run.version,
-            run=replace(self.run, version=self._before.run.version + 1),
+            run=self.run,
             steps=tuple(step for step in self._steps.values() if step != before[step.id]),
             nodes=tuple(node for node in self._nodes.values() if node != self._known[node.name]),
             attempts=tuple(self._attempts.values()),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from proctor_common.states import RunResult, RunState, StepResult
 from proctor_controller.domain.hosts.requirements import Rollback, Wants
@@ -76,6 +76,28 @@ class Run:
     outputs: Mapping[str, Any] | None = None
     parent: str | None = None
     parent_step: str | None = None
+
+
+class RunChanges(TypedDict, total=False):
+    """Columns of a run that a decision changes outside a transition."""
+
+    reason: str
+    attempt_seq: int
+    undecided: int
+    tally: Mapping[StepResult, int]
+    cause: RunResult | None
+    cancel_by: str | None
+    deadline: datetime | None
+    due_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    phase: Phase
+    cleanup: Mapping[Phase, int]
+    live: int
+    waiting_for: str | None
+    pause_by: str | None
+    hold_until: datetime | None
+    outputs: Mapping[str, Any] | None
 
 
 def is_wanted(run: Run, phase: Phase) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.runs.step_rules import Rules
@@ -170,6 +170,37 @@ class Step:
         if word is None or word not in self.retry.on or self.tries >= self.retry.attempts:
             return False
         return word is not RetryOn.AGENT_LOST or self.idempotent
+
+
+class StepCounts(TypedDict, total=False):
+    """Columns of a step that number its attempts."""
+
+    attempt: int
+    tries: int
+    refusals: int
+
+
+class StepMoves(StepCounts, total=False):
+    """Columns of a step that change with a transition, beside its state, result and reason."""
+
+    waiting_for: str | None
+    token: str | None
+    agent: str | None
+    host: str | None
+    sends: int
+    cause: Cause | None
+    deadline: datetime | None
+    due_at: datetime | None
+    ready_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    outputs: Mapping[str, Any] | None
+
+
+class StepChanges(StepMoves, total=False):
+    """Columns of a step that a decision changes outside a transition."""
+
+    reason: str
 
 
 class Condition(StrEnum):

@@ -1,7 +1,7 @@
 """Decisions about a node whose edges are decided: its instances are told, and go on or end. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, holds
@@ -12,7 +12,7 @@ from proctor_controller.domain.runs.decision import FollowUp, PlaceStep, Stale
 from proctor_controller.domain.runs.decision_builder import Draft
 from proctor_controller.domain.runs.events import NodeDecided
 from proctor_controller.domain.runs.run import is_over, may_dispatch
-from proctor_controller.domain.runs.step import Cause, Kind, Phase, Step
+from proctor_controller.domain.runs.step import Cause, Kind, Phase, Step, StepCounts
 from proctor_controller.domain.runs.verdict import describe
 
 FAIL_FAST = "another instance failed (fail_fast)"
@@ -83,7 +83,7 @@ def begin(draft: Draft, step: Step) -> None:
     make_ready(draft, step)
 
 
-def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Any) -> None:
+def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Unpack[StepCounts]) -> None:
     """The step may go to an agent as soon as one has room; ``place``: look for one at once. A gate is opened, a nested
     plan begun.
     """
