@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from proctor_common.states import AgentState
 from proctor_controller.domain.hosts.placement import Candidate, Place, choose, explain
-from proctor_controller.domain.plan.graph import find_cycle
+from proctor_controller.domain.plan.order import find_cycle
 
 FREE = Candidate(
     agent="1",

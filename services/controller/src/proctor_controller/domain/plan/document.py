@@ -166,7 +166,7 @@ class _Whole:
                 self._reader.fault((phase.value, MAX_CLEANUP), message, "too_large")
             for index, part in enumerate(listed[:MAX_CLEANUP]):
                 step = steps.cleanup(f"{phase.value}[{index}]", (phase.value, index), part)
-                found.append(PlanStep(**{name: getattr(step, name) for name in step.__slots__} | {"phase": phase}))
+                found.append(replace(step, phase=phase))
         return tuple(found)
 
     def _wants(self, timeouts: Mapping[str, float], roles: tuple[Role, ...]) -> tuple[Wants, str | None]:

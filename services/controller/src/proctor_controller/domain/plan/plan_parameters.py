@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from proctor_common.ids import STEP_NAME
@@ -61,7 +62,7 @@ def _parameter(reader: Reader, name: str, value: Any, path: Path) -> Parameter:
         except BadValue as fault:
             reader.fault((*path, "default"), str(fault), "constraint")
             default = None
-    return Parameter(**{each: getattr(parameter, each) for each in parameter.__slots__} | {"default": default})
+    return replace(parameter, default=default)
 
 
 def _constraints(reader: Reader, value: Any, kind: str, path: Path) -> tuple[Constraint, ...]:

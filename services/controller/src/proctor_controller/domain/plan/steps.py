@@ -89,7 +89,7 @@ class Steps:
             read = self._call(step, path, name, names, cells=cells, written=value if kinds else None)
         else:
             read = self._gate(step, path, name) if kind is Kind.GATE else self._child(step, path, name, names)
-        return self._around(_replaced(read, cells=cells), step, path, names)
+        return self._around(replace(read, cells=cells), step, path, names)
 
     def rollback(self, of: PlanStep, value: Any, names: Names) -> PlanStep:
         """What undoes a step; it runs where that ran."""
@@ -100,7 +100,7 @@ class Steps:
         self._reader.missing(value, "uses", path, ROLLBACK)
         names = Names(BEFORE | {"self"}, matrix=names.matrix)
         read = self._call(step, path, f"rollback.{of.name}", names, of=of)
-        return _replaced(read, phase=Phase.ROLLBACK, cells=of.cells)
+        return replace(read, phase=Phase.ROLLBACK, cells=of.cells)
 
     def cleanup(self, name: str, path: Path, value: Any) -> PlanStep:
         """A step under ``on_failure`` or ``always``."""
@@ -244,10 +244,10 @@ class Steps:
         parallel, fast = None, False
         if "strategy" in step:
             parallel, fast = matrix.read_strategy(reader, step["strategy"], (*path, "strategy"))
-        changed = _replaced(read, depends_on=(*depends, *implied), max_parallel=parallel, fail_fast=fast)
+        changed = replace(read, depends_on=(*depends, *implied), max_parallel=parallel, fail_fast=fast)
         changed = _with_rules(changed, refs, **rules) if rules or refs else changed
         if "rollback" in step:
-            return _replaced(changed, rollback=self.rollback(changed, step["rollback"], names))
+            return replace(changed, rollback=self.rollback(changed, step["rollback"], names))
         return changed
 
     # -- members --------------------------------------------------------------------------------------------------
@@ -336,14 +336,8 @@ class Steps:
         return tuple(found.items())
 
 
-def _replaced(step: PlanStep, **changes: Any) -> PlanStep:
-    return PlanStep(**{name: getattr(step, name) for name in step.__slots__} | changes)
-
-
 def _with_rules(step: PlanStep, refs: set[str], **changes: Any) -> PlanStep:
-    rules = step.rules or Rules()
-    kept = {name: getattr(rules, name) for name in rules.__slots__}
-    return _replaced(step, rules=Rules(**kept | changes | {"refs": tuple(sorted(refs))}))
+    return replace(step, rules=replace(step.rules or Rules(), refs=tuple(sorted(refs)), **changes))
 
 
 def _has_expression(template: Any) -> bool:
