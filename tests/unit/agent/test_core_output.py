@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor_agent.attempts.output import CUT, MAX_OUTPUT, fit, shorten
+from proctor_agent.attempts.output import CUT, fit, shorten
+from proctor_common.limits import MAX_OUTPUT
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ValidationError
 from proctor_agent.plugin import MARK, Plugin
 from proctor_agent.schema import BadSchema, faults_of, parameters_of, schema_of
 from proctor_common.ids import PLUGIN_NAME
+from proctor_common.limits import MAX_METHODS
 from proctor_common.messages.events import MethodSpec, PluginSpec
 
 GROUP = "proctor.plugins"
-MAX_METHODS = 200
 MAX_DESCRIPTION = 1000
 MAX_REASON = 500
 

@@ -7,9 +7,8 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-MAX_SCHEMA = 64 * 1024
-"""Most bytes of a method's schema as JSON."""
-MAX_DEPTH = 50
+from proctor_common.limits import MAX_SCHEMA, MAX_SCHEMA_DEPTH
+
 MARKERS = ("x-secret", "x-argv")
 """Members of the schema that Proctor knows (messages.events.MethodSpec)."""
 
@@ -80,8 +79,8 @@ def _has(part: object, marker: str) -> bool:
 
 
 def _check(part: object, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise BadSchema(f"its schema is more than {MAX_DEPTH} levels deep")
+    if depth > MAX_SCHEMA_DEPTH:
+        raise BadSchema(f"its schema is more than {MAX_SCHEMA_DEPTH} levels deep")
     if isinstance(part, dict):
         reference = part.get("$ref")
         if isinstance(reference, str) and not reference.startswith("#"):

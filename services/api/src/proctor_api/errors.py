@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from proctor_common.errors import HTTP_STATUS, Code, ProctorError, fault, faults
+from proctor_common.limits import MAX_FAULTS
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +21,6 @@ PROBLEM = "application/problem+json"
 LEGACY = "/v2.1/"
 TEST_API = ("/api/v1/", "/versions", "/dashboard/")
 """Paths of the Test API: the same shape, and no code that its clients do not know."""
-MAX_FAULTS = 100
 _KINDS = {list: "an array", str: "a text", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
 _TITLES = {
     Code.BAD_JSON: "The body is no JSON",

@@ -3,10 +3,9 @@
 import json
 from typing import Any
 
+from proctor_common.limits import MAX_OUTPUT
 from proctor_common.messages.base import JsonObject
 
-MAX_OUTPUT = 64 * 1024
-"""Bytes of JSON of a method's output."""
 LEAST_TEXT = 256
 """Characters that a text keeps however long the others are."""
 CUT = "(cut) …"

@@ -6,8 +6,10 @@ import pydantic_core
 from fastapi import Request
 
 from proctor_common.errors import Code, Fault, ProctorError, fault, faults
+from proctor_common.limits import MAX_FAULTS
 
-MAX_DEPTH = 100
+MAX_BODY_DEPTH = 100
+"""Levels of lists and objects in a body: what comes behind walks through them by recursion."""
 URL_LIMIT = 8 * 1024
 PATIENCE = 8 * 1024 * 1024
 """How much beyond the limit is read and dropped, so that a client gets to read why its body is refused."""
@@ -43,7 +45,7 @@ def too_large(what: str, limit: int, size: int | None = None, *, hang_up: bool =
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value in a body. Raises 400 bad_json, or 422 for NUL characters and a depth over MAX_DEPTH."""
+    """The JSON value in a body. Raises 400 bad_json, or 422 for NUL characters and a depth over MAX_BODY_DEPTH."""
     if not body.strip():
         raise ProctorError(Code.BAD_JSON, "the body is empty; it must be JSON")
     try:
@@ -55,7 +57,7 @@ def parse_json(body: bytes) -> Any:
         if "surrogate" in text or "unexpected end of hex escape" in text:  # the latter: no second half follows a first
             raise ProctorError(Code.BAD_JSON, f"the body holds a lone surrogate, which is no text: {text}") from None
         raise ProctorError(Code.BAD_JSON, f"the body is no JSON: {text}") from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_exceeds(value, MAX_DEPTH):
+    if body.count(b"[") + body.count(b"{") > MAX_BODY_DEPTH and depth_exceeds(value, MAX_BODY_DEPTH):
         raise _too_deep()
     if b"\\u0000" in body:
         found: list[Fault] = []
@@ -87,11 +89,11 @@ def refuse_nul(where: str, value: str) -> None:
 
 
 def _too_deep() -> ProctorError:
-    return faults([fault("too_deep", f"the body is nested deeper than {MAX_DEPTH}")])
+    return faults([fault("too_deep", f"the body is nested deeper than {MAX_BODY_DEPTH}")])
 
 
 def _find_nul(value: Any, path: list[str], found: list[Fault]) -> None:
-    if len(found) >= 100:
+    if len(found) >= MAX_FAULTS:
         return
     if isinstance(value, str):
         if "\0" in value:

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from proctor_api.context import caller_of, context_of
-from proctor_api.errors import LEGACY, MAX_FAULTS
+from proctor_api.errors import LEGACY
 from proctor_api.http.bodies import URL_LIMIT, parse_json, read_body, refuse_nul, too_large
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid
+from proctor_common.limits import MAX_FAULTS
 from proctor_common.states import Role
 
 ROLE = "x-proctor-role"

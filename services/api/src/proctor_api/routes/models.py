@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from proctor_common.durations import MAX_SECONDS, read_duration
 from proctor_common.errors import invalid
+from proctor_common.limits import MAX_LABELS
 from proctor_common.messages.pool_views import PoolView, VnfpView, VolumeView
 from proctor_common.messages.views import (
     AgentView,
@@ -23,7 +24,6 @@ from proctor_common.messages.views import (
 )
 from proctor_common.states import Role
 
-MAX_LABELS = 32
 LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
 
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,63}$")]

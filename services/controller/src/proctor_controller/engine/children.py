@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proctor_common.errors import ProctorError
+from proctor_common.limits import MAX_PLAN_DEPTH
 from proctor_common.states import RunResult, RunState
 from proctor_controller.db.runs.children import Kin, find_nests, load_kin, load_nest
 from proctor_controller.db.session import session
@@ -24,7 +25,6 @@ from proctor_controller.domain.runs.verdict import describe
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
 
-MAX_DEPTH = 5
 _SPACE = uuid.UUID("5f0c1d3e-8a7b-4c52-9d36-0f6f7f1b2a90")
 PARENT = "its parent"
 """Who paused a child that rests because its parent does."""
@@ -126,8 +126,8 @@ class Children:
                 return None
             if nest.state in RESTING:
                 return events.ChildRests(run, step, attempt, "its run to be resumed")
-            if nest.depth >= MAX_DEPTH:
-                raise RenderFault(f"plans are nested more than {MAX_DEPTH} deep")
+            if nest.depth >= MAX_PLAN_DEPTH:
+                raise RenderFault(f"plans are nested more than {MAX_PLAN_DEPTH} deep")
             scope, _ = await self._engine.scopes.of_step(db, nest.step, nest.rules)
         try:
             parameters = fill(nest.rules.child.parameters, scope)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from proctor_common import subjects
 from proctor_common.bus import BusError, Message
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid
+from proctor_common.limits import MAX_FAULTS
 from proctor_common.messages.base import BadMessage, decode
 from proctor_common.messages.base import Message as Body
 from proctor_common.messages.calls import OPERATIONS, Actor, Call, accept, refuse
@@ -80,7 +81,7 @@ def read_body(model: type[Body], call: Call) -> Body:
     try:
         return model.model_validate(call.body)
     except ValidationError as refused:
-        found = refused.errors(include_input=False, include_url=False)[:100]
+        found = refused.errors(include_input=False, include_url=False)[:MAX_FAULTS]
         paths = [".".join(map(str, error["loc"])) for error in found]
         raise faults(
             [fault(error["type"], f"{path}: {error['msg']}", path) for path, error in zip(paths, found, strict=True)]

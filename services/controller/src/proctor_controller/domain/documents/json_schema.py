@@ -13,9 +13,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from proctor_common.errors import Fault, fault
+from proctor_common.limits import MAX_FAULTS
 from proctor_controller.domain.documents.spelling import hint, misspelt
 
-MAX_FAULTS = 100
 MAX_PATTERN_MEMORY = 1 << 20
 _REFUSED = {"unevaluatedProperties", "unevaluatedItems", "$dynamicRef"}
 

@@ -9,7 +9,8 @@ from typing import Any
 from proctor_common.errors import Fault, fault
 from proctor_controller.domain.documents.json_schema import BadSchema, dotted, find_faults
 
-MAX_DEPTH = 100
+MAX_PARAMETERS_DEPTH = 100
+"""Levels of lists and objects in a method's parameters, and of references followed in its schema."""
 MAX_ARGS = 1000
 MAX_ARGS_BYTES = 128 * 1024
 MAX_ENV = 100
@@ -54,8 +55,8 @@ def _find_bad_text(value: Any, root: str) -> Iterator[Fault]:
     todo: list[tuple[Any, Path]] = [(value, ())]
     while todo:
         part, path = todo.pop()
-        if len(path) > MAX_DEPTH:
-            yield fault("too_deep", f"nested more than {MAX_DEPTH} deep", root)
+        if len(path) > MAX_PARAMETERS_DEPTH:
+            yield fault("too_deep", f"nested more than {MAX_PARAMETERS_DEPTH} deep", root)
             return
         if isinstance(part, str):
             if "\0" in part:
@@ -80,7 +81,7 @@ def marked(
 ) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """The schema's properties with marks of ours that ``value`` has, with where they stand in it."""
     schema = _resolve(whole, schema)
-    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+    if not isinstance(schema, Mapping) or depth > MAX_PARAMETERS_DEPTH:
         return
     if schema.get("x-secret") or schema.get("x-argv"):
         yield path, schema

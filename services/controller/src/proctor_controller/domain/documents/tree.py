@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proctor_common.errors import Fault, fault
+from proctor_common.limits import MAX_FAULTS
 from proctor_controller.domain.documents.json_schema import dotted
 
 MAX_BYTES = 512 * 1024
-MAX_DEPTH = 50
+MAX_DOCUMENT_DEPTH = 50
+"""Levels of mappings and sequences in a document, with its aliases followed."""
 MAX_NODES = 100_000
 MAX_FOLLOWED = 8 * MAX_BYTES
 """Characters of all texts, those behind aliases each time: what is written once may be meant a thousand times."""
-MAX_FAULTS = 100
 STANDS_IN = frozenset({"tag", "bad_scalar"})
 """Codes of faults whose part has a value that nobody wrote: what else is wrong with it is not to be told."""
 
@@ -81,8 +82,8 @@ class Builder:
 
     def open(self, node: Node, anchor: str | None = None) -> None:
         """The start of a mapping or a sequence. Raises BadText."""
-        if len(self._stack) >= MAX_DEPTH:
-            raise BadText(f"is nested more than {MAX_DEPTH} deep", node.place, "too_deep", self._path())
+        if len(self._stack) >= MAX_DOCUMENT_DEPTH:
+            raise BadText(f"is nested more than {MAX_DOCUMENT_DEPTH} deep", node.place, "too_deep", self._path())
         self._name(node, anchor)
         self._stack.append(node)
 
@@ -99,8 +100,8 @@ class Builder:
             raise BadText(f"there is no anchor {str(anchor)[:60]!r} before this alias", place, path=self._path())
         if not target.closed:
             raise BadText("an alias leads into itself", place, path=self._path())
-        if len(self._stack) + target.height > MAX_DEPTH:
-            message = f"is nested more than {MAX_DEPTH} deep, with its aliases followed"
+        if len(self._stack) + target.height > MAX_DOCUMENT_DEPTH:
+            message = f"is nested more than {MAX_DOCUMENT_DEPTH} deep, with its aliases followed"
             raise BadText(message, place, "too_deep", self._path())
         self._add(target, place)
 
@@ -225,8 +226,8 @@ def check_value(value: Any) -> None:
     while todo:
         part, path = todo.pop()
         count += 1
-        if len(path) > MAX_DEPTH:
-            raise BadText(f"is nested more than {MAX_DEPTH} deep", code="too_deep", path=dotted(path))
+        if len(path) > MAX_DOCUMENT_DEPTH:
+            raise BadText(f"is nested more than {MAX_DOCUMENT_DEPTH} deep", code="too_deep", path=dotted(path))
         if count > MAX_NODES:
             raise BadText(f"has more than {MAX_NODES} parts", code="too_large", path=dotted(path))
         if isinstance(part, str):

@@ -19,7 +19,8 @@ from proctor_controller.domain.expressions.text import OPENING, split_text
 MAX_FILLED = 1024 * 1024
 """Characters of a filled text."""
 MAX_TEMPLATE = 512 * 1024
-MAX_DEPTH = 60
+MAX_VALUE_DEPTH = 60
+"""Levels of lists and maps in the value of an expression: it may stand some levels deep in a template."""
 
 __all__ = [
     "ExpressionFault", "Scope", "as_text", "evaluate", "fill", "fill_text", "holds", "references_of",
@@ -125,8 +126,8 @@ def _to_json(source: str, value: Any, depth: int) -> Any:
         if not math.isfinite(value):
             raise ExpressionFault(source, 1, "its value is not a finite number")
         return value
-    if depth > MAX_DEPTH:
-        raise ExpressionFault(source, 1, f"its value is nested more than {MAX_DEPTH} deep")
+    if depth > MAX_VALUE_DEPTH:
+        raise ExpressionFault(source, 1, f"its value is nested more than {MAX_VALUE_DEPTH} deep")
     if isinstance(value, dict):
         # The library's maps have no order: one that is always the same.
         names = sorted(_key(source, name) for name in value)

@@ -6,12 +6,12 @@ from typing import Any, Final, TypeGuard
 
 from proctor_common.durations import MAX_SECONDS, read_duration
 from proctor_common.errors import Fault, fault
+from proctor_common.limits import MAX_FAULTS
 from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.spelling import hint, misspelt, near
 from proctor_controller.domain.documents.tree import STANDS_IN, Document
 from proctor_controller.domain.plan.model import Path
 
-MAX_FAULTS = 100
 MAX_TEXT = 10_000
 BAD_NAME = "a name is 1 to 63 letters, digits, dashes or underscores, no digit or dash first"
 MERGE = "YAML 1.2 merges nothing: write the members out, or give the whole part by its alias (*name)"

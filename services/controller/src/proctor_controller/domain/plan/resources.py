@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
+from proctor_common.limits import MAX_LABELS
 from proctor_controller.domain.documents.spelling import hint, misspelt
 from proctor_controller.domain.expressions.text import has_expression
 from proctor_controller.domain.hosts.requirements import Concurrency, Hold, Role, Rollback, VolumeWant, WhenFull
@@ -13,7 +14,6 @@ from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.plan.reader import BAD_NAME, Unknown
 from proctor_controller.domain.plan.templates import OF_RUN, Names, Templates
 
-MAX_LABELS = 32
 MAX_LABEL = 255
 MAX_ROLES = 50
 MAX_HOSTS = 256

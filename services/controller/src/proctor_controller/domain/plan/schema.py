@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME, PLAN_NAME, PLUGIN_NAME, STEP_NAME
+from proctor_common.limits import MAX_LABELS
 from proctor_common.states import Role as TokenRole
 from proctor_controller.domain.documents.method_parameters import MAX_ENV
 from proctor_controller.domain.hosts.requirements import Rollback, WhenFull
@@ -181,7 +182,7 @@ def _of_resources() -> dict[str, Schema]:
         "labels": {
             "type": "object",
             "minProperties": 1,
-            "maxProperties": resources.MAX_LABELS,
+            "maxProperties": MAX_LABELS,
             "additionalProperties": _or_template({"type": "string"}),
         },
         "secrets": _named(

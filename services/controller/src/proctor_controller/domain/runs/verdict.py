@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from proctor_common.limits import MAX_OUTPUT
 from proctor_common.states import StepResult
 from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill, holds
@@ -13,7 +14,6 @@ from proctor_controller.domain.runs.scope import Scope
 from proctor_controller.domain.runs.step import Step
 from proctor_controller.domain.runs.step_rules import Rules
 
-MAX_OUTPUT = 64 * 1024
 JUDGED = frozenset({StepResult.PASSED, StepResult.FAILED, StepResult.ERROR})
 """Ends that came from the method itself; others say what happened to it."""
 RECORDED = frozenset({StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT, StepResult.LOST})

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proctor_common.errors import Fault, fault
+from proctor_common.limits import MAX_PLAN_DEPTH
 from proctor_controller.db.pool.pools import load_sizes
 from proctor_controller.db.session import Session
 from proctor_controller.domain.documents.json_schema import dotted
@@ -20,7 +21,7 @@ from proctor_controller.domain.plan.model import Path, PlanStep
 from proctor_controller.domain.runs.order_rendering import RenderFault
 from proctor_controller.domain.runs.step import Kind
 from proctor_controller.engine.submission.methods import Methods
-from proctor_controller.engine.submission.nesting import MAX_DEPTH, Nested, Nesting
+from proctor_controller.engine.submission.nesting import Nested, Nesting
 
 if TYPE_CHECKING:
     from proctor_controller.engine.engine import Engine
@@ -137,8 +138,8 @@ class Checking:
         shown = " -> ".join((*trail, name))
         if name in trail:
             return [fault("cycle", f"the plan nests itself: {shown}", where)]
-        if self._nesting.depth + len(trail) - len(self._nesting.trail) >= MAX_DEPTH:
-            return [fault("too_deep", f"plans are nested more than {MAX_DEPTH} deep: {shown}", where)]
+        if self._nesting.depth + len(trail) - len(self._nesting.trail) >= MAX_PLAN_DEPTH:
+            return [fault("too_deep", f"plans are nested more than {MAX_PLAN_DEPTH} deep: {shown}", where)]
         if nested.key not in self._below:
             checked = await self.check(reading, (*trail, name))
             self._below[nested.key] = reading.all(checked.faults)

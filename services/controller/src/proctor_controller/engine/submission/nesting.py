@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor_common.errors import Fault, fault
+from proctor_common.limits import MAX_PLAN_DEPTH
 from proctor_controller.db.plans import StoredPlan, find_plan
 from proctor_controller.db.session import Session
 from proctor_controller.domain.documents.json_schema import dotted
@@ -23,7 +24,6 @@ from proctor_controller.domain.plan.plan_parameters import BadValue, convert
 from proctor_controller.domain.plan.templates import hidden_leaves
 from proctor_controller.domain.runs.step import Kind
 
-MAX_DEPTH = 5
 MAX_PLANS = 200
 
 
@@ -118,8 +118,8 @@ class Nesting:
             return None
         if name in trail:
             return f"the plan nests itself: {' -> '.join((*trail, name))}", "cycle"
-        if depth > MAX_DEPTH:
-            return f"plans are nested more than {MAX_DEPTH} deep: {' -> '.join((*trail, name))}", "too_deep"
+        if depth > MAX_PLAN_DEPTH:
+            return f"plans are nested more than {MAX_PLAN_DEPTH} deep: {' -> '.join((*trail, name))}", "too_deep"
         if len(self._read) > MAX_PLANS:
             return f"more than {MAX_PLANS} plans are nested", "too_large"
         found = await self._load(reference)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from proctor_common.ids import PLUGIN_NAME
+from proctor_common.limits import MAX_METHODS, MAX_SCHEMA, MAX_SCHEMA_DEPTH
 from proctor_common.messages.events import Registration
 from proctor_controller.domain.documents.json_schema import BadSchema, check_schema, compile_pattern
 from proctor_controller.domain.hosts.agent import is_instance
@@ -12,11 +13,8 @@ from proctor_controller.handlers.calls import is_finite
 
 MAX_REGISTRATION = 768 * 1024
 """All of it as JSON: what an agent brings must fit into one answer of a list."""
-MAX_SCHEMA = 64 * 1024
-MAX_METHODS = 200
 MAX_PLUGINS = 100
 MAX_TARGETS = 200
-MAX_DEPTH = 50
 MAX_TEXT = 4096
 MAX_NAME = 63
 
@@ -71,8 +69,8 @@ def fault_of_schema(schema: dict[str, Any]) -> str:
     stack: list[tuple[Any, int]] = [(schema, 0)]
     while stack:
         part, depth = stack.pop()
-        if depth > MAX_DEPTH:
-            return f"is nested deeper than {MAX_DEPTH}"
+        if depth > MAX_SCHEMA_DEPTH:
+            return f"is nested deeper than {MAX_SCHEMA_DEPTH}"
         if isinstance(part, dict):
             if isinstance(part.get("$id"), str):
                 return "has an $id: its references are to stay inside"

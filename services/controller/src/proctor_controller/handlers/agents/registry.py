@@ -11,6 +11,7 @@ from proctor_common import subjects
 from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, HOST_NAME, new_id, new_token, token_hash
+from proctor_common.limits import MAX_LABELS
 from proctor_common.messages.calls import Actor, AgentList, AgentRef, Enrol, Join
 from proctor_common.messages.events import PluginSpec, TargetSpec
 from proctor_common.messages.orders import DrainOrder
@@ -32,7 +33,6 @@ log = structlog.get_logger(__name__)
 
 TOLD_SECONDS = 1.0
 MAX_GROUPS = 32
-MAX_LABELS = 32
 LABEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
 LABEL_VALUE = re.compile(r"^[A-Za-z0-9._/:@+-]{0,255}\Z")
 ALIVE = (AgentState.ONLINE, AgentState.SUSPECT)

@@ -6,6 +6,7 @@ from typing import Any
 from proctor_common.durations import MAX_SECONDS
 from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, HOST_NAME, is_id, new_id
+from proctor_common.limits import MAX_LABELS
 from proctor_common.messages.calls import Actor, SubmitCase
 from proctor_common.messages.views import RunView
 from proctor_controller.context import ProcessContext
@@ -24,7 +25,6 @@ from proctor_controller.engine.submission.submit import submit, submit_at
 from proctor_controller.handlers.calls import CallHandler
 
 MAX_NAME = 200
-MAX_LABELS = 32
 
 
 async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -> RunView:
