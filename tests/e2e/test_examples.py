@@ -17,7 +17,8 @@ import pytest
 
 from proctor_cli.app import run_app
 from proctor_controller.handlers.table import HANDLERS
-from support.processes import Processes, remove_tree, short_dir
+from support.folders import remove_tree, short_dir
+from support.processes import Processes
 from support.up import Up, running_in
 from support.wait import eventually_sync
 from support.web import WebServer, web_server

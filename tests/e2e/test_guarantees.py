@@ -13,7 +13,8 @@ from bench import survival
 from proctor_cli.client import Client
 from proctor_cli.endpoint import Endpoint
 from proctor_cli.tail import follow
-from support.processes import Processes, remove_tree, short_dir
+from support.folders import remove_tree, short_dir
+from support.processes import Processes
 from support.up import Up, running_in
 from support.wait import eventually_sync
 

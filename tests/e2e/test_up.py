@@ -13,7 +13,8 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from support.processes import VENV_BIN, Child, Processes, is_alive, remove_tree, short_dir
+from support.folders import remove_tree, short_dir
+from support.processes import VENV_BIN, Child, Processes, is_alive
 from support.up import START_SECONDS, Up, running_in
 from support.wait import eventually_sync
 

@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 import yaml
 
+from support.folders import remove_tree, short_dir
 from support.postgres import PORT, PostgresServer
-from support.processes import VENV_BIN, Child, Processes, free_port, is_listening, remove_tree, short_dir
+from support.processes import VENV_BIN, Child, Processes, free_port, is_listening
 from support.sshd import SshTarget
 from support.wait import eventually_sync
 

@@ -6,7 +6,8 @@ from uuid import uuid4
 
 from proctor_cli.local.sshd import LoopbackSshd
 from proctor_cli.local.target import HOST, target_in
-from support.processes import free_port, remove_tree, short_dir
+from support.folders import remove_tree, short_dir
+from support.processes import free_port
 from support.sshd import SshTarget
 
 

@@ -4,7 +4,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.processes import VENV_BIN, Child, Processes, free_port, is_listening, remove_tree, short_dir
+from support.folders import remove_tree, short_dir
+from support.processes import VENV_BIN, Child, Processes, free_port, is_listening
 from support.wait import eventually_sync
 
 ACCOUNTS = 200

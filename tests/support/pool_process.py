@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from proctor_cli.local.processes import Account, prepare_child
 from proctor_common.bus import Bus, BusOptions
 from proctor_common.clock import SystemClock
 from proctor_common.log_config import configure_logging
@@ -26,7 +27,6 @@ from proctor_controller.pool import keeper, replenisher, throttle, volume_worker
 from proctor_controller.pool.pool import Pool
 from proctor_controller.volumes.cinder import backend as cinder
 from proctor_controller.volumes.cinder.source import CloudSource
-from support.processes import die_with_parent
 
 TESTS = Path(__file__).parents[1]
 LEASE = 0.6
@@ -47,7 +47,7 @@ class Keepers:
             stdout=subprocess.PIPE,
             stderr=log.open("ab"),
             text=True,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509
+            preexec_fn=prepare_child(Account.OWN, signal.SIGKILL),  # noqa: PLW1509
         )
 
     def start(self) -> int:
@@ -124,7 +124,7 @@ def main() -> None:
     keystoneauth1.loading.get_plugin_loader("password")
     hasten()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    bind = die_with_parent()
+    bind = prepare_child(Account.OWN, signal.SIGKILL)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

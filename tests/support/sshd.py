@@ -9,7 +9,8 @@ from pathlib import Path
 
 import asyncssh
 
-from support.processes import MARK_NAME, Child, Processes, free_port, is_listening, remove_tree, short_dir
+from support.folders import remove_tree, short_dir
+from support.processes import MARK_NAME, Child, Processes, free_port, is_listening
 from support.wait import eventually_sync
 
 _CONFIG = """

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,8 @@ from proctor_cli.local.folders import may_others_enter, open_data_dir
 from proctor_cli.local.postgres import Postgres, find_postgres, find_programs, make_cluster
 from proctor_cli.local.processes import Account, Child, has_namespaces
 from proctor_cli.local.recovery import find_process
-from support.processes import is_alive, remove_tree
+from support.folders import remove_tree, short_dir
+from support.processes import is_alive
 from support.wait import eventually
 
 PASSWORDS = {"proctor_controller": "c" * 64, "proctor_api": "a" * 64}
@@ -24,7 +24,7 @@ PASSWORDS = {"proctor_controller": "c" * 64, "proctor_api": "a" * 64}
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """What `mktemp -d` makes: as root, a place where nobody else may go."""
-    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    path = short_dir("data")
     yield path
     remove_tree(path)
 

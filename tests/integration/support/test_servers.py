@@ -2,12 +2,11 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +14,7 @@ import asyncssh
 import nats as nats_py
 import pytest
 
+from support.folders import run_folder, sweep
 from support.nats import NatsAccount, NatsAccounts, NatsServer
 from support.postgres import Database, PostgresServer
 from support.processes import Processes, is_alive
@@ -123,29 +123,45 @@ def test_grandchildren_are_found_and_ended(processes: Processes) -> None:
     processes.assert_no_leftovers()
 
 
-def test_children_die_with_a_killed_pytest(tmp_path: Path) -> None:
+def test_children_die_with_a_killed_pytest_and_the_next_run_removes_its_folders() -> None:
     script = textwrap.dedent("""
-        import sys, time
-        from pathlib import Path
+        import time
+        from support.folders import run_folder
         from support.nats import NatsServer
         from support.postgres import PostgresServer
         servers = NatsServer().start(), PostgresServer(durable=False).start()
-        folders = [servers[0].folder, servers[1].folder, servers[1]._logs]
-        print(servers[0].child.pid, servers[1].child.pid, *folders, flush=True)
+        print(servers[0].child.pid, servers[1].child.pid, run_folder(), flush=True)
         time.sleep(60)
     """)
-    with subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        text=True,
-    ) as parent:
-        assert parent.stdout is not None
-        nats_pid, postgres_pid, *folders = parent.stdout.readline().split()
-        parent.send_signal(signal.SIGKILL)
-    eventually_sync(lambda: not is_alive(int(nats_pid)) and not is_alive(int(postgres_pid)), what="their end")
-    for folder in folders:
-        subprocess.run(["rm", "-rf", folder], check=True)
+    with _run(script) as killed, _run(script) as beside:
+        assert killed.stdout is not None and beside.stdout is not None
+        nats_pid, postgres_pid, left = killed.stdout.readline().split()
+        *pids, used = beside.stdout.readline().split()
+        killed.kill()
+        eventually_sync(lambda: not is_alive(int(nats_pid)) and not is_alive(int(postgres_pid)), what="their end")
+        assert Path(left).is_dir()
+        with _run("from support.folders import run_folder; print(run_folder())") as following:
+            assert following.stdout is not None
+            own = following.stdout.readline().strip()
+            assert following.wait(20) == 0
+        assert not Path(left).exists()
+        assert not Path(own).exists(), "who ends in peace removes its own"
+        assert len(list(Path(used).iterdir())) == 3, "of a run beside it nothing is touched"
+        assert all(is_alive(int(pid)) for pid in pids)
+    sweep()
+    assert not Path(used).exists()
+    assert run_folder().is_dir()
+
+
+@contextmanager
+def _run(script: str) -> "Iterator[subprocess.Popen[str]]":
+    """A test run beside this one."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, text=True) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
 
 
 async def test_waiting_names_what_did_not_come() -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,22 +107,18 @@ def end_postmaster(data: Path) -> None:
 
 def _serves(pid: int, data: Path) -> bool:
     """Whether the process is a postmaster on this data."""
-    words = _command(pid)
-    return bool(words) and Path(words[0]).name == "postgres" and str(data) in words
-
-
-def _command(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return []
+        return False
+    return Path(words[0]).name == "postgres" and str(data) in words
 
 
 def marked(value: str) -> list[Process]:
     """The processes that carry the mark with this value; this one and other users' are not looked at."""
     needle = f"{MARK}={value}".encode()
     found = []
-    for entry in _pids():
+    for entry in (int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()):
         try:
             words = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
         except OSError:
@@ -150,7 +146,3 @@ def wait_until(is_so: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-
-def _pids() -> Iterable[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]
