@@ -5,7 +5,6 @@ PostgreSQL refuses to run as root, so root runs it as `nobody`, in a folder belo
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -18,8 +17,7 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from proctor_cli.local.folders import may_others_enter
-from proctor_cli.local.postgres import find_programs
+from proctor_cli.local.postgres import find_programs, programs_for_others
 from proctor_cli.local.processes import NOBODY, Account
 from proctor_common.pg.migrate import Chain, migrate
 from support.folders import remove_tree, run_folder, short_dir
@@ -54,11 +52,7 @@ _UNSAFE = {
 def binaries() -> Path:
     """The folder of the server's programs."""
     programs = find_programs()
-    if ACCOUNT is Account.OWN or may_others_enter(programs):
-        return programs
-    copy = run_folder() / "postgres"
-    shutil.copytree(programs.parent, copy, symlinks=True)
-    return copy / "bin"
+    return programs if ACCOUNT is Account.OWN else programs_for_others(programs, run_folder() / "postgres")
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,13 @@ def may_others_enter(path: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
 
 
+def may_others_read(folder: Path) -> bool:
+    """Whether any user may do in ``folder`` what its owner may, but write. A link may lead elsewhere: then not."""
+    paths = (os.path.join(place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files))
+    modes = (os.lstat(path).st_mode for path in paths)
+    return may_others_enter(folder) and not any(stat.S_ISLNK(mode) or mode >> 6 & ~mode & 0o5 for mode in modes)
+
+
 def _rotate(log: Path) -> None:
     if log.stat().st_size > MAX_LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))

