@@ -26,7 +26,8 @@ from proctor_controller.domain.runs.decision import Decision, PlaceStep
 from proctor_controller.domain.runs.step import AttemptEnd, Step
 from proctor_controller.domain.runs.submission import EdgeSpec, RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.submission.submit import submit
+from proctor_controller.engine.queue import offer_slot
+from proctor_controller.engine.services import make_services
 
 SIZES = (100, 1000, 10_000)
 WIDTH = 10
@@ -68,7 +69,7 @@ def measure(report: Report, scale: float = 1.0) -> None:
 async def _costs(dsn: str, count: int, rounds: int) -> dict[int, float]:
     database = make_engine(dsn, application_name="bench", server_settings=SERVER_SETTINGS)
     await migrate(database, CHAIN)
-    engine = Engine(database, cast(Bus, None), Seal(None), perform=False)
+    engine = Engine(make_services(database, cast(Bus, None), Seal(None), perform=False))
     agent = new_id()
     try:
         async with session(database) as db:
@@ -94,7 +95,7 @@ async def _cost(engine: Engine, agent: str, size: int, count: int) -> float:
     """Milliseconds for one event, the mean over the first ``count`` steps of a run."""
     spec = diamonds(size)
     async with session(engine.database) as db:
-        await submit(engine, db, spec, await read_clock(db))
+        await engine.submissions.submit(db, spec, await read_clock(db))
         for table in ("runs", "steps", "nodes", "edges", "attempts", "leases", "run_events"):
             await db.execute(f"ANALYZE control.{table}")
         rows = await db.fetch("SELECT id FROM control.steps WHERE run_id = $1 AND state = 'ready'", spec.id)
@@ -113,7 +114,7 @@ async def _cost(engine: Engine, agent: str, size: int, count: int) -> float:
     for done in range(min(count, size)):
         for step in waiting[:]:
             waiting.remove(step)
-            await feed(events.LeasesHeld(spec.id, step, engine.offer(agent, "bench")))
+            await feed(events.LeasesHeld(spec.id, step, offer_slot(agent, "bench")))
         if done == 20:
             fed, spent = 0, 0.0
         step_now = live.pop(0)

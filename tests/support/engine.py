@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,8 +30,11 @@ from proctor_common.messages.orders import (
 from proctor_common.states import Role, StepResult
 from proctor_controller.db.sealing import Seal
 from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.leasing import Volumes
+from proctor_controller.engine.reports import Reports
+from proctor_controller.engine.services import make_services
 from proctor_controller.engine.settings import EngineSettings
-from proctor_controller.engine.submission.nested_runs import NestedRuns
+from proctor_controller.engine.watchdog import Watchdog
 from proctor_controller.handlers.table import HANDLERS
 from support.nats import NatsAccount
 from support.postgres import Database
@@ -57,10 +61,37 @@ def bus_to(nats: NatsAccount, name: str = "test") -> Bus:
     return Bus(BusOptions(servers=(nats.url,), name=name))
 
 
-def make_runs_engine(database: AsyncEngine, bus: Bus, settings: EngineSettings | None = None, **options: Any) -> Engine:
-    engine = Engine(database, bus, Seal(SEAL), settings, **options)
-    engine.children.begin = NestedRuns(engine).begin
-    return engine
+def make_runs_engine(
+    database: AsyncEngine,
+    bus: Bus,
+    settings: EngineSettings | None = None,
+    *,
+    volumes: Volumes | None = None,
+    perform: bool = True,
+) -> Engine:
+    return Engine(make_services(database, bus, Seal(SEAL), settings, perform=perform), volumes)
+
+
+@asynccontextmanager
+async def hearing_engine(
+    database: AsyncEngine, bus: Bus, settings: EngineSettings | None = None, *, volumes: Volumes | None = None
+) -> AsyncIterator[Engine]:
+    """An engine that hears what agents report."""
+    engine = make_runs_engine(database, bus, settings, volumes=volumes)
+    reports = Reports(engine.database, engine.feed)
+    hearing = asyncio.create_task(
+        bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take, retry_delay=0.05)
+    )
+    try:
+        yield engine
+    finally:
+        hearing.cancel()
+        await asyncio.wait({hearing})
+        await engine.close()
+
+
+def make_watchdog(engine: Engine) -> Watchdog:
+    return Watchdog(engine.services, engine.feed, engine.queue, engine.leasing)
 
 
 @dataclass

@@ -11,7 +11,6 @@ from proctor_controller.domain.runs.step import Condition
 from proctor_controller.domain.runs.step_rules import Rules
 from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.submission.submit import submit
 from support.engine import ECHO, call
 from support.wait import eventually
 
@@ -63,7 +62,7 @@ def filled(template: Mapping[str, Any]) -> Rules:
 async def run(engine: Engine, spec: RunSpec) -> str:
     """Submit it; its id."""
     async with session(engine.database) as db:
-        await submit(engine, db, spec, await read_clock(db))
+        await engine.submissions.submit(db, spec, await read_clock(db))
     return spec.id
 
 

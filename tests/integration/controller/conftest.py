@@ -1,19 +1,18 @@
 """An engine of runs on a fresh database and a fresh account of the bus."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor_common import subjects
 from proctor_common.bus import Bus
 from proctor_common.bus.streams import event_consumer, event_stream
 from proctor_common.pg import make_engine
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.reports import Reports
+from proctor_controller.engine.leasing import Volumes
+from proctor_controller.engine.settings import EngineSettings
 from support.control import Control, SecureNats, control
-from support.engine import FakeAgent, bus_to, make_runs_engine
+from support.engine import FakeAgent, bus_to, hearing_engine
 from support.nats import NatsAccount
 from support.postgres import Database
 
@@ -34,18 +33,22 @@ async def rows(control_database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-async def engine(rows: AsyncEngine, bus: Bus) -> AsyncIterator[Engine]:
-    """An engine that hears what agents report."""
-    made = make_runs_engine(rows, bus)
-    hearing = asyncio.create_task(hear(made, Reports(made)))
-    yield made
-    hearing.cancel()
-    await asyncio.wait({hearing})
-    await made.close()
+def engine_settings() -> EngineSettings | None:
+    return None
 
 
-async def hear(engine: Engine, reports: Reports) -> None:
-    await engine.bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take, retry_delay=0.05)
+@pytest.fixture
+def volumes() -> Volumes | None:
+    """The pool as the engine uses it."""
+    return None
+
+
+@pytest.fixture
+async def engine(
+    rows: AsyncEngine, bus: Bus, engine_settings: EngineSettings | None, volumes: Volumes | None
+) -> AsyncIterator[Engine]:
+    async with hearing_engine(rows, bus, engine_settings, volumes=volumes) as made:
+        yield made
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from proctor_controller.domain.hosts.placement import Place
 from proctor_controller.domain.hosts.requirements import Role, Wants
 from proctor_controller.domain.runs.step import Phase
 from proctor_controller.domain.runs.submission import NodeSpec
-from proctor_controller.engine.deadlocks import Circles
+from proctor_controller.engine.deadlocks import Deadlocks
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, call, until_finished
 from support.postgres import Database
@@ -69,7 +69,7 @@ async def test_parents_whose_nested_plans_want_each_others_hosts(
     ]
     control_database.psql("UPDATE control.agents SET draining = false")
     await engine.leasing.look()
-    circles = Circles(engine)
+    circles = Deadlocks(engine.database, engine.feed)
 
     async def broken() -> Any:
         return await circles.look()
@@ -105,7 +105,7 @@ async def test_steps_that_want_each_others_hosts(
         await each.finish(each.alive_orders()[0])
     for spec in specs:
         await until_there(engine, spec.id, "theirs", "waiting")
-    circles = Circles(engine)
+    circles = Deadlocks(engine.database, engine.feed)
     assert await circles.look() is None, "seen once"
     gave_way = await circles.look()
     assert gave_way is not None
@@ -140,7 +140,7 @@ async def test_cleanup_that_waits_in_a_circle_is_done(
         await each.finish(each.alive_orders()[0])
     await until_there(engine, goes_on.id, "theirs", "waiting")
     await until_there(engine, ends.id, "always[0]", "waiting")
-    circles = Circles(engine)
+    circles = Deadlocks(engine.database, engine.feed)
     await circles.look()
     gave_way = await circles.look()
     assert gave_way is not None

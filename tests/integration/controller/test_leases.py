@@ -10,10 +10,8 @@ from proctor_common.states import StepResult
 from proctor_controller.domain.hosts.placement import Place
 from proctor_controller.domain.hosts.requirements import Concurrency, Role, Wants, WhenFull
 from proctor_controller.domain.runs.submission import RunSpec
-from proctor_controller.engine.agent_status import EngineWork
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.watchdog import Watchdog
-from support.engine import FakeAgent, call, submit, until_finished
+from support.engine import FakeAgent, call, make_watchdog, submit, until_finished
 from support.postgres import Database
 from support.steps import plan, run, step, steps_of, until_there
 from support.wait import eventually
@@ -38,7 +36,7 @@ async def until_waits(engine: Engine, run: str, *words: str, state: str = "alloc
 
 async def looked_after(engine: Engine, *runs: str) -> list[Any]:
     """The runs once they have ended, with a watchdog at work."""
-    watchdog = Watchdog(engine)
+    watchdog = make_watchdog(engine)
 
     async def ended() -> list[Any]:
         await watchdog.tick()
@@ -160,7 +158,7 @@ async def test_who_has_waited_longest_for_a_host_that_was_away_gets_it(
     await engine.queue.serve(agent.id)
     await engine.leasing.allocate(specs[2].id)
     agent.ends = StepResult.PASSED
-    await EngineWork(engine).capacity_changed([agent.id])
+    await engine.agent_status.capacity_changed([agent.id])
     for spec in (*specs, case):
         assert (await until_finished(engine, spec.id))["result"] == "passed"
     assert [order.run for order in agent.started] == [spec.id for spec in (*specs, case)]

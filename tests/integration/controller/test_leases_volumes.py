@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from proctor_common.states import StepResult
-from proctor_controller.context import looking_again
 from proctor_controller.db.session import Session
 from proctor_controller.domain.hosts.requirements import Role, VolumeWant, Wants
 from proctor_controller.domain.runs import events
@@ -44,11 +43,15 @@ class Pool:
 
 
 @pytest.fixture
-def pool(engine: Engine) -> Pool:
+def pool() -> Pool:
     found = Pool()
     found.slow.set()
-    engine.leasing.volumes = found
     return found
+
+
+@pytest.fixture
+def volumes(pool: Pool) -> Pool:
+    return pool
 
 
 def on_volume() -> RunSpec:
@@ -73,7 +76,7 @@ async def test_a_run_begins_as_soon_as_a_spare_is_ready(engine: Engine, agent: F
     await run(engine, other)
     assert (await until_finished(engine, other.id))["result"] == "passed", "the hosts are for others meanwhile"
     pool.ready = True
-    await looking_again(engine)([], ["igw"])
+    await engine.leasing.volumes_changed([], ["igw"])
     # No watchdog is at work: nothing else lets it begin.
     assert (await until_finished(engine, spec.id))["result"] == "passed"
     await eventually(lambda: pool.settled == [(spec.id, (WANT,))], what="its volume to be left")

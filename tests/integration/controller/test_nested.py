@@ -1,5 +1,6 @@
 """Plans within plans: a step that is a run of its own."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -8,12 +9,13 @@ import pytest
 from proctor_common.errors import ProctorError
 from proctor_common.ids import new_id
 from proctor_common.states import StepResult
-from proctor_controller.db.session import session
+from proctor_controller.db.session import Session, session
 from proctor_controller.domain.runs.decision import Policy
+from proctor_controller.domain.runs.submission import RunSpec
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.watchdog import Watchdog
-from support.engine import FakeAgent, call, until_finished
+from support.engine import FakeAgent, call, make_watchdog, until_finished
 from support.postgres import Database
 from support.steps import steps_of, until_there
 from support.wait import eventually
@@ -31,10 +33,8 @@ def command(text: str, **members: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def quick(engine: Engine) -> Engine:
-    """The engine looks at its children often."""
-    engine.settings = QUICK
-    return engine
+def engine_settings() -> EngineSettings:
+    return QUICK
 
 
 async def put(engine: Engine, plan: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ async def begin(engine: Engine, steps: dict[str, Any], **members: Any) -> str:
 
 
 async def until_ended(engine: Engine, run: str) -> Any:
-    watchdog = Watchdog(engine)
+    watchdog = make_watchdog(engine)
 
     async def ended() -> Any:
         await watchdog.tick()
@@ -65,32 +65,32 @@ async def child_of(engine: Engine, run: str, name: str) -> str:
     return str(await eventually(there, 10, f"the child of {name}"))
 
 
-async def test_a_child_gives_its_outputs_to_its_step(quick: Engine, agent: FakeAgent) -> None:
+async def test_a_child_gives_its_outputs_to_its_step(engine: Engine, agent: FakeAgent) -> None:
     agent.ends = StepResult.PASSED
     look = command("echo", outputs={"code": "${{ result.exit_code }}"})
     outputs = {"sum": "${{ steps.look.outputs.code + params.n }}"}
     child = document("child", {"look": look}, parameters={"n": {"type": "number"}}, outputs=outputs)
-    await put(quick, child)
+    await put(engine, child)
     at = await begin(
-        quick,
+        engine,
         {
             "first": {"plan": "child", "with": {"n": 4}},
             "second": command("${{ string(steps.first.outputs.sum) }}"),
         },
     )
-    view = await until_ended(quick, at)
-    assert view["result"] == "passed", await steps_of(quick, at)
-    nested = await call(quick, "run.get", run=await child_of(quick, at, "first"))
+    view = await until_ended(engine, at)
+    assert view["result"] == "passed", await steps_of(engine, at)
+    nested = await call(engine, "run.get", run=await child_of(engine, at, "first"))
     assert (nested["parent"], nested["result"], nested["plan"]) == (at, "passed", "child")
     assert agent.started[-1].parameters["command"] == "4"
 
 
-async def test_outputs_of_a_child_that_was_skipped_or_failed_are_null(quick: Engine, agent: FakeAgent) -> None:
+async def test_outputs_of_a_child_that_was_skipped_or_failed_are_null(engine: Engine, agent: FakeAgent) -> None:
     child = document("child", {"a": command("false")}, outputs={"v": "${{ steps.a.result.exit_code }}"})
-    await put(quick, child)
+    await put(engine, child)
     said = "${{ steps.skipped.outputs.v == null && steps.fails.outputs.v == null ? 'both' : 'neither' }}"
     at = await begin(
-        quick,
+        engine,
         {
             "skipped": {"plan": "child", "if": "1 == 2"},
             "fails": {"plan": "child"},
@@ -100,21 +100,21 @@ async def test_outputs_of_a_child_that_was_skipped_or_failed_are_null(quick: Eng
     await eventually(lambda: agent.started)
     await agent.finish(agent.started[0], StepResult.FAILED)
     agent.ends = StepResult.PASSED
-    await until_ended(quick, at)
-    found = await steps_of(quick, at)
+    await until_ended(engine, at)
+    found = await steps_of(engine, at)
     assert (found["reads"]["result"], agent.started[-1].parameters["command"]) == ("passed", "both"), found["reads"]
     assert found["skipped"]["outputs"] == found["fails"]["outputs"] == {"v": None}
 
 
-async def test_a_child_that_fails_is_tried_again_as_another_run(quick: Engine, agent: FakeAgent) -> None:
-    await put(quick, document("child", {"a": command("x")}))
-    at = await begin(quick, {"nest": {"plan": "child", "retry": {"attempts": 2}}})
+async def test_a_child_that_fails_is_tried_again_as_another_run(engine: Engine, agent: FakeAgent) -> None:
+    await put(engine, document("child", {"a": command("x")}))
+    at = await begin(engine, {"nest": {"plan": "child", "retry": {"attempts": 2}}})
     await eventually(lambda: len(agent.started) == 1)
     await agent.finish(agent.started[0], StepResult.FAILED)
-    watchdog = Watchdog(quick)
+    watchdog = make_watchdog(engine)
     await eventually(lambda: ticked(watchdog, len(agent.started) == 2))
     await agent.finish(agent.started[1])
-    assert (await until_ended(quick, at))["result"] == "passed"
+    assert (await until_ended(engine, at))["result"] == "passed"
     assert agent.started[0].run != agent.started[1].run
 
 
@@ -123,148 +123,153 @@ async def ticked(watchdog: Watchdog, value: bool) -> bool:
     return value
 
 
-async def test_cancel_goes_down_and_the_parent_waits_for_it(quick: Engine, agent: FakeAgent) -> None:
-    await put(quick, document("leaf", {"a": command("sleep")}))
-    await put(quick, document("child", {"deep": {"plan": "leaf"}}))
-    at = await begin(quick, {"nest": {"plan": "child"}})
-    child = await child_of(quick, at, "nest")
-    leaf = await child_of(quick, child, "deep")
+async def test_cancel_goes_down_and_the_parent_waits_for_it(engine: Engine, agent: FakeAgent) -> None:
+    await put(engine, document("leaf", {"a": command("sleep")}))
+    await put(engine, document("child", {"deep": {"plan": "leaf"}}))
+    at = await begin(engine, {"nest": {"plan": "child"}})
+    child = await child_of(engine, at, "nest")
+    leaf = await child_of(engine, child, "deep")
     await eventually(lambda: agent.started)
-    await until_there(quick, leaf, "a", "running")
-    await call(quick, "run.cancel", run=at)
-    assert (await until_ended(quick, at))["result"] == "cancelled"
+    await until_there(engine, leaf, "a", "running")
+    await call(engine, "run.cancel", run=at)
+    assert (await until_ended(engine, at))["result"] == "cancelled"
     for run in (child, leaf):
-        assert (await call(quick, "run.get", run=run))["result"] == "cancelled"
+        assert (await call(engine, "run.get", run=run))["result"] == "cancelled"
     assert len(agent.cancels) == 1
 
 
-async def test_a_plan_that_is_gone_or_wrong_is_the_steps_error(quick: Engine, agent: FakeAgent) -> None:
-    await put(quick, document("child", {"a": command("x")}, parameters={"n": {"type": "number"}}))
+async def test_a_plan_that_is_gone_or_wrong_is_the_steps_error(engine: Engine, agent: FakeAgent) -> None:
+    await put(engine, document("child", {"a": command("x")}, parameters={"n": {"type": "number"}}))
     with pytest.raises(ProctorError, match="nothere"):
-        await begin(quick, {"nest": {"plan": "nothere"}})
+        await begin(engine, {"nest": {"plan": "nothere"}})
     value = command("x", outputs={"word": "${{ result.last }}"})
-    at = await begin(quick, {"a": value, "nest": {"plan": "child", "with": {"n": "${{ steps.a.outputs.word }}"}}})
+    at = await begin(engine, {"a": value, "nest": {"plan": "child", "with": {"n": "${{ steps.a.outputs.word }}"}}})
     await eventually(lambda: agent.started)
     await agent.finish(agent.started[0], output={"last": "no number"})
-    assert (await until_ended(quick, at))["result"] == "error"
-    reason = (await steps_of(quick, at))["nest"]["reason"]
+    assert (await until_ended(engine, at))["result"] == "error"
+    reason = (await steps_of(engine, at))["nest"]["reason"]
     assert "the nested plan cannot be run" in reason
     assert "number" in reason
 
 
-async def test_a_child_whose_step_was_stopped_never_begins(quick: Engine, agent: FakeAgent) -> None:
+async def test_a_child_whose_step_was_stopped_never_begins(
+    engine: Engine, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The step is cancelled after its child was decided on and before it was stored."""
-    await put(quick, document("child", {"a": command("x")}))
-    held = quick.children.begin
-    assert held is not None
-    orders: list[Any] = []
+    await put(engine, document("child", {"a": command("x")}))
+    decided, cancelled = asyncio.Event(), asyncio.Event()
+    store = engine.submissions.submit
 
-    async def keep(nested: Any) -> None:
-        orders.append(nested)
+    async def late(db: Session, spec: RunSpec, *more: Any) -> Any:
+        if spec.parent_step is not None:
+            decided.set()
+            await cancelled.wait()
+        return await store(db, spec, *more)
 
-    quick.children.begin = keep
-    at = await begin(quick, {"nest": {"plan": "child"}})
-    await eventually(lambda: orders)
-    await call(quick, "run.cancel", run=at)
-    assert (await until_ended(quick, at))["result"] == "cancelled"
-    await held(orders[0])
-    async with session(quick.database) as db:
+    monkeypatch.setattr(engine.submissions, "submit", late)
+    at = await begin(engine, {"nest": {"plan": "child"}})
+    await decided.wait()
+    await call(engine, "run.cancel", run=at)
+    assert (await until_ended(engine, at))["result"] == "cancelled"
+    cancelled.set()
+    await engine.tasks.drain(5)
+    async with session(engine.database) as db:
         assert await db.fetchval("SELECT count(*) FROM control.runs") == 1
 
 
-async def test_pause_and_resume_go_down(quick: Engine, agent: FakeAgent) -> None:
+async def test_pause_and_resume_go_down(engine: Engine, agent: FakeAgent) -> None:
     steps = {"a": command("one"), "b": command("two", depends_on=["a"])}
-    await put(quick, document("child", steps))
-    at = await begin(quick, {"nest": {"plan": "child"}})
-    child = await child_of(quick, at, "nest")
-    await until_there(quick, child, "a", "running")
-    await call(quick, "run.pause", run=at)
+    await put(engine, document("child", steps))
+    at = await begin(engine, {"nest": {"plan": "child"}})
+    child = await child_of(engine, at, "nest")
+    await until_there(engine, child, "a", "running")
+    await call(engine, "run.pause", run=at)
 
     async def rests() -> bool:
-        return str((await call(quick, "run.get", run=child))["state"]) == "pausing"
+        return str((await call(engine, "run.get", run=child))["state"]) == "pausing"
 
     await eventually(rests)
     await agent.finish(agent.started[0])
-    await until_there(quick, child, "b", "ready")
-    assert (await call(quick, "run.get", run=child))["state"] == "paused"
-    await until_is(quick, at, "paused")
-    assert "paused by its parent" in (await steps_of(quick, at))["nest"]["waiting_for"]
+    await until_there(engine, child, "b", "ready")
+    assert (await call(engine, "run.get", run=child))["state"] == "paused"
+    await until_is(engine, at, "paused")
+    assert "paused by its parent" in (await steps_of(engine, at))["nest"]["waiting_for"]
     for _ in range(2):
         with pytest.raises(ProctorError, match="run 1, which it is part of, is paused: resume that one") as refused:
-            await call(quick, "run.resume", run=child)
+            await call(engine, "run.resume", run=child)
         assert refused.value.status == 409
-    await call(quick, "run.resume", run=at)
+    await call(engine, "run.resume", run=at)
     await eventually(lambda: len(agent.started) == 2)
     await agent.finish(agent.started[1])
-    assert (await until_ended(quick, at))["result"] == "passed"
+    assert (await until_ended(engine, at))["result"] == "passed"
 
 
-async def test_a_child_rests_by_itself_and_its_parent_may_rest_too(quick: Engine, agent: FakeAgent) -> None:
-    await put(quick, document("child", {"a": command("one"), "b": command("two", depends_on=["a"])}))
-    at = await begin(quick, {"nest": {"plan": "child"}})
-    child = await child_of(quick, at, "nest")
-    await until_there(quick, child, "a", "running")
-    await call(quick, "run.pause", run=child)
+async def test_a_child_rests_by_itself_and_its_parent_may_rest_too(engine: Engine, agent: FakeAgent) -> None:
+    await put(engine, document("child", {"a": command("one"), "b": command("two", depends_on=["a"])}))
+    at = await begin(engine, {"nest": {"plan": "child"}})
+    child = await child_of(engine, at, "nest")
+    await until_there(engine, child, "a", "running")
+    await call(engine, "run.pause", run=child)
     await agent.finish(agent.started[0])
-    await until_is(quick, child, "paused")
-    await until_is(quick, at, "running")
+    await until_is(engine, child, "paused")
+    await until_is(engine, at, "running")
 
     async def told() -> bool:
-        return "paused by root" in str((await steps_of(quick, at))["nest"]["waiting_for"])
+        return "paused by root" in str((await steps_of(engine, at))["nest"]["waiting_for"])
 
     await eventually(told)
     for _ in range(2):
-        await call(quick, "run.pause", run=at)
-        await until_is(quick, at, "paused")
-        await call(quick, "run.resume", run=at)
-        await until_is(quick, at, "running")
-        assert (await call(quick, "run.get", run=child))["state"] == "paused", "it was not paused by its parent"
-    await call(quick, "run.pause", run=at)
-    await call(quick, "run.cancel", run=child)
-    assert (await until_ended(quick, child))["result"] == "cancelled"
-    await until_is(quick, at, "paused")
-    await call(quick, "run.resume", run=at)
-    assert (await until_ended(quick, at))["result"] == "cancelled"
+        await call(engine, "run.pause", run=at)
+        await until_is(engine, at, "paused")
+        await call(engine, "run.resume", run=at)
+        await until_is(engine, at, "running")
+        assert (await call(engine, "run.get", run=child))["state"] == "paused", "it was not paused by its parent"
+    await call(engine, "run.pause", run=at)
+    await call(engine, "run.cancel", run=child)
+    assert (await until_ended(engine, child))["result"] == "cancelled"
+    await until_is(engine, at, "paused")
+    await call(engine, "run.resume", run=at)
+    assert (await until_ended(engine, at))["result"] == "cancelled"
 
 
 async def test_a_child_that_waits_for_hosts_does_not_begin_while_its_parent_rests(
-    quick: Engine, agent: FakeAgent, control_database: Database
+    engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:
     agent.ends = StepResult.PASSED
     on_role = {"uses": "shell.run", "runs_on": "dut", "with": {"command": "x"}}
-    await put(quick, document("child", {"a": on_role}, hosts={"dut": {"host": "h1"}}))
+    await put(engine, document("child", {"a": on_role}, hosts={"dut": {"host": "h1"}}))
     control_database.psql("UPDATE control.agents SET draining = true")
-    at = await begin(quick, {"nest": {"plan": "child"}})
-    child = await child_of(quick, at, "nest")
-    await until_is(quick, child, "allocating")
-    await call(quick, "run.pause", run=at)
-    await until_is(quick, at, "paused")
+    at = await begin(engine, {"nest": {"plan": "child"}})
+    child = await child_of(engine, at, "nest")
+    await until_is(engine, child, "allocating")
+    await call(engine, "run.pause", run=at)
+    await until_is(engine, at, "paused")
     control_database.psql("UPDATE control.agents SET draining = false")
-    await quick.leasing.look()
-    view = await call(quick, "run.get", run=child)
+    await engine.leasing.look()
+    view = await call(engine, "run.get", run=child)
     assert (view["state"], view["waiting_for"]) == (
         "allocating",
         "run 1 (parent), which it is nested in, to be resumed",
     )
     assert agent.started == []
-    await call(quick, "run.cancel", run=child)
-    await call(quick, "run.resume", run=at)
-    assert (await until_ended(quick, at))["result"] == "cancelled"
-    again = await begin(quick, {"nest": {"plan": "child"}})
-    assert (await until_ended(quick, again))["result"] == "passed"
+    await call(engine, "run.cancel", run=child)
+    await call(engine, "run.resume", run=at)
+    assert (await until_ended(engine, at))["result"] == "cancelled"
+    again = await begin(engine, {"nest": {"plan": "child"}})
+    assert (await until_ended(engine, again))["result"] == "passed"
 
 
-async def test_a_paused_parent_can_be_cancelled_with_its_children(quick: Engine, agent: FakeAgent) -> None:
-    await put(quick, document("child", {"a": command("one"), "b": command("two", depends_on=["a"])}))
-    at = await begin(quick, {"nest": {"plan": "child"}})
-    child = await child_of(quick, at, "nest")
-    await until_there(quick, child, "a", "running")
-    await call(quick, "run.pause", run=at)
+async def test_a_paused_parent_can_be_cancelled_with_its_children(engine: Engine, agent: FakeAgent) -> None:
+    await put(engine, document("child", {"a": command("one"), "b": command("two", depends_on=["a"])}))
+    at = await begin(engine, {"nest": {"plan": "child"}})
+    child = await child_of(engine, at, "nest")
+    await until_there(engine, child, "a", "running")
+    await call(engine, "run.pause", run=at)
     await agent.finish(agent.started[0])
-    await until_is(quick, at, "paused")
-    await call(quick, "run.cancel", run=at)
-    assert (await until_ended(quick, at))["result"] == "cancelled"
-    assert (await call(quick, "run.get", run=child))["result"] == "cancelled"
+    await until_is(engine, at, "paused")
+    await call(engine, "run.cancel", run=at)
+    assert (await until_ended(engine, at))["result"] == "cancelled"
+    assert (await call(engine, "run.get", run=child))["result"] == "cancelled"
     assert len(agent.started) == 1
 
 

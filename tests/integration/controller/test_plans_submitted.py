@@ -158,9 +158,9 @@ steps:
     for text in ("given-with-the-run", "written-in-the-plan", "literal-secret", "48151623"):
         assert text not in stored
     async with session(engine.database) as db:
-        repeated = await request_again(engine, db, run["id"], new_id(), "ann")
+        repeated = await request_again(engine.services, db, run["id"], new_id(), "ann")
         assert repeated is not None
-        spec = await plan_run(engine, db, repeated)
+        spec = await plan_run(engine.services, db, repeated)
     assert (repeated.plan, repeated.parameters["token"]) == (plan, "given-with-the-run")
     assert (spec.rerun_of, spec.parameters["token"], spec.hidden["second"]) == (run["id"], "***", "written-in-the-plan")
     assert "second: {type: string, hidden: true, default: ''***''}" in stored.replace('""', "''")
@@ -676,7 +676,7 @@ steps:
         assert "from-a-file" in order.secrets
         assert "from-a-file" not in dump(control_database, "runs", "steps", "nodes", "attempts")
         (sealed,) = [row for row in control_database.psql("SELECT sealed FROM control.runs").splitlines() if row]
-        assert engine.seal.open(sealed.strip(), run["id"]) == {"webhook_secret": "from-a-file"}
+        assert engine.services.seal.open(sealed.strip(), run["id"]) == {"webhook_secret": "from-a-file"}
         with pytest.raises(ProctorError, match="there is no secret gone"):
             await submit(engine, plan.replace("lab-key", "gone"))
     finally:

@@ -11,7 +11,6 @@ from proctor_common.ids import new_id
 from proctor_controller.db.hosts.candidates import read_clock
 from proctor_controller.db.runs.columns import NODE_COLUMNS, RUN_COLUMNS, STEP_COLUMNS, to_node, to_run, to_step
 from proctor_controller.db.runs.decisions import load_slice
-from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.hosts.placement import Place
 from proctor_controller.domain.hosts.requirements import Concurrency, Wants
@@ -19,8 +18,7 @@ from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import BATCH
 from proctor_controller.domain.runs.step import Phase
 from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
-from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.submission.submit import submit
+from support.engine import make_runs_engine
 from support.world import World
 
 EVENTS = (
@@ -84,13 +82,13 @@ async def stored_world(db: Session, spec: RunSpec) -> World:
 
 async def test_the_database_gives_the_steps_that_the_world_gives(rows: AsyncEngine) -> None:
     rng = random.Random(5)
-    engine = Engine(rows, cast(Bus, None), Seal(None), perform=False)
+    engine = make_runs_engine(rows, cast(Bus, None), perform=False)
     try:
         async with session(rows) as db:
             for number in range(60):
                 wants = Wants(concurrency=Concurrency("k")) if number % 3 == 0 else Wants()
                 spec = plan(BATCH + 5 if number % 10 == 0 else 3, wants)
-                await submit(engine, db, spec, await read_clock(db))
+                await engine.submissions.submit(db, spec, await read_clock(db))
                 await change_at_random(db, spec.id, rng)
                 world = await stored_world(db, spec)
                 asked: list[events.OfRun] = [kind(spec.id) for kind in EVENTS]

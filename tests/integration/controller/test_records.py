@@ -19,7 +19,7 @@ async def test_a_finished_test_case_is_kept_until_it_is_confirmed(
     engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:
     told = asyncio.Event()
-    await engine.bus.subscribe(subjects.records(), lambda message: told.set())
+    await engine.services.bus.subscribe(subjects.records(), lambda message: told.set())
     agent.ends = StepResult.FAILED
     run = await submit(engine, host="h1", record=RECORD)
     await submit(engine, host="h1")

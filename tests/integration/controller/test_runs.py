@@ -73,7 +73,7 @@ async def test_a_step_took_as_long_as_it_ran_however_late_it_is_written_down(eng
     events = (await call(engine, "run.events", run=run["id"]))["items"]
     (noted,) = [event["at"] for event in events if (event["kind"], event["to"]) == ("step", "running")]
     late = datetime.fromisoformat(noted) - datetime.fromisoformat(step["started_at"])
-    assert late.total_seconds() >= engine.settings.short_step > 0
+    assert late.total_seconds() >= engine.services.settings.short_step > 0
 
 
 async def test_full_slots_make_the_next_ones_wait_in_line(engine: Engine, agent: FakeAgent) -> None:
@@ -132,7 +132,7 @@ async def test_hidden_parameters_are_sealed_masked_and_listed(
 
     # The order of a step whose first one was lost is put together from the database.
     async with session(engine.database) as db:
-        again = await load_order(db, order.step, engine.seal)
+        again = await load_order(db, order.step, engine.services.seal)
     assert again is not None
     assert (again.order.parameters, again.order.secrets) == (order.parameters, order.secrets)
 

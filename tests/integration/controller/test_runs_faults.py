@@ -17,13 +17,22 @@ from proctor_common.messages.orders import StartAnswer, StartOrder, StartReply
 from proctor_common.states import StepResult
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Policy
-from proctor_controller.engine.agent_status import EngineWork
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.orders import to_end
 from proctor_controller.engine.reports import Reports
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.watchdog import Watchdog
-from support.engine import FakeAgent, bus_to, call, make_runs_engine, step_of, submit, until_finished, until_step
+from support.engine import (
+    FakeAgent,
+    bus_to,
+    call,
+    make_runs_engine,
+    make_watchdog,
+    step_of,
+    submit,
+    until_finished,
+    until_step,
+)
 from support.nats import NatsAccount
 from support.postgres import Database
 from support.wait import eventually
@@ -46,7 +55,7 @@ QUICK = EngineSettings(
 @asynccontextmanager
 async def watched(engine: Engine) -> AsyncIterator[Watchdog]:
     """The watchdog, looking ten times a second."""
-    watchdog = Watchdog(engine)
+    watchdog = make_watchdog(engine)
 
     async def look() -> None:
         while True:
@@ -64,7 +73,7 @@ async def watched(engine: Engine) -> AsyncIterator[Watchdog]:
 @pytest.fixture
 async def quick(engine: Engine) -> AsyncIterator[Engine]:
     """A second controller with short times, and its watchdog."""
-    made = make_runs_engine(engine.database, engine.bus, QUICK)
+    made = make_runs_engine(engine.database, engine.services.bus, QUICK)
     async with watched(made):
         yield made
     await made.close()
@@ -72,14 +81,14 @@ async def quick(engine: Engine) -> AsyncIterator[Engine]:
 
 async def heartbeat(engine: Engine, agent: FakeAgent, **fields: Any) -> tuple[list[AttemptRef], ...]:
     beat = Heartbeat(boot_id="b", instance="i1", slots=2, time=datetime.now(UTC), **fields)
-    return await EngineWork(engine).reconcile(agent.id, beat)
+    return await engine.agent_status.reconcile(agent.id, beat)
 
 
 # -- crashes ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_crash_between_commit_and_perform_is_healed(engine: Engine, quick: Engine, agent: FakeAgent) -> None:
-    dead = make_runs_engine(engine.database, engine.bus, QUICK, perform=False)
+    dead = make_runs_engine(engine.database, engine.services.bus, QUICK, perform=False)
     agent.ends = StepResult.PASSED
     run = await submit(dead, host="h1")
     assert run["steps"] == {"dispatched": 1}
@@ -93,7 +102,7 @@ async def test_a_crash_before_a_waiting_step_is_served_is_healed(
 ) -> None:
     first = [await submit(engine, host="h1") for _ in range(2)]
     waiting = await submit(engine, host="h1")
-    dead = make_runs_engine(engine.database, engine.bus, perform=False)
+    dead = make_runs_engine(engine.database, engine.services.bus, perform=False)
     for run in first:
         await until_step(engine, run["id"], "running")
         order = next(order for order in agent.started if order.run == run["id"])
@@ -107,9 +116,8 @@ async def test_two_controllers_share_the_work(
     rows: AsyncEngine, bus: Bus, engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:
     other = make_runs_engine(rows, bus)
-    hearing = asyncio.create_task(
-        bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, Reports(other).take, retry_delay=0.05)
-    )
+    take = Reports(other.database, other.feed).take
+    hearing = asyncio.create_task(bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, take, retry_delay=0.05))
     agent.ends = StepResult.PASSED
     async with watched(engine), watched(other):
         made = await asyncio.gather(*(submit((engine, other)[n % 2], host="h1") for n in range(30)))
@@ -173,7 +181,7 @@ async def test_an_order_nobody_listens_to_goes_to_another_agent(
     await deaf.deafen()
     hearing = await FakeAgent(bus, control_database, host="b-hearing").join(groups=("lab",))
     run = await submit(engine, group="lab")
-    await eventually(watching(Watchdog(engine), lambda: hearing.started), what="the second agent to get it")
+    await eventually(watching(make_watchdog(engine), lambda: hearing.started), what="the second agent to get it")
     await until_step(engine, run["id"], "running")
     stored = (await call(engine, "run.events", run=run["id"]))["items"]
     hosts = [event["host"] for event in stored if event["to"] == "dispatched"]
@@ -185,7 +193,7 @@ async def test_an_agent_that_hears_nothing_is_not_asked_in_a_tight_loop(engine: 
     run = await submit(engine, host="h1")
     step = await until_step(engine, run["id"], "waiting")
     assert step["waiting_for"] == "the agent of host h1 does not answer"
-    watchdog = Watchdog(engine)
+    watchdog = make_watchdog(engine)
 
     looks = 0
 
@@ -265,7 +273,7 @@ async def test_a_doubled_report_changes_nothing(engine: Engine, agent: FakeAgent
 
 async def until_consumed(engine: Engine) -> None:
     async def empty() -> bool:
-        return (await engine.bus.stream_state(subjects.EVENT_STREAM)).messages == 0
+        return (await engine.services.bus.stream_state(subjects.EVENT_STREAM)).messages == 0
 
     await eventually(empty, what="the event stream to be empty")
 
@@ -279,7 +287,7 @@ async def test_forged_and_unreadable_reports_change_nothing_and_are_counted(
     async def on_forged(agent: str) -> None:
         forgers.append(agent)
 
-    reports = Reports(engine, on_forged)
+    reports = Reports(engine.database, engine.feed, on_forged)
     hearing = asyncio.create_task(bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take))
     honest = await FakeAgent(bus, control_database, host="h1").join()
     forger = await FakeAgent(bus, control_database, host="h2").join()
@@ -317,10 +325,10 @@ async def test_a_lost_agent_that_comes_back_goes_on(
     run = await submit(engine, host="h1")
     await until_step(engine, run["id"], "running")
     set_agent(control_database, agent, "lost")
-    await EngineWork(engine).agents_lost([agent.id])
+    await engine.agent_status.agents_lost([agent.id])
     assert (await until_step(engine, run["id"], "lost"))["reason"] == "agent_lost"
     set_agent(control_database, agent, "online")
-    await EngineWork(engine).agents_returned([agent.id])
+    await engine.agent_status.agents_returned([agent.id])
     await until_step(engine, run["id"], "running")
     await agent.finish(agent.started[0])
     assert (await until_finished(engine, run["id"]))["result"] == "passed"
@@ -332,11 +340,11 @@ async def test_an_end_during_the_loss_is_the_true_one(
     run = await submit(engine, host="h1")
     await until_step(engine, run["id"], "running")
     set_agent(control_database, agent, "lost")
-    await EngineWork(engine).agents_lost([agent.id])
+    await engine.agent_status.agents_lost([agent.id])
     await until_step(engine, run["id"], "lost")
     order = agent.started[0]
     agent.ended[order.step, order.attempt] = agent.report(order, StepResult.FAILED, exit_code=3)
-    await EngineWork(engine).agents_returned([agent.id])
+    await engine.agent_status.agents_returned([agent.id])
     await until_finished(engine, run["id"])
     step = await step_of(engine, run["id"])
     assert (step["result"], step["exit_code"]) == ("failed", 3)

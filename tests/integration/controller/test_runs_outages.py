@@ -15,8 +15,7 @@ from proctor_common.states import StepResult
 from proctor_controller.context import CHAIN
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.reports import Reports
-from proctor_controller.engine.watchdog import Watchdog
-from support.engine import FakeAgent, make_runs_engine, submit, until_finished, until_step
+from support.engine import FakeAgent, make_runs_engine, make_watchdog, submit, until_finished, until_step
 from support.nats import NatsServer
 from support.postgres import PostgresServer
 from support.wait import eventually
@@ -33,7 +32,7 @@ async def controller(nats: NatsServer, postgres: PostgresServer) -> AsyncIterato
         await bus.ensure_stream(event_stream())
         await bus.ensure_consumer(event_consumer())
         engine = make_runs_engine(rows, bus)
-        watchdog = Watchdog(engine)
+        watchdog = make_watchdog(engine)
 
         async def watch() -> None:
             while True:
@@ -42,7 +41,7 @@ async def controller(nats: NatsServer, postgres: PostgresServer) -> AsyncIterato
                 await asyncio.sleep(0.2)
 
         tasks = {
-            asyncio.create_task(bus.consume("EVENT", "controllers", Reports(engine).take)),
+            asyncio.create_task(bus.consume("EVENT", "controllers", Reports(engine.database, engine.feed).take)),
             asyncio.create_task(watch()),
         }
         yield engine, await FakeAgent(agents_bus, database).join()

@@ -48,7 +48,7 @@ class Clock:
         return view
 
     async def turn(self, held: Held, grace: float = 3600.0) -> None:
-        work = ScheduleClock(self.engine.database, self.engine.seal, self.submit, interval=1.0, grace=grace)
+        work = ScheduleClock(self.engine.database, self.engine.services.seal, self.submit, interval=1.0, grace=grace)
         await work.turn(held)
 
 

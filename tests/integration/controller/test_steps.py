@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proctor_common.bus import Bus
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.calls import Actor
 from proctor_common.states import Role, StepResult
@@ -15,8 +17,8 @@ from proctor_controller.domain.runs.step import Kind, Retry
 from proctor_controller.domain.runs.step_rules import Gate, Rules
 from proctor_controller.domain.runs.submission import NodeSpec
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.scopes import Scopes
-from support.engine import FakeAgent, call, until_finished
+from proctor_controller.engine.settings import EngineSettings
+from support.engine import FakeAgent, call, hearing_engine, until_finished
 from support.postgres import Database
 from support.steps import fan_out, filled, plan, run, step, steps_of, until_there
 from support.wait import eventually
@@ -182,18 +184,20 @@ async def test_hidden_values_are_nowhere_in_clear(engine: Engine, agent: FakeAge
         assert "geheim-7" not in dump
 
 
-async def test_secrets_come_from_the_controllers_folder(engine: Engine, agent: FakeAgent, tmp_path: Path) -> None:
-    engine.scopes = Scopes(engine.seal, tmp_path)
+async def test_secrets_come_from_the_controllers_folder(
+    rows: AsyncEngine, bus: Bus, agent: FakeAgent, tmp_path: Path
+) -> None:
     (tmp_path / "lab.key").write_text("geheim-8\n")
     rules = {
         "has": Rules(env={"KEY": "k=${{ secrets.K }}"}, secrets={"K": "lab.key"}),
         "not": Rules(env={"KEY": "${{ secrets.K }}"}, secrets={"K": "../lab.key"}),
     }
     spec = plan(step("has"), step("not"), rules=rules)
-    await ends(agent, engine, await run(engine, spec))
+    async with hearing_engine(rows, bus, EngineSettings(secrets_dir=tmp_path)) as engine:
+        await ends(agent, engine, await run(engine, spec))
+        found = (await steps_of(engine, spec.id))["not"]
     (order,) = agent.started
     assert (order.env, order.secrets) == ({"KEY": "k=geheim-8"}, ["geheim-8"])
-    found = (await steps_of(engine, spec.id))["not"]
     assert (found["result"], "is not a secret's name" in found["reason"]) == ("error", True)
 
 

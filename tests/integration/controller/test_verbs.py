@@ -12,8 +12,7 @@ from proctor_controller.domain.runs.step import Kind, Phase
 from proctor_controller.domain.runs.step_rules import Rules
 from proctor_controller.domain.runs.submission import NodeSpec
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.watchdog import Watchdog
-from support.engine import FakeAgent, call, submit, until_finished
+from support.engine import FakeAgent, call, make_watchdog, submit, until_finished
 from support.postgres import Database
 from support.steps import plan, run, step, steps_of, until_there
 from support.wait import eventually
@@ -269,7 +268,7 @@ async def test_cleanup_that_takes_too_long_is_stopped(engine: Engine, agent: Fak
     for number in range(2):
         await eventually(lambda at=number: len(agent.started) > at, what="a main step")  # type: ignore[misc]
         await agent.finish(agent.started[number])
-    watchdog = Watchdog(engine)
+    watchdog = make_watchdog(engine)
 
     async def looked_after() -> Any:
         await watchdog.tick()
@@ -320,7 +319,7 @@ async def test_once_a_hold_is_over_whoever_waits_for_the_host_has_it_soon(
     monkeypatch.setattr("proctor_controller.engine.watchdog.ORPHANS_EVERY", 1_000_000)
     roles = (Role("dut", host="h1", exclusive=True),)
     held = plan(step("a", role="dut", role_index=0), wants=Wants(roles=roles, hold=Hold(("dut",), 1.0)))
-    watchdog = Watchdog(engine)
+    watchdog = make_watchdog(engine)
     await watchdog.tick()
     view = await end_all(agent, engine, await run(engine, held), "a")
     other = plan(step("a", role="dut", role_index=0), wants=Wants(roles=roles))

@@ -10,10 +10,9 @@ from proctor_controller.domain.hosts.requirements import Role, Wants
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.submission import RunSpec
 from proctor_controller.engine import leasing, watchdog
-from proctor_controller.engine.agent_status import EngineWork
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.watchdog import Watchdog
-from support.engine import FakeAgent, call, until_finished
+from support.engine import FakeAgent, call, make_watchdog, until_finished
 from support.postgres import Database
 from support.steps import plan, run, step, steps_of, until_there
 from support.wait import eventually
@@ -88,7 +87,7 @@ async def test_every_step_that_waits_hears_in_turn_what_has_changed(
         await until_there(engine, spec.id, f"s{n}", "waiting")
     control_database.psql("UPDATE control.steps SET ready_at = ready_at + random() * interval '1 second'")
     control_database.psql("UPDATE control.agents SET draining = false, state = 'lost'")
-    dog = Watchdog(engine)
+    dog = make_watchdog(engine)
     await looks(dog, 2)
     assert await reasons(engine, spec.id) == {"host h1: it is drained", "host h1: its heartbeats stopped"}
     await looks(dog, 3)
@@ -103,7 +102,7 @@ async def test_a_step_whose_hosts_agent_was_removed_ends_once_no_other_one_has_j
     await run(engine, spec)
     await until_there(engine, spec.id, "s", "waiting")
     control_database.psql("UPDATE control.agents SET state = 'removed', revoked_at = now()")
-    dog = Watchdog(engine)
+    dog = make_watchdog(engine)
     await looks(dog, 1)
     assert await reasons(engine, spec.id) == {"host h1: there is none"}
     control_database.psql("UPDATE control.agents SET revoked_at = now() - interval '11 minutes'")
@@ -121,12 +120,12 @@ async def test_a_lost_agents_answer_alone_does_not_bring_its_step_back(
     await run(engine, spec)
     await until_there(engine, spec.id, "s", "running")
     control_database.psql("UPDATE control.agents SET state = 'lost'")
-    await EngineWork(engine).agents_lost([agent.id])
+    await engine.agent_status.agents_lost([agent.id])
     lost = await until_there(engine, spec.id, "s", "lost")
     await engine.feed(events.AgentReturned(spec.id, lost["id"], agent.id))
     await eventually(lambda: agent.queries, what="the question")
     await engine.tasks.drain(5)
     assert (await steps_of(engine, spec.id))["s"]["state"] == "lost"
     control_database.psql("UPDATE control.agents SET state = 'online'")
-    await EngineWork(engine).agents_returned([agent.id])
+    await engine.agent_status.agents_returned([agent.id])
     await until_there(engine, spec.id, "s", "running")

@@ -48,7 +48,7 @@ async def hold(database: AsyncEngine, owner: str = "c1") -> Held:
 
 def sender(engine: Engine, *, hosts: tuple[str, ...] = LOCAL, timeout: float = 5.0, give_up: float = 3600.0) -> Any:
     outbound = Outbound(Allowed(hosts, public=True), timeout=timeout)
-    return WebhookSender(engine.database, engine.seal, outbound, give_up=give_up)
+    return WebhookSender(engine.database, engine.services.seal, outbound, give_up=give_up)
 
 
 async def finished_run(
@@ -59,7 +59,7 @@ async def finished_run(
     run = (await submit(engine, host="h1"))["id"]
     order = (await eventually(lambda: [o for o in agent.started if o.run == run], 5, "the order"))[0]
     wants = json.dumps({"webhook": {"url": url, "signed": secret is not None}})
-    sealed = f"'{engine.seal.seal({'webhook_secret': secret}, run)}'" if secret is not None else "NULL"
+    sealed = f"'{engine.services.seal.seal({'webhook_secret': secret}, run)}'" if secret is not None else "NULL"
     database.psql(f"UPDATE control.runs SET wants = '{wants}', sealed = {sealed} WHERE id = '{run}'")
     assert row(database, run) == []
     await agent.finish(order, StepResult.PASSED)

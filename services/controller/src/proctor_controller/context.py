@@ -1,7 +1,7 @@
 """What a controller process is made of: built once, frozen, handed to everything that needs it."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,13 +20,11 @@ from proctor_controller.db.session import Session
 from proctor_controller.domain.hosts.requirements import VolumeWant
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Policy
-from proctor_controller.engine.agent_status import EngineWork
 from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.services import EngineServices, make_services
 from proctor_controller.engine.settings import EngineSettings
-from proctor_controller.engine.submission.nested_runs import NestedRuns
 from proctor_controller.identity.nkey import BadKey, Issuer
 from proctor_controller.pool.claims import Claimed, Claims, Waiting, ends_of, wanted_of
-from proctor_controller.pool.fenced_session import Notice
 from proctor_controller.pool.pool import Pool
 from proctor_controller.pool.source import default_backend
 from proctor_controller.settings import ControllerSettings
@@ -42,8 +40,7 @@ CHAIN = Chain(package="proctor_controller.migrations", schemas=("control",))
 class ProcessContext:
     """``replica`` names this process among the controllers; ``system`` is a connection to the system account, None
     where no key for it is set; ``issuer`` signs the users of agents, None where this controller lets no agent in;
-    ``ca``: PEM text of the CA that agents trust, None where the bus is spoken to in the clear; ``work`` is the
-    engine as the agents' side sees it.
+    ``ca``: PEM text of the CA that agents trust, None where the bus is spoken to in the clear.
     """
 
     settings: ControllerSettings
@@ -56,7 +53,6 @@ class ProcessContext:
     ca: str | None
     registry: CollectorRegistry
     engine: Engine
-    work: EngineWork
     pool: Pool
     background: Background
     stop: Stop
@@ -90,8 +86,7 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
         except BusUnavailable as fault:
             raise StartError(str(fault)) from fault
         observe_bus(registry, bus)
-        engine = make_engine_of_runs(settings, database, bus)
-        stack.push_async_callback(engine.close)
+        services = make_engine_services(settings, database, bus)
         pool = Pool(
             database,
             bus,
@@ -99,10 +94,10 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             file=settings.pool_file,
             folder=settings.pool_folder,
             default_backend=default_backend(os.environ),
-            notice=looking_again(engine),
         )
+        engine = Engine(services, PoolVolumes(pool.claims))
+        stack.push_async_callback(engine.close)
         stack.push_async_callback(pool.close)
-        engine.leasing.volumes = PoolVolumes(pool.claims)
         background = await stack.enter_async_context(Background(stop))
         yield ProcessContext(
             settings=settings,
@@ -115,25 +110,10 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             ca=ca,
             registry=registry,
             engine=engine,
-            work=EngineWork(engine),
             pool=pool,
             background=background,
             stop=stop,
         )
-
-
-def looking_again(engine: Engine) -> Notice:
-    """Look again, as soon as its volumes have changed or a spare is ready, whether a run may begin; its timer is the
-    sweep for that.
-    """
-
-    async def look(runs: Sequence[str], types: Sequence[str]) -> None:
-        for run in runs:
-            engine.tasks.start("allocate", engine.leasing.allocate(run))
-        if types:
-            engine.leasing.look_later(for_volumes=True)
-
-    return look
 
 
 class PoolVolumes:
@@ -160,21 +140,22 @@ class PoolVolumes:
         await self._claims.settle_run(run, ends_of(wants))
 
 
-def make_engine_of_runs(settings: ControllerSettings, database: AsyncEngine, bus: Bus) -> Engine:
-    """The engine of this process. Raises StartError for a seal key that is none."""
+def make_engine_services(settings: ControllerSettings, database: AsyncEngine, bus: Bus) -> EngineServices:
+    """What the engine of this process works with. Raises StartError for a seal key that is none."""
     try:
         seal = Seal(settings.seal_key.get_secret_value() if settings.seal_key else None)
     except BadSealKey as fault:
         raise ConfigurationError(str(fault)) from fault
-    policy = Policy(lost_grace_s=settings.lost_grace)
-    engine = Engine(
+    return make_services(
         database,
         bus,
         seal,
-        EngineSettings(policy=policy, attempt_log_limit=settings.attempt_log_limit, secrets_dir=settings.secrets_dir),
+        EngineSettings(
+            policy=Policy(lost_grace_s=settings.lost_grace),
+            attempt_log_limit=settings.attempt_log_limit,
+            secrets_dir=settings.secrets_dir,
+        ),
     )
-    engine.children.begin = NestedRuns(engine).begin
-    return engine
 
 
 def bus_options(settings: ControllerSettings, replica: str) -> BusOptions:

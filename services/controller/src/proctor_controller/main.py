@@ -93,7 +93,7 @@ async def serve(context: ProcessContext) -> list[Subscription]:
     """
     bus = context.bus
     beats, registrations, calls = Heartbeats(context), Registrations(context), Calls(context, HANDLERS)
-    reports = Reports(context.engine, Forgeries(context).note)
+    reports = Reports(context.database, context.engine.feed, Forgeries(context).note)
     observe_engine(context.registry, context.engine, reports)
     context.background.start("events", bus.consume(subjects.EVENT_STREAM, subjects.EVENT_DURABLE, reports.take))
     answers: list[tuple[str, Answer, int]] = [
@@ -117,7 +117,7 @@ def make_clock(context: ProcessContext) -> ScheduleClock:
     settings = context.settings
     return ScheduleClock(
         context.database,
-        context.engine.seal,
+        context.engine.services.seal,
         partial(submit_run, context),
         interval=settings.schedule_interval,
         grace=settings.schedule_grace,
@@ -132,7 +132,7 @@ def make_sender(context: ProcessContext) -> WebhookSender:
     except ValueError as fault:
         raise ConfigurationError(f"webhook_hosts: {fault}") from None
     outbound = Outbound(allowed, timeout=settings.webhook_timeout)
-    return WebhookSender(context.database, context.engine.seal, outbound, give_up=settings.webhook_give_up)
+    return WebhookSender(context.database, context.engine.services.seal, outbound, give_up=settings.webhook_give_up)
 
 
 async def start_pool(context: ProcessContext, stack: AsyncExitStack) -> None:
@@ -161,20 +161,21 @@ def start_duties(context: ProcessContext) -> None:
         context.database,
         context.bus,
         context.system,
-        context.work,
+        context.engine.agent_status,
         suspect_after=settings.suspect_after,
         lost_after=settings.lost_after,
         interval=settings.sweep_interval,
     )
     strangers = StrangerSweep(context.database, context.bus, context.clock, age=settings.stranger_age)
-    watchdog = Watchdog(context.engine)
+    engine = context.engine
+    watchdog = Watchdog(engine.services, engine.feed, engine.queue, engine.leasing)
 
     async def watch(_: object) -> None:
         # Its writes are guarded by each run's own version: a turn that comes late changes nothing.
         await watchdog.tick()
 
     jobs: tuple[tuple[str, Work, float], ...] = (
-        ("pool", context.pool.keeper.turn, POOL_INTERVAL),
+        ("pool", partial(context.pool.keeper.turn, notice=engine.leasing.volumes_changed), POOL_INTERVAL),
         ("agents", silence.turn, settings.sweep_interval),
         ("watchdog", watch, settings.watchdog_interval),
         ("log-sweep", strangers.turn, settings.log_sweep_interval),

@@ -7,7 +7,7 @@ from proctor_common.bus import Bus
 from proctor_common.pg import transaction
 from proctor_controller.db.agents.heartbeats import find_cut, forget_rivals, mark_cut, mark_silent
 from proctor_controller.db.duties import Held, holds_duty
-from proctor_controller.engine.agent_status import EngineWork
+from proctor_controller.engine.agent_status import AgentStatus
 from proctor_controller.identity.connections import close_clients
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ class SilenceSweep:
         database: AsyncEngine,
         bus: Bus,
         system: Bus | None,
-        work: EngineWork,
+        agent_status: AgentStatus,
         *,
         suspect_after: float,
         lost_after: float,
@@ -37,7 +37,7 @@ class SilenceSweep:
         self._database = database
         self._bus = bus
         self._system = system
-        self._work = work
+        self._agent_status = agent_status
         self._suspect_after = suspect_after
         self._lost_after = lost_after
         self._interval = interval
@@ -62,7 +62,7 @@ class SilenceSweep:
             log.warning("agent_silent", agent=agent, host=host, state=state)
         lost = [agent for agent, _, state in silent if state == "lost"]
         if lost:
-            await self._work.agents_lost(lost)
+            await self._agent_status.agents_lost(lost)
         self._turns += 1
         if self._turns % TIDY_EVERY == 1:
             await self._tidy(held)

@@ -10,7 +10,10 @@ from proctor_controller.db.runs.attempts import Live, Ref, find_standings, live_
 from proctor_controller.db.session import session
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import QueryAttempt
-from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.leasing import Leasing
+from proctor_controller.engine.orders import Orders
+from proctor_controller.engine.queue import Queue
+from proctor_controller.engine.services import EngineServices, Feed
 
 log = structlog.get_logger(__name__)
 
@@ -21,16 +24,21 @@ order."""
 MAX_ATTEMPT = 2**31 - 1
 
 
-class EngineWork:
-    """The engine as the agents' side sees it."""
+class AgentStatus:
+    """What the agents' control side has to tell is done here."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, services: EngineServices, feed: Feed, orders: Orders, queue: Queue, leasing: Leasing) -> None:
+        self._database = services.database
+        self._tasks = services.tasks
+        self._feed = feed
+        self._orders = orders
+        self._queue = queue
+        self._leasing = leasing
 
     async def reconcile(self, agent: str, heartbeat: Heartbeat) -> tuple[list[AttemptRef], list[AttemptRef]]:
         """Compare an agent's attempts with the rows: the ends that are committed, and what it should not have."""
         alive, ended = _refs(heartbeat.attempts), _refs(heartbeat.ended)
-        async with session(self._engine.database) as db:
+        async with session(self._database) as db:
             listed = [*alive, *ended]
             standings = await find_standings(db, agent, listed) if listed else []
             held = await live_attempts(db, agent)
@@ -45,40 +53,35 @@ class EngineWork:
             ref = Ref(each.step, each.attempt, each.token)
             if ref in alive and each.state == "lost":
                 event = events.StillRunning(each.run, each.step, each.attempt, each.token)
-                self._feed_later("agent has it", event)
+                self._tasks.start("agent has it", self._feed(event))
             elif ref not in alive and ref not in ended and each.state == "running" and each.age > SETTLE_SECONDS:
                 log.warning("attempt_missing", agent=agent, step=each.step, attempt=each.attempt)
-                self._engine.orders.query(each.run, QueryAttempt(each.step, each.attempt, each.token, agent))
-
-    def _feed_later(self, name: str, event: events.Event) -> None:
-        self._engine.tasks.start(name, self._feed(event))
-
-    async def _feed(self, event: events.Event) -> None:
-        await self._engine.feed(event)
+                query = QueryAttempt(each.step, each.attempt, each.token, agent)
+                self._tasks.start("query order", self._orders.query(each.run, query))
 
     async def agents_lost(self, agents: Sequence[str]) -> None:
         """Their steps are lost until they come back or the grace is over. What fails here the watchdog does."""
         for agent, each in await self._live(agents):
-            self._feed_later("agent lost", events.AgentLost(each.run, each.step, agent))
+            self._tasks.start("agent lost", self._feed(events.AgentLost(each.run, each.step, agent)))
 
     async def agents_returned(self, agents: Sequence[str]) -> None:
         """Ask them for what became of their attempts."""
         for agent, each in await self._live(agents):
             if each.state == "lost":
-                self._feed_later("agent returned", events.AgentReturned(each.run, each.step, agent))
+                self._tasks.start("agent returned", self._feed(events.AgentReturned(each.run, each.step, agent)))
 
     async def _live(self, agents: Sequence[str]) -> list[tuple[str, Live]]:
-        async with session(self._engine.database) as db:
+        async with session(self._database) as db:
             return [(agent, each) for agent in agents for each in await live_attempts(db, agent)]
 
     async def capacity_changed(self, agents: Sequence[str]) -> None:
         """They may take work that waits: whole runs that have waited for such a host, and steps."""
-        self._engine.tasks.start("serve agents", self._serve(agents))
+        self._tasks.start("serve agents", self._serve(agents))
 
     async def _serve(self, agents: Sequence[str]) -> None:
-        await self._engine.leasing.look(agents=agents)
+        await self._leasing.look(agents=agents)
         for agent in agents:
-            await self._engine.queue.serve(agent)
+            await self._queue.serve(agent)
 
 
 def _refs(given: Iterable[AttemptRef]) -> list[Ref]:

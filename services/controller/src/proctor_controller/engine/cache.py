@@ -39,7 +39,7 @@ def _needs_scope(part: Slice) -> bool:
     return part.scope is None and any(node.rules is not None and node.rules.is_judging for node in part.nodes)
 
 
-class Recent:
+class Cache:
     """Remembers the slices of live steps, each until it is used."""
 
     def __init__(self) -> None:

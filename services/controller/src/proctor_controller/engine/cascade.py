@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from proctor_controller.db.hosts import candidates
 from proctor_controller.db.runs.cascade import MOST, Onward, Ready, load_onward
@@ -21,20 +20,22 @@ from proctor_controller.domain.runs.decide.joining import as_changed, edges_as_c
 from proctor_controller.domain.runs.decision import Decision, Effect, FollowUp, PlaceStep, Slice, Stale
 from proctor_controller.domain.runs.run import Run
 from proctor_controller.domain.runs.step import Kind, Phase
-
-if TYPE_CHECKING:
-    from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.orders import Orders
+from proctor_controller.engine.queue import offer_slot
+from proctor_controller.engine.services import EngineServices
 
 MAX_NODES = 16
 QUEUE_AGE = 0.5
 """For how many seconds somebody is taken to wait for a slot who has just been seen to."""
 
 
-class Onwards:
+class Cascade:
     """Extends decisions."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self, services: EngineServices, orders: Orders) -> None:
+        self._policy = services.settings.policy
+        self._cache = services.cache
+        self._orders = orders
         self._queue_seen = 0.0
 
     def note_queue(self) -> None:
@@ -81,7 +82,7 @@ class Onwards:
             edges={name: edges_as_changed(edges, changed) for name, edges in onward.edges.items()},
             more=len(onward.steps) > limit,
         )
-        outcome = decide(part, event, now, self._engine.settings.policy)
+        outcome = decide(part, event, now, self._policy)
         return None if isinstance(outcome, Stale) else outcome
 
     async def _place(self, db: Session, decision: Decision, ready: Mapping[str, Ready], now: datetime) -> Decision:
@@ -112,13 +113,13 @@ class Onwards:
     ) -> Decision | None:
         step = next(step for step in decision.steps if step.id == each.step.id)
         node = next(node for node in decision.nodes if node.name == step.node)
-        event = events.LeasesHeld(decision.run.id, step.id, self._engine.offer(agent.agent, agent.host))
+        event = events.LeasesHeld(decision.run.id, step.id, offer_slot(agent.agent, agent.host))
         part = Slice(run=decision.run, steps=(step,), nodes=(node,))
-        placed = decide(part, event, now, self._engine.settings.policy)
+        placed = decide(part, event, now, self._policy)
         if isinstance(placed, Stale):
             return None
         if each.order is not None:
-            self._engine.orders.prepare(each.order)
+            self._orders.prepare(each.order)
         left = tuple(other for other in decision.effects if other is not effect)
         return join(replace(decision, effects=left), placed)
 
@@ -128,8 +129,8 @@ class Onwards:
             return None
         # A host that the run may hold for itself is remembered for this run only.
         whose = run.group if each.step.role is None else f"run {run.id}"
-        recent, key = self._engine.recent, (each.place, each.plugin, each.method, whose)
-        known = recent.host(key)
+        key = (each.place, each.plugin, each.method, whose)
+        known = self._cache.host(key)
         if known is not None:
             return known
         found = await candidates.find_candidates(
@@ -141,5 +142,5 @@ class Onwards:
         first = found[0]
         if first.slots_made < first.candidate.slots:
             return None
-        recent.keep_host(key, first)
+        self._cache.keep_host(key, first)
         return first

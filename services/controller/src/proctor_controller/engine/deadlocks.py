@@ -1,32 +1,30 @@
 """Breaks circles of runs that hold hosts and wait for each other's: the youngest of those who wait gives up."""
 
-from typing import TYPE_CHECKING
-
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_controller.db.hosts.deadlocks import load_waits
 from proctor_controller.db.session import session
 from proctor_controller.domain.hosts.deadlocks import Wait, describe_circle, find_circle, youngest
 from proctor_controller.domain.runs import events
-
-if TYPE_CHECKING:
-    from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.services import Feed
 
 log = structlog.get_logger(__name__)
 
 
-class Circles:
+class Deadlocks:
     """Call :meth:`look` now and then. A circle is broken when it is seen a second time, unchanged: what is read is not
     of one moment.
     """
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self, database: AsyncEngine, feed: Feed) -> None:
+        self._database = database
+        self._feed = feed
         self._seen: tuple[Wait, ...] = ()
 
     async def look(self) -> Wait | None:
         """Who has given way, if anybody had to. Raises ProctorError ``database_unavailable``."""
-        async with session(self._engine.database) as db:
+        async with session(self._database) as db:
             found = await load_waits(db)
         circle = find_circle(found.waits, found.hosts) if found.hosts else ()
         if not circle or circle != self._seen:
@@ -37,7 +35,7 @@ class Circles:
         why = describe_circle(wait, circle, found.hosts, found.runs)
         log.warning("circle_broken", run=wait.run, step=wait.step, reason=why)
         if wait.step is None:
-            await self._engine.feed(events.Never(wait.run, why))
+            await self._feed(events.Never(wait.run, why))
         else:
-            await self._engine.feed(events.NoSlot(wait.run, wait.step, why, never=True))
+            await self._feed(events.NoSlot(wait.run, wait.step, why, never=True))
         return wait

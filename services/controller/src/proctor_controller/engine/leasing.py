@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -29,11 +29,10 @@ from proctor_controller.domain.hosts.holders import name_run, name_runs
 from proctor_controller.domain.hosts.leasing import LeasableHost, Leased, NotFree, choose_hosts, may_mean
 from proctor_controller.domain.hosts.requirements import Concurrency, VolumeWant, Wants, WhenFull
 from proctor_controller.domain.runs import events
-from proctor_controller.domain.runs.decision import Allocate, Effect, PlaceReady, ReleaseRun, Stale
+from proctor_controller.domain.runs.decision import Stale
 from proctor_controller.domain.runs.step import Kind
-
-if TYPE_CHECKING:
-    from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.queue import Queue
+from proctor_controller.engine.services import EngineServices, Feed
 
 log = structlog.get_logger(__name__)
 
@@ -63,32 +62,29 @@ class Volumes(Protocol):
 class Leasing:
     """Performs the effects of runs as a whole. ``volumes``: None where there is no pool."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
-        self.volumes: Volumes | None = None
+    def __init__(self, services: EngineServices, feed: Feed, queue: Queue, volumes: Volumes | None) -> None:
+        self._database = services.database
+        self._tasks = services.tasks
+        self._feed = feed
+        self._queue = queue
+        self._volumes = volumes
         self._looking = asyncio.Lock()
         self._asked: set[bool] = set()
-
-    def allocate_later(self, run: str, effect: Effect) -> None:
-        """See in the background whether the run may begin."""
-        if isinstance(effect, Allocate):
-            self._engine.tasks.start("allocate", self.allocate(run))
-
-    def release_later(self, run: str, effect: Effect) -> None:
-        """Give back in the background what the run held."""
-        if isinstance(effect, ReleaseRun):
-            self._engine.tasks.start("release", self.release(run))
-
-    def place_later(self, run: str, effect: Effect) -> None:
-        """Find agents in the background for steps that became ready while the run rested."""
-        if isinstance(effect, PlaceReady):
-            self._engine.tasks.start("place ready", self._place_ready(run))
 
     def look_later(self, *, for_volumes: bool = False) -> None:
         """Something that runs wait for may be had: look in the background who may begin. ``for_volumes``: a volume."""
         if for_volumes not in self._asked:
             self._asked.add(for_volumes)
-            self._engine.tasks.start("look again", self.look(for_volumes=for_volumes))
+            self._tasks.start("look again", self.look(for_volumes=for_volumes))
+
+    async def volumes_changed(self, runs: Sequence[str], types: Sequence[str]) -> None:
+        """Look whether these runs may begin, and, where spares of ``types`` are ready, whoever waits for one; their
+        timers are the sweep for that.
+        """
+        for run in runs:
+            self._tasks.start("allocate", self.allocate(run))
+        if types:
+            self.look_later(for_volumes=True)
 
     async def look(self, *, for_volumes: bool = False, agents: Sequence[str] = ()) -> None:
         """See of the runs that have waited longest, the oldest first, whether they may begin. ``agents``: those only
@@ -96,7 +92,7 @@ class Leasing:
         """
         async with self._looking:
             self._asked.discard(for_volumes)
-            async with session(self._engine.database) as db:
+            async with session(self._database) as db:
                 waiting = await find_waiting_runs(db, for_volumes=for_volumes)
                 if agents:
                     hosts = await find_hosts(db, agents)
@@ -106,14 +102,14 @@ class Leasing:
 
     async def give_idle(self, agent: str) -> None:
         """The last attempt on an agent has ended: whoever waits to have it alone may begin."""
-        async with session(self._engine.database) as db:
+        async with session(self._database) as db:
             run = await find_reserver(db, agent)
         if run is not None:
             await self.allocate(run)
 
     async def allocate(self, run: str) -> None:
         """Give the run all it wants, or say what it waits for. Older runs that may begin now do so first."""
-        async with session(self._engine.database) as db, db.transaction():
+        async with session(self._database) as db, db.transaction():
             await lock_leases(db)
             waiting = await load_waiting_run(db, run)
             if waiting is None:
@@ -122,13 +118,13 @@ class Leasing:
         for elder in elders:
             await self._tell(elder)
         if cancel is not None:
-            await self._engine.feed(events.CancelAsked(cancel, by=f"run {waiting.number} of the same group"))
+            await self._feed(events.CancelAsked(cancel, by=f"run {waiting.number} of the same group"))
         if isinstance(found, events.HostsHeld) and waiting.wants.volumes:
             found = await self._with_volumes(waiting)
         await self._tell(found)
 
     async def _tell(self, found: events.HostsHeld | events.NotYet | events.Never) -> None:
-        outcome = await self._engine.feed(found)
+        outcome = await self._feed(found)
         if isinstance(outcome, Stale) and isinstance(found, events.HostsHeld):
             # It was cancelled meanwhile.
             await self.release(found.run)
@@ -170,49 +166,50 @@ class Leasing:
 
     async def _with_volumes(self, waiting: Waiting) -> events.HostsHeld | events.NotYet | events.Never:
         """The run has its hosts: its volumes too, or neither, so that others may use the hosts meanwhile."""
-        if self.volumes is None:
+        if self._volumes is None:
             return events.Never(waiting.run, "this controller has no pool of volumes")
-        found = await self.volumes.claim(waiting.run, waiting.wants.volumes)
+        found = await self._volumes.claim(waiting.run, waiting.wants.volumes)
         if isinstance(found, events.Never) or not waiting.wants.roles:
             return found
-        async with session(self._engine.database) as db, db.transaction():
+        async with session(self._database) as db, db.transaction():
             await lock_leases(db)
             current = await load_waiting_run(db, waiting.run)
             if current is None:
                 return found
             if isinstance(found, events.NotYet):
                 # Whoever looked at the same time may have found all of them: then it begins with these hosts.
-                if not await self.volumes.has(db, waiting.run, waiting.wants.volumes):
+                if not await self._volumes.has(db, waiting.run, waiting.wants.volumes):
                     await drop_hosts(db, waiting.run)
                 return found
         if not current.holds:
             # They were dropped by one who looked a moment before.
-            self._engine.tasks.start("allocate", self.allocate(waiting.run))
+            self._tasks.start("allocate", self.allocate(waiting.run))
             return events.NotYet(waiting.run, "its hosts, to be looked for again", admitted=True)
         return found
 
     async def release(self, run: str) -> None:
         """Give back what the run held, if it has ended, and see who may begin now."""
-        async with session(self._engine.database) as db, db.transaction():
+        async with session(self._database) as db, db.transaction():
             await lock_leases(db)
             over = await release_hosts(db, run)
             waiting = await find_waiting_runs(db)
             freed = [] if over is None else await find_hosts(db, over.freed)
-        if over is not None and over.wants.volumes and self.volumes is not None:
-            await self.volumes.settle(run, over.wants.volumes if over.began else ())
+        if over is not None and over.wants.volumes and self._volumes is not None:
+            await self._volumes.settle(run, over.wants.volumes if over.began else ())
         for each in [each for each in waiting if over is None or _may_gain(each, over.wants, freed)][:AT_ONCE]:
             await self.allocate(each.run)
-        await self._engine.queue.serve(None)
+        await self._queue.serve(None)
 
-    async def _place_ready(self, run: str) -> None:
-        async with session(self._engine.database) as db:
+    async def place_ready(self, run: str) -> None:
+        """Find agents for the steps that became ready while the run was paused."""
+        async with session(self._database) as db:
             steps = await find_ready_steps(db, run, PLACED)
         for step, kind in steps:
             if kind == Kind.METHOD:
-                await self._engine.place(step)
+                await self._queue.place(step)
             else:
-                await self._engine.feed(events.StepDue(run, step))
-        await self._engine.queue.serve(None)
+                await self._feed(events.StepDue(run, step))
+        await self._queue.serve(None)
 
 
 async def _take_hosts(

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -24,13 +23,11 @@ from proctor_controller.db.runs.attempts import keep_shown, load_order
 from proctor_controller.db.runs.timers import is_lost
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.runs import events
-from proctor_controller.domain.runs.decision import CancelAttempt, Effect, QueryAttempt, Stale, StartAttempt
+from proctor_controller.domain.runs.decision import CancelAttempt, QueryAttempt, Stale, StartAttempt
 from proctor_controller.domain.runs.order_rendering import RenderFault, render
 from proctor_controller.domain.runs.step import AttemptEnd, Step
 from proctor_controller.domain.runs.step_rules import Rules
-
-if TYPE_CHECKING:
-    from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.services import EngineServices, Feed
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +43,11 @@ class Orders:
     ``prepared``: orders of steps that were stored a moment ago, so that their first one needs no query; a cache.
     """
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self, services: EngineServices, feed: Feed) -> None:
+        self._services = services
+        self._bus = services.bus
+        self._settings = services.settings
+        self._feed = feed
         self._prepared: OrderedDict[str, StartOrder] = OrderedDict()
 
     def prepare(self, order: StartOrder) -> None:
@@ -56,47 +56,41 @@ class Orders:
         while len(self._prepared) > MAX_PREPARED:
             self._prepared.popitem(last=False)
 
-    def start(self, run: str, effect: Effect) -> None:
-        """Send a start order in the background."""
-        if isinstance(effect, StartAttempt):
-            self._engine.tasks.start("start order", self._start(run, effect))
+    async def cancel(self, run: str, effect: CancelAttempt) -> None:
+        """Order an attempt to stop."""
+        order = CancelOrder(
+            run=run,
+            step=effect.step,
+            attempt=effect.attempt,
+            token=effect.token,
+            cause=effect.cause,
+            grace_s=effect.grace_s,
+        )
+        await self._ask_standing(run, effect, "cancel", order)
 
-    def cancel(self, run: str, effect: Effect) -> None:
-        """Send an order to stop in the background."""
-        if isinstance(effect, CancelAttempt):
-            order = CancelOrder(
-                run=run,
-                step=effect.step,
-                attempt=effect.attempt,
-                token=effect.token,
-                cause=effect.cause,
-                grace_s=effect.grace_s,
-            )
-            self._engine.tasks.start("cancel order", self._ask_standing(run, effect, "cancel", order))
+    async def query(self, run: str, effect: QueryAttempt) -> None:
+        """Ask what became of an attempt."""
+        order = QueryOrder(run=run, step=effect.step, attempt=effect.attempt, token=effect.token)
+        await self._ask_standing(run, effect, "query", order)
 
-    def query(self, run: str, effect: Effect) -> None:
-        """Ask what became of an attempt in the background."""
-        if isinstance(effect, QueryAttempt):
-            order = QueryOrder(run=run, step=effect.step, attempt=effect.attempt, token=effect.token)
-            self._engine.tasks.start("query order", self._ask_standing(run, effect, "query", order))
-
-    async def _start(self, run: str, effect: StartAttempt) -> None:
+    async def start(self, run: str, effect: StartAttempt) -> None:
+        """Send a start order, and once more where it is not answered."""
         order = await self._order(run, effect)
         if order is None:
             return
         payload = order.encode()
         names = (run, effect.step, effect.attempt, effect.token)
         sends = effect.sends
-        for send in range(self._engine.settings.order_sends):
+        for send in range(self._settings.order_sends):
             if send:
                 # From now on a copy may be on its way that nobody knows of: that is stored before another one goes.
-                if isinstance(await self._engine.feed(events.OrderUnknown(*names)), Stale):
+                if isinstance(await self._feed(events.OrderUnknown(*names)), Stale):
                     return
                 sends += 1
             try:
                 answer = decode(StartReply, await self._request_start(effect, payload))
             except NoResponders:
-                await self._engine.feed(events.OrderUndelivered(*names, sends))
+                await self._feed(events.OrderUndelivered(*names, sends))
                 return
             except BadMessage as fault:
                 log.error("order_answer_unreadable", agent=effect.agent, step=effect.step, error=str(fault))
@@ -110,11 +104,11 @@ class Orders:
                 continue
             await self._answered(run, effect, answer, sends)
             return
-        await self._engine.feed(events.OrderUnknown(*names))
+        await self._feed(events.OrderUnknown(*names))
 
     async def _request_start(self, effect: StartAttempt, payload: bytes) -> bytes:
         """Ask once; where the bus is away, once more when it is back."""
-        bus, timeout = self._engine.bus, self._engine.settings.order_timeout
+        bus, timeout = self._bus, self._settings.order_timeout
         subject = subjects.order(effect.agent, "start")
         try:
             return await bus.request(subject, payload, timeout=timeout)
@@ -127,8 +121,8 @@ class Orders:
         """The order; None where there is none to be sent (any more)."""
         prepared = self._prepared.pop(effect.step, None)
         if prepared is None:
-            async with session(self._engine.database) as db:
-                loaded = await load_order(db, effect.step, self._engine.seal)
+            async with session(self._services.database) as db:
+                loaded = await load_order(db, effect.step, self._services.seal)
                 if loaded is None or loaded.order.run != run:
                     return None
                 prepared = loaded.order
@@ -139,7 +133,7 @@ class Orders:
                     except RenderFault as wrong:
                         fault = str(wrong)
             if fault:
-                await self._engine.feed(
+                await self._feed(
                     events.RenderFailed(run, effect.step, effect.attempt, effect.token, fault, effect.sends)
                 )
                 return None
@@ -148,13 +142,13 @@ class Orders:
                 "attempt": effect.attempt,
                 "token": effect.token,
                 "not_after": effect.not_after,
-                "log_limit": self._engine.settings.attempt_log_limit,
+                "log_limit": self._settings.attempt_log_limit,
             }
         )
 
     async def _fill(self, db: Session, order: StartOrder, step: Step, rules: Rules) -> StartOrder:
         """The order with its templates filled in. Raises RenderFault."""
-        scope, hidden = await self._engine.scopes.of_step(db, step, rules)
+        scope, hidden = await self._services.scopes.of_step(db, step, rules)
         done = render(rules, order.parameters, order.env, scope, hidden)
         if rules.parameters is not None:
             await keep_shown(db, step.id, done.shown)
@@ -166,12 +160,12 @@ class Orders:
         came = time.monotonic()
         if answer.answer is StartAnswer.ACCEPTED:
             # A short step ends within this time: then its end is all that has to be written.
-            await asyncio.sleep(self._engine.settings.short_step)
-            if self._engine.recent.has_ended(effect.step):
+            await asyncio.sleep(self._settings.short_step)
+            if self._services.cache.has_ended(effect.step):
                 return
         else:
             log.info("order_not_accepted", step=effect.step, attempt=effect.attempt, answer=answer.answer.value)
-        await self._engine.feed(
+        await self._feed(
             events.OrderAnswered(
                 run=run,
                 step=effect.step,
@@ -187,7 +181,7 @@ class Orders:
     async def _ask_standing(self, run: str, effect: CancelAttempt | QueryAttempt, verb: str, order: Message) -> None:
         subject = subjects.order(effect.agent, verb)
         try:
-            reply = await self._engine.bus.request(subject, order.encode(), timeout=self._engine.settings.order_timeout)
+            reply = await self._bus.request(subject, order.encode(), timeout=self._settings.order_timeout)
             standing = decode(StandingReply, reply)
         except (BusError, BadMessage) as fault:
             # It is sent again when the step is due.
@@ -198,10 +192,10 @@ class Orders:
             # With its next heartbeat it says so again; until then the watchdog would only take the step for lost anew.
             return
         if event is not None:
-            await self._engine.feed(event)
+            await self._feed(event)
 
     async def _is_lost(self, agent: str) -> bool:
-        async with session(self._engine.database) as db:
+        async with session(self._services.database) as db:
             return await is_lost(db, agent)
 
 

@@ -1,19 +1,27 @@
-"""The steps that wait for slots: a slot that comes free is for whoever has waited longest."""
+"""Slots for steps: a ready step gets a free one or waits; one that comes free goes to who has waited longest."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
+from proctor_common.ids import new_token
 from proctor_controller.db.hosts import candidates
-from proctor_controller.db.session import session
+from proctor_controller.db.session import Session, session
+from proctor_controller.domain.hosts.placement import choose, explain
 from proctor_controller.domain.runs import events
-from proctor_controller.domain.runs.decision import Decision, Effect, ServeQueue
+from proctor_controller.domain.runs.decision import Decision
+from proctor_controller.engine.services import EngineServices, Feed
 
-if TYPE_CHECKING:
-    from proctor_controller.engine.engine import Engine
-
+MAX_TRIES = 50
+PLACED_AT_ONCE = 8
+"""Hundreds of steps can become ready at once; the database's connections are for others too."""
 MAX_TURNS = 200
 AT_ONCE = 20
+
+
+def offer_slot(agent: str, host: str) -> events.Offer:
+    """An agent for a step, under a new lease token."""
+    return events.Offer(agent=agent, host=host, token=new_token("lease"))
 
 
 class Queue:
@@ -23,26 +31,54 @@ class Queue:
     most, however many ends and newcomers ask for it.
     """
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self, services: EngineServices, feed: Feed) -> None:
+        self._database = services.database
+        self._tasks = services.tasks
+        self._feed = feed
+        self._placing = asyncio.Semaphore(PLACED_AT_ONCE)
         self._asked: set[str | None] = set()
         self._looking: WeakValueDictionary[str | None, asyncio.Lock] = WeakValueDictionary()
 
-    def serve_later(self, run: str, effect: Effect) -> None:
-        """Give an agent's free slots away in the background."""
-        if isinstance(effect, ServeQueue):
-            self._look_later(effect.agent)
+    async def place(self, step: str) -> None:
+        """Dispatch a step that has become ready, or let it wait."""
+        async with self._placing:
+            await self._place(step)
 
-    def look_later(self) -> None:
-        """A step has joined the queue: a slot that came free a moment before served the queue without it."""
-        self._look_later(None)
+    async def _place(self, step: str) -> None:
+        for _ in range(MAX_TRIES):
+            async with session(self._database) as db:
+                waiter = await candidates.load_waiter(db, step)
+                if waiter is None:
+                    return
+                found = await candidates.find_candidates_of(db, waiter)
+                chosen = choose(f.candidate for f in found)
+                if chosen is not None:
+                    await self._ensure_slots(db, found, chosen.agent)
+            if chosen is None:
+                why = explain(waiter.place, (f.candidate for f in found), waiter.plugin, waiter.method)
+                await self._feed(events.NoSlot(waiter.run, step, why))
+                self.look_later()
+                return
+            outcome = await self._feed(events.LeasesHeld(waiter.run, step, offer_slot(chosen.agent, chosen.host)))
+            if isinstance(outcome, Decision) or "slot" not in outcome.why:
+                return
 
-    def _look_later(self, agent: str | None) -> None:
+    async def _ensure_slots(self, db: Session, found: list[candidates.Found], agent: str) -> None:
+        for each in found:
+            if each.candidate.agent == agent and each.slots_made < each.candidate.slots:
+                await candidates.make_slots(db, agent)
+
+    def look_later(self, agent: str | None = None, *, if_none: Callable[[str], Awaitable[None]] | None = None) -> None:
+        """Give an agent's free slots away in the background; ``if_none`` is told of the agent if no step wanted one.
+
+        ``agent`` None, of all of them: a step has joined the queue, and a slot that came free a moment before was
+        offered without it.
+        """
         if agent not in self._asked:
             self._asked.add(agent)
-            self._engine.tasks.start("serve queue", self._look(agent))
+            self._tasks.start("serve queue", self._look(agent, if_none))
 
-    async def _look(self, agent: str | None) -> None:
+    async def _look(self, agent: str | None, if_none: Callable[[str], Awaitable[None]] | None) -> None:
         lock = self._looking.get(agent)
         if lock is None:
             lock = self._looking[agent] = asyncio.Lock()
@@ -54,15 +90,15 @@ class Queue:
             served = await self.serve(agent)
         finally:
             lock.release()
-        if not served and agent is not None:
-            await self._engine.leasing.give_idle(agent)
+        if not served and agent is not None and if_none is not None:
+            await if_none(agent)
 
     async def serve(self, agent: str | None) -> int:
         """Give free slots to the steps that have waited longest; how many were dispatched. ``agent`` None: of all."""
         served = 0
         given: set[tuple[str, str]] = set()  # whoever does not hear is back at once, and asked again at the next look
         for _ in range(MAX_TURNS):
-            async with session(self._engine.database) as db:
+            async with session(self._database) as db:
                 turns = [t for t in await candidates.next_turns(db, agent, AT_ONCE) if (t.agent, t.step) not in given]
                 for turn in turns:
                     if not turn.slots_made:
@@ -71,8 +107,8 @@ class Queue:
                 break
             done = 0
             for turn in turns:
-                offer = self._engine.offer(turn.agent, turn.host)
-                outcome = await self._engine.feed(events.LeasesHeld(turn.run, turn.step, offer))
+                offer = offer_slot(turn.agent, turn.host)
+                outcome = await self._feed(events.LeasesHeld(turn.run, turn.step, offer))
                 if isinstance(outcome, Decision):
                     done += 1
                     given.add((turn.agent, turn.step))

@@ -5,6 +5,7 @@ was given.
 from collections.abc import Awaitable, Callable
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common import subjects
 from proctor_common.bus import ACK, RETRY, TERMINATE, StreamMessage, Verdict
@@ -17,8 +18,8 @@ from proctor_controller.db.runs.attempts import find_given, keep_evidence
 from proctor_controller.db.session import session
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Stale
-from proctor_controller.engine.engine import Contended, Engine
 from proctor_controller.engine.orders import to_end
+from proctor_controller.engine.services import Contended, Feed
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +45,9 @@ class Reports:
     ``unreadable`` and ``forged`` count what was terminated.
     """
 
-    def __init__(self, engine: Engine, on_forged: OnForged | None = None) -> None:
-        self._engine = engine
+    def __init__(self, database: AsyncEngine, feed: Feed, on_forged: OnForged | None = None) -> None:
+        self._database = database
+        self._feed = feed
         self._on_forged = on_forged
         self.unreadable = 0
         self.forged = 0
@@ -61,7 +63,7 @@ class Reports:
             return TERMINATE
         assert origin is not None
         try:
-            outcome = await self._engine.feed(_event(finished, origin.agent, finished.run))
+            outcome = await self._feed(_event(finished, origin.agent, finished.run))
             if isinstance(outcome, Stale):
                 return await self._stale(finished, origin.agent, outcome)
         except (ProctorError, Contended) as fault:
@@ -70,7 +72,7 @@ class Reports:
         return ACK
 
     async def _stale(self, finished: StepFinished, agent: str, why: Stale) -> Verdict:
-        async with session(self._engine.database) as db:
+        async with session(self._database) as db:
             given = await find_given(db, agent, finished.step, finished.attempt, finished.token)
             if given is not None and given.ended and not given.reported:
                 await keep_evidence(db, agent, finished.step, finished.attempt, finished.model_dump_json())
@@ -80,7 +82,7 @@ class Reports:
             return TERMINATE
         if given.current and not given.ended and given.run != finished.run:
             # The agent holds the attempt and named another run: the run is ours to know.
-            await self._engine.feed(_event(finished, agent, given.run))
+            await self._feed(_event(finished, agent, given.run))
         log.info("report_stale", agent=agent, step=finished.step, attempt=finished.attempt, reason=why.why)
         return ACK
 

@@ -15,14 +15,17 @@ _PASSING = {Code.DATABASE_UNAVAILABLE, Code.BUS_UNAVAILABLE}
 
 
 class Tasks:
-    """Starts tasks and forgets those that are done. What one leaves undone the watchdog derives again."""
+    """Starts tasks and forgets those that are done. What one leaves undone the watchdog derives again.
 
-    def __init__(self) -> None:
-        self._running: set[asyncio.Task[None]] = set()
-        self._closed = False
+    ``start`` False: none is ever started.
+    """
+
+    def __init__(self, *, start: bool = True) -> None:
+        self._running: set[asyncio.Task[object]] = set()
+        self._closed = not start
         self.failures = 0
 
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, name: str, work: Coroutine[Any, Any, object]) -> None:
         """Run ``work`` in the background; after :meth:`close` not at all."""
         if self._closed:
             work.close()
@@ -31,7 +34,7 @@ class Tasks:
         self._running.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         if task.cancelled():
             return

@@ -23,9 +23,10 @@ from proctor_controller.db.runs.timers import (
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.hosts.placement import explain
 from proctor_controller.domain.runs import events
-from proctor_controller.domain.runs.decision import ReleaseRun
-from proctor_controller.engine.deadlocks import Circles
-from proctor_controller.engine.engine import Contended, Engine
+from proctor_controller.engine.deadlocks import Deadlocks
+from proctor_controller.engine.leasing import Leasing
+from proctor_controller.engine.queue import Queue
+from proctor_controller.engine.services import Contended, EngineServices, Feed
 
 log = structlog.get_logger(__name__)
 
@@ -37,21 +38,26 @@ EXPLAINED = 500
 PLACES = 50
 """For how many places at most that is found out at one look."""
 EXPLAINED_EVERY = 5
-CIRCLES_EVERY = 5
+DEADLOCKS_EVERY = 5
 
 
 class Watchdog:
     """Call :meth:`tick` about once a second."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, services: EngineServices, feed: Feed, queue: Queue, leasing: Leasing) -> None:
+        self._database = services.database
+        self._tasks = services.tasks
+        self._lost_grace_s = services.settings.policy.lost_grace_s
+        self._feed_engine = feed
+        self._queue = queue
+        self._leasing = leasing
         self._ticks = 0
-        self._circles = Circles(engine)
+        self._deadlocks = Deadlocks(services.database, feed)
         self._explained: candidates.Waiter | None = None
 
     async def tick(self) -> int:
         """Look at everything that is due; how much that was. Raises ProctorError ``database_unavailable``."""
-        async with session(self._engine.database) as db:
+        async with session(self._database) as db:
             due: list[events.Event] = [
                 *(_event(each) for each in await find_lost(db, LIMIT)),
                 *(_event(each) for each in await find_due_runs(db, LIMIT)),
@@ -72,11 +78,11 @@ class Watchdog:
         self._ticks += 1
         await self._feed_all(due)
         for run in past:
-            self._engine.leasing.release_later(run, ReleaseRun())
-        if self._ticks % CIRCLES_EVERY == 0:
-            await self._circles.look()
+            self._tasks.start("release", self._leasing.release(run))
+        if self._ticks % DEADLOCKS_EVERY == 0:
+            await self._deadlocks.look()
         if waiting:
-            await self._engine.queue.serve(None)
+            await self._queue.serve(None)
             if self._ticks % EXPLAINED_EVERY == 1:
                 await self._explain_waiting()
         return len(due)
@@ -95,7 +101,7 @@ class Watchdog:
     async def _feed(self, event: events.Event) -> None:
         # One run that cannot be decided must not keep the others from being looked at.
         try:
-            await self._engine.feed(event)
+            await self._feed_engine(event)
         except (ProctorError, BusError, Contended) as fault:
             log.warning("watchdog_not_done", run=event.run, watched=type(event).__name__, error=str(fault))
         except Exception:
@@ -105,7 +111,7 @@ class Watchdog:
         """Say of those who still wait what they wait for now: of all of them in turn, the longest-waiting first."""
         told: list[events.Event] = []
         reasons: dict[candidates.Waiter, tuple[str, bool]] = {}
-        async with session(self._engine.database) as db:
+        async with session(self._database) as db:
             waiting = await candidates.load_waiting(db, EXPLAINED, self._explained)
             last = self._explained
             for each in waiting:
@@ -128,7 +134,7 @@ class Watchdog:
         lost one may take to come back no other one has joined in its stead.
         """
         found = await candidates.find_candidates_of(db, step)
-        host, grace = step.place.host, self._engine.settings.policy.lost_grace_s
+        host, grace = step.place.host, self._lost_grace_s
         if not found and host is not None and await candidates.is_gone(db, host, grace):
             return f"host {host}: its agent was removed, and no other one has joined", True
         return explain(step.place, [f.candidate for f in found], step.plugin, step.method), False

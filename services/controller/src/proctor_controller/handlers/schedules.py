@@ -97,7 +97,7 @@ async def put_schedule(context: ProcessContext, actor: Actor, body: SchedulePut)
             plan=shown["plan"],
             next_at=cron.next_after(await rows.read_now(connection)),
             parameters=shown["parameters"],
-            sealed=context.engine.seal.seal(whole, sealed_for(id_)) if shown != whole else None,
+            sealed=context.engine.services.seal.seal(whole, sealed_for(id_)) if shown != whole else None,
             overlap=body.overlap,
             group=group,
             bound=actor.groups is not None,
@@ -135,7 +135,7 @@ async def _shown(context: ProcessContext, actor: Actor, body: SchedulePut, group
         created_by=actor.name,
     )
     async with session(context.database) as db:
-        spec = await plan_run(context.engine, db, request)
+        spec = await plan_run(context.engine.services, db, request)
     plan = body.plan
     if isinstance(plan, str) and not STORED_PLAN.match(plan):
         plan = spec.document or plan

@@ -51,7 +51,6 @@ class Keeper:
         clock: Clock,
         *,
         folder: Path | None,
-        notice: Notice = tell_nobody,
         opener: Opener = open_backend,
     ) -> None:
         self._opener = opener
@@ -59,12 +58,11 @@ class Keeper:
         self._source = source
         self._clock = clock
         self._folder = folder
-        self._notice = notice
         self.woken = asyncio.Event()
         self.calls = Counter[tuple[str, str]]()
         """Calls of the backend by this process: (call, outcome) -> how many."""
 
-    async def turn(self, held: Held) -> None:
+    async def turn(self, held: Held, *, notice: Notice = tell_nobody) -> None:
         """Keep the pool until the duty is lost, or the backend's settings change. Raises ProctorError."""
         while True:
             try:
@@ -81,7 +79,7 @@ class Keeper:
                 await self._show_fault(held, str(fault))
                 await self._nap(TICK * 5)
                 continue
-            desk = Desk(self._database, held, backend, settings, progress=self.woken.set, notice=self._notice)
+            desk = Desk(self._database, held, backend, settings, progress=self.woken.set, notice=notice)
             hold = _Hold(desk, self._source, self._clock, self.woken, standing["reload"])
             try:
                 await hold.run()

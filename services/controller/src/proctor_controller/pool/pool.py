@@ -20,7 +20,6 @@ from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.settings import BadPoolSettings
 from proctor_controller.pool.claims import Claims
 from proctor_controller.pool.demands import Demands
-from proctor_controller.pool.fenced_session import Notice, tell_nobody
 from proctor_controller.pool.keeper import Keeper
 from proctor_controller.pool.snapshot import Snapshot
 from proctor_controller.pool.source import PoolSource
@@ -44,12 +43,11 @@ class Pool:
         file: Path | None,
         folder: Path | None,
         default_backend: str = "",
-        notice: Notice = tell_nobody,
     ) -> None:
         self._database = database
         self._bus = bus
         self.source = PoolSource(file, default_backend=default_backend)
-        self.keeper = Keeper(database, self.source, clock, folder=folder, notice=notice)
+        self.keeper = Keeper(database, self.source, clock, folder=folder)
         self.demands = Demands(database, clock, self.wake)
         self.claims = Claims(database, clock, self.wake, self.demands.note)
         self.snapshot = Snapshot()

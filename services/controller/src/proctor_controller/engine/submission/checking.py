@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from proctor_common.errors import Fault, fault
 from proctor_common.limits import MAX_PLAN_DEPTH
@@ -20,11 +20,9 @@ from proctor_controller.domain.plan.entry import Reading
 from proctor_controller.domain.plan.model import Path, PlanStep
 from proctor_controller.domain.runs.order_rendering import RenderFault
 from proctor_controller.domain.runs.step import Kind
+from proctor_controller.engine.scopes import Scopes
 from proctor_controller.engine.submission.methods import Methods
 from proctor_controller.engine.submission.nesting import Nested, Nesting
-
-if TYPE_CHECKING:
-    from proctor_controller.engine.engine import Engine
 
 
 @dataclass(slots=True)
@@ -41,8 +39,8 @@ class Checked:
 class Checking:
     """Checks a plan, and those that are nested in it. ``group``: of the run."""
 
-    def __init__(self, engine: "Engine", db: Session, nesting: Nesting, group: str | None) -> None:
-        self._engine = engine
+    def __init__(self, scopes: Scopes, db: Session, nesting: Nesting, group: str | None) -> None:
+        self._scopes = scopes
         self._db = db
         self._nesting = nesting
         self._methods = Methods(db, group)
@@ -69,7 +67,7 @@ class Checking:
     async def _check_secrets(self, reading: Reading, checked: Checked) -> None:
         for name, reference in reading.plan.secrets.items():
             try:
-                await self._engine.scopes.secret(reference)
+                await self._scopes.secret(reference)
             except RenderFault as none:
                 path = _path_of_secret(reading.document.value, name)
                 checked.faults += reading.new([fault("not_found", str(none), dotted(path))])

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from proctor_common.errors import Code, Fault, ProctorError, fault, faults, not_found
 from proctor_common.ids import new_id
@@ -24,11 +24,9 @@ from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.runs.order_rendering import RenderFault
 from proctor_controller.domain.runs.step import Kind
 from proctor_controller.domain.runs.submission import RunSpec
+from proctor_controller.engine.services import EngineServices
 from proctor_controller.engine.submission.checking import Checked, Checking
 from proctor_controller.engine.submission.nesting import Nesting
-
-if TYPE_CHECKING:
-    from proctor_controller.engine.engine import Engine
 
 STORED_PLAN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]+)?\Z")
 MAX_NAME = 200
@@ -73,11 +71,11 @@ class Text:
         return self.plan if isinstance(self.plan, str) else json.dumps(self.plan, ensure_ascii=False)
 
 
-async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
+async def plan_run(services: EngineServices, db: Session, request: Request) -> RunSpec:
     """The run, ready to be stored. Raises 404 for an unknown stored plan, 413, 422 with all faults."""
     text = await find_text(db, request)
     reading = await asyncio.to_thread(read_document, text.plan, request.parameters)
-    checked = await _check(engine, db, reading, text, request)
+    checked = await _check(services, db, reading, text, request)
     if wrong := reading.all(checked.faults):
         raise faults(wrong)
     plan, calls = reading.plan, checked.calls
@@ -85,12 +83,12 @@ async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
         run=request.run,
         name=(request.name or plan.name)[:MAX_NAME],
         document=await asyncio.to_thread(_shown, text, reading, calls),
-        default_timeout_s=engine.settings.run_timeout,
+        default_timeout_s=services.settings.run_timeout,
         group=request.group,
         created_by=request.created_by,
         plan=text.stored[0] if text.stored else plan.name[:MAX_NAME],
         plan_version=text.stored[1] if text.stored else None,
-        hidden=await _hidden(engine, text, plan, calls),
+        hidden=await _hidden(services, text, plan, calls),
         parent=request.parent,
         parent_step=request.parent_step,
         depth=request.depth,
@@ -99,12 +97,12 @@ async def plan_run(engine: "Engine", db: Session, request: Request) -> RunSpec:
     return await asyncio.to_thread(compile_run, plan, calls, checked.children, birth, new_id)
 
 
-async def request_again(engine: "Engine", db: Session, run: str, new_run: str, by: str) -> Request | None:
+async def request_again(services: EngineServices, db: Session, run: str, new_run: str, by: str) -> Request | None:
     """The request that makes a run anew, of its exact document and parameters; None for a test case."""
     origin = await load_origin(db, run)
     if origin is None:
         return None
-    opened = engine.seal.open(origin.sealed, run) if origin.sealed is not None else {}
+    opened = services.seal.open(origin.sealed, run) if origin.sealed is not None else {}
     values = {name: opened.get(name, value) for name, value in origin.parameters.items()}
     return Request(
         run=new_run,
@@ -119,7 +117,7 @@ async def request_again(engine: "Engine", db: Session, run: str, new_run: str, b
     )
 
 
-async def find_faults(engine: "Engine", db: Session, request: Request, *, complete: bool = True) -> list[Fault]:
+async def find_faults(services: EngineServices, db: Session, request: Request, *, complete: bool = True) -> list[Fault]:
     """All that is wrong with a plan; ``complete``: parameters that have no value are, too. Raises 404."""
     text = await find_text(db, request)
     try:
@@ -127,7 +125,7 @@ async def find_faults(engine: "Engine", db: Session, request: Request, *, comple
         reading = await asyncio.to_thread(read_document, text.plan, given)
     except ProctorError as refused:
         return list(refused.details["errors"])
-    return reading.all((await _check(engine, db, reading, text, request)).faults)
+    return reading.all((await _check(services, db, reading, text, request)).faults)
 
 
 async def find_text(db: Session, request: Request) -> Text:
@@ -192,9 +190,9 @@ async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...
         raise faults(wrong)
 
 
-async def _check(engine: "Engine", db: Session, reading: Reading, text: Text, request: Request) -> Checked:
+async def _check(services: EngineServices, db: Session, reading: Reading, text: Text, request: Request) -> Checked:
     nesting = Nesting(db, request.groups, text.stored[0] if text.stored else None, request.depth)
-    return await Checking(engine, db, nesting, request.group).check(reading)
+    return await Checking(services.scopes, db, nesting, request.group).check(reading)
 
 
 def _shown(text: Text, reading: Reading, calls: Mapping[Path, Call]) -> str:
@@ -206,7 +204,7 @@ def _texts(plan: Plan, calls: Mapping[Path, Call]) -> list[str]:
     return list(dict.fromkeys([*plan.secret_texts, *(text for call in calls.values() for text in call.texts)]))
 
 
-async def _hidden(engine: "Engine", text: Text, plan: Plan, calls: Mapping[Path, Call]) -> dict[str, Any]:
+async def _hidden(services: EngineServices, text: Text, plan: Plan, calls: Mapping[Path, Call]) -> dict[str, Any]:
     """What is sealed with the run: hidden parameters by their names, and what goes by no name of a parameter."""
     hidden: dict[str, Any] = {name: plan.values[name] for name in plan.hidden if name in plan.values}
     kept = {name: value for call in calls.values() for name, value in call.kept.items()}
@@ -215,14 +213,14 @@ async def _hidden(engine: "Engine", text: Text, plan: Plan, calls: Mapping[Path,
     if _texts(plan, calls):
         hidden[DOCUMENT] = text.document
     if plan.webhook_secret is not None:
-        hidden[WEBHOOK_SECRET] = await _webhook_secret(engine, plan)
+        hidden[WEBHOOK_SECRET] = await _webhook_secret(services, plan)
     return hidden
 
 
-async def _webhook_secret(engine: "Engine", plan: Plan) -> str:
+async def _webhook_secret(services: EngineServices, plan: Plan) -> str:
     path = dotted(["webhook", "secret"])
     try:
-        secrets = {name: await engine.scopes.secret(reference) for name, reference in plan.secrets.items()}
+        secrets = {name: await services.scopes.secret(reference) for name, reference in plan.secrets.items()}
         return fill_text(plan.webhook_secret or "", {"params": plan.values, "secrets": secrets})
     except (RenderFault, ExpressionFault) as wrong:
         raise faults([fault("invalid", str(wrong), path)]) from None

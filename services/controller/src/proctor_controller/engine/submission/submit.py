@@ -1,5 +1,6 @@
-"""A new run: stored with the decision about its first step, in one commit, and begun in the same breath."""
+"""A new run: stored with the decision about its first step in one commit, and begun at once."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,87 +18,106 @@ from proctor_controller.domain.runs.decide.dispatch import decide
 from proctor_controller.domain.runs.decide.joining import apply, join
 from proctor_controller.domain.runs.decision import Decision, EventRow, PlaceStep, Stale
 from proctor_controller.domain.runs.submission import RunSpec, StepSpec
-from proctor_controller.engine.engine import Engine
+from proctor_controller.engine.orders import Orders
+from proctor_controller.engine.queue import Queue, offer_slot
+from proctor_controller.engine.services import EngineServices
 
 CREATED = "queued"
 
 
-class Unwanted(Exception):
+class ParentEnded(Exception):
     """The step that the run was to stand for runs no longer; nothing is stored."""
 
 
-async def submit(
-    engine: Engine, db: Session, spec: RunSpec, now: datetime, found: list[candidates.Found] | None = None
-) -> RunView:
-    """Store and begin a run. ``now``: the database's clock, a moment ago; ``found``: the agents for its only step,
-    where they were looked up already.
+class Submissions:
+    """Stores and begins runs. ``committed``: performs what follows from a decision that was saved."""
 
-    Raises DuplicateRun, Unwanted, ProctorError ``database_unavailable``.
-    """
-    fit = [each.candidate for each in found or ()]
-    chosen = choose(fit) if len(spec.steps) == 1 else None
-    for each in found or ():
-        if chosen is not None and each.candidate.agent == chosen.agent and each.slots_made < chosen.slots:
-            await candidates.make_slots(db, chosen.agent)
-    view = await _submit(engine, db, spec, now, _decide_first(engine, spec, fit, chosen, now))
-    if view is None:
-        # Somebody took the last slot in between.
-        view = await _submit(engine, db, spec, now, _decide_first(engine, spec, fit, None, now))
-    if view is None:
-        raise Unwanted(spec.id)
-    return view
+    def __init__(
+        self,
+        services: EngineServices,
+        orders: Orders,
+        queue: Queue,
+        committed: Callable[[Decision, Saved], None],
+    ) -> None:
+        self._seal = services.seal
+        self._cache = services.cache
+        self._policy = services.settings.policy
+        self._orders = orders
+        self._queue = queue
+        self._committed = committed
 
+    async def submit(
+        self, db: Session, spec: RunSpec, now: datetime, found: list[candidates.Found] | None = None
+    ) -> RunView:
+        """Store and begin a run. ``now``: the database's clock, a moment ago; ``found``: the agents for its only step,
+        where they were looked up already.
 
-async def submit_at(engine: Engine, db: Session, spec: RunSpec, now: datetime, host: Candidate) -> RunView | None:
-    """Store and begin a run on an agent that was fit for it a moment ago; None, and nothing is stored, where it has
-    no slot now, takes no work, or some step waits for a slot.
+        Raises DuplicateRun, ParentEnded, ProctorError ``database_unavailable``.
+        """
+        fit = [each.candidate for each in found or ()]
+        chosen = choose(fit) if len(spec.steps) == 1 else None
+        for each in found or ():
+            if chosen is not None and each.candidate.agent == chosen.agent and each.slots_made < chosen.slots:
+                await candidates.make_slots(db, chosen.agent)
+        view = await self._submit(db, spec, now, self._decide_first(spec, fit, chosen, now))
+        if view is None:
+            # Somebody took the last slot in between.
+            view = await self._submit(db, spec, now, self._decide_first(spec, fit, None, now))
+        if view is None:
+            raise ParentEnded(spec.id)
+        return view
 
-    Raises DuplicateRun, ProctorError ``database_unavailable``.
-    """
-    decision = _decide_first(engine, spec, [host], host, now)
-    return await _submit(engine, db, spec, now, decision, if_nobody_waits=True)
+    async def submit_at(self, db: Session, spec: RunSpec, now: datetime, host: Candidate) -> RunView | None:
+        """Store and begin a run on an agent that was fit for it a moment ago; None, and nothing is stored, where it
+        has no slot now, takes no work, or some step waits for a slot.
 
+        Raises DuplicateRun, ProctorError ``database_unavailable``.
+        """
+        decision = self._decide_first(spec, [host], host, now)
+        return await self._submit(db, spec, now, decision, if_nobody_waits=True)
 
-async def _submit(
-    engine: Engine, db: Session, spec: RunSpec, now: datetime, decision: Decision, *, if_nobody_waits: bool = False
-) -> RunView | None:
-    hidden = {step.id: _hide(engine, step) for step in spec.steps}
-    sealed = engine.seal.seal(dict(spec.hidden), spec.id) if spec.hidden else None
-    inserted = await insert_run(db, spec, hidden, decision, now, sealed=sealed, if_nobody_waits=if_nobody_waits)
-    if inserted is None:
-        return None
-    engine.recent.set_clock(inserted.at)
-    engine.recent.keep(apply(spec.first_slice(), decision))
-    plain = not any(node.rules and (node.rules.is_filling or node.rules.artefacts) for node in spec.node_specs)
-    if len(spec.steps) == 1 and plain:
-        engine.orders.prepare(_order(spec, spec.steps[0], inserted.number))
-    engine.committed(decision, Saved(inserted.ids, inserted.at))
-    if any(step.state is StepState.WAITING for step in decision.steps):
-        engine.recheck_queue()
-    return _view(spec, decision, inserted, now)
+    async def _submit(
+        self, db: Session, spec: RunSpec, now: datetime, decision: Decision, *, if_nobody_waits: bool = False
+    ) -> RunView | None:
+        hidden = {step.id: self._hide(step) for step in spec.steps}
+        sealed = self._seal.seal(dict(spec.hidden), spec.id) if spec.hidden else None
+        inserted = await insert_run(db, spec, hidden, decision, now, sealed=sealed, if_nobody_waits=if_nobody_waits)
+        if inserted is None:
+            return None
+        self._cache.set_clock(inserted.at)
+        self._cache.keep(apply(spec.first_slice(), decision))
+        plain = not any(node.rules and (node.rules.is_filling or node.rules.artefacts) for node in spec.node_specs)
+        if len(spec.steps) == 1 and plain:
+            self._orders.prepare(_order(spec, spec.steps[0], inserted.number))
+        self._committed(decision, Saved(inserted.ids, inserted.at))
+        if any(step.state is StepState.WAITING for step in decision.steps):
+            self._queue.look_later()
+        return _view(spec, decision, inserted, now)
 
+    def _decide_first(self, spec: RunSpec, fit: list[Candidate], chosen: Candidate | None, now: datetime) -> Decision:
+        part = spec.first_slice()
+        created = decide(part, events.RunCreated(spec.id), now, self._policy)
+        if isinstance(created, Stale):
+            raise ValueError(f"a new run cannot be begun: {created.why}")
+        created = _with_birth(created)
+        if len(spec.steps) != 1 or not fit:
+            return created
+        step = spec.steps[0]
+        if chosen is not None:
+            offer = offer_slot(chosen.agent, chosen.host)
+            event: events.Event = events.LeasesHeld(spec.id, step.id, offer)
+        else:
+            event = events.NoSlot(spec.id, step.id, explain(step.place, fit, step.plugin, step.method))
+        second = decide(apply(part, created), event, now, self._policy)
+        if isinstance(second, Stale):
+            return created
+        return join(created, second, done=(PlaceStep,))
 
-def _decide_first(
-    engine: Engine, spec: RunSpec, fit: list[Candidate], chosen: Candidate | None, now: datetime
-) -> Decision:
-    policy = engine.settings.policy
-    part = spec.first_slice()
-    created = decide(part, events.RunCreated(spec.id), now, policy)
-    if isinstance(created, Stale):
-        raise ValueError(f"a new run cannot be begun: {created.why}")
-    created = _with_birth(created)
-    if len(spec.steps) != 1 or not fit:
-        return created
-    step = spec.steps[0]
-    if chosen is not None:
-        offer = engine.offer(chosen.agent, chosen.host)
-        event: events.Event = events.LeasesHeld(spec.id, step.id, offer)
-    else:
-        event = events.NoSlot(spec.id, step.id, explain(step.place, fit, step.plugin, step.method))
-    second = decide(apply(part, created), event, now, policy)
-    if isinstance(second, Stale):
-        return created
-    return join(created, second, done=(PlaceStep,))
+    def _hide(self, step: StepSpec) -> Hidden:
+        if not step.secrets:
+            return Hidden(step.parameters, None)
+        whole = {"parameters": step.parameters, "secrets": step.secrets}
+        return Hidden(mask(step.parameters, step.secrets), self._seal.seal(whole, step.id))
 
 
 def _with_birth(decision: Decision) -> Decision:
@@ -106,13 +126,6 @@ def _with_birth(decision: Decision) -> Decision:
     moved = tuple(replace(row, seq=row.seq + 1) for row in decision.events)
     run = replace(decision.run, event_seq=decision.run.event_seq + 1)
     return replace(decision, run=run, events=(birth, *moved))
-
-
-def _hide(engine: Engine, step: StepSpec) -> Hidden:
-    if not step.secrets:
-        return Hidden(step.parameters, None)
-    whole = {"parameters": step.parameters, "secrets": step.secrets}
-    return Hidden(mask(step.parameters, step.secrets), engine.seal.seal(whole, step.id))
 
 
 def _order(spec: RunSpec, step: StepSpec, number: int) -> StartOrder:

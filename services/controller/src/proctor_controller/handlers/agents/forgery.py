@@ -36,4 +36,4 @@ class Forgeries:
         if cut:
             log.error("agent_cut_off", agent=agent, reports=count)
             await close_clients(self._context.system, agent)
-            await self._context.work.agents_lost([agent])
+            await self._context.engine.agent_status.agents_lost([agent])

@@ -73,7 +73,7 @@ async def delete_group(context: ProcessContext, actor: Actor, body: GroupRef) ->
 async def bind_agent(context: ProcessContext, actor: Actor, body: GroupBinding) -> GroupView:
     """``group.bind``: put an agent into a group; again changes nothing."""
     agent, view = await _bind(context, actor, body, bound=True)
-    await context.work.capacity_changed([agent])
+    await context.engine.agent_status.capacity_changed([agent])
     return view
 
 

@@ -96,17 +96,17 @@ class Heartbeats:
             return HeartbeatReply(time=time, register_again=True, refused=self._rivalry(standing))
         if standing.state is AgentState.LOST:
             log.info("agent_returned", agent=agent)
-            await context.work.agents_returned([agent])
+            await context.engine.agent_status.agents_returned([agent])
         confirmed: list[AttemptRef] = []
         unwanted: list[AttemptRef] = []
         if standing.busy or heartbeat.attempts or heartbeat.ended:
-            confirmed, unwanted = await context.work.reconcile(agent, heartbeat)
+            confirmed, unwanted = await context.engine.agent_status.reconcile(agent, heartbeat)
         settled = not unwanted and (standing.settling or standing.state is AgentState.LOST)
         if settled:
             async with transaction(context.database) as connection:
                 await mark_settled(connection, agent, instance)
         if settled or standing.state is not AgentState.ONLINE:
-            await context.work.capacity_changed([agent])
+            await context.engine.agent_status.capacity_changed([agent])
         return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.closed)
 
     def _rivalry(self, standing: Standing) -> str:

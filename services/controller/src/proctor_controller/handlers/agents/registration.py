@@ -75,9 +75,9 @@ class Registrations:
             return self._refuse_rival(present, brought.instance)
         log.info("agent_registered", agent=agent, host=present.host, instance=brought.instance, claim=claim.value)
         if present.state is AgentState.LOST:
-            await context.work.agents_returned([agent])
+            await context.engine.agent_status.agents_returned([agent])
         if not brought.leftovers:
-            await context.work.capacity_changed([agent])
+            await context.engine.agent_status.capacity_changed([agent])
         return RegistrationReply(agent=agent, host=present.host, number=present.number, time=now)
 
     async def _is_connected(self, known: Agent, instance: str) -> bool | None:

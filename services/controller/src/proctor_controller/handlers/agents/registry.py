@@ -112,7 +112,7 @@ async def undrain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -
         await context.bus.request(subjects.order(view.id, "drain"), order, timeout=TOLD_SECONDS)
     except BusError as fault:
         log.debug("agent_not_told", agent=view.id, error=str(fault))
-    await context.work.capacity_changed([view.id])
+    await context.engine.agent_status.capacity_changed([view.id])
     return view
 
 
@@ -142,7 +142,7 @@ async def remove_agent(context: ProcessContext, actor: Actor, body: AgentRef) ->
     if removed:
         # Where this does not happen (no answer, a crash here), the sweep closes them.
         await close_clients(context.system, agent.id)
-        await context.work.agents_lost([agent.id])
+        await context.engine.agent_status.agents_lost([agent.id])
     return view_of(changed)
 
 

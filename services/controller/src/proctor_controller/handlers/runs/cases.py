@@ -21,7 +21,6 @@ from proctor_controller.domain.runs.submission import NodeSpec, RunSpec, StepSpe
 from proctor_controller.engine.cache import HostKey
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
-from proctor_controller.engine.submission.submit import submit, submit_at
 from proctor_controller.handlers.calls import CallHandler
 
 MAX_NAME = 200
@@ -45,15 +44,15 @@ async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -
 async def _submit_again(engine: Engine, db: Session, actor: Actor, body: SubmitCase, key: HostKey) -> RunView | None:
     """On the host where the same method was found a moment ago; None where that is not known, or no longer so."""
     place, _, _, group = key
-    known, now = engine.recent.host(key), engine.recent.now()
+    known, now = engine.services.cache.host(key), engine.services.cache.now()
     if known is None or now is None or body.target is not None:
         # A target is looked up.
         return None
     checked = _check_case(place, body, [known])
-    run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
-    view = await submit_at(engine, db, run, now, known.candidate)
+    run = _spec(engine.services.settings, body, place, checked, group=group, by=actor.name)
+    view = await engine.submissions.submit_at(db, run, now, known.candidate)
     if view is None:
-        engine.recent.forget_host(key)
+        engine.services.cache.forget_host(key)
     return view
 
 
@@ -63,10 +62,10 @@ async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCa
     if not found and body.group is not None and not await group_exists(db, body.group):
         raise not_found("group", body.group)
     checked = _check_case(place, body, found)
-    run = _spec(engine.settings, body, place, checked, group=group, by=actor.name)
-    view = await submit(engine, db, run, found[0].now, found)
+    run = _spec(engine.services.settings, body, place, checked, group=group, by=actor.name)
+    view = await engine.submissions.submit(db, run, found[0].now, found)
     if place.host is not None and found[0].slots_made >= found[0].candidate.slots:
-        engine.recent.keep_host((place, plugin, method, group), found[0])
+        engine.services.cache.keep_host((place, plugin, method, group), found[0])
     return view
 
 

@@ -14,7 +14,6 @@ from proctor_controller.db.runs.submissions import DuplicateRun
 from proctor_controller.db.session import session
 from proctor_controller.domain.plan.schema import plan_schema
 from proctor_controller.engine.submission.planning import Request, find_faults, plan_run
-from proctor_controller.engine.submission.submit import submit
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.runs.cases import MAX_NAME, existing_run, run_group
 
@@ -35,8 +34,8 @@ async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> 
     )
     async with session(engine.database) as db:
         try:
-            spec = await plan_run(engine, db, request)
-            return await submit(engine, db, spec, await read_clock(db))
+            spec = await plan_run(engine.services, db, request)
+            return await engine.submissions.submit(db, spec, await read_clock(db))
         except DuplicateRun:
             return await existing_run(db, actor, body.run)
 
@@ -51,7 +50,7 @@ async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidat
         groups=_groups(actor),
     )
     async with session(context.engine.database) as db:
-        found = await find_faults(context.engine, db, request, complete=body.parameters is not None)
+        found = await find_faults(context.engine.services, db, request, complete=body.parameters is not None)
     return PlanFaults(errors=[dict(each) for each in found])
 
 

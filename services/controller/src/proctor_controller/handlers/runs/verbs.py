@@ -24,7 +24,6 @@ from proctor_controller.domain.runs.step import Phase
 from proctor_controller.domain.runs.submission import NodeSpec, RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.submission.planning import plan_run, request_again
-from proctor_controller.engine.submission.submit import submit
 from proctor_controller.handlers.agents.registry import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.runs.cases import existing_run
@@ -96,7 +95,7 @@ async def rerun(context: ProcessContext, actor: Actor, body: RunAgain) -> RunVie
     async with session(engine.database) as db:
         try:
             spec = await _spec_again(engine, db, view, actor, body)
-            new = await submit(engine, db, spec, await read_clock(db))
+            new = await engine.submissions.submit(db, spec, await read_clock(db))
         except DuplicateRun:
             return await existing_run(db, actor, body.new_run)
     await _note(context, actor, "run.rerun", view)
@@ -104,14 +103,14 @@ async def rerun(context: ProcessContext, actor: Actor, body: RunAgain) -> RunVie
 
 
 async def _spec_again(engine: Engine, db: Session, view: RunView, actor: Actor, body: RunAgain) -> RunSpec:
-    request = await request_again(engine, db, view.id, body.new_run, actor.name)
+    request = await request_again(engine.services, db, view.id, body.new_run, actor.name)
     if request is None:
         case = await load_case(db, view.id)
         if case is None:
             raise ProctorError(Code.CONFLICT, f"run {view.number} keeps nothing that it could be made from again")
         return _case_again(engine, case, view, actor, body)
     groups = None if actor.groups is None else tuple(actor.groups)
-    spec = await plan_run(engine, db, replace(request, groups=groups))
+    spec = await plan_run(engine.services, db, replace(request, groups=groups))
     if not body.failed_only:
         return spec
     passed = await load_passed(db, view.id)
@@ -123,7 +122,7 @@ async def _spec_again(engine: Engine, db: Session, view: RunView, actor: Actor, 
 
 
 def _case_again(engine: Engine, case: Case, view: RunView, actor: Actor, body: RunAgain) -> RunSpec:
-    opened = engine.seal.open(case.sealed, case.step) if case.sealed is not None else None
+    opened = engine.services.seal.open(case.sealed, case.step) if case.sealed is not None else None
     step = StepSpec(
         id=new_id(),
         node=case.node,
