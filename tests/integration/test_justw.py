@@ -156,3 +156,22 @@ def test_the_ci_scripts_are_sound() -> None:
         assert os.access(script, os.X_OK), script
         shell = "bash" if "bash" in script.read_text().splitlines()[0] else "sh"
         assert subprocess.run([shell, "-n", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        ("Say why\n\nBecause.\n# a comment\n", ""),
+        ("ü" * 72 + "\n\nBecause.\n", ""),
+        ("fixup! Say why\n", ""),
+        ("x" * 73 + "\n\nBecause.\n", "the subject has 73 characters"),
+        ("Say why\n", "a body that says why"),
+        ("Say why\nBecause.\n", "an empty line"),
+    ],
+)
+def test_a_commit_message_has_a_short_subject_and_a_body(tmp_path: Path, message: str, fault: str) -> None:
+    file = tmp_path / "message"
+    file.write_text(message)
+    done = subprocess.run([ROOT / ".ci/commit-message", file], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == (not fault)
+    assert fault in done.stderr
