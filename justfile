@@ -56,6 +56,13 @@ integration *ARGS: ready
 e2e *ARGS: ready
     @'{{ root }}/.ci/pytest' tests/e2e "$@"
 
+# What the tests reach, by file, in the processes that they start too; no part of `test`
+coverage *ARGS: ready
+    rm -rf .coverage
+    coverage run -m pytest -n auto --dist worksteal "$@" || true
+    coverage combine -q
+    coverage report
+
 # Format and apply the safe fixes of lint
 fmt: ready
     ruff check --fix .

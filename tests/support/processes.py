@@ -169,7 +169,8 @@ class Processes:
     ) -> Child:
         """Start `argv`. `env` is added to this process's environment (to almost none with `clean_env`)."""
         name = name or Path(argv[0]).name
-        inherited = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"} if clean_env else dict(os.environ)
+        measured = {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
+        inherited = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **measured} if clean_env else dict(os.environ)
         number = len(self._children)
         stdout, stderr = self.folder / f"{number}-{name}.out", self.folder / f"{number}-{name}.err"
         with stdout.open("wb") as out, stderr.open("wb") as err:
