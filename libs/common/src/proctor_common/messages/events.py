@@ -138,6 +138,8 @@ class Registration(Message):
 
 
 class RegistrationReply(Message):
+    """What an agent is told that registers: its number and the controller's time, or why it is refused."""
+
     v: int = VERSION
     agent: str
     host: str

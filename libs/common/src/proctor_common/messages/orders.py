@@ -60,6 +60,8 @@ class StartAnswer(StrEnum):
 
 
 class StartReply(Message):
+    """An agent's answer to a start order."""
+
     v: int = VERSION
     answer: StartAnswer
     reason: str = ""
@@ -116,6 +118,8 @@ class DrainOrder(Message):
 
 
 class DrainReply(Message):
+    """An agent's answer to a drain order: whether it drains now."""
+
     v: int = VERSION
     draining: bool
 
