@@ -53,6 +53,7 @@ def syntax_fault(source: str, message: str) -> ExpressionFault:
 
 
 def runtime_fault(parsed: Source, scope: Scope, fault: Exception) -> ExpressionFault:
+    """What went wrong while an expression was evaluated, with the place in its source (from 1)."""
     reason, position = _reason(parsed.text, fault), 1
     missing = None
     if isinstance(fault, KeyError | IndexError) or "Undefined variable" in str(fault):

@@ -70,4 +70,5 @@ def as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
 
 
 def edges_as_changed(edges: Iterable[Edge], changed: Mapping[str, Node]) -> tuple[Edge, ...]:
+    """The edges, whose targets are as the decision has left them so far."""
     return tuple(replace(edge, target=as_changed(edge.target, changed)) for edge in edges)
