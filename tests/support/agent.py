@@ -108,6 +108,7 @@ class AgentWorld:
         self.confirming = True
         self.unwanted: list[AttemptRef] = []
         self.draining = False
+        self.over: list[str] = []
         self.register_again = False
         self.command = [sys.executable, "-m", "proctor_agent"]
         self.refusing = ""
@@ -153,6 +154,7 @@ class AgentWorld:
             unwanted=self.unwanted,
             draining=self.draining,
             register_again=self.register_again,
+            over=[run for run in beat.holding if run in self.over],
             refused=self.refusing,
         ).encode()
 

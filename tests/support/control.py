@@ -116,9 +116,16 @@ class Agent:
         payload = self.registration(**changes).encode()
         return decode(RegistrationReply, await bus.request(subjects.registration(self.id), payload, timeout=timeout))
 
-    async def beat(self, bus: Bus, timeout: float = 5, attempts: tuple[AttemptRef, ...] = ()) -> HeartbeatReply:
+    async def beat(
+        self, bus: Bus, timeout: float = 5, attempts: tuple[AttemptRef, ...] = (), **about: Any
+    ) -> HeartbeatReply:
         beat = Heartbeat(
-            boot_id=self.boot_id, instance=self.instance, slots=2, attempts=list(attempts), time=datetime.now(UTC)
+            boot_id=self.boot_id,
+            instance=self.instance,
+            slots=2,
+            attempts=list(attempts),
+            time=datetime.now(UTC),
+            **about,
         )
         return decode(HeartbeatReply, await bus.request(subjects.heartbeat(self.id), beat.encode(), timeout=timeout))
 

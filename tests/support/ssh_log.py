@@ -62,6 +62,7 @@ class RecordedAttempt(Printed):
     ) -> None:
         super().__init__()
         self.marker = marker
+        self.run = "run-1"
         self.target = target
         self.env = dict(env or {})
         self.deadline = asyncio.get_running_loop().time() + 60

@@ -211,3 +211,27 @@ async def test_a_long_output_is_cut_to_fit(world: AgentWorld) -> None:
 def _text(world: AgentWorld, name: str) -> str:
     path = world.folder / name
     return path.read_text().strip() if path.exists() else ""
+
+
+async def test_what_a_step_leaves_goes_on_until_its_run_ends(world: AgentWorld) -> None:
+    async with world.agent_here():
+        end = await world.run_to_end(world.shell("(while :; do echo x; sleep 0.05; done) & echo $!"), timeout=10)
+        assert (end.result, end.exit_code) == (StepResult.PASSED, 0)
+        server = int(end.output["stdout"].split()[0])
+        await eventually(lambda: world.beats[-1].holding == [world.run_id], 5, "the agent to say what it holds")
+        following = await world.run_to_end(world.shell('kill -0 "$1"', str(server)))
+        assert following.result is StepResult.PASSED
+        world.over = [world.run_id]
+        await eventually(lambda: not is_alive(server), 10, "the server to end with its run")
+        await eventually(lambda: world.beats[-1].holding == [], 5, "nothing to be held")
+
+
+async def test_a_cancelled_step_takes_what_its_shell_left_with_it(world: AgentWorld) -> None:
+    async with world.agent_here():
+        order = world.shell("sh -c 'sleep 120 & echo $!'; sleep 60")
+        await world.start(order)
+        printed = await eventually(lambda: world.stored(order), 10, "the child to be named")
+        await world.cancel(order)
+        end = await world.end_of(order)
+        assert (end.result, end.tree_gone) == (StepResult.CANCELLED, True)
+        assert not is_alive(int(printed[0].data.split()[0]))

@@ -285,3 +285,19 @@ async def test_the_end_of_a_child_is_told_at_once(engine: Engine, agent: FakeAge
     await put(engine, document("child", {"a": command("x")}))
     at = await begin(engine, {"nest": {"plan": "child"}})
     assert (await until_finished(engine, at, timeout=5))["result"] == "passed"
+
+
+async def test_a_run_is_over_when_all_that_it_is_nested_in_is(engine: Engine, agent: FakeAgent) -> None:
+    agent.ends = None
+    await put(engine, document("child", {"look": command("echo")}))
+    run = await begin(engine, {"inner": {"plan": "child"}, "after": command("echo", depends_on=["inner"])})
+    work, unknown = engine.agent_status, new_id()
+    child = await child_of(engine, run, "inner")
+    assert await work.over([run, child, unknown, "no id"]) == [unknown]
+    await until_there(engine, child, "look", "running")
+    await agent.finish(agent.alive_orders()[0])
+    await until_there(engine, run, "after", "running")
+    assert await work.over([run, child]) == [], "a later step of the parent may need what the child left"
+    await agent.finish(agent.alive_orders()[0])
+    await until_finished(engine, run)
+    assert set(await work.over([run, child])) == {run, child}

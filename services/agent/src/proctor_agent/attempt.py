@@ -76,6 +76,11 @@ class Attempt(Protocol):
         ...
 
     @property
+    def run(self) -> str:
+        """The run that it belongs to: what a command leaves open is kept open until that ends."""
+        ...
+
+    @property
     def target(self) -> str | None:
         """Name of the target that the order asks for; None = the default."""
         ...
@@ -157,6 +162,15 @@ class Workbench(Protocol):
         ``grace_s`` seconds, SIGKILL, look again. True: nothing is left; False: something is; None: could not be
         looked (target unreachable). Bounded by ``grace_s`` + 15 s.
         """
+        ...
+
+    @property
+    def held_runs(self) -> set[str]:
+        """The runs whose steps have left something that still holds an output; may be read in another thread."""
+        ...
+
+    def end_runs(self, runs: Sequence[str]) -> None:
+        """These runs have ended: the outputs that their steps left open are closed."""
         ...
 
     async def close(self) -> None:

@@ -103,6 +103,7 @@ class Heart:
             attempts=list(seen.attempts),
             ended=list(seen.ended),
             spool_bytes=seen.spool_bytes,
+            holding=list(seen.holding),
             time=datetime.now(UTC),
         )
         try:

@@ -168,6 +168,8 @@ class _Process:
             return
         self._supervisor.set_clock(reply.time, here)
         self._supervisor.draining = reply.draining
+        if reply.over:
+            self._context.workbench.end_runs(reply.over)
         if reply.register_again:
             self._registrar.ask()
         if reply.confirmed or reply.unwanted:

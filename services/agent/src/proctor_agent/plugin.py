@@ -253,6 +253,7 @@ class Context:
             cwd=cwd,
             stdin=stdin,
             marker=self._attempt.marker,
+            run=self._attempt.run,
         )
         try:
             async with asyncio.timeout(timeout_s):
@@ -264,7 +265,7 @@ class Context:
             raise MethodFault(
                 "timeout", f"{program} did not end within {timeout_s:g} s", timeout_s=timeout_s, tree_gone=gone
             ) from None
-        for group in groups:
+        for group in groups if not end.held else ():
             await self._attempt.group_ended(group)
         out, err = streams[Source.STDOUT], streams[Source.STDERR]
         return Completed(

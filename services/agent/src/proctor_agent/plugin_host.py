@@ -77,6 +77,13 @@ class PluginWorkbench:
             # A target that is no longer configured: nobody can look.
             return None
 
+    @property
+    def held_runs(self) -> set[str]:
+        return self._targets.held_runs
+
+    def end_runs(self, runs: Sequence[str]) -> None:
+        self._targets.end_runs(runs)
+
     async def close(self) -> None:
         await self._targets.close()
 

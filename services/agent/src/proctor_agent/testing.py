@@ -67,6 +67,7 @@ class _Attempt:
     """An attempt (attempt.Attempt) that keeps its log in memory."""
 
     marker = "try.1"
+    run = "try"
     target = None
 
     def __init__(self, scratch: Path, env: dict[str, str], timeout_s: float) -> None:

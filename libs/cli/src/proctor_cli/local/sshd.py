@@ -1,7 +1,8 @@
 """The loopback SSH server: the target of the local agents. The one importer of asyncssh besides the agent's ssh.
 
-It does what OpenSSH's sshd does for a command: runs it with the user's shell in a session of its own, leaves it
-alone when its channel closes, and sends signals to its process group. One key is let in; there is no password, no
+It does what OpenSSH's sshd does for a command: runs it with the user's shell in a session of its own, tells its end
+at once and closes the channel when nothing holds its output any more, leaves it alone when its channel closes, and
+sends signals to its process group. One key is let in; there is no password, no
 forwarding and no terminal.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+from asyncssh.packet import Boolean, String, UInt32
 
 from proctor_cli.init.files import keep_once, replace
 from proctor_cli.local.faults import CannotStart
@@ -102,15 +104,38 @@ async def _serve(process: "asyncssh.SSHServerProcess[bytes]", mark: str) -> None
         # From pipe to channel inside asyncssh. The end of one stream is not the end of the other.
         await process.redirect(stdout=stdout[0], stderr=stderr[0], bufsize=0, send_eof=False)
         code = await _ended(child)
-        with contextlib.suppress(asyncssh.Error, OSError):
-            await process.stdout.drain()
-            await process.stderr.drain()
     finally:
         feeding.cancel()
+    _tell_end(process.channel, code)
+    await _until_let_go(process)
+    process.close()
+
+
+def _tell_end(channel: "asyncssh.SSHServerChannel[bytes]", code: int) -> None:
+    """Say how the command ended, and leave the channel open: asyncssh's own ``exit`` would close it."""
+    if channel.is_closing():
+        return
     if code < 0:
-        process.exit_with_signal(signal.Signals(-code).name.removeprefix("SIG"))
+        name = signal.Signals(-code).name.removeprefix("SIG")
+        channel._send_request(b"exit-signal", String(name), Boolean(False), String(""), String(""))
     else:
-        process.exit(code)
+        channel._send_request(b"exit-status", UInt32(code))
+
+
+async def _until_let_go(process: "asyncssh.SSHServerProcess[bytes]") -> None:
+    """Wait until nothing holds the command's output any more, or the channel is closed."""
+    waits = {asyncio.create_task(_drained(process)), asyncio.create_task(process.channel.wait_closed())}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()
+
+
+async def _drained(process: "asyncssh.SSHServerProcess[bytes]") -> None:
+    with contextlib.suppress(asyncssh.Error, OSError):
+        await process.stdout.drain()
+        await process.stderr.drain()
 
 
 class _Session(asyncssh.SSHServerProcess[bytes]):

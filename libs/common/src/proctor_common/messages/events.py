@@ -72,6 +72,8 @@ class Heartbeat(Message):
     attempts: list[AttemptRef] = []
     ended: list[AttemptRef] = []
     spool_bytes: int = 0
+    holding: list[str] = []
+    """Runs whose steps have left something on a target that still holds an output: which of them are over?"""
     time: datetime
     """The agent's clock, for its operator; the controller decides by its own."""
 
@@ -79,7 +81,8 @@ class Heartbeat(Message):
 class HeartbeatReply(Message):
     """``time``: the controller's clock. ``confirmed``: ends that are committed: the agent may forget them.
     ``unwanted``: attempts the agent should not have: it kills them. ``register_again``: register once more.
-    ``refused``: another instance speaks as this agent.
+    ``over``: of the runs that it is ``holding`` outputs for, those that have ended. ``refused``: another instance
+    speaks as this agent.
     """
 
     v: int = VERSION
@@ -87,6 +90,7 @@ class HeartbeatReply(Message):
     confirmed: list[AttemptRef] = []
     unwanted: list[AttemptRef] = []
     register_again: bool = False
+    over: list[str] = []
     refused: str = ""
     draining: bool = False
 

@@ -63,6 +63,10 @@ class Execution:
         return f"{self.order.step}.{self.order.attempt}"
 
     @property
+    def run(self) -> str:
+        return self.order.run
+
+    @property
     def target(self) -> str | None:
         return self.order.target
 
@@ -95,7 +99,7 @@ class Execution:
             self._asked = _StopAsked(result, reason, grace_s)
             self.stopping.set()
 
-    async def run(self, started_at: datetime) -> StepFinished:
+    async def live(self, started_at: datetime) -> StepFinished:
         """Run the method to its end, or to the end it is brought to; the end, without its time."""
         loop = asyncio.get_running_loop()
         order = self.order

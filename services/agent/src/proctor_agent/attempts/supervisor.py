@@ -60,6 +60,7 @@ class Snapshot:
     attempts: tuple[AttemptRef, ...] = ()
     ended: tuple[AttemptRef, ...] = ()
     spool_bytes: int = 0
+    holding: tuple[str, ...] = ()
 
 
 class Supervisor:
@@ -112,6 +113,7 @@ class Supervisor:
             attempts=tuple(execution.ref for execution in list(self._live.values())[:MOST_REFS]),
             ended=self._ends.unconfirmed[:MOST_REFS],
             spool_bytes=self._context.spool.used,
+            holding=tuple(self._context.workbench.held_runs),
         )
 
     # -- orders ---------------------------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ class Supervisor:
         started_at = self.now()
         async with ship:
             try:
-                end = await execution.run(started_at)
+                end = await execution.live(started_at)
             except Exception as fault:
                 end = await execution.give_up(started_at, fault)
             end = end.model_copy(update={"finished_at": self.now()})

@@ -45,7 +45,8 @@ class Command:
 
     env: added to the login environment · cwd: on the target; None: where the login shell starts · stdin: all that
     the program can read (None: nothing, ``/dev/null``) · marker: value of PROCTOR_ATTEMPT, by which the whole tree
-    can be found; None for a command of Proctor's own.
+    can be found; None for a command of Proctor's own · run: until whose end an output that something still holds is
+    kept open; None: it is closed with the command.
     """
 
     argv: Sequence[str]
@@ -53,15 +54,19 @@ class Command:
     cwd: str | None = None
     stdin: bytes | None = None
     marker: str | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a command ended: by an exit code, or by a signal (its name with SIG; code None)."""
+    """How a command ended: by an exit code, or by a signal (its name with SIG; code None). ``held``: something that it
+    left still holds its output.
+    """
 
     code: int | None
     signal: str | None
     duration_s: float
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

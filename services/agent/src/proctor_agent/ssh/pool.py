@@ -22,16 +22,24 @@ MAX_DEATHS = 3
 
 @dataclass(eq=False, slots=True)
 class Link:
-    """A connection and its channels in use. ``full``: the server refused one more, and none has ended since."""
+    """A connection and its channels in use. ``held``: those of commands that have ended, which something keeps open ·
+    ``full``: the server refused one more, and none has ended since.
+    """
 
     connection: asyncssh.SSHClientConnection
     channels: int = 0
+    held: int = 0
     full: bool = False
 
     @property
     def usable(self) -> bool:
         """Whether the connection stands."""
         return not self.connection.is_closed()
+
+    @property
+    def used(self) -> bool:
+        """Whether a channel is open on it."""
+        return self.channels + self.held > 0
 
 
 class Pool:
@@ -50,7 +58,7 @@ class Pool:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no channel is in use."""
+        """Whether no command runs."""
         return not any(link.channels for link in self._links)
 
     async def warm(self) -> None:
@@ -76,7 +84,7 @@ class Pool:
                 # Nothing was sent that could have started it. A connection that is gone is replaced; one that is
                 # full (sshd: MaxSessions, 10 by default) gets another beside it.
                 if link.usable:
-                    link.full = link.channels > 0
+                    link.full = link.used
                     if refused and not link.full:
                         raise _refusal(self.target, f"it takes no command: {fault}") from None
                     refused.add(link)
@@ -87,10 +95,18 @@ class Pool:
         raise _refusal(self.target, f"none of {MAX_CONNECTIONS} connections takes another command")
 
     def release(self, link: Link) -> None:
-        """One of its channels has ended."""
+        """One of its commands has ended."""
         link.channels -= 1
+        self._emptied(link)
+
+    def let_go(self, link: Link) -> None:
+        """One of the outputs that were held open on it is closed."""
+        link.held -= 1
+        self._emptied(link)
+
+    def _emptied(self, link: Link) -> None:
         link.full = False
-        if link.channels == 0 and self._links and link is not self._links[0]:
+        if not link.used and self._links and link is not self._links[0]:
             asyncio.get_running_loop().call_later(IDLE_S, self._close_idle, link)
 
     async def close(self) -> None:
@@ -122,7 +138,7 @@ class Pool:
         return None
 
     def _close_idle(self, link: Link) -> None:
-        if link.channels == 0 and link in self._links:
+        if not link.used and link in self._links:
             self._links.remove(link)
             link.connection.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -13,6 +13,7 @@ from proctor_agent.ssh import faults
 from proctor_agent.ssh.channel import CommandSession
 from proctor_agent.ssh.command import NOT_STARTED_CODE, Command, Exit, MarkerFilter, Started, build, handed
 from proctor_agent.ssh.faults import SshFault
+from proctor_agent.ssh.held import HeldOutputs
 from proctor_agent.ssh.pool import Link, Pool, lost
 from proctor_agent.ssh.waiting import WaitingShell
 from proctor_common.states import Source
@@ -20,6 +21,10 @@ from proctor_common.states import Source
 WARM_LOOK_S = 5.0
 """How often idle targets are looked at for a lost connection."""
 LONGEST_WARM_PAUSE_S = 300.0
+HELD = (
+    b"proctor: the command has ended, but something that it left still holds its output; "
+    b"what that prints from here on is not kept\n"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -34,11 +39,13 @@ class _Endpoint:
         self.target = target
         self.pool = Pool(target, connect_timeout_s=connect_timeout_s)
         self.waiting = WaitingShell(self.pool)
+        self.held = HeldOutputs(self.pool)
         self.failures = 0
         self.retry_at = 0.0
 
     async def close(self) -> None:
         await self.waiting.close()
+        self.held.close()
         await self.pool.close()
 
 
@@ -125,24 +132,50 @@ class Targets:
         began = time.monotonic()
         begun = _hand_over(endpoint, command)
         if begun is not None:
-            await self._follow(endpoint, begun, sink, on_start)
-            if begun.marker.found or not begun.session.told_its_end:
-                return _exit_of(target, begun, time.monotonic() - began)
+            await self._follow(endpoint, command, begun, sink, on_start)
+            if begun.marker.found or begun.session.ended_at is None:
+                return _exit_of(target, begun, began)
             # Somebody had ended the shell while it waited: it says itself that it has not become the program.
         wire = build(command)
         link, session = await endpoint.pool.open(wire)
         begun = _Begun(link, session, MarkerFilter(wire.tag))
-        await self._follow(endpoint, begun, sink, on_start)
-        return _exit_of(target, begun, time.monotonic() - began)
+        await self._follow(endpoint, command, begun, sink, on_start)
+        return _exit_of(target, begun, began)
 
-    async def _follow(self, endpoint: _Endpoint, begun: _Begun, sink: Sink, on_start: OnStart | None) -> None:
+    async def _follow(
+        self, endpoint: _Endpoint, command: Command, begun: _Begun, sink: Sink, on_start: OnStart | None
+    ) -> None:
         """Hand on what the command prints until it has ended."""
+        session, open_still = begun.session, False
         try:
-            await _pump(endpoint.target, begun.session, begun.marker, sink, on_start)
+            await _pump(endpoint.target, session, begun.marker, sink, on_start)
+            open_still = session.held
         finally:
-            begun.session.abort()
-            endpoint.pool.release(begun.link)
+            if not open_still or command.run is None:
+                session.abort()
+                endpoint.pool.release(begun.link)
+        if open_still:
+            await self._keep_open(endpoint, command, begun, sink)
         endpoint.waiting.prepare()
+
+    async def _keep_open(self, endpoint: _Endpoint, command: Command, begun: _Begun, sink: Sink) -> None:
+        """Drain what something still holds until the run has ended, and say so."""
+        oldest = None
+        if command.run is not None:
+            oldest = endpoint.held.keep(command.run, command.marker or "", begun.link, begun.session)
+        await sink(Source.SYSTEM, HELD)
+        if oldest is not None:
+            await sink(Source.SYSTEM, f"proctor: the output of {oldest}, held for longest, is closed for it\n".encode())
+
+    @property
+    def held_runs(self) -> set[str]:
+        """The runs whose steps have left something that still holds an output; may be read in another thread."""
+        return {run for endpoint in list(self._endpoints.values()) for run in endpoint.held.runs}
+
+    def end_runs(self, runs: Collection[str]) -> None:
+        """These runs have ended: the outputs that their steps left open are closed."""
+        for endpoint in self._endpoints.values():
+            endpoint.held.end_runs(runs)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -188,9 +221,9 @@ def _group(target: Target, started: Started) -> ProcessGroup:
     return ProcessGroup(target=target.name, pgid=started.pid, started=started.started)
 
 
-def _exit_of(target: Target, begun: _Begun, duration_s: float) -> Exit:
+def _exit_of(target: Target, begun: _Begun, began: float) -> Exit:
     session, marker = begun.session, begun.marker
-    if not session.told_its_end:
+    if session.ended_at is None:
         raise lost(target, str(session.fault or "the channel was closed without an exit status"))
     if marker.no_directory:
         raise SshFault(
@@ -207,5 +240,5 @@ def _exit_of(target: Target, begun: _Begun, duration_s: float) -> Exit:
             target=target.name,
         )
     if session.exit_signal is not None:
-        return Exit(None, f"SIG{session.exit_signal}", duration_s)
-    return Exit(session.exit_code, None, duration_s)
+        return Exit(None, f"SIG{session.exit_signal}", session.ended_at - began, session.held)
+    return Exit(session.exit_code, None, session.ended_at - began, session.held)

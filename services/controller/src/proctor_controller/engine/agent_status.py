@@ -6,7 +6,7 @@ import structlog
 
 from proctor_common.ids import is_id
 from proctor_common.messages.events import AttemptRef, Heartbeat
-from proctor_controller.db.runs.attempts import Live, Ref, find_standings, live_attempts
+from proctor_controller.db.runs.attempts import Live, Ref, find_over, find_standings, live_attempts
 from proctor_controller.db.session import session
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import QueryAttempt
@@ -46,6 +46,12 @@ class AgentStatus:
         unwanted = [_ref(each.ref) for each in standings[: len(alive)] if each.ended or not each.known]
         self._look_for_missing(agent, held, set(alive), set(ended))
         return confirmed, unwanted
+
+    async def over(self, runs: Sequence[str]) -> list[str]:
+        """Those of the runs that have ended with all that they are nested in, or are unknown."""
+        asked = [run for run in runs[:MAX_REFS] if is_id(run)]
+        async with session(self._database) as db:
+            return await find_over(db, asked)
 
     def _look_for_missing(self, agent: str, held: Sequence[Live], alive: set[Ref], ended: set[Ref]) -> None:
         """Attempts that the agent should have and does not list are asked for; lost ones that it lists live."""

@@ -138,6 +138,16 @@ async def find_standings(session: Session, agent: str, refs: Sequence[Ref]) -> l
     ]
 
 
+async def find_over(session: Session, runs: Sequence[str]) -> list[str]:
+    """Those of the runs that have ended with all that they are nested in, or are unknown."""
+    rows = await session.fetch(
+        """SELECT x.id::text AS id FROM unnest($1::uuid[]) AS x(id) WHERE NOT EXISTS (SELECT 1 FROM control.runs r
+             WHERE r.id = ANY ((SELECT control.lineage(x.id))::uuid[]) AND r.state <> 'finished')""",
+        list(runs),
+    )
+    return [row["id"] for row in rows]
+
+
 class Live(NamedTuple):
     """An attempt that an agent holds as far as the controllers know. ``age``: seconds since it was dispatched."""
 

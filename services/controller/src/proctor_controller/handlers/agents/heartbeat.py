@@ -107,7 +107,8 @@ class Heartbeats:
                 await mark_settled(connection, agent, instance)
         if settled or standing.state is not AgentState.ONLINE:
             await context.engine.agent_status.capacity_changed([agent])
-        return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.closed)
+        over = await context.engine.agent_status.over(heartbeat.holding) if heartbeat.holding else []
+        return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.closed, over=over)
 
     def _rivalry(self, standing: Standing) -> str:
         """Why an instance that is not the registered one is not listened to; empty where it only has to register."""
