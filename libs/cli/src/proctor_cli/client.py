@@ -1,10 +1,13 @@
 """The api's HTTP, as the commands use it: JSON in, JSON out, faults as exceptions with the api's own sentence."""
 
+import os
+import ssl
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import httpx
 
@@ -23,8 +26,18 @@ class Client:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
-        verify = endpoint.tls() or False
-        self._http = httpx.Client(base_url=endpoint.url, headers=headers, timeout=TIMEOUT, verify=verify)
+        # The environment's proxies are looked up by a rule of ours: loopback is never proxied.
+        named = endpoint.proxy()
+        trust = ssl.create_default_context() if named and named.startswith("https:") else None
+        proxy = httpx.Proxy(named, ssl_context=trust) if named else None
+        self._http = httpx.Client(
+            base_url=endpoint.url,
+            headers=headers,
+            timeout=TIMEOUT,
+            verify=endpoint.tls() or False,
+            proxy=proxy,
+            trust_env=False,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -86,19 +99,32 @@ class Client:
             raise _unreachable(self.endpoint, fault) from None
 
     def save(self, path: str, file: Path, **params: Any) -> None:
-        """The body at ``path`` into a file: whole or not at all. Raises Usage, Refused, Unreachable."""
-        part = file.with_name(f"{file.name}.part")
+        """The body at ``path`` into a file: whole or not at all. What is no file (a device, a pipe, standard output
+        under its name) is written to as it comes. Raises Usage, Refused, Unreachable.
+        """
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("wb") as sink:
-                    for chunk in self.stream(path, **params):
-                        sink.write(chunk)
-                part.replace(file)
-            finally:
-                part.unlink(missing_ok=True)
+            if str(file) == "-" or is_standard_output(file):
+                _copy(self.stream(path, **params), sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            elif file.exists() and not file.is_file():
+                with file.open("wb") as sink:
+                    _copy(self.stream(path, **params), sink)
+            else:
+                self._save_whole(path, file.resolve(), params)
+        except BrokenPipeError:
+            raise
         except OSError as fault:
             raise Usage(f"cannot write {file}: {fault.strerror or fault}") from None
+
+    def _save_whole(self, path: str, file: Path, params: dict[str, Any]) -> None:
+        part = file.with_name(f"{file.name}.part")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as sink:
+                _copy(self.stream(path, **params), sink)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
 
     def upload(self, path: str, chunks: Iterable[bytes], **params: Any) -> Any:
         """POST a body that is read as it is sent; the JSON of the answer. Raises Refused, Unreachable."""
@@ -130,6 +156,19 @@ class Client:
             return self._http.request(verb, path, **how)
         except httpx.HTTPError as fault:
             raise _unreachable(self.endpoint, fault) from None
+
+
+def is_standard_output(file: Path) -> bool:
+    """Whether the path names what standard output leads to (``/dev/stdout``, or the very file behind ``>``)."""
+    try:
+        return os.path.samestat(file.stat(), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):
+        return False
+
+
+def _copy(chunks: Iterable[bytes], sink: BinaryIO) -> None:
+    for chunk in chunks:
+        sink.write(chunk)
 
 
 def _unreachable(endpoint: Endpoint, fault: Exception) -> Unreachable:

@@ -5,8 +5,10 @@ import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from proctor_cli.faults import Usage
+from proctor_common.proxies import proxy_for
 
 DEFAULT_URL = "http://127.0.0.1:8774"
 ENDPOINT_FILE = "client.json"
@@ -28,6 +30,13 @@ class Endpoint:
             return ssl.create_default_context(cafile=self.ca)
         except OSError as fault:
             raise Usage(f"cannot read the CA's certificate {self.ca}: {fault.strerror or fault}") from None
+
+    def proxy(self) -> str | None:
+        """The proxy on the way, for requests and websockets alike; None where there is none. Raises Usage."""
+        try:
+            return proxy_for(self.url)
+        except ValueError as fault:
+            raise Usage(str(fault)) from None
 
 
 def default_data_dir() -> Path:
@@ -74,15 +83,40 @@ def find_endpoint(url: str | None = None, token: str | None = None) -> Endpoint:
     A token of the local system's file goes to that system only, never to a URL that the user gave.
     Raises Usage where the URL is none.
     """
-    url = (url or os.environ.get("PROCTOR_URL") or "").rstrip("/")
-    token = token or os.environ.get("PROCTOR_TOKEN") or None
+    url = _checked_url(url or os.environ.get("PROCTOR_URL") or "")
+    token = token or checked_token(os.environ.get("PROCTOR_TOKEN") or "", "PROCTOR_TOKEN") or None
     local = read_endpoint_file(default_data_dir())
     if not url:
         if local is not None:
             return Endpoint(local.url, token or local.token, local.ca)
         return Endpoint(DEFAULT_URL, token)
-    if not url.startswith(("http://", "https://")):
-        raise Usage(f"not a URL: {url} (PROCTOR_URL looks like {DEFAULT_URL})")
     if local is not None and local.url == url:
         return Endpoint(url, token or local.token, local.ca)
     return Endpoint(url, token)
+
+
+def _checked_url(text: str) -> str:
+    """The api's address without a slash at its end; empty where none is given. Raises Usage."""
+    url = text.strip().rstrip("/")
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    else:
+        if parts.username is not None or parts.password is not None:
+            raise Usage("the api's address holds a user or a password: leave them out, and set PROCTOR_TOKEN")
+    if not sound or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise Usage(f"not a URL: {url} (PROCTOR_URL looks like {DEFAULT_URL})")
+    return url
+
+
+def checked_token(text: str, where: str) -> str:
+    """A token without the white space around it. Raises Usage, which never shows the token."""
+    token = text.strip()
+    for place, character in enumerate(token, 1):
+        if not "!" <= character <= "~":
+            raise Usage(f"{where} holds no token: character {place} is none that a token has")
+    return token

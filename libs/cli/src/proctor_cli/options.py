@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from proctor_cli.client import Client
-from proctor_cli.endpoint import find_endpoint
+from proctor_cli.endpoint import checked_token, find_endpoint
 from proctor_cli.faults import Usage
 
 
@@ -24,6 +24,10 @@ OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for 
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="at most so many rows")]
 
 
+MAX_TOKEN_FILE = 64 * 1024
+"""Characters of a token file that are read."""
+
+
 class Where:
     """What the global options say of the api; the environment and the local system's file fill in the rest."""
 
@@ -36,9 +40,14 @@ def set_where(url: str | None, token_file: Path | None) -> None:
     Where.url = url
     if token_file is not None:
         try:
-            Where.token = token_file.read_text(encoding="utf-8").strip()
+            with token_file.open(encoding="utf-8") as file:
+                Where.token = checked_token(file.read(MAX_TOKEN_FILE), str(token_file))
+            if not Where.token:
+                raise Usage(f"the token file {token_file} is empty")
         except (OSError, UnicodeDecodeError) as fault:
-            raise Usage(f"cannot read the token file: {fault}") from None
+            # A decoder's message would show what is in the file.
+            why = fault.strerror if isinstance(fault, OSError) else "it is not text"
+            raise Usage(f"cannot read the token file {token_file}: {why}") from None
 
 
 @contextmanager

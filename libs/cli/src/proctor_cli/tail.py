@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxyStatus, InvalidStatus, InvalidUpgrade
 from websockets.sync.client import ClientConnection, connect
 
+from proctor_cli.client import Client
 from proctor_cli.endpoint import Endpoint
 from proctor_cli.faults import Refused, Unreachable
+from proctor_cli.render import talk
 
 SILENCE = 45.0
 """Seconds without any frame after which the connection counts as dead (a heartbeat comes every 15 s)."""
 PATIENCE = 120.0
 """Seconds without a connection after which a tail gives up."""
+ASK_EVERY = (1.0, 5.0)
+"""Seconds between two requests where no websocket can be had: after something came, and at most."""
 FINAL = {
     4400: "the api does not take that cursor or step",
     4401: "no or wrong token",
@@ -55,10 +59,10 @@ def follow(
             code = closed.rcvd.code if closed.rcvd else 0
             if closed.rcvd and code in FINAL:
                 raise Refused(code - 4000, "closed", closed_because(code, closed.rcvd.reason)) from None
-        except InvalidStatus as refused:
-            status = refused.response.status_code
-            if status < 500 and status != 429:
-                raise Refused(status, "refused", f"the api refused the tail: HTTP {status}") from None
+        except (InvalidStatus, InvalidProxyStatus, InvalidUpgrade) as refused:
+            if _is_websocket_unknown(endpoint, refused):
+                yield from _ask_again_and_again(endpoint, run, feed, step, cursor)
+                return
         except (OSError, TimeoutError, InvalidHandshake):
             pass  # lost or not up: tried again below, until patience ends
         if time.monotonic() - last_seen > PATIENCE:
@@ -66,6 +70,54 @@ def follow(
             raise Unreachable(f"{endpoint.url} has not answered for {PATIENCE:.0f} s; `{again}` goes on")
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
         pause = min(pause * 2, 5.0)
+
+
+def _is_websocket_unknown(endpoint: Endpoint, refused: InvalidStatus | InvalidProxyStatus | InvalidUpgrade) -> bool:
+    """Whether something on the way knows no websocket; it is told. The api itself takes one, and names its fault
+    there. False: try again. Raises Refused, Unreachable.
+    """
+    status = 400 if isinstance(refused, InvalidUpgrade) else refused.response.status_code
+    if status == 407:
+        raise Unreachable(f"the proxy on the way to {endpoint.url} wants a user and a password")
+    if status in (401, 403) and isinstance(refused, InvalidStatus):
+        raise Refused(status, "refused", f"the api refused the tail: HTTP {status}")
+    if status >= 500 or status == 429:
+        return False
+    talk(f"no websocket gets through to {endpoint.url} (HTTP {status}): asking again and again", style="yellow")
+    return True
+
+
+def _ask_again_and_again(
+    endpoint: Endpoint, run: str, feed: str, step: str | None, cursor: str | None
+) -> Iterator[dict[str, Any]]:
+    """The same frames by plain requests, a little later. Raises Refused, Unreachable."""
+    seen, pause = 0, ASK_EVERY[0]
+    with Client(endpoint) as client:
+        while True:
+            # Asked before what is stored is read: what a finished run has logged is all there.
+            about = client.get(f"/v1/runs/{run}")
+            came = False
+            for event in client.items(f"/v1/runs/{run}/events", after=seen):
+                came, seen = True, event["seq"]
+                if feed == EVENTS or step in (None, event["step"]):
+                    yield {**event, "type": event["kind"], "state": event["to"]}
+            for frame in stored_frames(client, run, step=step, after=cursor) if feed == LOG else ():
+                if frame["type"] != "end":
+                    came, cursor = True, frame["cursor"]
+                    yield frame
+            if about["state"] == "finished":
+                yield {"type": "end", "result": about["result"]}
+                return
+            pause = ASK_EVERY[0] if came else min(pause * 1.5, ASK_EVERY[1])
+            time.sleep(pause)
+
+
+def stored_frames(client: Client, run: str, **which: Any) -> Iterator[dict[str, Any]]:
+    """The frames of what a run has logged so far: chunks and gaps. Raises Refused, Unreachable."""
+    rest = b""
+    for piece in client.stream(f"/v1/runs/{run}/logs", format="ndjson", **which):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (json.loads(line) for line in lines)
 
 
 def closed_because(code: int, reason: str) -> str:
@@ -83,7 +135,7 @@ def _open(endpoint: Endpoint, run: str, feed: str, step: str | None, cursor: str
         compression=None,
         max_size=None,
         open_timeout=10,
-        proxy=None,
+        proxy=endpoint.proxy(),
         close_timeout=1,
         ssl=endpoint.tls(),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import nkeys
 
+from proctor_common.proxies import proxy_for
 from proctor_common.service import StartError
 
 KEY_FILE = "agent.nk"
@@ -75,17 +76,18 @@ async def join(
     come again gets it, PATIENCE_S in all, and ``put_off`` is told why and for how many seconds. Raises StartError.
     """
     key = public_key(own_seed(folder))
-    verify: ssl.SSLContext | bool = True
+    verify = httpx.create_ssl_context()
     if ca_file is not None:
         try:
             verify = ssl.create_default_context(cafile=str(ca_file))
         except OSError as fault:
             raise StartError(f"cannot read the CA's certificate {ca_file}: {fault.strerror or fault}") from None
     try:
-        async with httpx.AsyncClient(verify=verify, timeout=30) as http:
+        # The environment's proxies are looked up by a rule of ours: loopback is never proxied.
+        async with httpx.AsyncClient(verify=verify, timeout=30, proxy=proxy_for(url), trust_env=False) as http:
             body = {"token": token.strip(), "public_key": key}
             answer = await _ask(http, f"{url.rstrip('/')}/v1/agents/join", body, put_off)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as fault:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as fault:
         raise StartError(f"cannot join at {url}: {str(fault) or type(fault).__name__}") from None
     if answer.status_code != 200:
         raise StartError(f"cannot join at {url}: {_refusal(answer)}")

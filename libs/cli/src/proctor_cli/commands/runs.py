@@ -12,8 +12,8 @@ from proctor_cli.client import Client
 from proctor_cli.faults import Refused, Usage
 from proctor_cli.gantt import draw
 from proctor_cli.options import LimitOption, Output, OutputOption, open_client
-from proctor_cli.render import LogPrinter, as_json, duration, gap_line, harmless, seconds_between, table, talk
-from proctor_cli.tail import EVENTS, follow
+from proctor_cli.render import LogPrinter, as_json, duration, harmless, seconds_between, table, talk
+from proctor_cli.tail import EVENTS, follow, stored_frames
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="the run's id or number")]
 
@@ -200,7 +200,7 @@ def logs(
         several = step is None and sum(found["steps"].values()) > 1
         printer = LogPrinter(timestamps=timestamps, raw=raw, steps=several)
         if following:
-            cursor = _last_lines(client, run, step, tail, printer) if tail else since
+            cursor = _read(client, run, printer, step=step, tail=tail) if tail else since
             for frame in follow(client.endpoint, run, step=step, after=cursor):
                 printer.show(frame)
         else:
@@ -222,20 +222,10 @@ def _since_named() -> Iterator[None]:
 def _read(client: Client, run: str, printer: LogPrinter, **which: Any) -> str | None:
     """Print what is stored; the cursor behind it."""
     cursor: str | None = None
-    rest = b""
-    for piece in client.stream(f"/v1/runs/{run}/logs", format="ndjson", **which):
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            frame = json.loads(line)
-            cursor = frame.get("cursor", cursor)
-            if frame["type"] == "gap":
-                talk(gap_line(frame), style="yellow")
-            printer.show(frame) if frame["type"] == "chunk" else None
+    for frame in stored_frames(client, run, **which):
+        cursor = frame.get("cursor", cursor)
+        printer.show(frame)
     return cursor
-
-
-def _last_lines(client: Client, run: str, step: str | None, tail: int, printer: LogPrinter) -> str | None:
-    return _read(client, run, printer, step=step, tail=tail)
 
 
 def _took(row: dict[str, Any]) -> str:
