@@ -1,25 +1,16 @@
 """The plans in examples/, run as they stand on one local system, and the commands that act on their runs."""
 
 import hashlib
-import io
 import json
-import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import httpx
 import pytest
 
-from proctor_cli.app import run_app
 from proctor_controller.handlers.table import HANDLERS
-from support.folders import remove_tree, short_dir
-from support.processes import Processes
-from support.up import Up, running_in
+from support.system import System, local_system
 from support.wait import eventually_sync
 from support.web import WebServer, web_server
 
@@ -32,64 +23,10 @@ whole_runs = pytest.mark.skipif(
 )
 
 
-@dataclass
-class Done:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class System:
-    """A local system and its user."""
-
-    def __init__(self, up: Up) -> None:
-        self.up = up
-        up.start()
-        self.url, self.token = up.ready()
-
-    def proctor(self, *words: str | Path, code: int = 0) -> Done:
-        """A command in this process: starting a Python for each takes longer than what most of them do."""
-        out, err = io.StringIO(), io.StringIO()
-        where = {"PROCTOR_URL": self.url, "PROCTOR_TOKEN": self.token}
-        with patch.dict(os.environ, where), redirect_stdout(out), redirect_stderr(err):
-            ended = run_app([str(word) for word in words])
-        assert ended == code, f"{words}: {out.getvalue()}{err.getvalue()}{self.up.told()}"
-        return Done(ended, out.getvalue(), err.getvalue())
-
-    def ask(self, *words: str | Path, code: int = 0) -> Any:
-        return self.proctor(*words, "-o", "json", code=code).json()
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", headers={"Authorization": f"Bearer {self.token}"}, timeout=20)
-
-    def until(self, run: str, state: str) -> Any:
-        def there() -> Any:
-            found = self.get(f"/v1/runs/{run}").json()
-            assert found["state"] == state, found
-            return found
-
-        return eventually_sync(there, 30, f"run {run} to be {state}")
-
-    def steps(self, run: str) -> dict[str, Any]:
-        rows = self.get(f"/v1/runs/{run}/steps?limit=1000").json()["items"]
-        return {f"{row['step']}[{row['instance']}]" if row["instance"] else row["step"]: row for row in rows}
-
-
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    folder = short_dir("examples")
-    processes = Processes(tmp_path_factory.mktemp("examples"))
-    try:
-        yield System(Up(processes, folder / "data"))
-    finally:
-        processes.end_all()
-        eventually_sync(lambda: not running_in(folder), 10, f"the end of {running_in(folder)}")
-        remove_tree(folder)
+    with local_system("examples", tmp_path_factory.mktemp("examples")) as found:
+        yield found
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ TYPED_WRONG = [
     ("token create ci --group lba", 1, "no such group: lba"),
     ("runs --state zz", 2, "state: "),
     ("logs 4711", 1, "no such run: 4711"),
-    ("case local-1 linux_system.nope", 1, "no such method: nope"),
+    ("case local-1 linux_system.nope", 2, "no such method: nope"),
 ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proctor_cli.endpoint import DEFAULT_URL, Endpoint, default_data_dir, find_endpoint
+from proctor_cli.endpoint import DEFAULT_URL, Endpoint, checked_token, default_data_dir, find_endpoint
 from proctor_cli.faults import Usage
 from proctor_cli.local.pointer import Pointer
 
@@ -73,9 +73,30 @@ def test_another_users_file_is_not_believed(tmp_path: Path, home: Path) -> None:
     assert find_endpoint() == Endpoint(DEFAULT_URL, None)
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "http://", "http://[::1", "http://x:99999", "x", "http://x y", "http://x?a=b"]
+)
+def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(Usage, match="not a URL"):
-        find_endpoint("ftp://x")
+        find_endpoint(url)
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(Usage, match="holds a user or a password") as refused:
+        find_endpoint("http://me:s3cret@x")
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["s3cretü", "s3 cret", "s3cret\x00x", "s3cret\r\nX: y", "\udcffs3cret"])
+def test_a_token_that_is_none_is_refused_and_not_shown(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Usage, match="PROCTOR_TOKEN holds no token: character") as refused:
+        checked_token(token, "PROCTOR_TOKEN")
+    assert "s3" not in str(refused.value)
+
+
+def test_white_space_around_a_token_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCTOR_TOKEN", " \tgood\r\n")
+    assert find_endpoint("http://x/ ") == Endpoint("http://x", "good")
 
 
 def test_without_a_home_there_is_a_folder_in_tmp(monkeypatch: pytest.MonkeyPatch) -> None:

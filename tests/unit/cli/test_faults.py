@@ -21,20 +21,20 @@ def test_a_fault_is_told_with_its_place_once() -> None:
 
 
 CODES = [
-    (400, 3, 2),
+    (400, 2, 2),
     (401, 3, 3),
     (403, 3, 3),
-    (404, 1, 1),
-    (409, 1, 1),
-    (413, 1, 1),
-    (422, 1, 2),
+    (404, 2, 1),
+    (409, 2, 1),
+    (413, 2, 1),
+    (422, 2, 2),
     (429, 3, 3),
     (503, 3, 3),
 ]
 
 
 @pytest.mark.parametrize(("status", "submitting", "otherwise"), CODES)
-def test_a_rejected_submission_is_1_and_a_wrong_option_2(status: int, submitting: int, otherwise: int) -> None:
+def test_a_refused_submission_is_2_as_a_wrong_option_is(status: int, submitting: int, otherwise: int) -> None:
     assert Refused(status, "x", "x", starting=True).exit_code == submitting
     assert Refused(status, "x", "x").exit_code == otherwise
 

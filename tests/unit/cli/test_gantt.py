@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proctor_cli.commands.plans import fault_line, name_in
+from proctor_cli.commands.plans import fault_line
 from proctor_cli.commands.runs import called_line, values_line
 from proctor_cli.gantt import draw
 from proctor_cli.render import cells, padded, table
@@ -87,22 +87,6 @@ def test_what_still_runs_has_an_open_end(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_run_that_never_began_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     draw({"started_at": None, "created_at": at(0), "finished_at": at(0)}, [])
     assert capsys.readouterr().out.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("testplan_version: '2026-12-01'\nname: smoke  # what\nsteps:\n  name: x\n", "smoke"),
-        ('name: "a.b-c"\n', "a.b-c"),
-        ('{"name": "two", "steps": {}}', "two"),
-        ('{"name": "two steps"}', None),
-        ("steps:\n  name: x\n", None),
-        ("name: two words\n", None),
-        ("{", None),
-    ],
-)
-def test_the_name_of_a_plan(text: str, name: str | None) -> None:
-    assert name_in(text) == name
 
 
 def test_faults_are_told_as_editors_read_them() -> None:

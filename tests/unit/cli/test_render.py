@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from proctor_cli.app import run_app
-from proctor_cli.commands.submit import read_plan
 from proctor_cli.following import _show
+from proctor_cli.inputs import read_plan
 from proctor_cli.render import LogPrinter, talk, verdict
 
 EVIL = "x\x1b[2J\x9b31m\u202ey"

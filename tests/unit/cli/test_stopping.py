@@ -20,7 +20,7 @@ class Api:
     def post(self, path: str, body: Any, *, starts: bool) -> dict[str, Any]:
         if self.interrupted:
             raise KeyboardInterrupt
-        return {"id": "r1"}
+        return {"id": "r1", "number": 7}
 
 
 def stop(api: Api | None = None) -> None:
@@ -35,7 +35,7 @@ def test_before_in_and_after_the_submission() -> None:
     stages = [
         (None, "before anything was started"),
         (Api(interrupted=True), "shows whether it was started"),
-        (Api(), "goes on: `proctor show r1`"),
+        (Api(), "goes on: `proctor show 7`"),
     ]
     for api, says in stages:
         with pytest.raises(Stopped, match=says) as stopped:

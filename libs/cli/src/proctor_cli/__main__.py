@@ -1,5 +1,6 @@
 """The command ``proctor``."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,6 +10,9 @@ from proctor_cli.services import SERVICES, leave, run_service_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. A service is started without loading the other commands."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # A stream that was closed before we began is None. What is said goes nowhere then, and nothing is read.
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - it stays open
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     if words and words[0] in SERVICES:
         code = run_service_command(words[0], words[1:])
         if arguments is None:

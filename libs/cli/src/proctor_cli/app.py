@@ -40,13 +40,39 @@ proctor logs -f RUN · proctor agents enroll host-7 --group lab-a"""
 
 
 def run_app(words: Sequence[str]) -> int:
-    """Run one command; its exit code. A fault that a command names is told on standard error, without a traceback."""
-    # The launcher must be quick: it does not load what the client commands need.
-    modules = LOCAL if words and words[0] in LOCAL_WORDS else LOCAL + CLIENT
-    app = build_app(modules)
+    """Run one command; its exit code. A fault is told on standard error in one line, without a traceback
+    (``PROCTOR_TRACEBACK=1`` shows it).
+    """
+    if sys.stdout is None:
+        talk("proctor: standard output is closed")
+        return 3
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A log may hold what the terminal's encoding does not.
         sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`proctor runs | head`).
+        _close_standard_output()
+        return 1
+    except OSError as fault:
+        about = f"{fault.filename}: " if fault.filename else "cannot write: "
+        talk(f"proctor: {about}{fault.strerror or fault}")
+        _close_standard_output()
+        return 3
+    except Exception as fault:
+        if os.environ.get("PROCTOR_TRACEBACK"):
+            raise
+        talk(f"proctor: a fault of its own ({type(fault).__name__}); PROCTOR_TRACEBACK=1 shows where")
+        return 3
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    # The launcher must be quick: it does not load what the client commands need.
+    modules = LOCAL if words and words[0] in LOCAL_WORDS else LOCAL + CLIENT
+    app = build_app(modules)
     try:
         app(args=list(words), prog_name="proctor")
     except SystemExit as ended:
@@ -62,11 +88,12 @@ def run_app(words: Sequence[str]) -> int:
         return fault.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader has gone (`proctor runs | head`): nothing more can be said, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return 0
+
+
+def _close_standard_output() -> None:
+    """Nothing more can be said there, at exit neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_app(modules: Sequence[str]) -> typer.Typer:

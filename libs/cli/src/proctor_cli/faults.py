@@ -18,17 +18,19 @@ class Unreachable(CommandFault):
 
 
 class Stopped(CommandFault):
-    """Ctrl-C before there was a run to follow, or after it was left alone."""
+    """A signal before there was a run to follow, or after it was left alone; ``exit_code``: 128 and its number."""
 
-    exit_code = 130
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Refused(CommandFault):
     """The api said no: its sentence, its code, its status and its list of faults.
 
-    Exit code: where a run or a test case was submitted (``starting``), 1 for 404, 409, 413 and 422, as nothing was
-    started: for a script that is a rejection. Elsewhere 2 for 400 and 422 and for an unknown step, as a value that
-    stood in an option was off; 1 for 404, 409 and 413. All else is 3.
+    Exit code: where a run or a test case was submitted (``starting``), 2 for 400, 404, 409, 413 and 422: nothing was
+    started, which a script can tell from a run that failed (1). Elsewhere 2 for 400 and 422 and for an unknown step, as
+    a value that stood in an option was off; 1 for 404, 409 and 413. All else is 3.
     """
 
     def __init__(
@@ -45,10 +47,10 @@ class Refused(CommandFault):
         self.status = status
         self.code = code
         self.errors = errors or []
-        if not starting and (status in {400, 422} or what == "step"):
+        if status in {400, 422} or what == "step" or (starting and status in {404, 409, 413}):
             self.exit_code = 2
         else:
-            self.exit_code = 1 if status in {404, 409, 413, 422} else 3
+            self.exit_code = 1 if status in {404, 409, 413} else 3
 
     def lines(self) -> list[str]:
         """The message, then each fault with its place."""

@@ -1,15 +1,14 @@
 """``proctor plans``: check test plans, keep them, look at them."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from proctor_cli.commands.submit import read_parameter, read_plan
 from proctor_cli.faults import CommandFault, Refused, Usage
+from proctor_cli.inputs import ParameterFileOption, ParametersOption, name_in, read_parameters, read_plan
 from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import ago, as_json, harmless, table, talk
 
@@ -23,7 +22,6 @@ SCHEMA = "/docs/testplan.schema.json"
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON; - for standard input")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="a stored plan")]
 GroupOption = Annotated[str | None, typer.Option(help="as a run of this group would see it")]
-_NAME = re.compile(r"""^name:[ \t]*["']?([A-Za-z0-9][A-Za-z0-9._-]{0,62})["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 
 
 class Faulty(CommandFault):
@@ -65,7 +63,8 @@ def _list(output: Output) -> None:
 @plans_app.command("validate", epilog="Example: proctor plans validate examples/smoke.yaml -p image=vnf-1.4")
 def validate(
     file: FileArgument,
-    parameters: Annotated[list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE")] = None,
+    parameters: ParametersOption = None,
+    parameter_file: ParameterFileOption = None,
     group: GroupOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -74,8 +73,8 @@ def validate(
     Exit code: 0 no fault, 1 faults. Parameters are checked where some are given.
     """
     body: dict[str, Any] = {"plan": read_plan(file)}
-    if parameters:
-        body["parameters"] = dict(read_parameter(text, {}) for text in parameters)
+    if parameters or parameter_file:
+        body["parameters"] = read_parameters(parameters, parameter_file)
     if group is not None:
         body["group"] = group
     with open_client() as client:
@@ -149,18 +148,6 @@ def push(
         as_json(found)
     else:
         print(f"{found['name']}@{found['version']}")
-
-
-def name_in(text: str) -> str | None:
-    """The name in a plan's text; None where there is none that a stored plan may have."""
-    if text.lstrip().startswith("{"):
-        try:
-            found = json.loads(text).get("name")
-        except ValueError:
-            return None  # the api says what is wrong with it
-        return found if isinstance(found, str) and _NAME.match(f"name: {found}") else None
-    match = _NAME.search(text)
-    return match[1] if match else None
 
 
 @plans_app.command("show", epilog="Example: proctor plans show smoke@2")

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from proctor_cli.commands.submit import read_parameter, read_plan
+from proctor_cli.inputs import ParameterFileOption, ParametersOption, read_parameters, read_plan
 from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import ago, as_json, harmless, table, talk
 
@@ -72,7 +72,8 @@ def put(
     cron: Annotated[str, typer.Option(help="five fields as of crontab, or @daily, @hourly …")],
     plan: Annotated[str, typer.Option(metavar="PLAN", help="a stored plan (NAME or NAME@VERSION), or a file")],
     timezone: Annotated[str, typer.Option(help="an IANA name")] = "UTC",
-    parameters: Annotated[list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE")] = None,
+    parameters: ParametersOption = None,
+    parameter_file: ParameterFileOption = None,
     group: Annotated[str | None, typer.Option(help="use this group's agents only")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -81,7 +82,7 @@ def put(
         "cron": cron,
         "timezone": timezone,
         "plan": read_plan(plan),
-        "parameters": dict(read_parameter(text, {}) for text in parameters or []),
+        "parameters": read_parameters(parameters, parameter_file),
     }
     if group is not None:
         body["group"] = group

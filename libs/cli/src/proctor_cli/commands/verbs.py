@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import typer
 
-from proctor_cli.following import follow_run
+from proctor_cli.following import OnTerm, OnTermOption, show_started
 from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import as_json, harmless, talk
 
@@ -38,18 +38,13 @@ def rerun(
         bool, typer.Option("--failed", help="only what did not pass; passed steps keep their outputs")
     ] = False,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="show the log until the run ends")] = False,
+    on_term: OnTermOption = OnTerm.CANCEL,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run a finished run's plan again, as a new run. With --follow the exit code is its result's, as of `run`."""
     with open_client() as client:
         started = client.post(f"/v1/runs/{run}/rerun", {"failed_only": failed}, starts=True)
-        if follow:
-            raise typer.Exit(follow_run(client, started, as_document=output is Output.JSON))
-    if output is Output.JSON:
-        as_json(started)
-    else:
-        print(started["id"])
-        talk(f"started; `proctor logs -f {started['id']}` shows its log")
+        show_started(client, started, follow=follow, on_term=on_term, output=output)
 
 
 def approve(

@@ -1,0 +1,129 @@
+"""What people hand to a command: a plan's text, parameters. From words, from files, from standard input."""
+
+import codecs
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from proctor_cli.faults import Usage
+from proctor_common.ids import PLAN_NAME
+
+MAX_INPUT = 16 * 1024 * 1024
+"""Bytes of a file that are read; the api takes less of a plan."""
+BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+ParametersOption = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="NAME=@FILE takes a file's text, NAME=@- the input's"),
+]
+ParameterFileOption = Annotated[
+    str | None, typer.Option("--parameters", metavar="FILE.json", help="many as a JSON object; - for standard input")
+]
+
+
+def read_plan(plan: str) -> str:
+    """The plan's text from a file or standard input (``-``); a name that is no file stands for a stored plan.
+
+    Raises Usage where the file cannot be read.
+    """
+    path = Path(plan)
+    if plan != "-" and not path.exists() and path.suffix == "" and "/" not in plan:
+        return plan
+    return read_text(plan, "the plan")
+
+
+def name_in(plan: str) -> str | None:
+    """The name that a plan's text gives itself; None where it gives none that a stored plan may have, or is no YAML
+    (the api says why).
+    """
+    try:
+        found = yaml.load(plan, Loader=yaml.BaseLoader)  # noqa: S506 - the loader that makes texts, lists and maps only
+    except (yaml.YAMLError, RecursionError):
+        return None
+    name = found.get("name") if isinstance(found, dict) else None
+    return name if isinstance(name, str) and PLAN_NAME.match(name) else None
+
+
+def read_parameters(
+    words: Sequence[str] | None, file: str | None = None, schema: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The parameters of ``file`` (a JSON object), and over them those of ``words``. Raises Usage."""
+    given: dict[str, Any] = {}
+    if file is not None:
+        try:
+            given = json.loads(read_text(file, "the parameters"))
+        except (ValueError, RecursionError) as fault:
+            raise Usage(f"--parameters: {_named(file)} is not JSON: {fault}") from None
+        if not isinstance(given, dict):
+            raise Usage(f'--parameters: {_named(file)} holds no JSON object, as {{"image": "vnf-1.4"}}')
+    return given | dict(read_parameter(text, schema or {}) for text in words or [])
+
+
+def read_parameter(text: str, schema: dict[str, Any]) -> tuple[str, Any]:
+    """Name and value of NAME=VALUE (typed by the schema's property) or NAME:=JSON. A value that begins with ``@`` is a
+    file's text, without the line end behind it; ``@@`` stands for one ``@``. Raises Usage, which never shows a value.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.rstrip(":"):
+        raise Usage(f"not NAME=VALUE: {name or text[:1]}")
+    is_json = name.endswith(":")
+    name = name.removesuffix(":")
+    if value.startswith("@@"):
+        value = value[1:]
+    elif value.startswith("@"):
+        value = read_text(value[1:], f"the parameter {name}").removesuffix("\n")
+        if not is_json:
+            return name, value
+    if is_json:
+        try:
+            return name, json.loads(value)
+        except (ValueError, RecursionError) as fault:
+            raise Usage(f"not JSON behind {name}:=: {fault}") from None
+    if _takes_text(schema.get("properties", {}).get(name, {})):
+        return name, value
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value  # the api says what the method wants, with the path
+
+
+def read_text(file: str, what: str) -> str:
+    """The text of a file, or of standard input (``-``), its lines ended by a line feed, whatever the locale says of
+    texts. ``what`` it is stands in the fault. Raises Usage.
+    """
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(MAX_INPUT + 1)
+        else:
+            with Path(file).open("rb") as source:
+                data = source.read(MAX_INPUT + 1)
+    except FileNotFoundError:
+        raise Usage(f"cannot read {what}: no such file: {file}") from None
+    except (OSError, ValueError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
+        raise Usage(f"cannot read {what}: {_named(file)}: {why}") from None
+    if len(data) > MAX_INPUT:
+        raise Usage(f"cannot read {what}: {_named(file)} has more than {MAX_INPUT // 1024**2} MiB")
+    try:
+        text = data.decode("utf-16" if data.startswith(BOMS) else "utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise Usage(f"cannot read {what}: {_named(file)} is not UTF-8 text (byte {fault.start + 1})") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _named(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+def _takes_text(wanted: dict[str, Any]) -> bool:
+    kinds = [wanted, *wanted.get("anyOf", []), *wanted.get("oneOf", [])]
+    types = {t for kind in kinds for t in _list(kind.get("type"))}
+    return not types or "string" in types
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
