@@ -20,7 +20,7 @@ from proctor_controller.context import CHAIN, SERVER_SETTINGS
 from proctor_controller.db.hosts.candidates import make_slots, read_clock
 from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import session
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Decision, PlaceStep
 from proctor_controller.domain.runs.step import AttemptEnd, Step
@@ -38,7 +38,7 @@ PLUGINS = '{"p": {"description": "", "version": "1", "methods": {"m": {"descript
 def diamonds(size: int) -> RunSpec:
     """Chains that meet: a step waits for the one WIDTH before it, and for that one's neighbour."""
     steps = tuple(
-        StepSpec(id=new_id(), node=f"s{n}", name=f"s{n}", plugin="p", method="m", place=Place(host="bench"))
+        StepSpec(id=new_id(), node=f"s{n}", name=f"s{n}", plugin="p", method="m", place=Placement(host="bench"))
         for n in range(size)
     )
     edges = [EdgeSpec(f"s{n - WIDTH}", f"s{n}") for n in range(WIDTH, size)]
@@ -119,7 +119,7 @@ async def _cost(engine: Engine, agent: str, size: int, count: int) -> float:
             fed, spent = 0, 0.0
         step_now = live.pop(0)
         token = step_now.token or ""
-        await feed(events.OrderAnswered(spec.id, step_now.id, step_now.attempt, token, events.Answer.ACCEPTED))
+        await feed(events.OrderAnswered(spec.id, step_now.id, step_now.attempt, token, events.OrderAnswer.ACCEPTED))
         end = AttemptEnd(StepResult.PASSED)
         await feed(events.StepEnded(spec.id, step_now.id, step_now.attempt, token, agent, end))
     await engine.feed(events.CancelAsked(spec.id, "bench"))

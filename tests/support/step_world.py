@@ -10,8 +10,8 @@ from proctor_controller.domain.runs.decide.dispatch import decide
 from proctor_controller.domain.runs.decide.joining import after, as_changed, join
 from proctor_controller.domain.runs.decision import Decision, Slice, Stale, StartChild, StopChild
 from proctor_controller.domain.runs.run import CLEANUP
-from proctor_controller.domain.runs.scope import Instance, returned, steps_scope
-from proctor_controller.domain.runs.step import Kind, Phase, Step
+from proctor_controller.domain.runs.scope import InstanceFacts, returned, steps_scope
+from proctor_controller.domain.runs.step import Phase, Step, StepKind
 from proctor_controller.domain.runs.submission import RunSpec, first_scope
 from proctor_controller.domain.runs.verdict import RECORDED
 from support.world import Key, World
@@ -29,7 +29,7 @@ class StepWorld(World):
 
     def slice_of(self, event: events.Event) -> Slice:
         part = super().slice_of(event)
-        found = [Instance(s.node, s.instance, s.result, s.outputs, s.host) for s in self.steps.values()]
+        found = [InstanceFacts(s.node, s.instance, s.result, s.outputs, s.host) for s in self.steps.values()]
         scope = {**first_scope(self.spec), "steps": steps_scope(found)}
         undone = {step.id: self._undone(step) for step in part.steps if step.phase is Phase.ROLLBACK}
         return replace(part, scope=scope, undone=undone, ending=self.run.state in CLEANUP)
@@ -65,11 +65,11 @@ class StepWorld(World):
             if rules is not None and rules.record is not None:
                 kept = (step.id, step.attempt) in self.records
                 assert kept == (step.result in RECORDED) or step.reason.startswith("record")
-            if step.kind is Kind.GATE and step.result is StepResult.PASSED:
+            if step.kind is StepKind.GATE and step.result is StepResult.PASSED:
                 assert step.id in self.approved
             if step.phase is Phase.ROLLBACK and step.result is StepResult.PASSED:
                 assert self._undone(step)["result"]["verdict"] == "passed", "what never was is undone"
-            if step.kind is Kind.PLAN:
+            if step.kind is StepKind.PLAN:
                 alive = [key for key, result in self.children.items() if key[0] == step.id and result is None]
                 assert not alive, "a step has ended whose child runs on"
 
@@ -148,7 +148,7 @@ class StepWorld(World):
 
     def decide_gate(self, index: int, *, approved: bool) -> None:
         """Somebody presses a button, whether or not it is there."""
-        gates = [step for step in self.steps.values() if step.kind is Kind.GATE]
+        gates = [step for step in self.steps.values() if step.kind is StepKind.GATE]
         if gates:
             step = gates[index % len(gates)]
             if approved:

@@ -6,7 +6,7 @@ from typing import Any
 from proctor_common.ids import new_id
 from proctor_controller.db.hosts.candidates import read_clock
 from proctor_controller.db.session import session
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step import Condition
 from proctor_controller.domain.runs.step_rules import Rules
 from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
@@ -14,7 +14,7 @@ from proctor_controller.engine.engine import Engine
 from support.engine import ECHO, call
 from support.wait import eventually
 
-HOST = Place(host="h1")
+HOST = Placement(host="h1")
 
 
 def step(name: str, **fields: Any) -> StepSpec:

@@ -25,7 +25,7 @@ from proctor_controller.domain.runs.decision import (
 )
 from proctor_controller.domain.runs.reach import Reach, Reached, reach
 from proctor_controller.domain.runs.run import RUN_TRANSITIONS
-from proctor_controller.domain.runs.step import STEP_TRANSITIONS, AttemptEnd, Edge, Kind, Node, Phase, RetryOn, Step
+from proctor_controller.domain.runs.step import STEP_TRANSITIONS, AttemptEnd, Edge, Node, Phase, RetryOn, Step, StepKind
 from proctor_controller.domain.runs.submission import RunSpec
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
@@ -45,21 +45,21 @@ class Journal:
     ended: dict[Key, tuple[str, AttemptEnd]] = field(default_factory=dict)
     tombstones: set[Key] = field(default_factory=set)
 
-    def start(self, order: StartAttempt, now: datetime) -> events.Answer:
+    def start(self, order: StartAttempt, now: datetime) -> events.OrderAnswer:
         key = (order.step, order.attempt)
         for known, token in ((key, self.running.get(key)), (key, self.ended.get(key, ("",))[0])):
             if token:
-                return events.Answer.ACCEPTED if token == order.token else events.Answer.STALE
+                return events.OrderAnswer.ACCEPTED if token == order.token else events.OrderAnswer.STALE
             del known
         if key in self.tombstones:
-            return events.Answer.TOMBSTONED
+            return events.OrderAnswer.TOMBSTONED
         if now > order.not_after:
             self.tombstones.add(key)
-            return events.Answer.EXPIRED
+            return events.OrderAnswer.EXPIRED
         if self.busy or len(self.running) >= self.slots:
-            return events.Answer.BUSY
+            return events.OrderAnswer.BUSY
         self.running[key] = order.token
-        return events.Answer.ACCEPTED
+        return events.OrderAnswer.ACCEPTED
 
 
 class World:
@@ -219,7 +219,7 @@ class World:
                 self.feed(events.HostsHeld(self.run.id))
             case PlaceReady():
                 for step in list(self.steps.values()):
-                    if step.state is StepState.READY and step.kind is Kind.METHOD:
+                    if step.state is StepState.READY and step.kind is StepKind.METHOD:
                         self.place(step.id)
 
     def crash(self) -> None:
@@ -258,7 +258,7 @@ class World:
         key = (order.step, order.attempt)
         was_running = key in agent.running or key in agent.ended
         answer = agent.start(order, self.now)
-        if answer is events.Answer.ACCEPTED and not was_running:
+        if answer is events.OrderAnswer.ACCEPTED and not was_running:
             self._executed(order)
         self.replies.append(events.OrderAnswered(self.run.id, order.step, order.attempt, order.token, answer, sends))
 

@@ -9,8 +9,8 @@ from proctor_common.states import StepResult
 from proctor_controller.domain.hosts.deadlocks import HeldHost, Wait, describe_circle, find_circle, youngest
 from proctor_controller.domain.hosts.holders import Holder
 from proctor_controller.domain.hosts.leasing import LeasableHost
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Role, Wants
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import HostRole, Requirements
 from proctor_controller.domain.runs.step import Phase
 from proctor_controller.domain.runs.submission import NodeSpec
 from proctor_controller.engine.deadlocks import Deadlocks
@@ -25,13 +25,13 @@ def host(name: str, **holders: bool) -> HeldHost:
     return HeldHost(LeasableHost(agent=name, host=name, groups=frozenset({"lab"})), holders)
 
 
-def wait(name: str, number: int, *holders: str, role: Role) -> Wait:
+def wait(name: str, number: int, *holders: str, role: HostRole) -> Wait:
     return Wait(name, number, (role,), frozenset(holders))
 
 
 def test_a_circle_is_one_only_where_nobody_else_can_let_go() -> None:
-    first = wait("c1", 3, "p1", role=Role("r", host="h2", exclusive=True))
-    second = wait("c2", 4, "p2", role=Role("r", host="h1", exclusive=True))
+    first = wait("c1", 3, "p1", role=HostRole("r", host="h2", exclusive=True))
+    second = wait("c2", 4, "p2", role=HostRole("r", host="h1", exclusive=True))
     hosts = [host("h1", p1=True), host("h2", p2=True), host("h3", p3=True)]
     circle = find_circle([first, second], hosts)
     assert circle == (first, second)
@@ -39,18 +39,18 @@ def test_a_circle_is_one_only_where_nobody_else_can_let_go() -> None:
     runs = {"p1": Holder(1, "one"), "p2": Holder(2, "two")}
     assert "h1 is held by run 1 (one)" in describe_circle(second, circle, hosts, runs)
     assert find_circle([first], hosts) == ()
-    elsewhere = wait("c2", 4, "p2", role=Role("r", host="h3", exclusive=True))
+    elsewhere = wait("c2", 4, "p2", role=HostRole("r", host="h3", exclusive=True))
     assert find_circle([first, elsewhere], hosts) == (), "whoever has h3 waits for nothing"
-    either = wait("c2", 4, "p2", role=Role("r", group="lab", exclusive=True))
+    either = wait("c2", 4, "p2", role=HostRole("r", group="lab", exclusive=True))
     assert find_circle([first, either], hosts) == ()
     assert find_circle([first, either], hosts[:2]) == (), "what its parent holds is there for it"
-    both = wait("c2", 4, "p2", role=Role("r", group="lab", count=2))
+    both = wait("c2", 4, "p2", role=HostRole("r", group="lab", count=2))
     assert find_circle([first, both], hosts[:2]) == (first, both)
     shared = [host("h1", p1=False), host("h2", p2=False)]
     assert find_circle([first, second], shared) == (first, second)
-    sharing = wait("c2", 4, "p2", role=Role("r", host="h1"))
+    sharing = wait("c2", 4, "p2", role=HostRole("r", host="h1"))
     assert find_circle([first, sharing], shared) == ()
-    own = wait("c2", 4, "p2", "p1", role=Role("r", host="h1", exclusive=True))
+    own = wait("c2", 4, "p2", "p1", role=HostRole("r", host="h1", exclusive=True))
     assert find_circle([first, own], hosts) == (), "what it is nested in holds it for it"
 
 
@@ -91,9 +91,9 @@ async def test_steps_that_want_each_others_hosts(
     specs = [
         plan(
             step("mine", role="r", role_index=0),
-            step("theirs", place=Place(host=theirs)),
+            step("theirs", place=Placement(host=theirs)),
             edges="mine -> theirs",
-            wants=Wants(roles=(Role("r", host=mine, exclusive=True),)),
+            wants=Requirements(roles=(HostRole("r", host=mine, exclusive=True),)),
         )
         for mine, theirs in (("h1", "h2"), ("h2", "h1"))
     ]
@@ -122,15 +122,15 @@ async def test_cleanup_that_waits_in_a_circle_is_done(
     other = await FakeAgent(bus, control_database, host="h2").join()
     goes_on = plan(
         step("mine", role="r", role_index=0),
-        step("theirs", place=Place(host="h1")),
+        step("theirs", place=Placement(host="h1")),
         edges="mine -> theirs",
-        wants=Wants(roles=(Role("r", host="h2", exclusive=True),)),
+        wants=Requirements(roles=(HostRole("r", host="h2", exclusive=True),)),
     )
     ends = plan(
         step("mine", role="r", role_index=0),
-        step("always[0]", place=Place(host="h2"), phase=Phase.ALWAYS),
+        step("always[0]", place=Placement(host="h2"), phase=Phase.ALWAYS),
         nodes=[NodeSpec("always[0]", phase=Phase.ALWAYS)],
-        wants=Wants(roles=(Role("r", host="h1", exclusive=True),)),
+        wants=Requirements(roles=(HostRole("r", host="h1", exclusive=True),)),
     )
     for spec in (goes_on, ends):
         await run(engine, spec)

@@ -7,8 +7,8 @@ import pytest
 
 from proctor_common.bus import Bus
 from proctor_common.states import StepResult
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Concurrency, Role, Wants, WhenFull
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import Concurrency, HostRole, Requirements, WhenFull
 from proctor_controller.domain.runs.submission import RunSpec
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, call, make_watchdog, submit, until_finished
@@ -19,9 +19,9 @@ from support.wait import eventually
 
 def alone(*names: str, **wants: Any) -> RunSpec:
     """A run of one step on each of these hosts, which it wants for itself."""
-    roles = tuple(Role(f"r{n}", host=name, exclusive=True) for n, name in enumerate(names))
+    roles = tuple(HostRole(f"r{n}", host=name, exclusive=True) for n, name in enumerate(names))
     steps = [step(f"s{n}", role=f"r{n}", role_index=0) for n in range(len(names))]
-    return plan(*steps, wants=Wants(roles=roles, **wants))
+    return plan(*steps, wants=Requirements(roles=roles, **wants))
 
 
 async def until_waits(engine: Engine, run: str, *words: str, state: str = "allocating") -> Any:
@@ -98,7 +98,7 @@ async def test_crossed_wishes_do_not_lock_each_other(
 
 
 async def test_what_can_never_be_had_ends_the_run(engine: Engine, agent: FakeAgent) -> None:
-    spec = plan(step("s", role="r", role_index=0), wants=Wants(roles=(Role("r", host="h1", count=2),)))
+    spec = plan(step("s", role="r", role_index=0), wants=Requirements(roles=(HostRole("r", host="h1", count=2),)))
     await run(engine, spec)
     view = await until_finished(engine, spec.id)
     assert view["result"] == "error"
@@ -120,7 +120,7 @@ async def test_a_wait_ends_with_its_time(engine: Engine, agent: FakeAgent) -> No
 async def test_a_drained_host_goes_on_for_those_who_hold_it(
     engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:
-    wants = Wants(roles=(Role("r", host="h1"),))
+    wants = Requirements(roles=(HostRole("r", host="h1"),))
     spec = plan(step("a", role="r", role_index=0), step("b", role="r", role_index=0), edges="a -> b", wants=wants)
     await run(engine, spec)
     await until_there(engine, spec.id, "a", "running")
@@ -190,16 +190,16 @@ async def test_who_holds_a_host_that_is_waited_for_goes_on_elsewhere(
     other = await FakeAgent(bus, control_database, host="h2").join()
     holder = plan(
         step("a", role="r", role_index=0),
-        step("b", place=Place(host="h2")),
+        step("b", place=Placement(host="h2")),
         edges="a -> b",
-        wants=Wants(roles=(Role("r", host="h1", exclusive=True),)),
+        wants=Requirements(roles=(HostRole("r", host="h1", exclusive=True),)),
     )
     await run(engine, holder)
     await until_there(engine, holder.id, "a", "running")
     both = alone("h1", "h2")
     await run(engine, both)
     await until_waits(engine, both.id, "h1: run 1 (plan) has it for itself")
-    late = plan(step("late", place=Place(host="h2")))
+    late = plan(step("late", place=Placement(host="h2")))
     await run(engine, late)
     waiting = await until_there(engine, late.id, "late", "waiting")
     assert waiting["waiting_for"] == "host h2: it is kept free for run 2 (plan), which waits for it"
@@ -210,7 +210,7 @@ async def test_who_holds_a_host_that_is_waited_for_goes_on_elsewhere(
 
 
 def in_turn(when_full: WhenFull) -> RunSpec:
-    return plan(step("s"), wants=Wants(concurrency=Concurrency("k", 1, when_full)))
+    return plan(step("s"), wants=Requirements(concurrency=Concurrency("k", 1, when_full)))
 
 
 async def test_one_at_a_time_in_the_order_they_came(engine: Engine, agent: FakeAgent) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from proctor_common.states import StepResult
 from proctor_controller.db.session import Session
-from proctor_controller.domain.hosts.requirements import Role, VolumeWant, Wants
+from proctor_controller.domain.hosts.requirements import HostRole, Requirements, VolumeRequirement
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.submission import RunSpec
 from proctor_controller.engine.engine import Engine
@@ -16,7 +16,7 @@ from support.postgres import Database
 from support.steps import plan, run, step
 from support.wait import eventually
 
-WANT = VolumeWant("data", "igw", pool="require", on_end="retain")
+WANT = VolumeRequirement("data", "igw", pool="require", on_end="retain")
 
 
 @dataclass
@@ -26,19 +26,21 @@ class Pool:
     ready: bool = False
     slow: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
-    settled: list[tuple[str, tuple[VolumeWant, ...]]] = field(default_factory=list)
+    settled: list[tuple[str, tuple[VolumeRequirement, ...]]] = field(default_factory=list)
 
-    async def claim(self, run: str, wants: tuple[VolumeWant, ...]) -> events.HostsHeld | events.NotYet | events.Never:
+    async def claim(
+        self, run: str, wants: tuple[VolumeRequirement, ...]
+    ) -> events.HostsHeld | events.MustWait | events.CannotBegin:
         self.asked += 1
         if self.ready:
             return events.HostsHeld(run)
         await self.slow.wait()
-        return events.NotYet(run, "a spare of type igw: none is ready", admitted=True)
+        return events.MustWait(run, "a spare of type igw: none is ready", admitted=True)
 
-    async def has(self, db: Session, run: str, wants: tuple[VolumeWant, ...]) -> bool:
+    async def has(self, db: Session, run: str, wants: tuple[VolumeRequirement, ...]) -> bool:
         return self.ready
 
-    async def settle(self, run: str, wants: tuple[VolumeWant, ...]) -> None:
+    async def settle(self, run: str, wants: tuple[VolumeRequirement, ...]) -> None:
         self.settled.append((run, wants))
 
 
@@ -55,8 +57,8 @@ def volumes(pool: Pool) -> Pool:
 
 
 def on_volume() -> RunSpec:
-    roles = (Role("r", host="h1", exclusive=True),)
-    return plan(step("s", role="r", role_index=0), wants=Wants(roles=roles, volumes=(WANT,)))
+    roles = (HostRole("r", host="h1", exclusive=True),)
+    return plan(step("s", role="r", role_index=0), wants=Requirements(roles=roles, volumes=(WANT,)))
 
 
 async def until_waits(engine: Engine, run: str) -> None:
@@ -72,7 +74,9 @@ async def test_a_run_begins_as_soon_as_a_spare_is_ready(engine: Engine, agent: F
     spec = on_volume()
     await run(engine, spec)
     await until_waits(engine, spec.id)
-    other = plan(step("s", role="r", role_index=0), wants=Wants(roles=(Role("r", host="h1", exclusive=True),)))
+    other = plan(
+        step("s", role="r", role_index=0), wants=Requirements(roles=(HostRole("r", host="h1", exclusive=True),))
+    )
     await run(engine, other)
     assert (await until_finished(engine, other.id))["result"] == "passed", "the hosts are for others meanwhile"
     pool.ready = True

@@ -14,7 +14,7 @@ from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.pools import apply_types
 from proctor_controller.db.pool.volumes import change_volume, insert_spares, load_volume, mark_posted
 from proctor_controller.db.session import close_sessions, session
-from proctor_controller.domain.hosts.requirements import VolumeWant, Wants
+from proctor_controller.domain.hosts.requirements import Requirements, VolumeRequirement
 from proctor_controller.domain.volumes.settings import PoolType
 from proctor_controller.pool.claims import (
     Claimed,
@@ -142,7 +142,7 @@ async def test_a_run_whose_controller_died_at_its_end_is_settled_as_it_asked(
     """One that never began has left nothing on its volumes: none of them stays."""
     claims = Claims(engine, SystemClock(), no_wake, lambda *_: None)
     await make_spares(engine, "igw", 2)
-    wants = Wants(volumes=(VolumeWant("a", "igw", on_end="retain"), VolumeWant("b", "igw")))
+    wants = Requirements(volumes=(VolumeRequirement("a", "igw", on_end="retain"), VolumeRequirement("b", "igw")))
     run = new_id()
     assert isinstance(await claims.claim_for_run(run, wanted_of(wants.volumes)), Claimed)
     control_database.psql(
@@ -175,8 +175,8 @@ async def test_a_run_waits_for_what_is_made_for_it_and_is_told_what_cannot_be(en
 
 def test_what_a_plan_wants_is_claimed_one_by_one_and_shown_by_name() -> None:
     wants = [
-        VolumeWant(name="data", type="igw", count=2, size_gb=5),
-        VolumeWant(name="log", type="dhcp", on_end="retain"),
+        VolumeRequirement(name="data", type="igw", count=2, size_gb=5),
+        VolumeRequirement(name="log", type="dhcp", on_end="retain"),
     ]
     assert [(each.key, each.type, each.size_gb, each.mode) for each in wanted_of(wants)] == [
         ("data[0]", "igw", 5, "prefer"),

@@ -8,14 +8,14 @@ import pytest
 from proctor_common.states import StepResult
 from proctor_controller.db.hosts import candidates
 from proctor_controller.db.session import session
-from proctor_controller.domain.hosts.requirements import Role, Wants
+from proctor_controller.domain.hosts.requirements import HostRole, Requirements
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, until_finished
 from support.postgres import Database
 from support.steps import fan_out, plan, run, until_there
 
 HOSTS, CELLS = 40, 120
-WANTS = Wants(roles=(Role("lab", plugin="shell", count=30),))
+WANTS = Requirements(roles=(HostRole("lab", plugin="shell", count=30),))
 
 
 @pytest.fixture

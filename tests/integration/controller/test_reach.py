@@ -12,8 +12,8 @@ from proctor_controller.db.hosts.candidates import read_clock
 from proctor_controller.db.runs.columns import NODE_COLUMNS, RUN_COLUMNS, STEP_COLUMNS, to_node, to_run, to_step
 from proctor_controller.db.runs.decisions import load_slice
 from proctor_controller.db.session import Session, session
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Concurrency, Wants
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import Concurrency, Requirements
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import BATCH
 from proctor_controller.domain.runs.step import Phase
@@ -28,12 +28,12 @@ STATES = ("pending", "running", "cancelling", "finished")
 RUN_STATES = ("queued", "allocating", "running", "cancelling", "rolling_back", "finalizing")
 
 
-def plan(instances: int, wants: Wants) -> RunSpec:
+def plan(instances: int, wants: Requirements) -> RunSpec:
     """Two nodes one after the other, the second with a bound, and a step of cleanup."""
     names = [("a", Phase.MAIN)] * instances + [("b", Phase.MAIN)] * 4 + [("always[0]", Phase.ALWAYS)]
     steps = [
         StepSpec(
-            id=new_id(), node=name, name=name, plugin="p", method="m", place=Place(host="h"), phase=phase,
+            id=new_id(), node=name, name=name, plugin="p", method="m", place=Placement(host="h"), phase=phase,
             instance=str(index),
         )
         for index, (name, phase) in enumerate(names)
@@ -68,7 +68,7 @@ async def change_at_random(db: Session, run: str, rng: random.Random) -> None:
 
 async def stored_world(db: Session, spec: RunSpec) -> World:
     """The world whose rows are those of the database."""
-    world = World(replace(spec, wants=Wants()))
+    world = World(replace(spec, wants=Requirements()))
     world.now = await read_clock(db)
     row = await db.fetchrow(f"SELECT {RUN_COLUMNS} FROM control.runs r WHERE id = $1", spec.id)
     assert row is not None
@@ -86,13 +86,13 @@ async def test_the_database_gives_the_steps_that_the_world_gives(rows: AsyncEngi
     try:
         async with session(rows) as db:
             for number in range(60):
-                wants = Wants(concurrency=Concurrency("k")) if number % 3 == 0 else Wants()
+                wants = Requirements(concurrency=Concurrency("k")) if number % 3 == 0 else Requirements()
                 spec = plan(BATCH + 5 if number % 10 == 0 else 3, wants)
                 await engine.submissions.submit(db, spec, await read_clock(db))
                 await change_at_random(db, spec.id, rng)
                 world = await stored_world(db, spec)
                 asked: list[events.OfRun] = [kind(spec.id) for kind in EVENTS]
-                asked += [events.NotYet(spec.id, "a host"), events.Never(spec.id, "none")]
+                asked += [events.MustWait(spec.id, "a host"), events.CannotBegin(spec.id, "none")]
                 asked += [events.NodeDecided(spec.id, name) for name in world.nodes]
                 for event in asked:
                     loaded = await load_slice(db, event)

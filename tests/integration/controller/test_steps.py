@@ -12,8 +12,8 @@ from proctor_common.bus import Bus
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.calls import Actor
 from proctor_common.states import Role, StepResult
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.runs.step import Kind, Retry
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.runs.step import Retry, StepKind
 from proctor_controller.domain.runs.step_rules import Gate, Rules
 from proctor_controller.domain.runs.submission import NodeSpec
 from proctor_controller.engine.engine import Engine
@@ -213,7 +213,7 @@ async def test_at_most_so_many_instances_at_once(engine: Engine, agent: FakeAgen
 
 async def test_the_first_failure_stops_the_others(engine: Engine, agent: FakeAgent) -> None:
     nodes = (NodeSpec("s", fail_fast=True),)
-    spec = plan(*fan_out("s", 5), step("other", place=Place(host="h1")), nodes=nodes)
+    spec = plan(*fan_out("s", 5), step("other", place=Placement(host="h1")), nodes=nodes)
     await run(engine, spec)
     await eventually(lambda: len(agent.started) == 2)
     await agent.finish(next(order for order in agent.started if order.step_name == "s"), StepResult.FAILED)
@@ -230,7 +230,7 @@ async def test_the_first_failure_stops_the_others(engine: Engine, agent: FakeAge
 
 async def gate_plan(engine: Engine, **gate: Any) -> str:
     rules = {"gate": Rules(gate=Gate(**gate))}
-    gate_step = step("gate", kind=Kind.GATE, plugin="", method="", place=Place(), parameters={})
+    gate_step = step("gate", kind=StepKind.GATE, plugin="", method="", place=Placement(), parameters={})
     return await run(engine, plan(step("a"), gate_step, step("b"), rules=rules, edges="a -> gate, gate -> b"))
 
 
@@ -307,7 +307,7 @@ async def test_failed_edges_are_followed(engine: Engine, agent: FakeAgent) -> No
 
 async def test_every_step_that_waits_says_what_for(engine: Engine, agent: FakeAgent) -> None:
     nodes = (NodeSpec("many", max_parallel=1),)
-    steps = (*fan_out("many", 3), step("a"), step("b"), step("c", place=Place(host="nowhere")))
+    steps = (*fan_out("many", 3), step("a"), step("b"), step("c", place=Placement(host="nowhere")))
     spec = plan(*steps, nodes=nodes, edges="many -> b, a -> b")
     await run(engine, spec)
     await until_there(engine, spec.id, "many[n=0]", "running")

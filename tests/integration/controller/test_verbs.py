@@ -7,8 +7,8 @@ import pytest
 from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import new_id
 from proctor_common.states import StepResult
-from proctor_controller.domain.hosts.requirements import Hold, Role, Rollback, Wants
-from proctor_controller.domain.runs.step import Kind, Phase
+from proctor_controller.domain.hosts.requirements import Hold, HostRole, Requirements, Rollback
+from proctor_controller.domain.runs.step import Phase, StepKind
 from proctor_controller.domain.runs.step_rules import Rules
 from proctor_controller.domain.runs.submission import NodeSpec
 from proctor_controller.engine.engine import Engine
@@ -168,7 +168,7 @@ def cleaned(*steps: Any, **wants: Any) -> Any:
             NodeSpec("always[1]", phase=Phase.ALWAYS),
         ],
         edges="a -> b, rollback.b -> rollback.a: completed, always[0] -> always[1]: completed",
-        wants=Wants(**wants),
+        wants=Requirements(**wants),
     )
 
 
@@ -283,7 +283,7 @@ async def test_cleanup_that_takes_too_long_is_stopped(engine: Engine, agent: Fak
 
 async def test_outputs_of_the_run(engine: Engine, agent: FakeAgent) -> None:
     rules = {"a": Rules(outputs={"made": "${{ result.exit_code }}"})}
-    wants = Wants(
+    wants = Requirements(
         outputs={"made": "${{ steps.a.outputs.made }}", "bad": "${{ steps.a.outputs.none }}"}, outputs_refs=("a",)
     )
     spec = plan(step("a"), rules=rules, wants=wants)
@@ -293,12 +293,12 @@ async def test_outputs_of_the_run(engine: Engine, agent: FakeAgent) -> None:
 
 
 async def test_after_a_failure_hosts_are_held_until_somebody_lets_go(engine: Engine, agent: FakeAgent) -> None:
-    roles = (Role("dut", host="h1", exclusive=True),)
-    spec = plan(step("a", role="dut", role_index=0), wants=Wants(roles=roles, hold=Hold(("dut",), 3600)))
+    roles = (HostRole("dut", host="h1", exclusive=True),)
+    spec = plan(step("a", role="dut", role_index=0), wants=Requirements(roles=roles, hold=Hold(("dut",), 3600)))
     view = await end_all(agent, engine, await run(engine, spec), "a")
     assert view["result"] == "failed"
     assert view["hold_until"] is not None
-    other = plan(step("a", role="dut", role_index=0), wants=Wants(roles=roles))
+    other = plan(step("a", role="dut", role_index=0), wants=Requirements(roles=roles))
     await run(engine, other)
 
     async def waits() -> bool:
@@ -317,12 +317,12 @@ async def test_once_a_hold_is_over_whoever_waits_for_the_host_has_it_soon(
 ) -> None:
     # Not by the sweep, which finds twice a minute what nobody has given back.
     monkeypatch.setattr("proctor_controller.engine.watchdog.ORPHANS_EVERY", 1_000_000)
-    roles = (Role("dut", host="h1", exclusive=True),)
-    held = plan(step("a", role="dut", role_index=0), wants=Wants(roles=roles, hold=Hold(("dut",), 1.0)))
+    roles = (HostRole("dut", host="h1", exclusive=True),)
+    held = plan(step("a", role="dut", role_index=0), wants=Requirements(roles=roles, hold=Hold(("dut",), 1.0)))
     watchdog = make_watchdog(engine)
     await watchdog.tick()
     view = await end_all(agent, engine, await run(engine, held), "a")
-    other = plan(step("a", role="dut", role_index=0), wants=Wants(roles=roles))
+    other = plan(step("a", role="dut", role_index=0), wants=Requirements(roles=roles))
     await run(engine, other)
     case = await submit(engine, host="h1")
     agent.ends = StepResult.PASSED
@@ -340,7 +340,7 @@ async def test_once_a_hold_is_over_whoever_waits_for_the_host_has_it_soon(
 
 
 async def test_a_gate_does_not_keep_a_run_from_resting(engine: Engine, agent: FakeAgent) -> None:
-    spec = plan(step("g", kind=Kind.GATE), step("b"), rules={"g": Rules()}, edges="g -> b")
+    spec = plan(step("g", kind=StepKind.GATE), step("b"), rules={"g": Rules()}, edges="g -> b")
     await run(engine, spec)
     await until_there(engine, spec.id, "g", "running")
     await call(engine, "run.pause", run=spec.id)

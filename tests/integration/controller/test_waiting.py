@@ -6,7 +6,7 @@ import pytest
 
 from proctor_common.bus import Bus
 from proctor_common.states import StepResult
-from proctor_controller.domain.hosts.requirements import Role, Wants
+from proctor_controller.domain.hosts.requirements import HostRole, Requirements
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.submission import RunSpec
 from proctor_controller.engine import leasing, watchdog
@@ -20,7 +20,7 @@ from support.wait import eventually
 
 def alone(host: str) -> RunSpec:
     """A run of one step on a host that it wants for itself."""
-    wants = Wants(roles=(Role("r", host=host, exclusive=True),))
+    wants = Requirements(roles=(HostRole("r", host=host, exclusive=True),))
     return plan(step("s", role="r", role_index=0), wants=wants)
 
 

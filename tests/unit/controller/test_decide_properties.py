@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proctor_common.states import RunResult, RunState, StepResult
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.step import Condition, Retry, RetryOn
 from proctor_controller.domain.runs.submission import EdgeSpec, RunSpec, StepSpec
@@ -46,7 +46,7 @@ MOVES: dict[str, Move] = {
     "wait": lambda w, n: w.advance([1, 6, 20, 70, 700, 4000][n % 6]),
     "cancel": lambda w, n: n % 10 == 0 and w.feed(events.CancelAsked(w.run.id, "somebody")),
 }
-PLACE = Place(host="h")
+PLACE = Placement(host="h")
 
 
 @st.composite

@@ -11,7 +11,7 @@ import pytest
 from proctor_controller.domain.hosts.holders import Holder, has_alone, hold_it, name_run, name_runs
 from proctor_controller.domain.hosts.leasing import LeasableHost, Leased, NotFree, NotThere, choose_hosts
 from proctor_controller.domain.hosts.matching import match_all
-from proctor_controller.domain.hosts.requirements import Role, Wants, wants_of
+from proctor_controller.domain.hosts.requirements import HostRole, Requirements, requirements_of
 
 H1, H2, H3 = (LeasableHost(agent=f"a{n}", host=f"h{n}", groups=frozenset({"lab"})) for n in (1, 2, 3))
 AWAY = {"hindrance": "it is drained", "away": True}
@@ -31,20 +31,20 @@ def test_a_matching_moves_others_on() -> None:
 
 def test_hosts_are_found_wherever_there_are_some() -> None:
     """Only the one way: the first role must not take what the others cannot do without."""
-    roles = (Role("two", group="lab", count=2, exclusive=True), Role("one", host="h2", exclusive=True))
+    roles = (HostRole("two", group="lab", count=2, exclusive=True), HostRole("one", host="h2", exclusive=True))
     found = choose_hosts(roles, [H1, H2, H3])
     assert isinstance(found, Leased)
     assert {name: [host.host for host in hosts] for name, hosts in found.hosts.items()} == {
         "two": ["h1", "h3"],
         "one": ["h2"],
     }
-    shared = choose_hosts((Role("a", host="h1"), Role("b", host="h1")), [H1])
+    shared = choose_hosts((HostRole("a", host="h1"), HostRole("b", host="h1")), [H1])
     assert isinstance(shared, Leased)
 
 
 def test_a_host_has_all_that_a_role_and_its_steps_need() -> None:
-    role = Role("a", group="lab", plugin="p", uses=("p.m", "q.n"), targets=("bmc",))
-    assert wants_of(json.loads(json.dumps(Wants(roles=(role,)).to_json()))).roles == (role,)
+    role = HostRole("a", group="lab", plugin="p", uses=("p.m", "q.n"), targets=("bmc",))
+    assert requirements_of(json.loads(json.dumps(Requirements(roles=(role,)).to_json()))).roles == (role,)
     able = with_(H3, plugins=frozenset({"p", "q"}), methods=frozenset({"p.m", "q.n"}), targets=frozenset({"bmc"}))
     found = choose_hosts((role,), [with_(able, agent="a2", methods=frozenset({"p.m"})), able])
     assert isinstance(found, Leased)
@@ -61,15 +61,15 @@ def test_a_host_has_all_that_a_role_and_its_steps_need() -> None:
 
 
 def test_what_can_never_be_had_together_is_said_at_once() -> None:
-    for other in (Role("b", host="h1", exclusive=True), Role("b", host="h1")):
-        found = choose_hosts((Role("a", host="h1", exclusive=True), other), [H1, H2])
+    for other in (HostRole("b", host="h1", exclusive=True), HostRole("b", host="h1")):
+        found = choose_hosts((HostRole("a", host="h1", exclusive=True), other), [H1, H2])
         assert isinstance(found, NotThere)
         assert "together" in found.why
 
 
 def test_who_waits_keeps_what_is_away_and_only_that() -> None:
     busy = with_(H2, alone="run 3 (x) has it for itself")
-    both = (Role("a", host="h1"), Role("b", host="h2"))
+    both = (HostRole("a", host="h1"), HostRole("b", host="h2"))
     found = choose_hosts(both, [with_(H1, **AWAY), busy])
     assert isinstance(found, NotFree)
     assert found.keep == ("a1",), "a host that is there does not lie idle for one that is away"
@@ -77,7 +77,7 @@ def test_who_waits_keeps_what_is_away_and_only_that() -> None:
     found = choose_hosts(both, [H1, busy])
     assert isinstance(found, NotFree)
     assert set(found.keep) == {"a1", "a2"}
-    any_one = (Role("a", group="lab", exclusive=True),)
+    any_one = (HostRole("a", group="lab", exclusive=True),)
     found = choose_hosts(any_one, [with_(H1, **AWAY), busy, with_(H3, **AWAY)])
     assert isinstance(found, NotFree)
     assert set(found.keep) == {"a1", "a2", "a3"}
@@ -107,7 +107,7 @@ class Lab:
 
     names: tuple[str, ...]
     away: set[str] = field(default_factory=set)
-    waiting: dict[int, tuple[Role, ...]] = field(default_factory=dict)
+    waiting: dict[int, tuple[HostRole, ...]] = field(default_factory=dict)
     holding: dict[int, list[tuple[str, bool]]] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     begun: list[int] = field(default_factory=list)
@@ -168,11 +168,11 @@ class Lab:
             assert True not in held or held == [True], f"{name} is held alone and by others"
 
 
-def any_roles(rng: random.Random, names: Iterable[str]) -> tuple[Role, ...]:
+def any_roles(rng: random.Random, names: Iterable[str]) -> tuple[HostRole, ...]:
     wanted = rng.sample(sorted(names), rng.randint(1, 3))
     if rng.random() < 0.3:
-        return (Role("any", group="lab", count=rng.randint(1, 3), exclusive=rng.random() < 0.6),)
-    return tuple(Role(f"r{n}", host=host, exclusive=rng.random() < 0.6) for n, host in enumerate(wanted))
+        return (HostRole("any", group="lab", count=rng.randint(1, 3), exclusive=rng.random() < 0.6),)
+    return tuple(HostRole(f"r{n}", host=host, exclusive=rng.random() < 0.6) for n, host in enumerate(wanted))
 
 
 @pytest.mark.parametrize("seed", range(40))

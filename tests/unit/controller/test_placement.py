@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from proctor_common.states import AgentState
-from proctor_controller.domain.hosts.placement import Candidate, Place, choose, explain
+from proctor_controller.domain.hosts.placement import Candidate, Placement, choose, explain
 from proctor_controller.domain.plan.order import find_cycle
 
 FREE = Candidate(
@@ -18,7 +18,7 @@ FREE = Candidate(
     slots=4,
     free=2,
 )
-GROUP = Place(group="lab")
+GROUP = Placement(group="lab")
 
 
 def test_the_least_loaded_takes_it() -> None:
@@ -47,9 +47,9 @@ def test_what_a_step_waits_for_is_said() -> None:
     assert explain(GROUP, [], "p", "m") == "an agent of group lab: there is none"
     assert explain(GROUP, [replace(FREE, has_method=False)], "p", "m") == "an agent of group lab: none has p.m"
     assert explain(GROUP, [replace(FREE, draining=True)], "p", "m") == "host a: it is drained"
-    full = explain(Place(host="a"), [replace(FREE, free=0)], "p", "m")
+    full = explain(Placement(host="a"), [replace(FREE, free=0)], "p", "m")
     assert full == "a free slot on host a: 4 of 4 are busy"
-    queued = explain(Place(host="a"), [replace(FREE, queued=True)], "p", "m")
+    queued = explain(Placement(host="a"), [replace(FREE, queued=True)], "p", "m")
     assert queued == "a free slot on host a: 2 of 4 are busy; others wait for them"
     kept = explain(GROUP, [replace(FREE, kept="run 7 (x) has it for itself")], "p", "m")
     assert kept == "host a: run 7 (x) has it for itself"

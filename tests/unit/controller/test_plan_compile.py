@@ -9,9 +9,9 @@ import pytest
 
 from proctor_common.errors import Fault
 from proctor_controller.domain.documents.yaml_text import read_text
-from proctor_controller.domain.hosts.requirements import wants_of
+from proctor_controller.domain.hosts.requirements import requirements_of
 from proctor_controller.domain.plan import Plan, read_plan
-from proctor_controller.domain.plan.calls import Call, check_call
+from proctor_controller.domain.plan.calls import CheckedCall, check_call
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
 from proctor_controller.domain.plan.legacy import examine_legacy, is_legacy, read_legacy
 from proctor_controller.domain.plan.masking import mask_text
@@ -122,7 +122,7 @@ def test_the_plan_with_everything_as_a_run() -> None:
     assert nodes["always[0]"].rules is None
     for node in spec.node_specs:
         assert rules_of(node.rules.to_json() if node.rules else None) == node.rules
-    assert wants_of(spec.wants.to_json()) == spec.wants
+    assert requirements_of(spec.wants.to_json()) == spec.wants
     slice_ = spec.first_slice()
     assert ([step.node for step in slice_.steps], slice_.run.undecided, slice_.more) == (["build"], 8, False)
     main = [node for node in spec.nodes().values() if node.phase is Phase.MAIN]
@@ -197,7 +197,7 @@ def test_few_characters_are_not_multiplied_without_end(many: str) -> None:
     assert "those of this step; 33554432 are allowed" in fault["message"]
 
 
-def call(given: str, schema: Mapping[str, Any] = METHOD) -> Call:
+def call(given: str, schema: Mapping[str, Any] = METHOD) -> CheckedCall:
     text = f"""testplan_version: "2026-12-01"
 name: x
 parameters: {{a: {{type: string, default: b}}, token: {{type: string, hidden: true}}}}
@@ -208,7 +208,7 @@ steps:
     return check_call(found.steps[0], schema, found.hidden)
 
 
-def paths(found: Call) -> list[tuple[str, str]]:
+def paths(found: CheckedCall) -> list[tuple[str, str]]:
     return [(fault["path"], fault["message"]) for fault in found.faults]
 
 

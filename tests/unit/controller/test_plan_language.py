@@ -10,8 +10,8 @@ from proctor_common.errors import Fault
 from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.hosts.requirements import Rollback, WhenFull
 from proctor_controller.domain.plan import BadPlan, Plan, PlanStep, read_plan
-from proctor_controller.domain.runs.step import Condition, Kind, Phase
-from proctor_controller.domain.runs.step_rules import Child, Gate
+from proctor_controller.domain.runs.step import Condition, Phase, StepKind
+from proctor_controller.domain.runs.step_rules import Gate, NestedPlan
 from unit.controller.plans import EVERYTHING
 
 GIVEN = {"token": "s3cret"}
@@ -75,11 +75,11 @@ def test_the_plan_with_everything() -> None:
     assert smoke.rules.condition == 'params.image != "none"'
     assert smoke.rules.expect == {"kind": "qmp_error", "class": "GenericError", "contains": "no medium"}
     assert smoke.rules.artefacts == ("*.xml",)
-    assert (steps["approve"].kind, steps["approve"].timeout_s) == (Kind.GATE, 43_200.0)
+    assert (steps["approve"].kind, steps["approve"].timeout_s) == (StepKind.GATE, 43_200.0)
     assert steps["approve"].rules is not None
     assert steps["approve"].rules.gate == Gate(("admin",), 43_200.0)
     assert steps["soak"].rules is not None
-    assert steps["soak"].rules.child == Child("soak-plan", {"image": "${{ params.image }}"})
+    assert steps["soak"].rules.child == NestedPlan("soak-plan", {"image": "${{ params.image }}"})
 
 
 def test_a_reference_makes_an_edge_and_an_explicit_condition_stays() -> None:

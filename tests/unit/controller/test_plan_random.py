@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from proctor_controller.domain.documents.tree import Document, check_value
 from proctor_controller.domain.documents.yaml_text import read_text
-from proctor_controller.domain.hosts.requirements import wants_of
+from proctor_controller.domain.hosts.requirements import requirements_of
 from proctor_controller.domain.plan import BadPlan, read_plan
 from proctor_controller.domain.plan.calls import check_call
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
@@ -74,7 +74,7 @@ def run(document: Any) -> None:
     ids = count()
     spec = compile_run(plan, calls, {}, Birth("r", "n", "t", lambda work: work), lambda: str(next(ids)))
     spec.first_slice()
-    assert wants_of(spec.wants.to_json()) == spec.wants
+    assert requirements_of(spec.wants.to_json()) == spec.wants
     for node in spec.node_specs:
         assert rules_of(node.rules.to_json() if node.rules else None) == node.rules
 

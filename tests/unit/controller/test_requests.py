@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Concurrency, Rollback, Wants
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import Concurrency, Requirements, Rollback
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Decision, Stale
-from proctor_controller.domain.runs.step import Condition, Kind, Phase
-from proctor_controller.domain.runs.step_rules import Child, Rules
+from proctor_controller.domain.runs.step import Condition, Phase, StepKind
+from proctor_controller.domain.runs.step_rules import NestedPlan, Rules
 from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from support.step_world import StepWorld
 from support.world import World
 
-PLACE = Place(host="h")
+PLACE = Placement(host="h")
 RUN = "run"
 S = RunState
 Ask = Callable[[str, str], events.Event]
@@ -38,11 +38,11 @@ def world_in(state: RunState) -> World:
     steps.append(replace(steps[0], id="z", node="always[0]", name="always[0]", phase=Phase.ALWAYS))
     nodes = tuple(NodeSpec(each.node, phase=each.phase) for each in steps)
     edges = (EdgeSpec("a", "b", Condition.SUCCEEDED),)
-    wants = Wants(concurrency=Concurrency("k"), rollback=Rollback.ON_FAILURE)
+    wants = Requirements(concurrency=Concurrency("k"), rollback=Rollback.ON_FAILURE)
     world = World(RunSpec(RUN, "r", "plan", tuple(steps), edges, node_specs=nodes, wants=wants))
     moves: list[Callable[[], object]] = []
     if state is S.ALLOCATING:
-        moves.append(lambda: world.feed(events.NotYet(RUN, "a host", admitted=True)))
+        moves.append(lambda: world.feed(events.MustWait(RUN, "a host", admitted=True)))
     if state not in {S.QUEUED, S.ALLOCATING}:
         moves += [lambda: settled(world)]
     if state in {S.PAUSING, S.PAUSED}:
@@ -127,8 +127,8 @@ def test_a_request_to_cancel_counts_before_the_runs_timeout() -> None:
 
 def test_the_timeout_of_a_nested_plan_that_rests_waits_until_its_run_goes_on() -> None:
     """A run is paused when nothing is in flight: to stop a child would be."""
-    step = StepSpec(id="s", node="n", name="n", plugin="", method="", place=PLACE, kind=Kind.PLAN, timeout_s=60)
-    nodes = (NodeSpec("n", rules=Rules(child=Child("p@1"))),)
+    step = StepSpec(id="s", node="n", name="n", plugin="", method="", place=PLACE, kind=StepKind.PLAN, timeout_s=60)
+    nodes = (NodeSpec("n", rules=Rules(child=NestedPlan("p@1"))),)
     world = StepWorld(RunSpec(id=RUN, name="r", kind="plan", steps=(step,), edges=(), node_specs=nodes, timeout_s=9000))
     for _ in range(4):
         world.perform(0)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Concurrency, Rollback, Wants
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import Concurrency, Requirements, Rollback
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.run import FAILURES
 from proctor_controller.domain.runs.step import Condition, Phase, Retry, RetryOn
@@ -17,7 +17,7 @@ from support.world import World
 
 RESULTS = [StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT]
 BLAMED = {RunResult.ERROR: {"error", "lost"}, RunResult.FAILED: {"failed", "timed_out"}}
-PLACE = Place(host="h")
+PLACE = Placement(host="h")
 Move = Callable[[World, int], object]
 RUN = "run"
 
@@ -47,8 +47,8 @@ MOVES: dict[str, Move] = {
     "resume": lambda w, n: w.feed(events.ResumeAsked(RUN, "somebody")),
     "cancel": lambda w, n: n % 5 == 0 and w.feed(events.CancelAsked(RUN, "somebody")),
     "held": lambda w, n: w.feed(events.HostsHeld(RUN)),
-    "not yet": lambda w, n: w.feed(events.NotYet(RUN, f"a host ({n % 3})", admitted=n % 2 == 0)),
-    "never": lambda w, n: n % 10 == 0 and w.feed(events.Never(RUN, "there is none", rejected=n % 20 == 0)),
+    "not yet": lambda w, n: w.feed(events.MustWait(RUN, f"a host ({n % 3})", admitted=n % 2 == 0)),
+    "never": lambda w, n: n % 10 == 0 and w.feed(events.CannotBegin(RUN, "there is none", rejected=n % 20 == 0)),
 }
 
 
@@ -88,7 +88,7 @@ def specs(draw: st.DrawFn) -> RunSpec:
             add(f"{phase.value}[{number}]", phase)
             if number:
                 edges.append(EdgeSpec(f"{phase.value}[{number - 1}]", f"{phase.value}[{number}]", Condition.COMPLETED))
-    wants = Wants(
+    wants = Requirements(
         concurrency=Concurrency("k") if draw(st.booleans()) else None,
         rollback=draw(st.sampled_from(Rollback)),
         queue_s=5000.0,

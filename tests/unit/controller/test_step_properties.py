@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor_common.states import RunResult, RunState, StepResult
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Rollback, Wants
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import Requirements, Rollback
 from proctor_controller.domain.runs import events
-from proctor_controller.domain.runs.step import Condition, Kind, Phase, Retry, RetryOn
-from proctor_controller.domain.runs.step_rules import Child, Gate, Rules
+from proctor_controller.domain.runs.step import Condition, Phase, Retry, RetryOn, StepKind
+from proctor_controller.domain.runs.step_rules import Gate, NestedPlan, Rules
 from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from support.step_world import StepWorld
 
@@ -58,7 +58,7 @@ def cleanup(phase: Phase, steps: list[StepSpec], nodes: list[NodeSpec], edges: l
     """The nodes of a phase: rollbacks in the reverse order of the main edges, others one after the other."""
     main = [step for step in steps if step.phase is Phase.MAIN]
     if phase is Phase.ROLLBACK:
-        undone = [step for step in main if step.kind is Kind.METHOD]
+        undone = [step for step in main if step.kind is StepKind.METHOD]
         names = {step.node for step in undone}
         steps += [replace(s, id=f"r{s.id}", node=f"rollback.{s.node}", phase=phase, of=s.id) for s in undone]
         edges += [
@@ -68,7 +68,7 @@ def cleanup(phase: Phase, steps: list[StepSpec], nodes: list[NodeSpec], edges: l
         ]
     else:
         steps += [
-            replace(main[0], id=f"{phase}{n}", node=f"{phase}[{n}]", kind=Kind.METHOD, phase=phase) for n in (0, 1)
+            replace(main[0], id=f"{phase}{n}", node=f"{phase}[{n}]", kind=StepKind.METHOD, phase=phase) for n in (0, 1)
         ]
         edges.append(EdgeSpec(f"{phase}[0]", f"{phase}[1]", Condition.COMPLETED))
     known = {node.name for node in nodes}
@@ -85,12 +85,12 @@ def specs(draw: st.DrawFn) -> RunSpec:
     edges: list[EdgeSpec] = []
     for number in range(draw(st.integers(1, 4))):
         name = f"n{number}"
-        kind = draw(st.sampled_from([Kind.METHOD, Kind.METHOD, Kind.METHOD, Kind.GATE, Kind.PLAN]))
+        kind = draw(st.sampled_from([StepKind.METHOD, StepKind.METHOD, StepKind.METHOD, StepKind.GATE, StepKind.PLAN]))
         rules = draw(st.sampled_from(RULES))
-        if kind is Kind.GATE:
+        if kind is StepKind.GATE:
             rules = Rules(gate=Gate(timeout_s=100))
-        elif kind is Kind.PLAN:
-            rules = Rules(child=Child("p@1"))
+        elif kind is StepKind.PLAN:
+            rules = Rules(child=NestedPlan("p@1"))
         bound = draw(st.sampled_from([None, None, 1, 2]))
         nodes.append(NodeSpec(name, rules=rules, max_parallel=bound, fail_fast=draw(st.booleans())))
         retry = Retry(
@@ -99,7 +99,7 @@ def specs(draw: st.DrawFn) -> RunSpec:
         for n in range(draw(st.sampled_from([1, 3, 5]))):
             steps.append(
                 StepSpec(
-                    id=f"s{number}.{n}", node=name, name=name, plugin="p", method="m", place=Place(host="h"),
+                    id=f"s{number}.{n}", node=name, name=name, plugin="p", method="m", place=Placement(host="h"),
                     kind=kind, instance=str(n), matrix={"n": n}, timeout_s=60, retry=retry,
                 )
             )  # fmt: skip
@@ -109,7 +109,7 @@ def specs(draw: st.DrawFn) -> RunSpec:
     for phase in draw(st.sets(st.sampled_from([Phase.ROLLBACK, Phase.ON_FAILURE, Phase.ALWAYS]))):
         cleanup(phase, steps, nodes, edges)
     outputs = {"sum": "${{ steps.n0.result }}"} if draw(st.booleans()) else {}
-    wants = Wants(rollback=draw(st.sampled_from(Rollback)), cleanup_s=200, outputs=outputs, outputs_refs=("n0",))
+    wants = Requirements(rollback=draw(st.sampled_from(Rollback)), cleanup_s=200, outputs=outputs, outputs_refs=("n0",))
     return RunSpec(
         id="run", name="r", kind="plan", steps=tuple(steps), edges=tuple(edges), node_specs=tuple(nodes),
         timeout_s=9000, wants=wants,
@@ -145,7 +145,7 @@ def fanned(rng: random.Random) -> RunSpec:
         for n in range(rng.randint(1, 5)):
             steps.append(
                 StepSpec(
-                    id=f"s{number}.{n}", node=name, name=name, plugin="p", method="m", place=Place(host="h"),
+                    id=f"s{number}.{n}", node=name, name=name, plugin="p", method="m", place=Placement(host="h"),
                     instance=str(n), matrix={"n": n}, retry=retry,
                 )
             )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proctor_common.states import StepResult
-from proctor_controller.domain.runs.scope import Instance, returned, steps_scope
+from proctor_controller.domain.runs.scope import InstanceFacts, returned, steps_scope
 from proctor_controller.domain.runs.step_rules import Rules
 from proctor_controller.domain.runs.verdict import judge
 
@@ -49,8 +49,8 @@ def test_outputs_keep_their_types() -> None:
 
 
 def test_a_step_is_shown_to_others_as_it_is_written() -> None:
-    plain = Instance("a", "", PASSED, {"x": 1}, "h1", {"last": "y"}, None, 0)
-    cells = [Instance("m", f"n={n}", PASSED if n else None, {"x": n} if n else None, None) for n in range(2)]
+    plain = InstanceFacts("a", "", PASSED, {"x": 1}, "h1", {"last": "y"}, None, 0)
+    cells = [InstanceFacts("m", f"n={n}", PASSED if n else None, {"x": n} if n else None, None) for n in range(2)]
     scope = steps_scope([plain, *cells])
     assert scope["a"] == {
         "result": {"last": "y", "exit_code": 0, "error": None, "verdict": "passed"},

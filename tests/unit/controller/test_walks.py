@@ -6,12 +6,12 @@ from enum import StrEnum
 from typing import TypeVar
 
 from proctor_common.states import RunResult, RunState, StepResult
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Concurrency, Rollback, Wants
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import Concurrency, Requirements, Rollback
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.run import RUN_TRANSITIONS
-from proctor_controller.domain.runs.step import STEP_TRANSITIONS, Condition, Kind, Phase, Retry, RetryOn
-from proctor_controller.domain.runs.step_rules import Child, Gate, Rules
+from proctor_controller.domain.runs.step import STEP_TRANSITIONS, Condition, Phase, Retry, RetryOn, StepKind
+from proctor_controller.domain.runs.step_rules import Gate, NestedPlan, Rules
 from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 from support.step_world import StepWorld
 
@@ -55,8 +55,8 @@ TROUBLE: dict[str, Move] = {
     "pause and end": pause_and_end,
     "resume": lambda w, n: w.feed(events.ResumeAsked(RUN, "somebody")),
     "cancel": lambda w, n: n % 4 == 0 and w.feed(events.CancelAsked(RUN, "somebody")),
-    "not yet": lambda w, n: w.feed(events.NotYet(RUN, f"a host ({n % 3})", admitted=n % 2 == 0)),
-    "never": lambda w, n: n % 5 == 0 and w.feed(events.Never(RUN, "there is none", rejected=n % 2 == 0)),
+    "not yet": lambda w, n: w.feed(events.MustWait(RUN, f"a host ({n % 3})", admitted=n % 2 == 0)),
+    "never": lambda w, n: n % 5 == 0 and w.feed(events.CannotBegin(RUN, "there is none", rejected=n % 2 == 0)),
     "gate": lambda w, n: w.decide_gate(n, approved=n % 3 > 0),
     "end child": lambda w, n: w.end_child(n, [RunResult.PASSED, RunResult.FAILED, RunResult.CANCELLED][n % 3]),
     "child rests": lambda w, n: w.rest_child(n, rests=n % 2 == 0),
@@ -69,8 +69,12 @@ def any_plan(rng: random.Random) -> RunSpec:
     """Up to three main nodes of all kinds, some with a rollback, and cleanup; perhaps it has to wait first."""
     steps, nodes, edges = list[StepSpec](), list[NodeSpec](), list[EdgeSpec]()
 
-    def add(name: str, phase: Phase = Phase.MAIN, kind: Kind = Kind.METHOD, instances: int = 1, of: str = "") -> None:
-        rules = {Kind.GATE: Rules(gate=Gate(timeout_s=100)), Kind.PLAN: Rules(child=Child("p@1"))}.get(kind)
+    def add(
+        name: str, phase: Phase = Phase.MAIN, kind: StepKind = StepKind.METHOD, instances: int = 1, of: str = ""
+    ) -> None:
+        rules = {StepKind.GATE: Rules(gate=Gate(timeout_s=100)), StepKind.PLAN: Rules(child=NestedPlan("p@1"))}.get(
+            kind
+        )
         bound = rng.choice([None, None, 1, 2])
         nodes.append(NodeSpec(name, rules=rules, phase=phase, max_parallel=bound, fail_fast=rng.random() < 0.3))
         on = frozenset(RetryOn)
@@ -78,7 +82,7 @@ def any_plan(rng: random.Random) -> RunSpec:
         idempotent = rng.random() < 0.7
         steps.extend(
             StepSpec(
-                id=f"{name}.{n}", node=name, name=name, plugin="p", method="m", place=Place(host="h"), kind=kind,
+                id=f"{name}.{n}", node=name, name=name, plugin="p", method="m", place=Placement(host="h"), kind=kind,
                 phase=phase, instance=str(n), timeout_s=60, retry=retry, idempotent=idempotent,
                 of=f"{of}.{n}" if of else None,
             )
@@ -87,15 +91,15 @@ def any_plan(rng: random.Random) -> RunSpec:
 
     for number in range(rng.randint(1, 3)):
         name, instances = f"n{number}", rng.choice([1, 1, 3])
-        kind = rng.choice([Kind.METHOD] * 4 + [Kind.GATE, Kind.PLAN])
+        kind = rng.choice([StepKind.METHOD] * 4 + [StepKind.GATE, StepKind.PLAN])
         add(name, kind=kind, instances=instances)
         edges += [EdgeSpec(f"n{n}", name, rng.choice(list(Condition))) for n in range(number) if rng.random() < 0.5]
-        if kind is Kind.METHOD and rng.random() < 0.5:
+        if kind is StepKind.METHOD and rng.random() < 0.5:
             add(f"rollback.{name}", Phase.ROLLBACK, instances=instances, of=name)
     for phase in (Phase.ON_FAILURE, Phase.ALWAYS):
         if rng.random() < 0.4:
             add(f"{phase}[0]", phase)
-    wants = Wants(
+    wants = Requirements(
         concurrency=Concurrency("k") if rng.random() < 0.4 else None,
         rollback=rng.choice(list(Rollback)),
         queue_s=500.0,

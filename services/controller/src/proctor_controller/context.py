@@ -17,7 +17,7 @@ from proctor_common.pg import Chain, make_engine, migrate
 from proctor_common.service import Background, ConfigurationError, StartError, Stop
 from proctor_controller.db.sealing import BadSealKey, Seal
 from proctor_controller.db.session import Session
-from proctor_controller.domain.hosts.requirements import VolumeWant
+from proctor_controller.domain.hosts.requirements import VolumeRequirement
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Policy
 from proctor_controller.engine.engine import Engine
@@ -122,20 +122,22 @@ class PoolVolumes:
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
 
-    async def claim(self, run: str, wants: tuple[VolumeWant, ...]) -> events.HostsHeld | events.NotYet | events.Never:
+    async def claim(
+        self, run: str, wants: tuple[VolumeRequirement, ...]
+    ) -> events.HostsHeld | events.MustWait | events.CannotBegin:
         """All volumes of a run, or none."""
         found = await self._claims.claim_for_run(run, wanted_of(wants))
         if isinstance(found, Claimed):
             return events.HostsHeld(run)
         if isinstance(found, Waiting):
-            return events.NotYet(run, found.why, admitted=True)
-        return events.Never(run, found.why)
+            return events.MustWait(run, found.why, admitted=True)
+        return events.CannotBegin(run, found.why)
 
-    async def has(self, db: Session, run: str, wants: tuple[VolumeWant, ...]) -> bool:
+    async def has(self, db: Session, run: str, wants: tuple[VolumeRequirement, ...]) -> bool:
         """Whether the run has all of them."""
         return await self._claims.has_all(db, run, wanted_of(wants))
 
-    async def settle(self, run: str, wants: tuple[VolumeWant, ...]) -> None:
+    async def settle(self, run: str, wants: tuple[VolumeRequirement, ...]) -> None:
         """The run has ended; without ``wants`` all of its volumes go."""
         await self._claims.settle_run(run, ends_of(wants))
 

@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proctor_controller.db.session import clean, to_json
-from proctor_controller.domain.schedule import Outcome, Schedule
+from proctor_controller.domain.schedule import Schedule, TickOutcome
 
 KEPT_TICKS = 100
 """Of each schedule; older ones are dropped, but for the one that was started last."""
@@ -26,7 +26,7 @@ class Tick:
     """What became of one tick; ``run``: the run that was started for it."""
 
     at: datetime
-    outcome: Outcome
+    outcome: TickOutcome
     run: str | None = None
     reason: str = ""
 
@@ -210,4 +210,4 @@ async def newest_ticks(connection: AsyncConnection, schedules: Sequence[str], li
 
 def _tick(row: RowMapping | Any) -> Tick:
     run = row["run_id"]
-    return Tick(row["at"], Outcome(row["outcome"]), str(run) if run else None, row["reason"])
+    return Tick(row["at"], TickOutcome(row["outcome"]), str(run) if run else None, row["reason"])

@@ -11,7 +11,7 @@ MOST_TICKS = 500
 """So many ticks are looked at one by one; of a longer time without a controller only the last ones are told."""
 
 
-class Outcome(StrEnum):
+class TickOutcome(StrEnum):
     """What became of a tick."""
 
     FIRING = "firing"
@@ -43,7 +43,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueTicks:
     """``fire``: the tick to start a run for, if any · ``missed``: those that nobody was there for, oldest first ·
     ``next_at``: the first that is still to come.
     """
@@ -55,7 +55,7 @@ class Due:
 
 def plan_ticks(
     next_at: datetime, now: datetime, following: Callable[[datetime], datetime], grace: timedelta
-) -> Due | None:
+) -> DueTicks | None:
     """What is due at ``now``; None where nothing is. ``following``: the first tick behind a moment.
 
     Only the newest tick is fired, and only within ``grace``: a run that starts hours late is not what was asked for.
@@ -73,7 +73,7 @@ def plan_ticks(
         if len(ticks) > MOST_TICKS:
             del ticks[0]
     fire = ticks[-1] if now - ticks[-1] <= grace else None
-    return Due(fire, tuple(ticks if fire is None else ticks[:-1]), tick)
+    return DueTicks(fire, tuple(ticks if fire is None else ticks[:-1]), tick)
 
 
 def run_of_tick(schedule: str, tick: datetime) -> str:

@@ -21,7 +21,7 @@ from proctor_controller.db.audit import write_audit
 from proctor_controller.db.duties import Held, holds_duty
 from proctor_controller.db.schedules import Tick
 from proctor_controller.db.sealing import Seal
-from proctor_controller.domain.schedule import Outcome, Schedule, plan_ticks, run_of_tick
+from proctor_controller.domain.schedule import Schedule, TickOutcome, plan_ticks, run_of_tick
 from proctor_controller.duties.cron import BadCron, Cron
 
 log = structlog.get_logger(__name__)
@@ -74,12 +74,12 @@ class ScheduleClock:
             due = plan_ticks(schedule.next_at, now, Cron(schedule.cron, schedule.timezone).next_after, self._grace)
         except BadCron as fault:
             # Its time zone has gone, or it will never be due again: told, and looked at again in a day.
-            tick = Tick(schedule.next_at, Outcome.REFUSED, reason=f"{fault.path}: {fault}")
+            tick = Tick(schedule.next_at, TickOutcome.REFUSED, reason=f"{fault.path}: {fault}")
             await self._add(connection, schedule, [tick], now + timedelta(days=1))
             return
         if due is None:
             return
-        ticks = [Tick(at, Outcome.MISSED, reason="no controller was there") for at in due.missed[-TOLD:]]
+        ticks = [Tick(at, TickOutcome.MISSED, reason="no controller was there") for at in due.missed[-TOLD:]]
         if len(due.missed) > TOLD:
             log.warning("schedule_missed", schedule=schedule.name, ticks=len(due.missed))
         if due.fire is not None:
@@ -90,14 +90,14 @@ class ScheduleClock:
         former = await rows.find_unfinished(connection, schedule.id)
         if former is not None:
             number, state = former
-            return Tick(at, Outcome.SKIPPED, reason=f"its run {number} is still {state}")
+            return Tick(at, TickOutcome.SKIPPED, reason=f"its run {number} is still {state}")
         if await rows.is_firing(connection, schedule.id):
-            return Tick(at, Outcome.SKIPPED, reason="its former run is still being started")
-        return Tick(at, Outcome.FIRING, run_of_tick(schedule.id, at))
+            return Tick(at, TickOutcome.SKIPPED, reason="its former run is still being started")
+        return Tick(at, TickOutcome.FIRING, run_of_tick(schedule.id, at))
 
     async def _add(self, connection: AsyncConnection, schedule: Schedule, ticks: list[Tick], next_at: datetime) -> None:
         for tick in await rows.add_ticks(connection, schedule.id, ticks, next_at):
-            if tick.outcome is not Outcome.FIRING:
+            if tick.outcome is not TickOutcome.FIRING:
                 await self._tell(connection, schedule, tick)
 
     async def _tell(self, connection: AsyncConnection, schedule: Schedule, tick: Tick) -> None:
@@ -123,15 +123,15 @@ class ScheduleClock:
             if ended is None:
                 continue
             async with transaction(self._database) as connection:
-                if await rows.end_tick(connection, schedule.id, ended) and ended.outcome is not Outcome.STARTED:
+                if await rows.end_tick(connection, schedule.id, ended) and ended.outcome is not TickOutcome.STARTED:
                     await self._tell(connection, schedule, ended)
 
     async def _start(self, schedule: Schedule, tick: Tick, *, late: bool, known: bool) -> Tick | None:
         """How the tick ends; None: it could not be told, and is tried again."""
         if known:
-            return Tick(tick.at, Outcome.STARTED, tick.run)
+            return Tick(tick.at, TickOutcome.STARTED, tick.run)
         if late or tick.run is None:
-            return Tick(tick.at, Outcome.MISSED, reason="its run could not be started in time")
+            return Tick(tick.at, TickOutcome.MISSED, reason="its run could not be started in time")
         actor = Actor(
             name=f"schedule/{schedule.name}",
             role=Role.RUNNER,
@@ -147,6 +147,6 @@ class ScheduleClock:
             if fault.status >= 500:
                 log.warning("schedule_not_started", schedule=schedule.name, error=fault.message)
                 return None
-            return Tick(tick.at, Outcome.REFUSED, reason=fault.message)
+            return Tick(tick.at, TickOutcome.REFUSED, reason=fault.message)
         log.info("schedule_started", schedule=schedule.name, run=tick.run, tick=tick.at.isoformat())
-        return Tick(tick.at, Outcome.STARTED, tick.run)
+        return Tick(tick.at, TickOutcome.STARTED, tick.run)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from proctor_common.states import StepState
 from proctor_controller.db.hosts.candidates import Found
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.decision import Decision, Slice
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ HOST_AGE = 1.0
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """It goes on while the machine sleeps."""
 
-HostKey = tuple[Place, str, str, str | None]
+HostKey = tuple[Placement, str, str, str | None]
 """Where, which plugin and method, and the run's group."""
 
 

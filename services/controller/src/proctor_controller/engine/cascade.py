@@ -19,7 +19,7 @@ from proctor_controller.domain.runs.decide.dispatch import decide
 from proctor_controller.domain.runs.decide.joining import as_changed, edges_as_changed, join
 from proctor_controller.domain.runs.decision import Decision, Effect, FollowUp, PlaceStep, Slice, Stale
 from proctor_controller.domain.runs.run import Run
-from proctor_controller.domain.runs.step import Kind, Phase
+from proctor_controller.domain.runs.step import Phase, StepKind
 from proctor_controller.engine.orders import Orders
 from proctor_controller.engine.queue import offer_slot
 from proctor_controller.engine.services import EngineServices
@@ -92,7 +92,7 @@ class Cascade:
         slots = Counter(lease.agent for lease in decision.released)
         for effect in decision.effects:
             each = ready.get(effect.step) if isinstance(effect, PlaceStep) else None
-            if each is None or each.step.kind is not Kind.METHOD:
+            if each is None or each.step.kind is not StepKind.METHOD:
                 continue
             found = await self._find_host(db, each, decision.run)
             if found is None or (decision.held and not slots[found.candidate.agent]):

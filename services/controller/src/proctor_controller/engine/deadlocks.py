@@ -35,7 +35,7 @@ class Deadlocks:
         why = describe_circle(wait, circle, found.hosts, found.runs)
         log.warning("circle_broken", run=wait.run, step=wait.step, reason=why)
         if wait.step is None:
-            await self._feed(events.Never(wait.run, why))
+            await self._feed(events.CannotBegin(wait.run, why))
         else:
             await self._feed(events.NoSlot(wait.run, wait.step, why, never=True))
         return wait

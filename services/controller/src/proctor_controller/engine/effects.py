@@ -20,6 +20,8 @@ from proctor_controller.domain.runs.decision import (
     Effect,
     FollowUp,
     LookLater,
+    NotifyChildren,
+    NotifyParent,
     PlaceReady,
     PlaceStep,
     QueryAttempt,
@@ -29,8 +31,6 @@ from proctor_controller.domain.runs.decision import (
     StartAttempt,
     StartChild,
     StopChild,
-    TellChildren,
-    TellParent,
 )
 from proctor_controller.engine.children import Children
 from proctor_controller.engine.leasing import Leasing
@@ -91,9 +91,9 @@ class Effects:
                 start("child", self._children.see_to(run, effect.step, effect.attempt))
             case StopChild():
                 start("stop child", self._children.stop(run, effect.step, effect.attempt))
-            case TellParent():
+            case NotifyParent():
                 start("tell parent", self._children.tell_parent(run))
-            case TellChildren():
+            case NotifyChildren():
                 start("tell children", self._children.tell_children(run))
             case Allocate():
                 start("allocate", self._leasing.allocate(run))

@@ -27,10 +27,10 @@ from proctor_controller.db.hosts.leasing import (
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.hosts.holders import name_run, name_runs
 from proctor_controller.domain.hosts.leasing import LeasableHost, Leased, NotFree, choose_hosts, may_mean
-from proctor_controller.domain.hosts.requirements import Concurrency, VolumeWant, Wants, WhenFull
+from proctor_controller.domain.hosts.requirements import Concurrency, Requirements, VolumeRequirement, WhenFull
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Stale
-from proctor_controller.domain.runs.step import Kind
+from proctor_controller.domain.runs.step import StepKind
 from proctor_controller.engine.queue import Queue
 from proctor_controller.engine.services import EngineServices, Feed
 
@@ -44,15 +44,17 @@ PLACED = 500
 class Volumes(Protocol):
     """The pool, as far as runs use it."""
 
-    async def claim(self, run: str, wants: tuple[VolumeWant, ...]) -> events.HostsHeld | events.NotYet | events.Never:
+    async def claim(
+        self, run: str, wants: tuple[VolumeRequirement, ...]
+    ) -> events.HostsHeld | events.MustWait | events.CannotBegin:
         """All volumes of a run, or none; again: what it has."""
         ...
 
-    async def has(self, db: Session, run: str, wants: tuple[VolumeWant, ...]) -> bool:
+    async def has(self, db: Session, run: str, wants: tuple[VolumeRequirement, ...]) -> bool:
         """Whether the run has all of them."""
         ...
 
-    async def settle(self, run: str, wants: tuple[VolumeWant, ...]) -> None:
+    async def settle(self, run: str, wants: tuple[VolumeRequirement, ...]) -> None:
         """The run has ended: delete its volumes, but those it wants to be left; again: no effect. Of one that never
         began ``wants`` is empty: it has left nothing on them.
         """
@@ -123,7 +125,7 @@ class Leasing:
             found = await self._with_volumes(waiting)
         await self._tell(found)
 
-    async def _tell(self, found: events.HostsHeld | events.NotYet | events.Never) -> None:
+    async def _tell(self, found: events.HostsHeld | events.MustWait | events.CannotBegin) -> None:
         outcome = await self._feed(found)
         if isinstance(outcome, Stale) and isinstance(found, events.HostsHeld):
             # It was cancelled meanwhile.
@@ -132,23 +134,23 @@ class Leasing:
     async def _allocate(
         self, db: Session, waiting: Waiting
     ) -> tuple[
-        events.HostsHeld | events.NotYet | events.Never,
+        events.HostsHeld | events.MustWait | events.CannotBegin,
         str | None,
-        list[events.HostsHeld | events.NotYet | events.Never],
+        list[events.HostsHeld | events.MustWait | events.CannotBegin],
     ]:
         """What becomes of the run, another one that has to make room for it, and what becomes of older ones."""
         wants = waiting.wants
         if waiting.resting is not None:
             why = f"{name_run(waiting.resting, waiting.group)}, which it is nested in, to be resumed"
-            return events.NotYet(waiting.run, why, admitted=waiting.state is RunState.ALLOCATING), None, []
+            return events.MustWait(waiting.run, why, admitted=waiting.state is RunState.ALLOCATING), None, []
         if wants.concurrency is not None and waiting.state is RunState.QUEUED:
             rivals = await load_rivals(db, waiting, wants.concurrency.key)
             if rivals.under_way + rivals.before >= wants.concurrency.max:
                 why = _no_place(wants.concurrency, rivals, waiting.group)
                 if wants.concurrency.when_full is WhenFull.REJECT:
-                    return events.Never(waiting.run, f"there is no place in {why}", rejected=True), None, []
+                    return events.CannotBegin(waiting.run, f"there is no place in {why}", rejected=True), None, []
                 making_room = wants.concurrency.when_full is WhenFull.CANCEL_OLDEST and not rivals.before
-                return events.NotYet(waiting.run, f"a place in {why}"), rivals.oldest if making_room else None, []
+                return events.MustWait(waiting.run, f"a place in {why}"), rivals.oldest if making_room else None, []
         if not wants.roles or waiting.holds:
             return events.HostsHeld(waiting.run), None, []
         hosts = await load_hosts(db, waiting)
@@ -164,19 +166,19 @@ class Leasing:
                 hosts = await load_hosts(db, waiting)
         return await _take_hosts(db, waiting, hosts), None, elders
 
-    async def _with_volumes(self, waiting: Waiting) -> events.HostsHeld | events.NotYet | events.Never:
+    async def _with_volumes(self, waiting: Waiting) -> events.HostsHeld | events.MustWait | events.CannotBegin:
         """The run has its hosts: its volumes too, or neither, so that others may use the hosts meanwhile."""
         if self._volumes is None:
-            return events.Never(waiting.run, "this controller has no pool of volumes")
+            return events.CannotBegin(waiting.run, "this controller has no pool of volumes")
         found = await self._volumes.claim(waiting.run, waiting.wants.volumes)
-        if isinstance(found, events.Never) or not waiting.wants.roles:
+        if isinstance(found, events.CannotBegin) or not waiting.wants.roles:
             return found
         async with session(self._database) as db, db.transaction():
             await lock_leases(db)
             current = await load_waiting_run(db, waiting.run)
             if current is None:
                 return found
-            if isinstance(found, events.NotYet):
+            if isinstance(found, events.MustWait):
                 # Whoever looked at the same time may have found all of them: then it begins with these hosts.
                 if not await self._volumes.has(db, waiting.run, waiting.wants.volumes):
                     await drop_hosts(db, waiting.run)
@@ -184,7 +186,7 @@ class Leasing:
         if not current.holds:
             # They were dropped by one who looked a moment before.
             self._tasks.start("allocate", self.allocate(waiting.run))
-            return events.NotYet(waiting.run, "its hosts, to be looked for again", admitted=True)
+            return events.MustWait(waiting.run, "its hosts, to be looked for again", admitted=True)
         return found
 
     async def release(self, run: str) -> None:
@@ -205,7 +207,7 @@ class Leasing:
         async with session(self._database) as db:
             steps = await find_ready_steps(db, run, PLACED)
         for step, kind in steps:
-            if kind == Kind.METHOD:
+            if kind == StepKind.METHOD:
                 await self._queue.place(step)
             else:
                 await self._feed(events.StepDue(run, step))
@@ -214,21 +216,21 @@ class Leasing:
 
 async def _take_hosts(
     db: Session, waiting: Waiting, hosts: Sequence[LeasableHost]
-) -> events.HostsHeld | events.NotYet | events.Never:
+) -> events.HostsHeld | events.MustWait | events.CannotBegin:
     """All the hosts that the run wants, or what it waits for; then others keep off what it needs."""
     found = choose_hosts(waiting.wants.roles, hosts)
     if isinstance(found, Leased):
         exclusive = {role.name: role.exclusive for role in waiting.wants.roles}
         if await hold_hosts(db, waiting.run, found.hosts, exclusive):
             return events.HostsHeld(waiting.run)
-        return events.NotYet(waiting.run, "hosts: a step of another run has just begun on one", admitted=True)
+        return events.MustWait(waiting.run, "hosts: a step of another run has just begun on one", admitted=True)
     if isinstance(found, NotFree):
         await keep_hosts(db, waiting, found.keep)
-        return events.NotYet(waiting.run, found.why, admitted=True)
-    return events.Never(waiting.run, found.why)
+        return events.MustWait(waiting.run, found.why, admitted=True)
+    return events.CannotBegin(waiting.run, found.why)
 
 
-def _may_gain(waiting: Waiting, ended: Wants, freed: Sequence[LeasableHost]) -> bool:
+def _may_gain(waiting: Waiting, ended: Requirements, freed: Sequence[LeasableHost]) -> bool:
     """Whether what a run has given back at its end may be what another one waits for."""
     mine, theirs = waiting.wants.concurrency, ended.concurrency
     if mine is not None and theirs is not None and mine.key == theirs.key:

@@ -171,7 +171,7 @@ class Orders:
                 step=effect.step,
                 attempt=effect.attempt,
                 token=effect.token,
-                answer=events.Answer(answer.answer.value),
+                answer=events.OrderAnswer(answer.answer.value),
                 sends=sends,
                 reason=answer.reason,
                 ago=time.monotonic() - came,

@@ -13,7 +13,7 @@ from proctor_controller.db import schedules as rows
 from proctor_controller.db.schedules import Tick
 from proctor_controller.db.session import session
 from proctor_controller.domain.documents.method_parameters import MASK
-from proctor_controller.domain.schedule import Outcome, Schedule
+from proctor_controller.domain.schedule import Schedule, TickOutcome
 from proctor_controller.duties.cron import Cron, find_faults
 from proctor_controller.duties.schedules import sealed_for
 from proctor_controller.engine.submission.planning import STORED_PLAN, Request, plan_run
@@ -28,7 +28,7 @@ OF_PLAN = frozenset({Code.INVALID, Code.NOT_FOUND, Code.TOO_LARGE})
 
 def view_of(schedule: Schedule, ticks: list[Tick]) -> ScheduleView:
     """A schedule as others may see it; ``ticks``: the newest first."""
-    started = next((tick for tick in ticks if tick.outcome is Outcome.STARTED), None)
+    started = next((tick for tick in ticks if tick.outcome is TickOutcome.STARTED), None)
     return ScheduleView(
         name=schedule.name,
         cron=schedule.cron,

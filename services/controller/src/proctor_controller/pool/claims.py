@@ -17,7 +17,7 @@ from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.jobs import load_breakers
 from proctor_controller.db.pool.pools import load_pools, load_sizes, load_standing
 from proctor_controller.db.session import Session, session
-from proctor_controller.domain.hosts.requirements import VolumeWant, wants_of
+from proctor_controller.domain.hosts.requirements import VolumeRequirement, requirements_of
 from proctor_controller.domain.volumes.breaker import BACKEND
 from proctor_controller.domain.volumes.volume import Volume
 
@@ -81,7 +81,7 @@ class Never:
     why: str
 
 
-def wanted_of(wants: Sequence[VolumeWant]) -> list[Wanted]:
+def wanted_of(wants: Sequence[VolumeRequirement]) -> list[Wanted]:
     """What a plan's ``volumes:`` ask for, one by one; the keys are ``name[0]``, ``name[1]``, …"""
     return [
         Wanted(f"{want.name}[{index}]", want.type, want.size_gb, cast("Mode", str(want.pool)))
@@ -90,7 +90,7 @@ def wanted_of(wants: Sequence[VolumeWant]) -> list[Wanted]:
     ]
 
 
-def ends_of(wants: Sequence[VolumeWant]) -> dict[str, Literal["delete", "retain"]]:
+def ends_of(wants: Sequence[VolumeRequirement]) -> dict[str, Literal["delete", "retain"]]:
     """What becomes of each at the end of the run."""
     return {
         f"{want.name}[{index}]": cast("Literal['delete', 'retain']", str(want.on_end))
@@ -197,7 +197,7 @@ class Claims:
             found = await rows.find_unsettled(db, OVER_AT_ONCE)
         for run, wants, began in found:
             log.warning("run_left_volumes", run=run)
-            await self.settle_run(run, ends_of(wants_of(wants).volumes) if began else {})
+            await self.settle_run(run, ends_of(requirements_of(wants).volumes) if began else {})
         return len(found)
 
 

@@ -28,7 +28,7 @@ from proctor_controller.pool.metered import Counted
 from proctor_controller.pool.replenisher import Refill
 from proctor_controller.pool.source import PoolSource
 from proctor_controller.pool.sync import Sync
-from proctor_controller.pool.throttle import Gate
+from proctor_controller.pool.throttle import Throttle
 from proctor_controller.pool.timers import Timers
 from proctor_controller.pool.volume_worker import Tender
 from proctor_controller.volumes.backend import BackendFault
@@ -121,7 +121,7 @@ class _Hold:
         self._source = source
         self._woken = woken
         self._reload = reload
-        self._gate = Gate(desk)
+        self._gate = Throttle(desk)
         self._refill = Refill(desk, self._gate, clock)
         self._sync = Sync(desk, clock)
         self._tender = Tender(desk, self._gate, refused=self._refill.refused, lost=self._lose)

@@ -23,7 +23,7 @@ from proctor_controller.db.pool.volumes import (
 from proctor_controller.domain.volumes.refill import Stock, describe, plan_refill, plan_renewal, plan_trim
 from proctor_controller.domain.volumes.volume import MAX_EVICTIONS, Volume
 from proctor_controller.pool.fenced_session import Desk
-from proctor_controller.pool.throttle import Gate
+from proctor_controller.pool.throttle import Throttle
 from proctor_controller.pool.volume_worker import Tender
 from proctor_controller.volumes.backend import BackendFault
 
@@ -37,7 +37,7 @@ DEMAND_AGAIN = 5.0
 class Refill:
     """What the keeper does each time that something may have changed."""
 
-    def __init__(self, desk: Desk, gate: Gate, clock: Clock) -> None:
+    def __init__(self, desk: Desk, gate: Throttle, clock: Clock) -> None:
         self._desk = desk
         self._gate = gate
         self._clock = clock

@@ -27,7 +27,7 @@ BUSY_SECONDS = 5.0
 LONGEST_REST = 300.0
 
 
-class Gate:
+class Throttle:
     """The keeper's view of what holds creation back. ``refresh`` before each round of questions."""
 
     def __init__(self, desk: Desk) -> None:

@@ -18,7 +18,7 @@ from proctor_controller.domain.volumes.breaker import BACKEND
 from proctor_controller.domain.volumes.volume import Volume, Work, gives_up_looking, is_stuck, work_of
 from proctor_controller.pool import job_outcomes
 from proctor_controller.pool.fenced_session import Desk, DutyLostError
-from proctor_controller.pool.throttle import Gate
+from proctor_controller.pool.throttle import Throttle
 from proctor_controller.volumes.backend import (
     AnswerLost,
     BackendBusy,
@@ -42,7 +42,7 @@ Refused = Callable[[Volume, str], Coroutine[Any, Any, None]]
 class Tender:
     """The tasks of the volumes at work. ``lost`` is called when the duty is found to be another's."""
 
-    def __init__(self, desk: Desk, gate: Gate, *, refused: Refused, lost: Callable[[], None]) -> None:
+    def __init__(self, desk: Desk, gate: Throttle, *, refused: Refused, lost: Callable[[], None]) -> None:
         self._desk = desk
         self._gate = gate
         self._refused = refused

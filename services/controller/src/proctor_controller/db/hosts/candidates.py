@@ -10,7 +10,7 @@ from proctor_common.states import AgentState
 from proctor_controller.db.hosts.holders import RESERVING, holder_json, to_holder
 from proctor_controller.db.session import Row, Session, to_json
 from proctor_controller.domain.hosts.holders import has_alone, name_run
-from proctor_controller.domain.hosts.placement import Candidate, Place
+from proctor_controller.domain.hosts.placement import Candidate, Placement
 
 _FITS = """(CASE WHEN {host}::text IS NOT NULL THEN a.host = {host}
   WHEN {group}::text IS NOT NULL THEN EXISTS (SELECT 1 FROM control.group_agents g
@@ -77,7 +77,7 @@ class Found(NamedTuple):
 
 async def find_candidates(
     session: Session,
-    place: Place,
+    place: Placement,
     plugin: str,
     method: str,
     *,
@@ -185,7 +185,7 @@ class Waiter(NamedTuple):
 
     run: str
     step: str
-    place: Place
+    place: Placement
     plugin: str
     method: str
     group: str | None
@@ -198,10 +198,10 @@ _WAITER_COLUMNS = f"""w.run_id, w.id, {HOST} AS place_host, w.place_group, w.pla
  w.target, v.group_name, w.ready_at, w.waiting_for"""
 
 
-def place_in(row: Row) -> Place:
+def place_in(row: Row) -> Placement:
     """The place in a step's columns."""
     labels = row["place_labels"]
-    return Place(
+    return Placement(
         host=row["place_host"],
         group=row["place_group"],
         labels=None if labels is None else tuple(sorted(labels.items())),

@@ -11,7 +11,7 @@ from proctor_controller.db.session import Session
 from proctor_controller.domain.hosts.deadlocks import HeldHost, Wait
 from proctor_controller.domain.hosts.holders import Holder
 from proctor_controller.domain.hosts.leasing import LeasableHost
-from proctor_controller.domain.hosts.requirements import Role, wants_of
+from proctor_controller.domain.hosts.requirements import HostRole, requirements_of
 
 LIMIT = 200
 
@@ -46,13 +46,15 @@ class Waits(NamedTuple):
 async def load_waits(session: Session) -> Waits:
     """What a circle is looked for in; without hosts where fewer than two wait so."""
     waits = [
-        Wait(str(row["id"]), row["number"], wants_of(row["wants"]).roles, _ids(row["holders"]), row["group_name"])
+        Wait(
+            str(row["id"]), row["number"], requirements_of(row["wants"]).roles, _ids(row["holders"]), row["group_name"]
+        )
         for row in await session.fetch(_RUNS)
     ]
     for row in await session.fetch(_STEPS):
         place = place_in(row)
         labels = None if place.labels is None else dict(place.labels)
-        role = Role("host", host=place.host, group=place.group, labels=labels, plugin=row["plugin"])
+        role = HostRole("host", host=place.host, group=place.group, labels=labels, plugin=row["plugin"])
         run, step = str(row["run_id"]), str(row["id"])
         waits.append(Wait(run, row["number"], (role,), _ids(row["holders"]), row["group_name"], step, row["cleanup"]))
     if len(waits) < 2:

@@ -13,7 +13,7 @@ from proctor_controller.db.session import Row, Session
 from proctor_controller.domain.hosts.holders import Holder, has_alone, hold_it, name_run, name_runs
 from proctor_controller.domain.hosts.leasing import LeasableHost
 from proctor_controller.domain.hosts.placement import Candidate
-from proctor_controller.domain.hosts.requirements import Wants, wants_of
+from proctor_controller.domain.hosts.requirements import Requirements, requirements_of
 
 _LOCK = 71_005
 MOST = 1000
@@ -29,7 +29,7 @@ class Waiting(NamedTuple):
     number: int
     state: RunState
     group: str | None
-    wants: Wants
+    wants: Requirements
     holds: bool
     resting: Holder | None = None
 
@@ -86,7 +86,7 @@ def _waiting(row: Row) -> Waiting:
         number=row["number"],
         state=RunState(row["state"]),
         group=row["group_name"],
-        wants=wants_of(row["wants"]),
+        wants=requirements_of(row["wants"]),
         holds=row["holds"],
         resting=None if row["resting"] is None else to_holder(row["resting"]),
     )
@@ -277,7 +277,7 @@ class Over(NamedTuple):
     has had all that it wanted · ``freed``: agents that it has held, or that were kept free for it.
     """
 
-    wants: Wants
+    wants: Requirements
     hold_until: datetime | None
     began: bool
     freed: list[str]
@@ -292,7 +292,7 @@ async def release_hosts(session: Session, run: str) -> Over | None:
     )
     if row is None:
         return None
-    wants, held = wants_of(row["wants"]), row["hold_until"]
+    wants, held = requirements_of(row["wants"]), row["hold_until"]
     kept = list(wants.hold.roles) if wants.hold is not None and held is not None else []
     freed = [
         *await session.fetch("DELETE FROM control.reservations WHERE run_id = $1 RETURNING agent_id", run),

@@ -10,7 +10,7 @@ from proctor_common.messages.orders import StartOrder
 from proctor_controller.db.hosts.candidates import place_in
 from proctor_controller.db.runs.columns import NODE_COLUMNS, STEP_COLUMNS, TARGET_COLUMNS, to_edges, to_node, to_step
 from proctor_controller.db.session import Row, Session
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step import Edge, Node, Step
 
 MOST = 8
@@ -34,7 +34,7 @@ class Ready(NamedTuple):
     """
 
     step: Step
-    place: Place
+    place: Placement
     plugin: str
     method: str
     order: StartOrder | None
@@ -83,5 +83,5 @@ def _ready(row: Row, node: Node) -> Ready:
             timeout_s=step.timeout_s,
             grace_s=step.grace_s,
         )
-    place = place_in(row) if step.role is None else Place(host=row["leased"])
+    place = place_in(row) if step.role is None else Placement(host=row["leased"])
     return Ready(step, place, row["plugin"], row["method"], order)

@@ -6,10 +6,10 @@ from typing import Any
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.session import Row, clean, rows_json, to_json
-from proctor_controller.domain.hosts.requirements import Wants, wants_of
+from proctor_controller.domain.hosts.requirements import Requirements, requirements_of
 from proctor_controller.domain.runs.decision import AttemptRow, EventRow, RecordRow
 from proctor_controller.domain.runs.run import Run
-from proctor_controller.domain.runs.step import Cause, Condition, Edge, Kind, Node, Phase, Retry, RetryOn, Step
+from proctor_controller.domain.runs.step import Cause, Condition, Edge, Node, Phase, Retry, RetryOn, Step, StepKind
 from proctor_controller.domain.runs.step_rules import rules_of
 
 RUN_COLUMNS = """r.id AS run_id, r.state AS run_state, r.result AS run_result, r.reason AS run_reason, r.group_name,
@@ -27,7 +27,7 @@ TARGET_COLUMNS = "t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at,
 """Of the node that an edge leads to: what a decision may change."""
 
 
-NO_WANTS = Wants()
+NO_WANTS = Requirements()
 
 
 def to_run(row: Row) -> Run:
@@ -53,7 +53,7 @@ def to_run(row: Row) -> Run:
         phase=Phase(row["run_phase"]),
         cleanup={Phase(name): count for name, count in row["cleanup"].items()},
         live=row["live"],
-        wants=wants_of(row["wants"]) if row["wants"] else NO_WANTS,
+        wants=requirements_of(row["wants"]) if row["wants"] else NO_WANTS,
         waiting_for=row["run_waiting_for"],
         pause_by=row["pause_by"],
         hold_until=row["hold_until"],
@@ -91,7 +91,7 @@ def to_step(row: Row) -> Step:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         phase=Phase(row["phase"]),
-        kind=Kind(row["kind"]),
+        kind=StepKind(row["kind"]),
         instance=row["instance"],
         matrix=row["matrix"],
         role=row["role"],

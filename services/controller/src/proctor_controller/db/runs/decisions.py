@@ -90,8 +90,8 @@ async def load_slice(session: Session, event: events.Event) -> Loaded | None:
             | events.PauseAsked()
             | events.ResumeAsked()
             | events.HostsHeld()
-            | events.NotYet()
-            | events.Never()
+            | events.MustWait()
+            | events.CannotBegin()
             | events.RunDue()
             | events.NodeDecided()
         ):

@@ -6,14 +6,14 @@ from typing import NamedTuple
 from proctor_common.ids import is_id
 from proctor_common.states import StepResult, StepState
 from proctor_controller.db.session import Session
-from proctor_controller.domain.runs.step import Kind
+from proctor_controller.domain.runs.step import StepKind
 
 
 class FoundStep(NamedTuple):
     """A step as far as deciding a gate needs it. ``roles``: whose tokens may, of a gate."""
 
     id: str
-    kind: Kind
+    kind: StepKind
     state: StepState
     result: StepResult | None
     reason: str
@@ -35,7 +35,7 @@ async def find_steps(session: Session, run: str, name: str) -> list[FoundStep]:
     return [
         FoundStep(
             id=str(row["id"]),
-            kind=Kind(row["kind"]),
+            kind=StepKind(row["kind"]),
             state=StepState(row["state"]),
             result=StepResult(row["result"]) if row["result"] else None,
             reason=row["reason"],

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from proctor_controller.db.hosts.candidates import place_in
 from proctor_controller.db.session import Session
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step_rules import Rules, rules_of
 from proctor_controller.domain.runs.submission import Reused
 
@@ -23,7 +23,7 @@ class Case(NamedTuple):
     node: str
     plugin: str
     method: str
-    place: Place
+    place: Placement
     parameters: Mapping[str, Any]
     sealed: str | None
     target: str | None

@@ -5,7 +5,7 @@ from typing import Any
 
 from proctor_common.states import StepResult
 from proctor_controller.db.session import Session
-from proctor_controller.domain.runs.scope import Instance, Scope, returned, run_scope, steps_scope
+from proctor_controller.domain.runs.scope import InstanceFacts, Scope, returned, run_scope, steps_scope
 from proctor_controller.domain.runs.step import Phase, Step
 from proctor_controller.domain.runs.step_rules import Rules
 
@@ -64,9 +64,9 @@ def _place(key: str) -> tuple[str, int]:
     return name, int(number[:-1]) if number[:-1].isdecimal() else 0
 
 
-def _instance(columns: Sequence[Any]) -> Instance:
+def _instance(columns: Sequence[Any]) -> InstanceFacts:
     node, instance, result, *rest = columns
-    return Instance(node, instance, StepResult(result) if result else None, *rest)
+    return InstanceFacts(node, instance, StepResult(result) if result else None, *rest)
 
 
 async def load_undone(session: Session, step: Step) -> dict[str, Any] | None:

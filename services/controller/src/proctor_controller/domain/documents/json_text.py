@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-from proctor_controller.domain.documents.tree import BadText, Builder, Node, Place
+from proctor_controller.domain.documents.tree import BadText, Builder, Position, TreeNode
 
 _TOKEN = re.compile(
     r"""[ \t\r\n,:]*(?:(?P<open>[\[{])|(?P<close>[\]}])|(?P<text>"(?:[^"\\]|\\.)*")|(?P<word>[^\s,:\]}]+))"""
@@ -27,7 +27,7 @@ def build_json(text: str) -> Builder | None:
         kind = found.lastgroup or ""
         place = lines.place(found.start(kind))
         if kind == "open":
-            builder.open(Node(place, "mapping" if found[kind] == "{" else "sequence"))
+            builder.open(TreeNode(place, "mapping" if found[kind] == "{" else "sequence"))
         elif kind == "close":
             builder.close()
         else:
@@ -35,15 +35,15 @@ def build_json(text: str) -> Builder | None:
     return builder
 
 
-def _scalar(value: Any, place: Place) -> Node:
+def _scalar(value: Any, place: Position) -> TreeNode:
     if isinstance(value, float) and not math.isfinite(value):
-        return Node(place, "scalar", wrong="infinity and not-a-number are not allowed")
+        return TreeNode(place, "scalar", wrong="infinity and not-a-number are not allowed")
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
             raise BadText("holds half of a surrogate pair, which is no text", place) from None
-    return Node(place, "scalar", value)
+    return TreeNode(place, "scalar", value)
 
 
 class _Lines:
@@ -53,7 +53,7 @@ class _Lines:
         self._text = text
         self._line, self._start, self._at = 1, 0, 0
 
-    def place(self, position: int) -> Place:
+    def place(self, position: int) -> Position:
         more = self._text.count("\n", self._at, position)
         if more:
             self._line += more

@@ -23,7 +23,7 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedParameters:
     """Parameters as the agent gets them. ``secrets``: paths of the values that the schema marks as hidden."""
 
     parameters: Mapping[str, Any]
@@ -31,15 +31,19 @@ class Checked:
     faults: tuple[Fault, ...] = ()
 
 
-def check_parameters(schema: Mapping[str, Any], parameters: Mapping[str, Any], root: str = "parameters") -> Checked:
+def check_parameters(
+    schema: Mapping[str, Any], parameters: Mapping[str, Any], root: str = "parameters"
+) -> CheckedParameters:
     """All faults at once, each with its path; or the parameters with their command lines split."""
     faults = list(_find_bad_text(parameters, root))
     if any(each["code"] == "too_deep" for each in faults):
-        return Checked(parameters, (), tuple(faults))
+        return CheckedParameters(parameters, (), tuple(faults))
     try:
         faults += find_faults(schema, parameters, root)
     except BadSchema as wrong:
-        return Checked(parameters, (), (fault("bad_schema", f"the method's schema cannot be used: {wrong}", root),))
+        return CheckedParameters(
+            parameters, (), (fault("bad_schema", f"the method's schema cannot be used: {wrong}", root),)
+        )
     faults += _check_env(parameters.get("env"), f"{root}.env")
     result: dict[str, Any] = json.loads(json.dumps(parameters))
     secrets: list[Path] = []
@@ -48,7 +52,7 @@ def check_parameters(schema: Mapping[str, Any], parameters: Mapping[str, Any], r
             secrets.append(path)
         if marks.get("x-argv"):
             faults += _split_at(result, path, root)
-    return Checked(parameters, (), tuple(faults)) if faults else Checked(result, tuple(secrets))
+    return CheckedParameters(parameters, (), tuple(faults)) if faults else CheckedParameters(result, tuple(secrets))
 
 
 def _find_bad_text(value: Any, root: str) -> Iterator[Fault]:

@@ -23,13 +23,13 @@ MAX_FOLLOWED = 8 * MAX_BYTES
 STANDS_IN = frozenset({"tag", "bad_scalar"})
 """Codes of faults whose part has a value that nobody wrote: what else is wrong with it is not to be told."""
 
-Place = tuple[int, int]
+Position = tuple[int, int]
 
 
 class BadText(Exception):
     """The document cannot be read any further: ``fault`` says where and why."""
 
-    def __init__(self, message: str, place: Place | None = None, code: str = "bad_yaml", path: str = "") -> None:
+    def __init__(self, message: str, place: Position | None = None, code: str = "bad_yaml", path: str = "") -> None:
         super().__init__(message)
         line, column = place or (None, None)
         self.fault = fault(code, message, path, line, column)
@@ -42,21 +42,21 @@ class Document:
     """
 
     value: Any
-    places: dict[str, Place] = field(default_factory=dict)
+    places: dict[str, Position] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
 
 
 @dataclass(slots=True)
-class Node:
+class TreeNode:
     """A part. ``kind``: scalar, mapping (its items are keys and values in turns) or sequence. ``wrong``: what is wrong
     with a scalar, which has no value then; ``tagged``: it has a tag, which is not taken; ``height``: how deep its parts
     go; ``length``: characters of its texts.
     """
 
-    place: Place
+    place: Position
     kind: str
     value: Any = None
-    items: list["Node"] = field(default_factory=list)
+    items: list["TreeNode"] = field(default_factory=list)
     size: int = 1
     height: int = 0
     length: int = 0
@@ -69,18 +69,18 @@ class Builder:
     """Puts the parts together; a stack instead of recursion."""
 
     def __init__(self) -> None:
-        self.root: Node | None = None
-        self._stack: list[Node] = []
-        self._anchors: dict[str, Node] = {}
+        self.root: TreeNode | None = None
+        self._stack: list[TreeNode] = []
+        self._anchors: dict[str, TreeNode] = {}
 
-    def scalar(self, node: Node, anchor: str | None = None) -> None:
+    def scalar(self, node: TreeNode, anchor: str | None = None) -> None:
         """A part without parts of its own."""
         node.closed = True
         node.length = len(node.value) if isinstance(node.value, str) else 0
         self._name(node, anchor)
         self._add(node)
 
-    def open(self, node: Node, anchor: str | None = None) -> None:
+    def open(self, node: TreeNode, anchor: str | None = None) -> None:
         """The start of a mapping or a sequence. Raises BadText."""
         if len(self._stack) >= MAX_DOCUMENT_DEPTH:
             raise BadText(f"is nested more than {MAX_DOCUMENT_DEPTH} deep", node.place, "too_deep", self._path())
@@ -93,7 +93,7 @@ class Builder:
         node.closed = True
         self._add(node)
 
-    def alias(self, anchor: str | None, place: Place) -> None:
+    def alias(self, anchor: str | None, place: Position) -> None:
         """The part with the anchor once more. Raises BadText."""
         target = self._anchors.get(anchor or "")
         if target is None:
@@ -105,11 +105,11 @@ class Builder:
             raise BadText(message, place, "too_deep", self._path())
         self._add(target, place)
 
-    def _name(self, node: Node, anchor: str | None) -> None:
+    def _name(self, node: TreeNode, anchor: str | None) -> None:
         if anchor is not None:
             self._anchors[anchor] = node
 
-    def _add(self, node: Node, place: Place | None = None) -> None:
+    def _add(self, node: TreeNode, place: Position | None = None) -> None:
         if not self._stack:
             self.root = node
             return
@@ -146,18 +146,18 @@ class _Values:
     """From parts to values; their depth and size are bounded already. Aliases become copies."""
 
     def __init__(self) -> None:
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, Position] = {}
         self._faults: list[Fault] = []
 
-    def document(self, root: Node) -> Document:
+    def document(self, root: TreeNode) -> Document:
         value = self._build(root, "")
         return Document(value, self._places, tuple(self._faults))
 
-    def _fault(self, message: str, code: str, path: str, place: Place) -> None:
+    def _fault(self, message: str, code: str, path: str, place: Position) -> None:
         if len(self._faults) < MAX_FAULTS:
             self._faults.append(BadText(message, place, code, path).fault)
 
-    def _build(self, node: Node, path: str) -> Any:
+    def _build(self, node: TreeNode, path: str) -> Any:
         self._places.setdefault(path, node.place)
         if node.tagged:
             self._fault("tags are not allowed", "tag", path, node.place)
@@ -168,7 +168,7 @@ class _Values:
         if node.kind == "sequence":
             return [self._build(item, f"{path}[{index}]") for index, item in enumerate(node.items)]
         mapping: dict[str, Any] = {}
-        first: dict[str, Place] = {}
+        first: dict[str, Position] = {}
         for key, value in _pairs(node):
             if not isinstance(key.value, str) or key.kind != "scalar":
                 self._fault("a key must be text: put it in quotes", "key", path, key.place)
@@ -192,7 +192,7 @@ class _Values:
                 mapping[name].setdefault(key, value)
 
 
-def _pairs(node: Node) -> Iterator[tuple[Node, Node]]:
+def _pairs(node: TreeNode) -> Iterator[tuple[TreeNode, TreeNode]]:
     items = iter(node.items)
     return zip(items, items, strict=True)
 
@@ -212,7 +212,7 @@ def text_size(value: Any) -> int:
     return size
 
 
-def check_size(size: int, limit_passed_at: Place | None = None) -> None:
+def check_size(size: int, limit_passed_at: Position | None = None) -> None:
     """Raises BadText for a document of more than MAX_BYTES."""
     if size > MAX_BYTES:
         passed = f"; the limit is passed in line {limit_passed_at[0]}" if limit_passed_at else ""

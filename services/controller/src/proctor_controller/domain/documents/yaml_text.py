@@ -9,7 +9,15 @@ from typing import Any
 import yaml
 
 from proctor_controller.domain.documents.json_text import build_json
-from proctor_controller.domain.documents.tree import MAX_BYTES, BadText, Builder, Document, Node, Place, check_size
+from proctor_controller.domain.documents.tree import (
+    MAX_BYTES,
+    BadText,
+    Builder,
+    Document,
+    Position,
+    TreeNode,
+    check_size,
+)
 
 MAX_DIGITS = 300
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -78,11 +86,11 @@ def _not_yaml(text: str, fault: yaml.MarkedYAMLError) -> BadText:
     return BadText(f"not YAML: {said}", place)
 
 
-def _take(builder: Builder, event: Any, place: Place) -> None:
+def _take(builder: Builder, event: Any, place: Position) -> None:
     if isinstance(event, yaml.AliasEvent):
         builder.alias(event.anchor, place)
     elif isinstance(event, yaml.ScalarEvent):
-        node = Node(place, "scalar", tagged=event.tag is not None)
+        node = TreeNode(place, "scalar", tagged=event.tag is not None)
         try:
             node.value = _resolve(event)
         except _BadScalar as wrong:
@@ -90,7 +98,7 @@ def _take(builder: Builder, event: Any, place: Place) -> None:
         builder.scalar(node, event.anchor)
     elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
         kind = "mapping" if isinstance(event, yaml.MappingStartEvent) else "sequence"
-        builder.open(Node(place, kind, tagged=event.tag is not None), event.anchor)
+        builder.open(TreeNode(place, kind, tagged=event.tag is not None), event.anchor)
     elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
         builder.close()
 

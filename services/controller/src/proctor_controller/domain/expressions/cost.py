@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor_controller.domain.expressions.fault import ExpressionFault, Scope
-from proctor_controller.domain.expressions.source import Source
+from proctor_controller.domain.expressions.source import ParsedSource
 
 MAX_ELEMENTS = 10_000
 """Elements that the macros of one expression see, in all."""
@@ -55,7 +55,7 @@ class _Read:
     most: int = 1
 
 
-def estimate(parsed: Source, scope: Scope) -> Cost:
+def estimate(parsed: ParsedSource, scope: Scope) -> Cost:
     """What the evaluation may cost. Raises ExpressionFault where that is too much."""
     read = _measure_all(parsed, scope)
     # What is put together grows link by link, and each link copies it.
@@ -83,7 +83,7 @@ def estimate(parsed: Source, scope: Scope) -> Cost:
     return _bounded(parsed, Cost(once + body + copied, once + body + turns))
 
 
-def _bounded(parsed: Source, cost: Cost) -> Cost:
+def _bounded(parsed: ParsedSource, cost: Cost) -> Cost:
     least = cost.at_once if parsed.has_uint else cost.least
     if least > MAX_WORK:
         at = parsed.loops[0].position if parsed.loops else 1
@@ -92,7 +92,7 @@ def _bounded(parsed: Source, cost: Cost) -> Cost:
     return cost
 
 
-def _measure_all(parsed: Source, scope: Scope) -> _Read:
+def _measure_all(parsed: ParsedSource, scope: Scope) -> _Read:
     read, known = _Read(most=parsed.commas + 1), dict[tuple[str, ...], tuple[int, int, int]]()
     for reference in parsed.references:
         if reference.path not in known:

@@ -6,7 +6,7 @@ No reason quotes a value: it may be hidden.
 from collections.abc import Mapping
 from typing import Any
 
-from proctor_controller.domain.expressions.source import CALLED, CALLED_ON, Source
+from proctor_controller.domain.expressions.source import CALLED, CALLED_ON, ParsedSource
 
 Scope = Mapping[str, Any]
 """The names an expression may read: params, steps, hosts, volumes, matrix, host, run, self, result."""
@@ -52,7 +52,7 @@ def syntax_fault(source: str, message: str) -> ExpressionFault:
     return ExpressionFault(source, max(position, 1), reason)
 
 
-def runtime_fault(parsed: Source, scope: Scope, fault: Exception) -> ExpressionFault:
+def runtime_fault(parsed: ParsedSource, scope: Scope, fault: Exception) -> ExpressionFault:
     """What went wrong while an expression was evaluated, with the place in its source (from 1)."""
     reason, position = _reason(parsed.text, fault), 1
     missing = None
@@ -68,7 +68,7 @@ def runtime_fault(parsed: Source, scope: Scope, fault: Exception) -> ExpressionF
     return ExpressionFault(parsed.text, position, reason)
 
 
-def _first_missing(parsed: Source, scope: Scope) -> tuple[str, int] | None:
+def _first_missing(parsed: ParsedSource, scope: Scope) -> tuple[str, int] | None:
     """The first name that is not there: why the library could not go on, as far as can be told."""
     for reference in parsed.references:
         value: Any = scope

@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from proctor_controller.domain.documents.method_parameters import Checked, Path, check_parameters, marked, split_argv
+from proctor_controller.domain.documents.method_parameters import (
+    CheckedParameters,
+    Path,
+    check_parameters,
+    marked,
+    split_argv,
+)
 from proctor_controller.domain.expressions.evaluate import Scope, as_text, evaluate, fill, fill_text
 from proctor_controller.domain.expressions.text import ESCAPED, OPENING, split_text
 
@@ -16,7 +22,7 @@ class BadLine(ValueError):
         self.path = path
 
 
-def fill_parameters(template: Mapping[str, Any], schema: Mapping[str, Any], scope: Scope) -> Checked:
+def fill_parameters(template: Mapping[str, Any], schema: Mapping[str, Any], scope: Scope) -> CheckedParameters:
     """The parameters, checked against the method's schema as those of a test case are.
 
     A command line stands in the template as a list of words (``split_words``): what an expression brings is a part of

@@ -14,7 +14,7 @@ import cel
 from proctor_controller.domain.documents.json_schema import BadSchema, compile_pattern
 from proctor_controller.domain.expressions.cost import CHUNK, Cost
 from proctor_controller.domain.expressions.fault import ExpressionFault, Scope, Unfit, runtime_fault, syntax_fault
-from proctor_controller.domain.expressions.source import Loop, Source, SourceFault, read_source
+from proctor_controller.domain.expressions.source import Loop, ParsedSource, SourceFault, read_source
 
 FEW = 200_000
 """Units of work that are done as the expression stands: about ten milliseconds."""
@@ -35,10 +35,10 @@ class _Stopped(Exception):
 class Program:
     """``whole``: the expression as it stands; ``turns``: with calls in the place of the loops that copy."""
 
-    source: Source
+    source: ParsedSource
     whole: Any
     turns: Any = None
-    loops: tuple[tuple[str, Source, Any], ...] = ()
+    loops: tuple[tuple[str, ParsedSource, Any], ...] = ()
 
 
 @lru_cache(maxsize=2000)
@@ -62,12 +62,12 @@ def compile_source(text: str) -> Program:
     return Program(source, cel.compile(_renamed(source)), cel.compile(_without(source, copying)), tuple(parts))
 
 
-def _renamed(source: Source) -> str:
+def _renamed(source: ParsedSource) -> str:
     """The source with the library's ``matches`` as ours."""
     return _replaced(source.text, [(start, start + len("matches"), MATCHES) for start in source.matches])
 
 
-def _without(source: Source, loops: list[Loop]) -> str:
+def _without(source: ParsedSource, loops: list[Loop]) -> str:
     """The source with a call for each of the loops."""
     found = [(loop.start, loop.end, f"proctor_loop{index}()") for index, loop in enumerate(loops)]
     others = [at for at in source.matches if not any(start <= at < end for start, end, _ in found)]
@@ -120,7 +120,7 @@ class _Run:
 
         return call
 
-    def _loop(self, source: Source, body: Any) -> Callable[[Any], list[Any]]:
+    def _loop(self, source: ParsedSource, body: Any) -> Callable[[Any], list[Any]]:
         names = {**_trim(source, self._scope), **self._functions}
 
         def loop(given: Any) -> list[Any]:
@@ -148,7 +148,7 @@ class _Run:
             raise Unfit("matches takes a pattern of the linear-time engine (RE2)") from None
 
 
-def _trim(parsed: Source, scope: Scope) -> dict[str, Any]:
+def _trim(parsed: ParsedSource, scope: Scope) -> dict[str, Any]:
     """The part of the scope that the expression reads: the library copies what it gets."""
     wanted: dict[str, Any] = {}
     for reference in sorted(parsed.references, key=lambda found: len(found.path)):

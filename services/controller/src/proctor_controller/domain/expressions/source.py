@@ -51,7 +51,7 @@ class SourceFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class Lexeme:
     """``kind``: text, number, name or sign. ``value``: of a text: what it stands for. From ``start`` to ``end``."""
 
     kind: str
@@ -121,7 +121,7 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ParsedSource:
     """An expression's references, how many macros it has, the most elements its literals may bring, whether it calls
     a function of ours, and ``growth``: by how much its macros may multiply what they are given (one that names its
     element twice may double it, the next one doubles that again).
@@ -144,7 +144,7 @@ class Source:
     called: tuple[Called, ...] = ()
 
 
-def tokens(text: str, start: int = 0) -> Iterator[Token]:
+def tokens(text: str, start: int = 0) -> Iterator[Lexeme]:
     """The tokens of ``text`` from ``start`` on. Raises SourceFault for a string without an end."""
     at = start
     while at < len(text):
@@ -158,17 +158,17 @@ def tokens(text: str, start: int = 0) -> Iterator[Token]:
             continue
         at = found.end()
         if kind != "space":
-            yield Token(kind, found[0], found.start(), at)
+            yield Lexeme(kind, found[0], found.start(), at)
 
 
-def _string(text: str, start: int, opening: str) -> Token:
+def _string(text: str, start: int, opening: str) -> Lexeme:
     quote = opening.lstrip("rRbB")
     raw = "r" in opening[: -len(quote)].lower()
     at = start + len(opening)
     while at < len(text):
         if text.startswith(quote, at):
             body = text[start + len(opening) : at]
-            return Token("text", body if raw else _ESCAPE.sub(_unescape, body), start, at + len(quote))
+            return Lexeme("text", body if raw else _ESCAPE.sub(_unescape, body), start, at + len(quote))
         if len(quote) == 1 and text[at] in "\r\n":
             break
         at += 2 if text[at] == "\\" and not raw else 1
@@ -187,17 +187,17 @@ def _unescape(found: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=4000)
-def read_source(text: str) -> Source:
+def read_source(text: str) -> ParsedSource:
     """What the expression reads. Raises SourceFault; whether it is CEL at all is for the library to say."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_SOURCE:
         raise SourceFault(f"the expression has {size} bytes, and {MAX_SOURCE} are allowed", 1)
-    reader = _Reader(list(tokens(text)))
+    reader = _Parser(list(tokens(text)))
     references = tuple(reader.read())
     commas = sum(token.value == "," for token in reader.tokens)
     called = any(token.kind == "name" and token.value in FUNCTIONS for token in reader.tokens)
     growth = math.prod(max(1, uses) for uses in reader.uses)
-    return Source(
+    return ParsedSource(
         text,
         references,
         reader.macros,
@@ -214,10 +214,10 @@ def read_source(text: str) -> Source:
     )
 
 
-class _Reader:
+class _Parser:
     """One pass over the tokens. ``open``: for each bracket that is open, the macro variables that it brought."""
 
-    def __init__(self, found: list[Token]) -> None:
+    def __init__(self, found: list[Lexeme]) -> None:
         self.tokens = found
         self.macros = 0
         self.uses: list[int] = []
@@ -259,7 +259,7 @@ class _Reader:
             if token.kind == "name" and self._is(index + 1, "(") and token.start not in macros:
                 yield Called(token.value, token.start + 1, self._is(index - 1, "."))
 
-    def _at(self, index: int) -> Token | None:
+    def _at(self, index: int) -> Lexeme | None:
         return self.tokens[index] if 0 <= index < len(self.tokens) else None
 
     def _is(self, index: int, sign: str) -> bool:

@@ -12,8 +12,8 @@ OPENING, ESCAPED = "${{", "$${{"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a template's text: an expression without its brackets, or (``source`` None) text as it is.
+class TemplatePart:
+    """A part of a template: an expression without its brackets, or (``source`` None) text as it is.
 
     ``start``: where the expression begins in the text, from 0.
     """
@@ -38,17 +38,17 @@ def has_expression(template: Any) -> bool:
     return False
 
 
-def split_text(text: str) -> tuple[Piece, ...]:
+def split_text(text: str) -> tuple[TemplatePart, ...]:
     """The text's pieces; ``$${{`` is text. Raises ExpressionFault for an expression without an end."""
     return _split_text(text) if len(text) <= 10_000 else tuple(_pieces(text))
 
 
 @lru_cache(maxsize=4000)
-def _split_text(text: str) -> tuple[Piece, ...]:
+def _split_text(text: str) -> tuple[TemplatePart, ...]:
     return tuple(_pieces(text))
 
 
-def _pieces(text: str) -> Iterator[Piece]:
+def _pieces(text: str) -> Iterator[TemplatePart]:
     plain, at = "", 0
     while (found := text.find(OPENING, at)) >= 0:
         if found > at and text[found - 1] == "$":
@@ -57,7 +57,7 @@ def _pieces(text: str) -> Iterator[Piece]:
             continue
         plain += text[at:found]
         if plain:
-            yield Piece(plain)
+            yield TemplatePart(plain)
             plain = ""
         end = _end_of(text, found + len(OPENING))
         inner = text[found + len(OPENING) : end]
@@ -65,11 +65,11 @@ def _pieces(text: str) -> Iterator[Piece]:
         start = found + len(OPENING) + len(inner) - len(inner.lstrip())
         if not source:
             raise ExpressionFault(text[found : end + 2], 1, "the expression is empty")
-        yield Piece(text[found : end + 2], source, start)
+        yield TemplatePart(text[found : end + 2], source, start)
         at = end + 2
     plain += text[at:]
     if plain or not text:
-        yield Piece(plain)
+        yield TemplatePart(plain)
 
 
 def _end_of(text: str, start: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from proctor_controller.domain.hosts.holders import Holder, name_run
 from proctor_controller.domain.hosts.leasing import LeasableHost, fits
-from proctor_controller.domain.hosts.requirements import Role
+from proctor_controller.domain.hosts.requirements import HostRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Wait:
 
     run: str
     number: int
-    roles: tuple[Role, ...]
+    roles: tuple[HostRole, ...]
     holders: frozenset[str]
     group: str | None = None
     step: str | None = None
@@ -67,16 +67,16 @@ def describe_circle(wait: Wait, circle: Sequence[Wait], hosts: Sequence[HeldHost
     return f"hosts: {'; '.join(dict.fromkeys(blocked))}, which waits for what this plan's run holds: neither would end"
 
 
-def _lacks(wait: Wait, role: Role, stuck: Sequence[Wait], hosts: Sequence[HeldHost]) -> bool:
+def _lacks(wait: Wait, role: HostRole, stuck: Sequence[Wait], hosts: Sequence[HeldHost]) -> bool:
     free = [held for held in _fitting(wait, role, hosts) if not _blockers(wait, role, held, stuck)]
     return len(free) < role.count
 
 
-def _fitting(wait: Wait, role: Role, hosts: Sequence[HeldHost]) -> list[HeldHost]:
+def _fitting(wait: Wait, role: HostRole, hosts: Sequence[HeldHost]) -> list[HeldHost]:
     return [held for held in hosts if fits(role, held.host) and (wait.group is None or wait.group in held.host.groups)]
 
 
-def _blockers(wait: Wait, role: Role, held: HeldHost, stuck: Sequence[Wait]) -> set[str]:
+def _blockers(wait: Wait, role: HostRole, held: HeldHost, stuck: Sequence[Wait]) -> set[str]:
     """Who keeps the host from it, and waits as well."""
     own = wait.holders | {wait.run}
     others = {run for run, alone in held.holders.items() if (alone or role.exclusive) and run not in own}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proctor_controller.domain.hosts.matching import match_all
-from proctor_controller.domain.hosts.requirements import Role
+from proctor_controller.domain.hosts.requirements import HostRole
 
 MAX_TRIES = 20_000
 SHOWN = 3
@@ -58,7 +58,7 @@ class NotThere:
     why: str
 
 
-def choose_hosts(roles: Sequence[Role], hosts: Sequence[LeasableHost]) -> Leased | NotFree | NotThere:
+def choose_hosts(roles: Sequence[HostRole], hosts: Sequence[LeasableHost]) -> Leased | NotFree | NotThere:
     """Hosts for every role; roles share a host only where there are not enough, and none of them wants it alone."""
     fitting = {role.name: [host for host in hosts if fits(role, host)] for role in roles}
     for role in roles:
@@ -78,7 +78,7 @@ def choose_hosts(roles: Sequence[Role], hosts: Sequence[LeasableHost]) -> Leased
 
 
 def _match(
-    roles: Sequence[Role], free: Mapping[str, Sequence[LeasableHost]]
+    roles: Sequence[HostRole], free: Mapping[str, Sequence[LeasableHost]]
 ) -> dict[str, tuple[LeasableHost, ...]] | None:
     """Hosts for all roles out of those that each may have; None where they are not enough."""
     agents = {host.agent: host for found in free.values() for host in found}
@@ -94,7 +94,7 @@ def _match(
     return None if shared is None else {role.name: shared[role.name] for role in roles}
 
 
-def want_too_many(roles: Sequence[Role], fitting: Mapping[str, Sequence[str]]) -> bool:
+def want_too_many(roles: Sequence[HostRole], fitting: Mapping[str, Sequence[str]]) -> bool:
     """Whether there are too few hosts even if nobody else had any: those that are wanted alone are nobody else's.
     ``fitting``: agents by role.
     """
@@ -105,7 +105,7 @@ def want_too_many(roles: Sequence[Role], fitting: Mapping[str, Sequence[str]]) -
     )
 
 
-def fits(role: Role, host: LeasableHost) -> bool:
+def fits(role: HostRole, host: LeasableHost) -> bool:
     """Whether the host is one that the role means."""
     return (
         (role.host is None or role.host == host.host)
@@ -115,7 +115,7 @@ def fits(role: Role, host: LeasableHost) -> bool:
     )
 
 
-def _has_all(role: Role, host: LeasableHost) -> bool:
+def _has_all(role: HostRole, host: LeasableHost) -> bool:
     return (
         (role.plugin is None or role.plugin in host.plugins)
         and host.methods.issuperset(role.uses)
@@ -123,7 +123,7 @@ def _has_all(role: Role, host: LeasableHost) -> bool:
     )
 
 
-def may_mean(roles: Sequence[Role], group: str | None, hosts: Sequence[LeasableHost]) -> bool:
+def may_mean(roles: Sequence[HostRole], group: str | None, hosts: Sequence[LeasableHost]) -> bool:
     """Whether a run of this group (None: it may have any host) may mean one of these, whatever they have."""
     return any(
         (role.host is None or role.host == host.host)
@@ -135,7 +135,7 @@ def may_mean(roles: Sequence[Role], group: str | None, hosts: Sequence[LeasableH
     )
 
 
-def describe(role: Role) -> str:
+def describe(role: HostRole) -> str:
     """The role's hosts in words."""
     words = [f"host {role.host}"] if role.host else []
     words += [f"of group {role.group}"] if role.group else []
@@ -146,18 +146,18 @@ def describe(role: Role) -> str:
     return "hosts " + " ".join(words) if words and not role.host else " ".join(words) or "any host"
 
 
-def _hindered(role: Role, host: LeasableHost) -> str:
+def _hindered(role: HostRole, host: LeasableHost) -> str:
     exclusive = (host.shared or host.used) if role.exclusive else ""
     return host.hindrance or host.alone or host.kept or exclusive
 
 
-def _why(role: Role, fitting: Sequence[LeasableHost]) -> str:
+def _why(role: HostRole, fitting: Sequence[LeasableHost]) -> str:
     held = [f"{host.host}: {why}" for host in fitting if (why := _hindered(role, host))]
     free = len(fitting) - len(held)
     return f"hosts.{role.name}: {role.count} wanted, {free} of {len(fitting)} may be had ({_some(held)})"
 
 
-def _why_together(roles: Sequence[Role], fitting: Mapping[str, Sequence[LeasableHost]]) -> str:
+def _why_together(roles: Sequence[HostRole], fitting: Mapping[str, Sequence[LeasableHost]]) -> str:
     held = [f"{host.host}: {why}" for role in roles for host in fitting[role.name] if (why := _hindered(role, host))]
     why = _some(list(dict.fromkeys(held)))
     return "hosts: the roles want more hosts than are free at once" + (f" ({why})" if why else "")
@@ -168,7 +168,7 @@ def _some(held: Sequence[str]) -> str:
     return "; ".join(held[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _to_keep(roles: Sequence[Role], fitting: Mapping[str, Sequence[LeasableHost]]) -> tuple[str, ...]:
+def _to_keep(roles: Sequence[HostRole], fitting: Mapping[str, Sequence[LeasableHost]]) -> tuple[str, ...]:
     """The hosts to be kept free for this run: those that others would soonest let go of, and those that are away, so
     that it is not overtaken when they come back. As long as it cannot begin without them it keeps only those: hosts
     that are there do not lie idle for one that may be away for days.
@@ -194,7 +194,7 @@ def _to_keep(roles: Sequence[Role], fitting: Mapping[str, Sequence[LeasableHost]
 
 
 def _pick(
-    roles: Sequence[Role],
+    roles: Sequence[HostRole],
     free: Mapping[str, Sequence[LeasableHost]],
     taken: Mapping[str, bool],
     *,

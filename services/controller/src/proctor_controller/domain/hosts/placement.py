@@ -9,7 +9,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placement:
     """Where a step may run: on one host, on the agents of a group, or on those with all the labels. Exactly one is
     set. Of a run with a group only that group's agents count.
     """
@@ -83,7 +83,7 @@ def choose(candidates: Iterable[Candidate], *, overtake: bool = False) -> Candid
     return min(able, key=lambda found: (-found.free / max(found.slots, 1), found.host), default=None)
 
 
-def explain(place: Place, candidates: Iterable[Candidate], plugin: str, method: str) -> str:
+def explain(place: Placement, candidates: Iterable[Candidate], plugin: str, method: str) -> str:
     """What a step that cannot be placed now waits for."""
     found = list(candidates)
     if not found:

@@ -27,7 +27,7 @@ class WhenFull(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class HostRole:
     """``count`` hosts under one name, each with the group, labels, name and plugin that are given, and with what the
     steps that run on the role need: ``uses`` (plugin.method) and ``targets``.
     """
@@ -44,7 +44,7 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class VolumeWant:
+class VolumeRequirement:
     """``count`` volumes of one type under one name. ``pool``: prefer, require or bypass; ``on_end``: delete, retain."""
 
     name: str
@@ -81,11 +81,11 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
-class Wants:
+class Requirements:
     """``outputs``: templates of the run's outputs, ``outputs_refs``: the nodes they read. Times in seconds."""
 
-    roles: tuple[Role, ...] = ()
-    volumes: tuple[VolumeWant, ...] = ()
+    roles: tuple[HostRole, ...] = ()
+    volumes: tuple[VolumeRequirement, ...] = ()
     concurrency: Concurrency | None = None
     queue_s: float = QUEUE_S
     cleanup_s: float = CLEANUP_S
@@ -126,12 +126,12 @@ class Wants:
         return stored
 
 
-def wants_of(stored: Mapping[str, Any]) -> Wants:
-    """The wants in what ``Wants.to_json`` made."""
+def requirements_of(stored: Mapping[str, Any]) -> Requirements:
+    """The requirements in what ``Requirements.to_json`` made."""
     concurrency, hold, webhook = stored.get("concurrency"), stored.get("hold"), stored.get("webhook")
-    return Wants(
+    return Requirements(
         roles=tuple(_role(role) for role in stored.get("roles", ())),
-        volumes=tuple(VolumeWant(**volume) for volume in stored.get("volumes", ())),
+        volumes=tuple(VolumeRequirement(**volume) for volume in stored.get("volumes", ())),
         concurrency=None
         if concurrency is None
         else Concurrency(**{**concurrency, "when_full": WhenFull(concurrency["when_full"])}),
@@ -145,9 +145,9 @@ def wants_of(stored: Mapping[str, Any]) -> Wants:
     )
 
 
-def _role(stored: Mapping[str, Any]) -> Role:
-    return Role(**{**stored, "uses": tuple(stored.get("uses", ())), "targets": tuple(stored.get("targets", ()))})
+def _role(stored: Mapping[str, Any]) -> HostRole:
+    return HostRole(**{**stored, "uses": tuple(stored.get("uses", ())), "targets": tuple(stored.get("targets", ()))})
 
 
-def _fields(part: Role | VolumeWant | Concurrency | Webhook) -> dict[str, Any]:
+def _fields(part: HostRole | VolumeRequirement | Concurrency | Webhook) -> dict[str, Any]:
     return {name: getattr(part, name) for name in part.__slots__}

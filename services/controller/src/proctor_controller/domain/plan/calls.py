@@ -20,7 +20,7 @@ LITERAL = "~literal"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CheckedCall:
     """A checked call. ``parameters``: as they are, or a template whose command lines are split; ``secrets``: paths of
     hidden values in those that are as they are; ``kept``: hidden literals taken out of a template, by the name under
     which it reads them now; ``texts``: hidden texts that stand in the document · ``outputs``: names of those of the
@@ -36,25 +36,29 @@ class Call:
     outputs: tuple[str, ...] = ()
 
 
-def check_call(step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str], *, literal_from: int = 0) -> Call:
+def check_call(
+    step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str], *, literal_from: int = 0
+) -> CheckedCall:
     """The step's call. ``hidden``: names of hidden parameters; ``literal_from``: number of the first kept literal."""
     root = dotted([*step.path, "with"])
     if step.is_literal:
         checked = check_parameters(schema, step.parameters, root)
         texts = () if checked.faults else tuple(secret_texts(checked.parameters, checked.secrets))
-        return Call(checked.parameters, schema, checked.secrets, texts=texts, faults=checked.faults)
+        return CheckedCall(checked.parameters, schema, checked.secrets, texts=texts, faults=checked.faults)
     template, wrong_parts = _split(schema, step.parameters, root)
     try:
         wrong_parts += _faults_of_literals(schema, template, root)
     except BadSchema as bad:
-        return Call({}, schema, faults=(fault("bad_schema", f"the method's schema cannot be used: {bad}", root),))
+        return CheckedCall(
+            {}, schema, faults=(fault("bad_schema", f"the method's schema cannot be used: {bad}", root),)
+        )
     secret_paths = [path for path, marks in marked(schema, schema, template, ()) if marks.get("x-secret")]
     for path, name in hidden_leaves(step.parameters, hidden):
         if not any(path[: len(secret)] == secret for secret in secret_paths):
             message = f"{name} is hidden: it goes into env, or into a field that the method marks secret"
             wrong_parts.append(fault("hidden", message, dotted(path, root)))
     template, kept = keep_literals(template, secret_paths, literal_from)
-    return Call(template, schema, kept=kept, texts=tuple(map(str, kept.values())), faults=tuple(wrong_parts))
+    return CheckedCall(template, schema, kept=kept, texts=tuple(map(str, kept.values())), faults=tuple(wrong_parts))
 
 
 def _split(schema: Mapping[str, Any], template: Mapping[str, Any], root: str) -> tuple[dict[str, Any], list[Fault]]:

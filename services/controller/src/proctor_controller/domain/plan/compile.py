@@ -9,12 +9,12 @@ from proctor_common.errors import Fault, fault
 from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.method_parameters import MASK
 from proctor_controller.domain.documents.tree import text_size
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.plan.calls import Call
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.plan.calls import CheckedCall
 from proctor_controller.domain.plan.matrix import cell_text
 from proctor_controller.domain.plan.model import Path, Plan, PlanStep
 from proctor_controller.domain.runs.step import Condition, Phase
-from proctor_controller.domain.runs.step_rules import Child, Rules
+from proctor_controller.domain.runs.step_rules import NestedPlan, Rules
 from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 
 MAX_INSTANCES = 10_000
@@ -51,7 +51,7 @@ class Instance:
     text: str = ""
     cell: Mapping[str, Any] | None = None
     role_index: int | None = None
-    place: Place = field(default_factory=Place)
+    place: Placement = field(default_factory=Placement)
     role: str | None = None
 
 
@@ -92,7 +92,7 @@ def _size(step: PlanStep, counts: Mapping[str, int]) -> int:
 
 
 def compile_run(
-    plan: Plan, calls: Mapping[Path, Call], children: Mapping[Path, str], birth: Birth, new_id: Callable[[], str]
+    plan: Plan, calls: Mapping[Path, CheckedCall], children: Mapping[Path, str], birth: Birth, new_id: Callable[[], str]
 ) -> RunSpec:
     """The run. ``calls``: by the step's path; ``children``: the exact stored plan of a nested one's path."""
     counts = {role.name: role.count for role in plan.wants.roles}
@@ -147,7 +147,7 @@ def _instances(step: PlanStep, counts: Mapping[str, int]) -> Iterator[Instance]:
             yield Instance(text, cell, index, where.place, where.role)
 
 
-def _spec(step: PlanStep, each: Instance, calls: Mapping[Path, Call], new_id: Callable[[], str]) -> StepSpec:
+def _spec(step: PlanStep, each: Instance, calls: Mapping[Path, CheckedCall], new_id: Callable[[], str]) -> StepSpec:
     call = calls.get(step.path)
     return StepSpec(
         id=new_id(),
@@ -173,13 +173,13 @@ def _spec(step: PlanStep, each: Instance, calls: Mapping[Path, Call], new_id: Ca
     )
 
 
-def _nodes(plan: Plan, calls: Mapping[Path, Call], children: Mapping[Path, str]) -> Iterator[NodeSpec]:
+def _nodes(plan: Plan, calls: Mapping[Path, CheckedCall], children: Mapping[Path, str]) -> Iterator[NodeSpec]:
     for step in plan.calls():
         rules = _rules(step, calls.get(step.path), children.get(step.path))
         yield NodeSpec(step.name, step.phase, rules, step.max_parallel, step.fail_fast)
 
 
-def _rules(step: PlanStep, call: Call | None, child: str | None) -> Rules | None:
+def _rules(step: PlanStep, call: CheckedCall | None, child: str | None) -> Rules | None:
     rules = step.rules
     if rules is None:
         return None
@@ -187,7 +187,7 @@ def _rules(step: PlanStep, call: Call | None, child: str | None) -> Rules | None
         rules = replace(rules, parameters=call.parameters, schema=call.schema)
     if child is not None and rules.child is not None:
         given = rules.child.parameters if call is None else call.parameters
-        rules = replace(rules, child=Child(child, given, () if call is None else call.outputs))
+        rules = replace(rules, child=NestedPlan(child, given, () if call is None else call.outputs))
     return rules
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from proctor_common.ids import PLAN_NAME
 from proctor_controller.domain.documents.spelling import misspelt
 from proctor_controller.domain.documents.tree import Document
-from proctor_controller.domain.hosts.requirements import CLEANUP_S, QUEUE_S, Role, Rollback, Wants, Webhook
+from proctor_controller.domain.hosts.requirements import CLEANUP_S, QUEUE_S, HostRole, Requirements, Rollback, Webhook
 from proctor_controller.domain.plan import resources
 from proctor_controller.domain.plan.model import BadPlan, Plan, PlanStep
 from proctor_controller.domain.plan.order import check_order
@@ -169,10 +169,10 @@ class _Whole:
                 found.append(replace(step, phase=phase))
         return tuple(found)
 
-    def _wants(self, timeouts: Mapping[str, float], roles: tuple[Role, ...]) -> tuple[Wants, str | None]:
+    def _wants(self, timeouts: Mapping[str, float], roles: tuple[HostRole, ...]) -> tuple[Requirements, str | None]:
         reader, root, refs = self._reader, self._root, set[str]()
         url, secret = resources.read_webhook(reader, root["webhook"]) if "webhook" in root else ("", None)
-        wants = Wants(
+        wants = Requirements(
             roles=roles,
             volumes=tuple(self._known.volumes.values()),
             concurrency=resources.read_concurrency(reader, root["concurrency"]) if "concurrency" in root else None,
@@ -196,7 +196,7 @@ class _Whole:
         return tuple(text for text in texts if text)
 
 
-def _roles_of(roles: Iterable[Role], steps: Iterable[PlanStep]) -> tuple[Role, ...]:
+def _roles_of(roles: Iterable[HostRole], steps: Iterable[PlanStep]) -> tuple[HostRole, ...]:
     """The roles with what their steps need: whichever of their hosts a step comes to, it has all of it."""
     uses: dict[str, dict[str, None]] = {}
     targets: dict[str, dict[str, None]] = {}

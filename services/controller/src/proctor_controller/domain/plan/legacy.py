@@ -13,7 +13,7 @@ from typing import Any
 from proctor_common.ids import HOST_NAME, PLUGIN_NAME
 from proctor_controller.domain.documents.spelling import hint
 from proctor_controller.domain.documents.tree import MAX_FOLLOWED, MAX_NODES, Document, text_size
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.plan.document import MAX_STEPS
 from proctor_controller.domain.plan.model import BadPlan, Path, Plan, PlanStep
 from proctor_controller.domain.plan.reader import Faults, Reader, in_order
@@ -56,10 +56,10 @@ def read_legacy(document: Document, given: Mapping[str, Any] | None = None) -> P
 def examine_legacy(document: Document, given: Mapping[str, Any] | None = None) -> tuple[Plan, Faults]:
     """The plan, as far as it can be read, and what is wrong with it."""
     faults = Faults(document)
-    return _Reader(faults).read(document.value, given or {}), faults
+    return _LegacyReader(faults).read(document.value, given or {}), faults
 
 
-class _Reader(Reader):
+class _LegacyReader(Reader):
     def __init__(self, faults: Faults) -> None:
         super().__init__(faults)
         self._environment: Mapping[str, Any] = {}
@@ -136,7 +136,7 @@ class _Reader(Reader):
             node=node,
             plugin=self._word(given, "plugin", path, PLUGIN_NAME),
             method=self._word(given, "method", path, PLUGIN_NAME),
-            place=Place(host=self._word(given, "host", path, HOST_NAME) or None),
+            place=Placement(host=self._word(given, "host", path, HOST_NAME) or None),
             parameters=self._mapping_or_none(given.get("parameters"), (*path, "parameters")),
             depends_on=depends,
         )

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proctor_common.errors import Fault
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Wants
-from proctor_controller.domain.runs.step import Condition, Kind, Phase, Retry
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import Requirements
+from proctor_controller.domain.runs.step import Condition, Phase, Retry, StepKind
 from proctor_controller.domain.runs.step_rules import Rules
 
 Path = tuple[str | int, ...]
@@ -45,10 +45,10 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class RunsOn:
     """Where instances of a step run: at a place, or on hosts of a role, ``each`` of them or the one at its index."""
 
-    place: Place = field(default_factory=Place)
+    place: Placement = field(default_factory=Placement)
     role: str | None = None
     role_index: int = 0
     each: bool = False
@@ -68,9 +68,9 @@ class PlanStep:
     path: Path
     plugin: str = ""
     method: str = ""
-    place: Place = field(default_factory=Place)
+    place: Placement = field(default_factory=Placement)
     phase: Phase = Phase.MAIN
-    kind: Kind = Kind.METHOD
+    kind: StepKind = StepKind.METHOD
     node: str = ""
     role: str | None = None
     role_index: int = 0
@@ -89,18 +89,18 @@ class PlanStep:
     fail_fast: bool = False
     rules: Rules | None = None
     rollback: "PlanStep | None" = None
-    wheres: tuple[Where, ...] = ()
+    wheres: tuple[RunsOn, ...] = ()
 
     @property
-    def where(self) -> Where:
+    def where(self) -> RunsOn:
         """Where it runs, or its first cell."""
-        return Where(self.place, self.role, self.role_index, self.each)
+        return RunsOn(self.place, self.role, self.role_index, self.each)
 
     def spread(self) -> tuple["PlanStep", ...]:
         """The step at each of the places where its cells run; itself where that is one."""
         return tuple(self.at(where) for where in dict.fromkeys(self.wheres)) or (self,)
 
-    def at(self, where: Where) -> "PlanStep":
+    def at(self, where: RunsOn) -> "PlanStep":
         """The step there and nowhere else."""
         return replace(
             self, place=where.place, role=where.role, role_index=where.role_index, each=where.each, wheres=()
@@ -124,7 +124,7 @@ class Plan:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     cleanup: tuple[PlanStep, ...] = ()
-    wants: Wants = field(default_factory=Wants)
+    wants: Requirements = field(default_factory=Requirements)
     secrets: Mapping[str, str] = field(default_factory=dict)
     webhook_secret: str | None = None
     secret_texts: tuple[str, ...] = ()

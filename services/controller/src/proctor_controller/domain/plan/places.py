@@ -6,21 +6,21 @@ from typing import Any
 
 from proctor_common.ids import GROUP_NAME, HOST_NAME
 from proctor_controller.domain.documents.spelling import hint
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.plan import resources
 from proctor_controller.domain.plan.matrix import Cells
-from proctor_controller.domain.plan.model import Path, Where
+from proctor_controller.domain.plan.model import Path, RunsOn
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import Names, Templates
 
 _ROLE = re.compile(r"(?P<each>each\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_-]{0,62})(?:\[(?P<index>[0-9]{1,4})\])?\Z")
-NOWHERE = Where()
+NOWHERE = RunsOn()
 """Nobody knows it yet, or it has a fault."""
 
 
 def read_runs_on(
     reader: Templates, value: Any, path: Path, *, keys: frozenset[str] | None = None, cells: Cells | None = None
-) -> tuple[Where, ...]:
+) -> tuple[RunsOn, ...]:
     """Where a step runs: one for all of its instances, or one for each cell where it reads the matrix. ``keys``: of the
     matrix, None where they cannot be known, empty without one; ``cells``: None where they are not known.
     """
@@ -34,7 +34,7 @@ def read_runs_on(
     return tuple(found) if found and NOWHERE not in found else (NOWHERE,)
 
 
-def _read(reader: Templates, value: Any, path: Path) -> Where:
+def _read(reader: Templates, value: Any, path: Path) -> RunsOn:
     if isinstance(value, Unknown):
         return NOWHERE
     if isinstance(value, str):
@@ -45,14 +45,14 @@ def _read(reader: Templates, value: Any, path: Path) -> Where:
             reader.fault(path, "give exactly one of host, group and labels")
         return NOWHERE
     if "host" in place:
-        return Where(Place(host=reader.text(place["host"], (*path, "host"), HOST_NAME)))
+        return RunsOn(Placement(host=reader.text(place["host"], (*path, "host"), HOST_NAME)))
     if "group" in place:
-        return Where(Place(group=reader.text(place["group"], (*path, "group"), GROUP_NAME)))
+        return RunsOn(Placement(group=reader.text(place["group"], (*path, "group"), GROUP_NAME)))
     labels = resources.read_labels(reader, place["labels"], (*path, "labels"))
-    return Where(Place(labels=tuple(sorted(labels.items()))))
+    return RunsOn(Placement(labels=tuple(sorted(labels.items()))))
 
 
-def _on_role(reader: Templates, value: str, path: Path) -> Where:
+def _on_role(reader: Templates, value: str, path: Path) -> RunsOn:
     roles = reader.known.roles
     found = _ROLE.match(value.strip())
     if found is None or (found["each"] and found["index"]):
@@ -69,4 +69,4 @@ def _on_role(reader: Templates, value: str, path: Path) -> Where:
             hosts = "1 host" if size == 1 else f"{size} hosts"
             reader.fault(path, f"role {name} has {hosts}: the last one is {name}[{size - 1}]")
         index = 0
-    return Where(role=name, role_index=index, each=bool(found["each"]))
+    return RunsOn(role=name, role_index=index, each=bool(found["each"]))

@@ -9,7 +9,14 @@ from proctor_common.ids import GROUP_NAME, HOST_NAME, PLUGIN_NAME, STEP_NAME
 from proctor_common.limits import MAX_LABELS
 from proctor_controller.domain.documents.spelling import hint, misspelt
 from proctor_controller.domain.expressions.text import has_expression
-from proctor_controller.domain.hosts.requirements import Concurrency, Hold, Role, Rollback, VolumeWant, WhenFull
+from proctor_controller.domain.hosts.requirements import (
+    Concurrency,
+    Hold,
+    HostRole,
+    Rollback,
+    VolumeRequirement,
+    WhenFull,
+)
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.plan.reader import BAD_NAME, Unknown
 from proctor_controller.domain.plan.templates import OF_RUN, Names, Templates
@@ -50,7 +57,7 @@ def read_labels(reader: Templates, value: Any, path: Path) -> dict[str, str]:
     return {key: reader.text(label, (*path, key), most=MAX_LABEL) for key, label in labels.items()}
 
 
-def read_roles(reader: Templates, value: Any) -> dict[str, Role]:
+def read_roles(reader: Templates, value: Any) -> dict[str, HostRole]:
     """``hosts``: those with faults too, so that what names them can be checked."""
     path: Path = ("hosts",)
     return {
@@ -58,7 +65,7 @@ def read_roles(reader: Templates, value: Any) -> dict[str, Role]:
     }
 
 
-def _role(reader: Templates, name: str, value: Any, path: Path) -> Role:
+def _role(reader: Templates, name: str, value: Any, path: Path) -> HostRole:
     given = reader.mapping(value, path, _ROLE)
     known = {key: part for key in given if not isinstance(part := reader.early(given[key], (*path, key)), Unknown)}
     asked = ("group", "labels", "host", "plugin")
@@ -67,7 +74,7 @@ def _role(reader: Templates, name: str, value: Any, path: Path) -> Role:
     count = _counted(reader, given, known, path)
     if "host" in known and count > 1:
         reader.fault((*path, "count"), "a named host is one host")
-    return Role(
+    return HostRole(
         name=name,
         group=reader.text(known["group"], (*path, "group"), GROUP_NAME) if "group" in known else None,
         labels=read_labels(reader, known["labels"], (*path, "labels")) if "labels" in known else None,
@@ -87,7 +94,7 @@ def _counted(reader: Templates, given: Mapping[str, Any], known: Mapping[str, An
     return count
 
 
-def read_volumes(reader: Templates, value: Any) -> dict[str, VolumeWant]:
+def read_volumes(reader: Templates, value: Any) -> dict[str, VolumeRequirement]:
     """``volumes``"""
     path: Path = ("volumes",)
     return {
@@ -96,11 +103,11 @@ def read_volumes(reader: Templates, value: Any) -> dict[str, VolumeWant]:
     }
 
 
-def _volume(reader: Templates, name: str, value: Any, path: Path) -> VolumeWant:
+def _volume(reader: Templates, name: str, value: Any, path: Path) -> VolumeRequirement:
     given = reader.mapping(value, path, _VOLUME)
     known = {key: part for key in given if not isinstance(part := reader.early(given[key], (*path, key)), Unknown)}
     reader.missing(value, "type", path, _VOLUME)
-    return VolumeWant(
+    return VolumeRequirement(
         name=name,
         type=reader.text(known["type"], (*path, "type"), _TYPE_NAME) if "type" in known else "",
         count=_counted(reader, given, known, path),
@@ -129,7 +136,7 @@ def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
     return Concurrency(text, count, WhenFull(when))
 
 
-def read_hold(reader: Templates, value: Any, roles: Mapping[str, Role]) -> Hold | None:
+def read_hold(reader: Templates, value: Any, roles: Mapping[str, HostRole]) -> Hold | None:
     """``hold_on_failure``"""
     path: Path = ("hold_on_failure",)
     given = reader.mapping(value, path, _HOLD)

@@ -13,12 +13,12 @@ from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill
 from proctor_controller.domain.expressions.text import has_expression
 from proctor_controller.domain.plan import matrix, resources, verdict
 from proctor_controller.domain.plan.hot import is_hot
-from proctor_controller.domain.plan.model import Path, PlanStep, Where
+from proctor_controller.domain.plan.model import Path, PlanStep, RunsOn
 from proctor_controller.domain.plan.places import NOWHERE, read_runs_on
 from proctor_controller.domain.plan.reader import Unknown
 from proctor_controller.domain.plan.templates import BEFORE, Names, Templates, secrets_in
-from proctor_controller.domain.runs.step import Condition, Kind, Phase, Retry
-from proctor_controller.domain.runs.step_rules import Child, Gate, Rules
+from proctor_controller.domain.runs.step import Condition, Phase, Retry, StepKind
+from proctor_controller.domain.runs.step_rules import Gate, NestedPlan, Rules
 
 DAY = 86_400.0
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,126}\Z")
@@ -33,7 +33,7 @@ METHOD = (
 GATE = ("gate", "depends_on", "if", "timeout")
 PLAN = ("plan", "with", "depends_on", "if", "matrix", "strategy", "timeout", "retry", "outputs")
 KINDS = ("uses", "gate", "plan")
-OF_KIND = {"uses": (Kind.METHOD, METHOD), "gate": (Kind.GATE, GATE), "plan": (Kind.PLAN, PLAN)}
+OF_KIND = {"uses": (StepKind.METHOD, METHOD), "gate": (StepKind.GATE, GATE), "plan": (StepKind.PLAN, PLAN)}
 ROLLBACK = ("uses", "with", "timeout", "grace", "retry", "idempotent", "env", "target", "secrets")
 CLEANUP = (*CALL, "if")
 
@@ -85,10 +85,10 @@ class Steps:
                 self._child(strange, path, name, names)
         step = {key: part for key, part in step.items() if key in members}
         cells = matrix.read_matrix(reader, step["matrix"], (*path, "matrix")) if "matrix" in step else None
-        if kind is Kind.METHOD:
+        if kind is StepKind.METHOD:
             read = self._call(step, path, name, names, cells=cells, written=value if kinds else None)
         else:
-            read = self._gate(step, path, name) if kind is Kind.GATE else self._child(step, path, name, names)
+            read = self._gate(step, path, name) if kind is StepKind.GATE else self._child(step, path, name, names)
         return self._around(replace(read, cells=cells), step, path, names)
 
     def rollback(self, of: PlanStep, value: Any, names: Names) -> PlanStep:
@@ -187,7 +187,7 @@ class Steps:
         seconds = self._default(gate, where, "timeout", None, reader.duration)
         limit = self._default(step, path, "timeout", seconds or DAY, reader.duration)
         return PlanStep(
-            name=name, path=path, kind=Kind.GATE, timeout_s=limit, rules=Rules(gate=Gate(words, seconds or limit))
+            name=name, path=path, kind=StepKind.GATE, timeout_s=limit, rules=Rules(gate=Gate(words, seconds or limit))
         )
 
     def _child(self, step: Mapping[str, Any], path: Path, name: str, names: Names) -> PlanStep:
@@ -204,13 +204,13 @@ class Steps:
         return PlanStep(
             name=name,
             path=path,
-            kind=Kind.PLAN,
+            kind=StepKind.PLAN,
             parameters=given,
             is_literal=not _has_expression(given),
             timeout_s=self._default(step, path, "timeout", 7 * DAY, reader.duration),
             retry=retry,
             rules=Rules(
-                child=Child(plan, given),
+                child=NestedPlan(plan, given),
                 refs=tuple(sorted(refs)),
                 secrets={name: reader.known.secrets[name] for name in secrets_in(given, reader.known.secrets)},
             ),
@@ -276,7 +276,7 @@ class Steps:
 
     def _runs_on(
         self, step: Mapping[str, Any], path: Path, written: Any, names: Names, cells: matrix.Cells | None
-    ) -> tuple[Where, ...]:
+    ) -> tuple[RunsOn, ...]:
         reader, where = self._reader, (*path, "runs_on")
         if "runs_on" not in step:
             message = "runs_on is missing: a role, role[i], each role, or {host: …}, {group: …}"

@@ -2,7 +2,7 @@
 
 from proctor_common.states import RunState
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill
-from proctor_controller.domain.runs.decision import FollowUp, ReleaseRun, TellParent
+from proctor_controller.domain.runs.decision import FollowUp, NotifyParent, ReleaseRun
 from proctor_controller.domain.runs.decision_builder import Draft
 from proctor_controller.domain.runs.events import RunDue
 from proctor_controller.domain.runs.run import FAILURES, PHASES, UNSTARTED, asks_rollback, result_of
@@ -14,7 +14,7 @@ def settle_run(draft: Draft) -> None:
     run = draft.run
     if run.state is RunState.PAUSING and run.live == 0 and run.undecided > 0:
         draft.move_run(RunState.PAUSED)
-        tell_parent(draft)
+        notify_parent(draft)
     if run.undecided > 0 or run.state in {RunState.FINISHED, RunState.PAUSED}:
         return
     if run.state in UNSTARTED and run.cause is None:
@@ -63,13 +63,13 @@ def _finish(draft: Draft) -> None:
     draft.change_run(due_at=None, deadline=None, finished_at=draft.now, waiting_for=None, hold_until=held)
     if not run.wants.is_plain:
         draft.effect(ReleaseRun())
-    tell_parent(draft)
+    notify_parent(draft)
 
 
-def tell_parent(draft: Draft) -> None:
+def notify_parent(draft: Draft) -> None:
     """The step that a nested run stands for is to hear that the run has begun, rests, goes on, or has ended."""
     if draft.run.parent_step is not None:
-        draft.effect(TellParent())
+        draft.effect(NotifyParent())
 
 
 def _fill_outputs(draft: Draft) -> None:

@@ -217,12 +217,12 @@ class PlaceReady:
 
 
 @dataclass(frozen=True, slots=True)
-class TellParent:
+class NotifyParent:
     """The run has begun, rests, goes on or has ended: the step that it stands for is to hear of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class TellChildren:
+class NotifyChildren:
     """The run rests, or goes on: the runs of its nested plans are to do so too."""
 
 
@@ -250,8 +250,8 @@ Effect = (
     | Allocate
     | ReleaseRun
     | PlaceReady
-    | TellParent
-    | TellChildren
+    | NotifyParent
+    | NotifyChildren
     | RecordsWaiting
     | FollowUp
 )

@@ -42,7 +42,7 @@ from proctor_controller.domain.runs.step_rules import Rules
 from proctor_controller.domain.runs.verdict import (
     JUDGED,
     RECORDED,
-    Verdict,
+    StepVerdict,
     describe,
     fill_record,
     judge,
@@ -246,7 +246,7 @@ class Draft:
         the end of the step. What its agent ``reported`` is judged by the plan.
         """
         row = self._steps[step]
-        verdict = Verdict(result, reason)
+        verdict = StepVerdict(result, reason)
         rules = self._nodes[row.node].rules
         if rules is not None and reported and end is not None and result in JUDGED:
             self._returned[step] = returned(result.value, end.output, end.error, end.exit_code)
@@ -263,13 +263,13 @@ class Draft:
         )
         self._go_on(row, verdict, again=again)
 
-    def end_child(self, step: str, verdict: Verdict, result: Mapping[str, Any]) -> None:
+    def end_child(self, step: str, verdict: StepVerdict, result: Mapping[str, Any]) -> None:
         """The run of a nested plan has ended, which is the end of the step's attempt. ``result``: for expressions."""
         row = self._steps[step]
         self._returned[step] = result
         self._go_on(row, judge_child(self._nodes[row.node].rules, self.scope_of(row), verdict))
 
-    def _go_on(self, row: Step, verdict: Verdict, *, again: bool = True) -> None:
+    def _go_on(self, row: Step, verdict: StepVerdict, *, again: bool = True) -> None:
         """Another attempt, where the plan asks for one; else the end of the step."""
         result, reason = verdict.result, verdict.reason
         again = again and not verdict.is_final and row.state is not StepState.CANCELLING

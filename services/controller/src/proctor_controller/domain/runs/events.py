@@ -59,7 +59,7 @@ class HostsHeld:
 
 
 @dataclass(frozen=True, slots=True)
-class NotYet:
+class MustWait:
     """The run has to wait; ``why`` says what for. ``admitted``: it has its concurrency slot, and waits for the rest."""
 
     run: str
@@ -68,7 +68,7 @@ class NotYet:
 
 
 @dataclass(frozen=True, slots=True)
-class Never:
+class CannotBegin:
     """What the run wants can never be had, or its place is refused (``rejected``)."""
 
     run: str
@@ -110,7 +110,7 @@ class NoSlot:
     never: bool = False
 
 
-class Answer(StrEnum):
+class OrderAnswer(StrEnum):
     """An agent's answer to a start order."""
 
     ACCEPTED = "accepted"
@@ -131,7 +131,7 @@ class OrderAnswered:
     step: str
     attempt: int
     token: str
-    answer: Answer
+    answer: OrderAnswer
     sends: int = 1
     reason: str = ""
     ago: float = 0.0
@@ -291,5 +291,5 @@ OfStep = (
     | AgentReturned
     | StepDue
 )
-OfRun = RunCreated | CancelAsked | PauseAsked | ResumeAsked | HostsHeld | NotYet | Never | RunDue | NodeDecided
+OfRun = RunCreated | CancelAsked | PauseAsked | ResumeAsked | HostsHeld | MustWait | CannotBegin | RunDue | NodeDecided
 Event = OfRun | OfStep

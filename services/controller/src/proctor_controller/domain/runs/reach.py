@@ -41,9 +41,9 @@ def reach(event: events.OfRun, run: Run, node: Node | None, now: datetime) -> Re
         limit = BATCH if node.dead else max(0, min(BATCH, node.room))
         return Reach(Reached.PENDING_OF_NODE, node.name, limit)
     match event:
-        case events.PauseAsked() | events.ResumeAsked() | events.NotYet():
+        case events.PauseAsked() | events.ResumeAsked() | events.MustWait():
             return Reach(Reached.NONE)
-        case events.CancelAsked() | events.Never():
+        case events.CancelAsked() | events.CannotBegin():
             return Reach(Reached.UNFINISHED, Phase.MAIN)
     if is_over(run, run.phase, now):
         return Reach(Reached.UNFINISHED, run.phase)

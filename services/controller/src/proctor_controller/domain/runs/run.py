@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from proctor_common.states import RunResult, RunState, StepResult
-from proctor_controller.domain.hosts.requirements import Rollback, Wants
+from proctor_controller.domain.hosts.requirements import Requirements, Rollback
 from proctor_controller.domain.runs.step import Phase
 
 Q, A, R, PG, PD = RunState.QUEUED, RunState.ALLOCATING, RunState.RUNNING, RunState.PAUSING, RunState.PAUSED
@@ -69,7 +69,7 @@ class Run:
     phase: Phase = Phase.MAIN
     cleanup: Mapping[Phase, int] = field(default_factory=dict)
     live: int = 0
-    wants: Wants = field(default_factory=Wants)
+    wants: Requirements = field(default_factory=Requirements)
     waiting_for: str | None = None
     pause_by: str | None = None
     hold_until: datetime | None = None

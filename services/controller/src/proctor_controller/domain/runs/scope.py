@@ -15,7 +15,7 @@ Scope = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class InstanceFacts:
     """What others may read of one instance of a step that they refer to."""
 
     node: str
@@ -41,17 +41,17 @@ def returned(
     return {**whole, "error": None if error is None else dict(error), "verdict": verdict}
 
 
-def steps_scope(instances: Iterable[Instance]) -> dict[str, Any]:
+def steps_scope(instances: Iterable[InstanceFacts]) -> dict[str, Any]:
     """``steps``: of a step that is not fanned out its ``result`` and ``outputs``; of a fanned-out one a list of
     results, one an instance in document order, and for each output the list of its values. ``hosts``: always a list.
     """
-    nodes: dict[str, list[Instance]] = {}
+    nodes: dict[str, list[InstanceFacts]] = {}
     for each in instances:
         nodes.setdefault(each.node, []).append(each)
     return {name: _of_node(found) for name, found in nodes.items()}
 
 
-def _of_node(found: list[Instance]) -> dict[str, Any]:
+def _of_node(found: list[InstanceFacts]) -> dict[str, Any]:
     hosts = [each.host for each in found if each.host is not None]
     if len(found) == 1 and not found[0].instance:
         return {"result": _result(found[0]), "outputs": dict(found[0].outputs or {}), "hosts": hosts}
@@ -63,7 +63,7 @@ def _of_node(found: list[Instance]) -> dict[str, Any]:
     }
 
 
-def _result(each: Instance) -> dict[str, Any]:
+def _result(each: InstanceFacts) -> dict[str, Any]:
     return returned(each.result.value if each.result else None, each.returned, each.error, each.exit_code)
 
 

@@ -44,7 +44,7 @@ class Phase(StrEnum):
     ALWAYS = "always"
 
 
-class Kind(StrEnum):
+class StepKind(StrEnum):
     """What a step does: calls a method on an agent, asks a person, or runs another plan."""
 
     METHOD = "method"
@@ -136,7 +136,7 @@ class Step:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     phase: Phase = Phase.MAIN
-    kind: Kind = Kind.METHOD
+    kind: StepKind = StepKind.METHOD
     instance: str = ""
     matrix: Mapping[str, Any] | None = None
     role: str | None = None
@@ -152,12 +152,12 @@ class Step:
     @property
     def is_under_way(self) -> bool:
         """Whether an attempt of it may be alive, or its nested plan's run may. A gate waits for a person."""
-        return self.state in LIVE and self.kind is not Kind.GATE
+        return self.state in LIVE and self.kind is not StepKind.GATE
 
     @property
     def is_resting(self) -> bool:
         """Whether it is a nested plan of which nothing may be alive just now: it waits for its run to go on."""
-        return self.kind is Kind.PLAN and self.state is R and self.waiting_for is not None
+        return self.kind is StepKind.PLAN and self.state is R and self.waiting_for is not None
 
     @property
     def is_in_flight(self) -> bool:

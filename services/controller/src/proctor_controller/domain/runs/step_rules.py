@@ -23,7 +23,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class NestedPlan:
     """A step that runs a stored plan. ``plan``: ``name@version``; ``parameters``: template of a mapping; ``outputs``:
     names of those that the plan declares.
     """
@@ -54,7 +54,7 @@ class Rules:
     expect: Mapping[str, Any] | None = None
     record: Mapping[str, Template] | None = None
     gate: Gate | None = None
-    child: Child | None = None
+    child: NestedPlan | None = None
     refs: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
     artefacts: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class Rules:
         return {name: value for name, value in plain.items() if value is not None}
 
 
-def _child_json(child: Child) -> dict[str, Any]:
+def _child_json(child: NestedPlan) -> dict[str, Any]:
     return {"plan": child.plan, "with": child.parameters, "outputs": list(child.outputs)}
 
 
@@ -115,7 +115,7 @@ def rules_of(stored: Mapping[str, Any] | None) -> Rules | None:
         expect=stored.get("expect"),
         record=stored.get("record"),
         gate=None if gate is None else Gate(tuple(gate["roles"]), gate["timeout_s"]),
-        child=None if child is None else Child(child["plan"], child["with"], tuple(child.get("outputs", ()))),
+        child=None if child is None else NestedPlan(child["plan"], child["with"], tuple(child.get("outputs", ()))),
         refs=tuple(stored.get("refs", ())),
         schema=stored.get("schema"),
         artefacts=tuple(stored.get("artefacts", ())),

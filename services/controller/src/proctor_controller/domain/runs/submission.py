@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Wants
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import Requirements
 from proctor_controller.domain.runs.decision import BATCH, Slice
 from proctor_controller.domain.runs.run import Run
 from proctor_controller.domain.runs.scope import run_scope
-from proctor_controller.domain.runs.step import Condition, Edge, Kind, Node, Phase, Retry, Step
+from proctor_controller.domain.runs.step import Condition, Edge, Node, Phase, Retry, Step, StepKind
 from proctor_controller.domain.runs.step_rules import Rules
 
 
@@ -37,7 +37,7 @@ class StepSpec:
     name: str
     plugin: str
     method: str
-    place: Place
+    place: Placement
     instance: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     secrets: tuple[tuple[str | int, ...], ...] = ()
@@ -48,7 +48,7 @@ class StepSpec:
     retry: Retry = field(default_factory=Retry)
     idempotent: bool = False
     phase: Phase = Phase.MAIN
-    kind: Kind = Kind.METHOD
+    kind: StepKind = StepKind.METHOD
     matrix: Mapping[str, Any] | None = None
     role: str | None = None
     role_index: int | None = None
@@ -96,7 +96,7 @@ class RunSpec:
     created_by: str = ""
     timeout_s: float = 86_400.0
     node_specs: tuple[NodeSpec, ...] = ()
-    wants: Wants = field(default_factory=Wants)
+    wants: Requirements = field(default_factory=Requirements)
     document: str | None = None
     plan_version: int | None = None
     hidden: Mapping[str, Any] = field(default_factory=dict)

@@ -22,7 +22,7 @@ _DATE = "%Y-%m-%d %H:%M:%S"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StepVerdict:
     """``is_final``: another attempt would not change it (the plan itself is at fault)."""
 
     result: StepResult
@@ -36,7 +36,7 @@ def describe(where: str, fault: ExpressionFault) -> str:
     return f"{dotted(fault.path, where)}: {fault}"
 
 
-def judge_child(rules: Rules | None, scope: Scope, verdict: Verdict) -> Verdict:
+def judge_child(rules: Rules | None, scope: Scope, verdict: StepVerdict) -> StepVerdict:
     """The verdict on a nested plan that ended so: its outputs are the step's, with those that the step adds."""
     if rules is None or verdict.result not in JUDGED:
         return verdict
@@ -46,7 +46,7 @@ def judge_child(rules: Rules | None, scope: Scope, verdict: Verdict) -> Verdict:
     return replace(own, outputs={**(verdict.outputs or {}), **(own.outputs or {})})
 
 
-def judge(rules: Rules, scope: Scope, result: StepResult, reason: str, error: Mapping[str, Any] | None) -> Verdict:
+def judge(rules: Rules, scope: Scope, result: StepResult, reason: str, error: Mapping[str, Any] | None) -> StepVerdict:
     """The verdict on an attempt that ended with ``result`` as its agent saw it."""
     if rules.expect is not None:
         result, reason = _judge_expected(rules.expect, result, reason, error)
@@ -60,24 +60,24 @@ def judge(rules: Rules, scope: Scope, result: StepResult, reason: str, error: Ma
         if rules.until is not None and result is StepResult.PASSED and not holds(rules.until, scope):
             result, reason = StepResult.FAILED, f"until is not true: {rules.until[:200]}"
     except ExpressionFault as fault:
-        return Verdict(StepResult.ERROR, describe(where, fault), is_final=True)
+        return StepVerdict(StepResult.ERROR, describe(where, fault), is_final=True)
     if result is not StepResult.PASSED or not rules.outputs:
-        return Verdict(result, reason)
+        return StepVerdict(result, reason)
     return _with_outputs(rules, scope, reason)
 
 
-def _with_outputs(rules: Rules, scope: Scope, reason: str) -> Verdict:
+def _with_outputs(rules: Rules, scope: Scope, reason: str) -> StepVerdict:
     outputs: dict[str, Any] = {}
     for name, template in rules.outputs.items():
         try:
             outputs[name] = fill(template, scope)
         except ExpressionFault as fault:
-            return Verdict(StepResult.ERROR, describe(f"outputs.{name}", fault), is_final=True)
+            return StepVerdict(StepResult.ERROR, describe(f"outputs.{name}", fault), is_final=True)
         size = len(json.dumps(outputs[name], ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > MAX_OUTPUT:
             why = f"outputs.{name}: has {size} bytes as JSON; an output holds at most {MAX_OUTPUT}"
-            return Verdict(StepResult.ERROR, why, is_final=True)
-    return Verdict(StepResult.PASSED, reason, outputs)
+            return StepVerdict(StepResult.ERROR, why, is_final=True)
+    return StepVerdict(StepResult.PASSED, reason, outputs)
 
 
 def _judge_expected(

@@ -12,14 +12,14 @@ from proctor_controller.db.session import Session
 from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.spelling import hint
 from proctor_controller.domain.hosts.leasing import want_too_many
-from proctor_controller.domain.hosts.requirements import Role
+from proctor_controller.domain.hosts.requirements import HostRole
 from proctor_controller.domain.plan import Plan
-from proctor_controller.domain.plan.calls import Call, check_call
+from proctor_controller.domain.plan.calls import CheckedCall, check_call
 from proctor_controller.domain.plan.compile import find_explosion
 from proctor_controller.domain.plan.entry import Reading
 from proctor_controller.domain.plan.model import Path, PlanStep
 from proctor_controller.domain.runs.order_rendering import RenderFault
-from proctor_controller.domain.runs.step import Kind
+from proctor_controller.domain.runs.step import StepKind
 from proctor_controller.engine.scopes import Scopes
 from proctor_controller.engine.submission.methods import Methods
 from proctor_controller.engine.submission.nesting import Nested, Nesting
@@ -31,7 +31,7 @@ class Checked:
     what is wrong beside what is wrong with the document itself.
     """
 
-    calls: dict[Path, Call] = field(default_factory=dict)
+    calls: dict[Path, CheckedCall] = field(default_factory=dict)
     children: dict[Path, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Checking:
         await self._check_volumes(reading, checked)
         await self._check_methods(reading, checked)
         for step in reading.plan.steps:
-            if step.kind is Kind.PLAN:
+            if step.kind is StepKind.PLAN:
                 await self._check_child(reading, step, checked, trail)
         return checked
 
@@ -88,7 +88,7 @@ class Checking:
         roles = {role.name: role for role in found if reading.is_sound("hosts", role.name, but=("count", "exclusive"))}
         schemas: dict[Path, Mapping[str, Any]] = {}
         for step in (each for call in reading.plan.calls() for each in call.spread()):
-            if step.kind is Kind.METHOD and step.plugin and step.method:
+            if step.kind is StepKind.METHOD and step.plugin and step.method:
                 role = roles.get(step.role or "")
                 method = await self._methods.find(step, role)
                 of_role = "" if role is None else dotted(["hosts", role.name])
@@ -102,7 +102,7 @@ class Checking:
         for path, call in checked.calls.items():
             checked.faults += reading.new(call.faults, path)
 
-    async def _check_roles(self, reading: Reading, roles: Mapping[str, Role], checked: Checked) -> None:
+    async def _check_roles(self, reading: Reading, roles: Mapping[str, HostRole], checked: Checked) -> None:
         """Whether there are hosts for each role, and for all of them together."""
         asked = {(step.role, step.plugin) for call in reading.plan.calls() for step in call.spread()}
         fitting: dict[str, tuple[str, ...]] = {}
@@ -144,8 +144,8 @@ class Checking:
         return [_of_child(step, nested.exact, wrong) for wrong in self._below[nested.key]]
 
 
-def _check_calls(reading: Reading, schemas: Mapping[Path, Mapping[str, Any]]) -> dict[Path, Call]:
-    calls: dict[Path, Call] = {}
+def _check_calls(reading: Reading, schemas: Mapping[Path, Mapping[str, Any]]) -> dict[Path, CheckedCall]:
+    calls: dict[Path, CheckedCall] = {}
     literals = 0
     plan: Plan = reading.plan
     for step in plan.calls():

@@ -10,12 +10,12 @@ from proctor_common.errors import Fault, fault
 from proctor_controller.db.hosts.candidates import Found, find_candidates, known_methods
 from proctor_controller.db.session import Session
 from proctor_controller.domain.documents.json_schema import dotted
-from proctor_controller.domain.hosts.placement import Place
-from proctor_controller.domain.hosts.requirements import Role
+from proctor_controller.domain.hosts.placement import Placement
+from proctor_controller.domain.hosts.requirements import HostRole
 from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.runs.step import Phase
 
-ANYWHERE = Place(labels=())
+ANYWHERE = Placement(labels=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class Methods:
         self._db = db
         self._group = group
         self._known: dict[tuple[Any, ...], tuple[Mapping[str, Any] | None, Wrong]] = {}
-        self._asked: dict[tuple[Place, str, str, str | None], list[Found]] = {}
+        self._asked: dict[tuple[Placement, str, str, str | None], list[Found]] = {}
         self._names: list[str] | None = None
 
-    async def find(self, step: PlanStep, role: Role | None) -> Method:
+    async def find(self, step: PlanStep, role: HostRole | None) -> Method:
         """The step's method where it is to run: on hosts of ``role``, else at its place; where that is not known,
         on any agent.
         """
@@ -64,7 +64,7 @@ class Methods:
             schema, tuple(fault("not_found", text, _path_of(step, name, role)) for name, text in wrong.items())
         )
 
-    async def of_role(self, role: Role, *, told: bool) -> Fitting:
+    async def of_role(self, role: HostRole, *, told: bool) -> Fitting:
         """The agents that a role may have, whatever runs on it: its hosts are leased all the same. ``told``: one of its
         steps tells already where nobody has the role's plugin.
         """
@@ -93,12 +93,12 @@ class Methods:
             return Fitting((), (fault("not_found", f"{said}: {_role_words(role)}{what}", path),))
         return Fitting(tuple(able))
 
-    async def _in(self, role: Role, plugin: str, method: str = "", target: str | None = None) -> list[Found]:
+    async def _in(self, role: HostRole, plugin: str, method: str = "", target: str | None = None) -> list[Found]:
         """The agents where the role is, with whether they have this."""
         found = await self._found(_place_of_role(role), plugin, method, target)
         return [each for each in found if role.group is None or role.group in each.groups]
 
-    async def _found(self, place: Place, plugin: str, method: str, target: str | None) -> list[Found]:
+    async def _found(self, place: Placement, plugin: str, method: str, target: str | None) -> list[Found]:
         key = (place, plugin, method, target)
         if key not in self._asked:
             self._asked[key] = await find_candidates(
@@ -106,7 +106,7 @@ class Methods:
             )
         return self._asked[key]
 
-    async def _needs(self, role: Role) -> AsyncIterator[tuple[str, frozenset[str]]]:
+    async def _needs(self, role: HostRole) -> AsyncIterator[tuple[str, frozenset[str]]]:
         """What the role and its steps ask for, each with the agents that have it, or may: those that have not connected
         yet.
         """
@@ -122,7 +122,7 @@ class Methods:
             yield f"target {target}", _agents(found, lambda each: each.has_target)
 
     async def _look(
-        self, step: PlanStep, place: Place | None, role: Role | None
+        self, step: PlanStep, place: Placement | None, role: HostRole | None
     ) -> tuple[Mapping[str, Any] | None, Wrong]:
         if place is None:
             return await self._anywhere(step)
@@ -158,7 +158,7 @@ class Methods:
             return None, {"uses": f"plugin {step.plugin} has no method {step.method}{await self._near(step)}"}
         return None, {"uses": f"no agent has the plugin {step.plugin}{await self._near(step)}"}
 
-    async def _candidates(self, step: PlanStep, place: Place, role: Role | None) -> list[Found]:
+    async def _candidates(self, step: PlanStep, place: Placement, role: HostRole | None) -> list[Found]:
         found = await self._found(place, step.plugin, step.method, step.target)
         return [each for each in found if role is None or role.group is None or role.group in each.groups]
 
@@ -170,7 +170,7 @@ class Methods:
         return f"; did you mean {near[0]}?" if near else ""
 
 
-def _path_of(step: PlanStep, member: str, role: Role | None) -> str:
+def _path_of(step: PlanStep, member: str, role: HostRole | None) -> str:
     """Where the fault stands in the document: that of a role is the role's, whoever runs on it; a rollback runs where
     its step ran.
     """
@@ -184,24 +184,24 @@ def _agents(found: list[Found], has: Callable[[Found], bool]) -> frozenset[str]:
     return frozenset(each.candidate.agent for each in found if has(each) or not each.candidate.registered)
 
 
-def _role_words(role: Role) -> str:
+def _role_words(role: HostRole) -> str:
     return f"host for the role {role.name} ({_words(role)})"
 
 
-def _words(role: Role) -> str:
+def _words(role: HostRole) -> str:
     """What a role asks for."""
     asked = {"group": role.group, "host": role.host}
     asked |= {f"label {name}": value for name, value in (role.labels or {}).items()}
     return ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None) or "any"
 
 
-def _place_of(step: PlanStep, role: Role | None) -> Place | None:
+def _place_of(step: PlanStep, role: HostRole | None) -> Placement | None:
     """Where to look; None where the document does not say it yet."""
     if role is not None:
         return _place_of_role(role)
-    return None if step.place == Place() else step.place
+    return None if step.place == Placement() else step.place
 
 
-def _place_of_role(role: Role) -> Place:
+def _place_of_role(role: HostRole) -> Placement:
     labels = tuple(sorted((role.labels or {}).items()))
-    return Place(host=role.host) if role.host is not None else Place(labels=labels)
+    return Placement(host=role.host) if role.host is not None else Placement(labels=labels)

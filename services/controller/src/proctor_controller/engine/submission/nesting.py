@@ -17,12 +17,12 @@ from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.expressions.evaluate import fill
 from proctor_controller.domain.expressions.text import has_expression
 from proctor_controller.domain.plan import Plan, PlanStep
-from proctor_controller.domain.plan.calls import Call, keep_literals
+from proctor_controller.domain.plan.calls import CheckedCall, keep_literals
 from proctor_controller.domain.plan.entry import Reading, examine
 from proctor_controller.domain.plan.model import Parameter
 from proctor_controller.domain.plan.plan_parameters import BadValue, convert
 from proctor_controller.domain.plan.templates import hidden_leaves
-from proctor_controller.domain.runs.step import Kind
+from proctor_controller.domain.runs.step import StepKind
 
 MAX_PLANS = 200
 
@@ -36,7 +36,7 @@ class Nested:
     """
 
     exact: str
-    call: Call
+    call: CheckedCall
     reading: Reading | None = None
     key: str = ""
 
@@ -63,7 +63,7 @@ class Nesting:
         assert step.rules.child is not None
         reference, where = step.rules.child.plan, dotted([*step.path, "plan"])
         if not reference:
-            return Nested("", Call(step.parameters, {}))
+            return Nested("", CheckedCall(step.parameters, {}))
         found = await self._load(reference)
         if found is None:
             message = f"there is no stored plan {reference}: `proctor plans` lists them"
@@ -76,7 +76,7 @@ class Nesting:
         names = [name for name, parameter in plan.parameters.items() if parameter.hidden]
         template, kept = keep_literals(step.parameters, [(name,) for name in names], literal_from)
         wrong = tuple(_check_given(step, plan, hidden))
-        call = Call(
+        call = CheckedCall(
             template,
             {},
             kept=kept,
@@ -126,7 +126,7 @@ class Nesting:
         if found is None:
             return f"there is no stored plan {reference}, which is nested below", "not_found"
         for step in found[1].plan.steps:
-            if step.kind is Kind.PLAN and step.rules is not None and step.rules.child is not None:
+            if step.kind is StepKind.PLAN and step.rules is not None and step.rules.child is not None:
                 below = step.rules.child.plan
                 why = await self._look_down(below, (*trail, name), depth + 1) if below else None
                 if why is not None:
@@ -135,8 +135,8 @@ class Nesting:
         return None
 
 
-def _refused(wrong: Fault) -> Call:
-    return Call({}, {}, faults=(wrong,))
+def _refused(wrong: Fault) -> CheckedCall:
+    return CheckedCall({}, {}, faults=(wrong,))
 
 
 def _read(text: str) -> Reading:

@@ -16,13 +16,13 @@ from proctor_controller.domain.documents.tree import MAX_BYTES, BadText, Documen
 from proctor_controller.domain.documents.yaml_text import read_text
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill_text
 from proctor_controller.domain.plan import Plan
-from proctor_controller.domain.plan.calls import Call
+from proctor_controller.domain.plan.calls import CheckedCall
 from proctor_controller.domain.plan.compile import Birth, compile_run, find_explosion
 from proctor_controller.domain.plan.entry import Reading, examine
 from proctor_controller.domain.plan.masking import mask_text
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.runs.order_rendering import RenderFault
-from proctor_controller.domain.runs.step import Kind
+from proctor_controller.domain.runs.step import StepKind
 from proctor_controller.domain.runs.submission import RunSpec
 from proctor_controller.engine.services import EngineServices
 from proctor_controller.engine.submission.checking import Checked, Checking
@@ -184,7 +184,7 @@ async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...
         wrong.append(fault("invalid", f"holds a hidden value: {why}", where))
     nesting = Nesting(db, groups, name, 0)
     for step in read.steps:
-        if step.kind is Kind.PLAN:
+        if step.kind is StepKind.PLAN:
             wrong += reading.new(await nesting.check_circle(step), step.path)
     if wrong := reading.all(wrong):
         raise faults(wrong)
@@ -195,16 +195,18 @@ async def _check(services: EngineServices, db: Session, reading: Reading, text: 
     return await Checking(services.scopes, db, nesting, request.group).check(reading)
 
 
-def _shown(text: Text, reading: Reading, calls: Mapping[Path, Call]) -> str:
+def _shown(text: Text, reading: Reading, calls: Mapping[Path, CheckedCall]) -> str:
     return mask_text(text.document, reading.document.value, _texts(reading.plan, calls))
 
 
-def _texts(plan: Plan, calls: Mapping[Path, Call]) -> list[str]:
+def _texts(plan: Plan, calls: Mapping[Path, CheckedCall]) -> list[str]:
     """Hidden texts that stand in the document."""
     return list(dict.fromkeys([*plan.secret_texts, *(text for call in calls.values() for text in call.texts)]))
 
 
-async def _hidden(services: EngineServices, text: Text, plan: Plan, calls: Mapping[Path, Call]) -> dict[str, Any]:
+async def _hidden(
+    services: EngineServices, text: Text, plan: Plan, calls: Mapping[Path, CheckedCall]
+) -> dict[str, Any]:
     """What is sealed with the run: hidden parameters by their names, and what goes by no name of a parameter."""
     hidden: dict[str, Any] = {name: plan.values[name] for name in plan.hidden if name in plan.values}
     kept = {name: value for call in calls.values() for name, value in call.kept.items()}

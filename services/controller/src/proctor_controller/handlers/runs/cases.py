@@ -14,8 +14,8 @@ from proctor_controller.db.hosts.candidates import Found, find_candidates, group
 from proctor_controller.db.runs.submissions import DuplicateRun
 from proctor_controller.db.runs.views import RunKey, find_run
 from proctor_controller.db.session import Session, session
-from proctor_controller.domain.documents.method_parameters import Checked, check_parameters, mask
-from proctor_controller.domain.hosts.placement import Place
+from proctor_controller.domain.documents.method_parameters import CheckedParameters, check_parameters, mask
+from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step_rules import Rules
 from proctor_controller.domain.runs.submission import NodeSpec, RunSpec, StepSpec
 from proctor_controller.engine.cache import HostKey
@@ -69,7 +69,7 @@ async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCa
     return view
 
 
-def _check_case(place: Place, body: SubmitCase, found: list[Found]) -> Checked:
+def _check_case(place: Placement, body: SubmitCase, found: list[Found]) -> CheckedParameters:
     """What is wrong with the case, in the order of the answers: 404, 422, 409."""
     spec = _choose_spec(place, body, found)
     if not any(each.has_target for each in found if each.candidate.has_method):
@@ -81,7 +81,7 @@ def _check_case(place: Place, body: SubmitCase, found: list[Found]) -> Checked:
     return checked
 
 
-def _place(body: SubmitCase) -> Place:
+def _place(body: SubmitCase) -> Placement:
     """Where the case runs; ``group`` beside a host or labels is the run's group, alone it is the place too."""
     if body.host is not None and body.labels is not None:
         raise invalid("give one of host and labels", path="host")
@@ -94,12 +94,12 @@ def _place(body: SubmitCase) -> Place:
             raise invalid(f"give 1 to {MAX_LABELS} labels", path="labels")
         if any("\0" in text for pair in body.labels.items() for text in pair):
             raise invalid("must not hold a NUL character", path="labels")
-        return Place(labels=tuple(sorted(body.labels.items())))
+        return Placement(labels=tuple(sorted(body.labels.items())))
     if body.host is not None:
         if not HOST_NAME.match(body.host):
             raise not_found("host", body.host[:MAX_NAME])
-        return Place(host=body.host)
-    return Place(group=body.group)
+        return Placement(host=body.host)
+    return Placement(group=body.group)
 
 
 def _check_body(body: SubmitCase) -> None:
@@ -132,7 +132,7 @@ def run_group(actor: Actor, group: str | None) -> str | None:
     return actor.groups[0]
 
 
-def _choose_spec(place: Place, body: SubmitCase, found: list[Found]) -> Mapping[str, object]:
+def _choose_spec(place: Placement, body: SubmitCase, found: list[Found]) -> Mapping[str, object]:
     """The method's schema. Raises 404 that names what is missing."""
     if not found:
         raise not_found("host", place.host) if place.host is not None else not_found("agent", str(place))
@@ -146,13 +146,13 @@ def _choose_spec(place: Place, body: SubmitCase, found: list[Found]) -> Mapping[
     raise not_found("method", f"{body.plugin}.{body.method}")
 
 
-def _check_available(place: Place, found: list[Found]) -> None:
+def _check_available(place: Placement, found: list[Found]) -> None:
     able = [each for each in found if each.candidate.has_method]
     if all(each.candidate.is_away for each in able):
         raise _unavailable(place, able)
 
 
-def _unavailable(place: Place, found: list[Found]) -> ProctorError:
+def _unavailable(place: Placement, found: list[Found]) -> ProctorError:
     first = found[0].candidate
     reason = first.hindrance() or "it takes no work"
     if place.host is not None or len(found) == 1:
@@ -163,7 +163,13 @@ def _unavailable(place: Place, found: list[Found]) -> ProctorError:
 
 
 def _spec(
-    settings: EngineSettings, body: SubmitCase, place: Place, checked: Checked, *, group: str | None, by: str
+    settings: EngineSettings,
+    body: SubmitCase,
+    place: Placement,
+    checked: CheckedParameters,
+    *,
+    group: str | None,
+    by: str,
 ) -> RunSpec:
     method = f"{body.plugin}.{body.method}"
     timeout = body.timeout_s or settings.default_timeout

@@ -12,7 +12,7 @@ from proctor_controller.db.runs.gates import FoundStep, find_steps
 from proctor_controller.db.session import session
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Decision
-from proctor_controller.domain.runs.step import Kind
+from proctor_controller.domain.runs.step import StepKind
 from proctor_controller.handlers.agents.registry import note
 from proctor_controller.handlers.calls import CallHandler
 from proctor_controller.handlers.runs.views import find_visible
@@ -62,7 +62,7 @@ async def _find(context: ProcessContext, run: str, name: str) -> FoundStep:
         found = await find_steps(db, run, name)
     if not found:
         raise not_found("step", name)
-    if found[0].kind is not Kind.GATE:
+    if found[0].kind is not StepKind.GATE:
         raise ProctorError(Code.CONFLICT, f"the step {name} is not a gate")
     if len(found) > 1:
         raise ProctorError(Code.CONFLICT, f"there are several gates {name}: name one of them as {name}[instance]")

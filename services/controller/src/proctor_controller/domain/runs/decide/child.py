@@ -6,8 +6,8 @@ from proctor_controller.domain.runs.decision import Stale, StartChild, StopChild
 from proctor_controller.domain.runs.decision_builder import Draft
 from proctor_controller.domain.runs.events import ChildEnded, ChildRests
 from proctor_controller.domain.runs.scope import returned
-from proctor_controller.domain.runs.step import Cause, Kind, Step
-from proctor_controller.domain.runs.verdict import Verdict
+from proctor_controller.domain.runs.step import Cause, Step, StepKind
+from proctor_controller.domain.runs.verdict import StepVerdict
 
 _RESULTS = {
     RunResult.PASSED: StepResult.PASSED,
@@ -47,7 +47,7 @@ def decide_child_due(draft: Draft, step: Step) -> None:
 def decide_child_ended(draft: Draft, event: ChildEnded) -> Stale | None:
     """The child run has ended (or could not be begun): its result and outputs are the step's."""
     step = draft.step(event.step)
-    if step.kind is not Kind.PLAN or step.state not in {StepState.RUNNING, StepState.CANCELLING}:
+    if step.kind is not StepKind.PLAN or step.state not in {StepState.RUNNING, StepState.CANCELLING}:
         return Stale(f"the step is {step.state}")
     if step.attempt != event.attempt:
         return Stale("not the step's current attempt")
@@ -56,7 +56,7 @@ def decide_child_ended(draft: Draft, event: ChildEnded) -> Stale | None:
         result = StepResult.TIMED_OUT
     draft.end_child(
         step.id,
-        Verdict(result, event.reason, event.outputs),
+        StepVerdict(result, event.reason, event.outputs),
         returned(result.value, {"run": event.child, "outputs": dict(event.outputs)}),
     )
     return None
@@ -65,7 +65,7 @@ def decide_child_ended(draft: Draft, event: ChildEnded) -> Stale | None:
 def decide_child_rests(draft: Draft, event: ChildRests) -> Stale | None:
     """The child run rests, or goes on: what rests does not keep its parent from being paused."""
     step = draft.step(event.step)
-    if step.kind is not Kind.PLAN or step.state is not StepState.RUNNING or step.attempt != event.attempt:
+    if step.kind is not StepKind.PLAN or step.state is not StepState.RUNNING or step.attempt != event.attempt:
         return Stale(f"the step is {step.state}")
     if step.waiting_for == event.why:
         return Stale("known already")

@@ -18,8 +18,8 @@ _OF_RUN: dict[type, Decider] = {
     events.CancelAsked: run.decide_cancel,
     events.PauseAsked: run.decide_pause,
     events.ResumeAsked: run.decide_resume,
-    events.NotYet: run.decide_not_yet,
-    events.Never: run.decide_never,
+    events.MustWait: run.decide_must_wait,
+    events.CannotBegin: run.decide_cannot_begin,
 }
 _WITH_MORE: dict[type, Callable[[Draft, Any, bool], Stale | None]] = {
     events.RunCreated: run.decide_created,

@@ -4,7 +4,7 @@ from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.runs.decision import Stale
 from proctor_controller.domain.runs.decision_builder import Draft
 from proctor_controller.domain.runs.events import GateDecided
-from proctor_controller.domain.runs.step import Kind, Step
+from proctor_controller.domain.runs.step import Step, StepKind
 from proctor_controller.domain.runs.step_rules import Gate
 
 
@@ -26,7 +26,7 @@ def open_gate(draft: Draft, step: Step) -> None:
 def decide_gate(draft: Draft, event: GateDecided) -> Stale | None:
     """Somebody who may has approved or refused."""
     step = draft.step(event.step)
-    if step.kind is not Kind.GATE or step.state is not StepState.RUNNING:
+    if step.kind is not StepKind.GATE or step.state is not StepState.RUNNING:
         return Stale(f"the step is {step.state}")
     if event.approved:
         draft.finish_step(step.id, StepResult.PASSED, reason=f"approved by {event.by}")

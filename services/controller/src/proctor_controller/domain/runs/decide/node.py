@@ -12,7 +12,7 @@ from proctor_controller.domain.runs.decision import FollowUp, PlaceStep, Stale
 from proctor_controller.domain.runs.decision_builder import Draft
 from proctor_controller.domain.runs.events import NodeDecided
 from proctor_controller.domain.runs.run import is_over, may_dispatch
-from proctor_controller.domain.runs.step import Cause, Kind, Phase, Step, StepCounts
+from proctor_controller.domain.runs.step import Cause, Phase, Step, StepCounts, StepKind
 from proctor_controller.domain.runs.verdict import describe
 
 FAIL_FAST = "another instance failed (fail_fast)"
@@ -30,7 +30,7 @@ def decide_node(draft: Draft, event: NodeDecided, more: bool) -> Stale | None:
     if node.is_stopping:
         _stop_instances(draft)
     else:
-        tell_pending(draft)
+        notify_pending(draft)
     if more and (node.is_stopping or draft.node(event.node).room > 0):
         draft.effect(FollowUp(event))
     else:
@@ -43,7 +43,7 @@ def _stop_instances(draft: Draft) -> None:
         stop_step(draft, step, Cause.CANCELLED, reason=FAIL_FAST)
 
 
-def tell_pending(draft: Draft) -> None:
+def notify_pending(draft: Draft) -> None:
     """Tell the slice's pending steps that their edges are decided; of a node with ``max_parallel`` those it has room
     for.
     """
@@ -98,7 +98,7 @@ def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Unpac
         due_at=draft.after(draft.policy.ready_due_s),
         **changes,
     )
-    if step.kind is Kind.GATE:
+    if step.kind is StepKind.GATE:
         open_gate(draft, ready)
     elif place:
         place_ready(draft, ready)
@@ -108,7 +108,7 @@ def place_ready(draft: Draft, step: Step) -> None:
     """Look for an agent for a ready step, or begin its nested plan, where the run lets new attempts start."""
     if not may_dispatch(draft.run, step.phase, draft.now):
         return
-    if step.kind is Kind.PLAN:
+    if step.kind is StepKind.PLAN:
         begin_child(draft, step)
     else:
         draft.effect(PlaceStep(step.id))

@@ -3,16 +3,16 @@
 from datetime import timedelta
 
 from proctor_common.states import RunResult, RunState, StepResult
-from proctor_controller.domain.runs.completion import tell_parent
-from proctor_controller.domain.runs.decide.node import tell_pending
+from proctor_controller.domain.runs.completion import notify_parent
+from proctor_controller.domain.runs.decide.node import notify_pending
 from proctor_controller.domain.runs.decide.stop import stop_step
-from proctor_controller.domain.runs.decision import Allocate, FollowUp, PlaceReady, Stale, TellChildren
+from proctor_controller.domain.runs.decision import Allocate, FollowUp, NotifyChildren, PlaceReady, Stale
 from proctor_controller.domain.runs.decision_builder import Draft
 from proctor_controller.domain.runs.events import (
     CancelAsked,
+    CannotBegin,
     HostsHeld,
-    Never,
-    NotYet,
+    MustWait,
     PauseAsked,
     ResumeAsked,
     RunCreated,
@@ -52,12 +52,12 @@ def _begin(draft: Draft, more: bool) -> None:
     draft.move_run(RunState.RUNNING)
     deadline = draft.after(draft.run.timeout_s)
     draft.change_run(started_at=draft.now, deadline=deadline, due_at=deadline, waiting_for=None)
-    tell_parent(draft)
-    _tell(draft, more)
+    notify_parent(draft)
+    _notify(draft, more)
 
 
-def _tell(draft: Draft, more: bool) -> None:
-    tell_pending(draft)
+def _notify(draft: Draft, more: bool) -> None:
+    notify_pending(draft)
     if more:
         draft.change_run(due_at=draft.after(1.0))
         draft.effect(FollowUp(RunDue(draft.run.id)))
@@ -74,7 +74,7 @@ def decide_held(draft: Draft, event: HostsHeld, more: bool) -> Stale | None:
     return None
 
 
-def decide_not_yet(draft: Draft, event: NotYet) -> Stale | None:
+def decide_must_wait(draft: Draft, event: MustWait) -> Stale | None:
     """It waits, and says what for."""
     run = draft.run
     if run.state not in UNSTARTED or run.cause is not None:
@@ -89,7 +89,7 @@ def decide_not_yet(draft: Draft, event: NotYet) -> Stale | None:
     return None
 
 
-def decide_never(draft: Draft, event: Never) -> Stale | None:
+def decide_cannot_begin(draft: Draft, event: CannotBegin) -> Stale | None:
     """It ends before it began."""
     if draft.run.state not in UNSTARTED or draft.run.cause is not None:
         return Stale(f"the run is {draft.run.state}")
@@ -119,7 +119,7 @@ def decide_pause(draft: Draft, event: PauseAsked) -> Stale | None:
     by = event.by or _SOMEBODY
     _move_for(draft, RunState.PAUSING, by)
     draft.change_run(pause_by=by, waiting_for=f"{by} to resume it")
-    draft.effect(TellChildren())
+    draft.effect(NotifyChildren())
     return None
 
 
@@ -130,8 +130,8 @@ def decide_resume(draft: Draft, event: ResumeAsked) -> Stale | None:
     _move_for(draft, RunState.RUNNING, event.by or _SOMEBODY)
     draft.change_run(pause_by=None, waiting_for=None)
     draft.effect(PlaceReady())
-    draft.effect(TellChildren())
-    tell_parent(draft)
+    draft.effect(NotifyChildren())
+    notify_parent(draft)
     return None
 
 
@@ -178,7 +178,7 @@ def decide_due(draft: Draft, event: RunDue, more: bool) -> Stale | None:
         return None
     else:
         draft.change_run(due_at=run.deadline)
-        _tell(draft, more)
+        _notify(draft, more)
         return None
     if more:
         draft.change_run(due_at=draft.now + timedelta(seconds=1))
@@ -197,7 +197,7 @@ def _clean_up(draft: Draft, more: bool) -> None:
     run = draft.run
     if not is_over(run, run.phase, draft.now):
         draft.change_run(due_at=run.deadline)
-        _tell(draft, more)
+        _notify(draft, more)
         return
     unwanted = run.state not in CLEANUP or not is_wanted(run, run.phase)
     for step in draft.steps:

@@ -12,11 +12,11 @@ from proctor_controller.domain.runs.decision_builder import Draft, is_live
 from proctor_controller.domain.runs.events import (
     AgentLost,
     AgentReturned,
-    Answer,
     Forgotten,
     LeasesHeld,
     NeverStarted,
     NoSlot,
+    OrderAnswer,
     OrderAnswered,
     OrderUndelivered,
     OrderUnknown,
@@ -26,7 +26,7 @@ from proctor_controller.domain.runs.events import (
     StillRunning,
 )
 from proctor_controller.domain.runs.run import may_dispatch
-from proctor_controller.domain.runs.step import AttemptEnd, Cause, Kind, Step
+from proctor_controller.domain.runs.step import AttemptEnd, Cause, Step, StepKind
 
 OfAttempt = (
     OrderAnswered | OrderUndelivered | OrderUnknown | StepEnded | NeverStarted | StillRunning | Forgotten | RenderFailed
@@ -98,19 +98,19 @@ def decide_answer(draft: Draft, event: OrderAnswered) -> Stale | None:
     if not _is_current(step, event):
         return Stale("not the step's current attempt")
     match event.answer:
-        case Answer.ACCEPTED:
+        case OrderAnswer.ACCEPTED:
             return _accepted(draft, step, event.ago)
-        case Answer.EXPIRED | Answer.TOMBSTONED:
+        case OrderAnswer.EXPIRED | OrderAnswer.TOMBSTONED:
             return _never_started(draft, step, event.reason or f"the agent said {event.answer.value}")
     if step.state is not StepState.DISPATCHED:
         return Stale(f"the step is {step.state}")
-    if event.answer is Answer.BUSY:
+    if event.answer is OrderAnswer.BUSY:
         if max(step.sends, event.sends) > 1:
             # An earlier copy may still be on its way: only a tombstone proves that it will never start.
             _query(draft, step)
             return None
         _wait_again(draft, step, f"host {step.host} is busy{': ' if event.reason else ''}{event.reason}")
-    elif event.answer is Answer.REFUSED:
+    elif event.answer is OrderAnswer.REFUSED:
         _end_unstarted(draft, step, event.reason or "the agent refused the order")
     else:
         _end_unstarted(draft, step, "the agent holds this attempt under another token")
@@ -291,9 +291,9 @@ def decide_due(draft: Draft, event: StepDue) -> Stale | None:
             place_ready(draft, draft.change_step(step.id, due_at=draft.after(draft.policy.ready_due_s)))
         case StepState.DISPATCHED:
             _resend(draft, step)
-        case StepState.RUNNING if step.kind is Kind.GATE:
+        case StepState.RUNNING if step.kind is StepKind.GATE:
             decide_gate_due(draft, step)
-        case StepState.RUNNING | StepState.CANCELLING if step.kind is Kind.PLAN:
+        case StepState.RUNNING | StepState.CANCELLING if step.kind is StepKind.PLAN:
             decide_child_due(draft, step)
         case StepState.RUNNING:
             cancel_attempt(draft, step, Cause.TIMED_OUT)

@@ -3,7 +3,7 @@
 from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.runs.decision import CancelAttempt, StopChild
 from proctor_controller.domain.runs.decision_builder import Draft
-from proctor_controller.domain.runs.step import Cause, Kind, Step
+from proctor_controller.domain.runs.step import Cause, Step, StepKind
 
 
 def stop_step(draft: Draft, step: Step, cause: Cause, *, reason: str = "") -> None:
@@ -25,17 +25,17 @@ def cancel_attempt(draft: Draft, step: Step, cause: Cause) -> None:
         StepState.CANCELLING,
         reason=cause.value,
         cause=cause,
-        deadline=draft.after(wait) if step.kind is Kind.METHOD else None,
+        deadline=draft.after(wait) if step.kind is StepKind.METHOD else None,
         due_at=draft.after(draft.policy.resend_s),
     )
-    if step.kind is Kind.METHOD:
+    if step.kind is StepKind.METHOD:
         draft.attempt(moved, state=StepState.CANCELLING)
     send_cancel(draft, moved)
 
 
 def send_cancel(draft: Draft, step: Step) -> None:
     """The order to stop, for the first time or again."""
-    if step.kind is Kind.PLAN:
+    if step.kind is StepKind.PLAN:
         draft.effect(StopChild(step.id, step.attempt))
     elif step.agent and step.token:
         draft.effect(
