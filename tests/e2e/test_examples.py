@@ -171,7 +171,7 @@ def test_a_gate_waits_for_a_word_and_a_rerun_reuses_what_passed(system: System, 
     assert system.steps(again["id"])["build"]["result"] == "reused"
     system.proctor("approve", again["id"], "release")
     assert system.until(again["id"], "finished")["result"] == "passed"
-    system.proctor("rerun", "999999", code=1)
+    system.proctor("rerun", "999999", code=2)
 
 
 SLOW = """
@@ -225,7 +225,7 @@ def test_stored_plans_and_schedules(system: System, tmp_path: Path) -> None:
     schema = json.loads(system.proctor("plans", "schema").out)
     assert schema == json.loads((EXAMPLES.parent / "docs" / "testplan.schema.json").read_text())
     assert system.ask("run", "smoke@1", "--no-follow")["name"] == "smoke"
-    system.proctor("run", "no-such-plan", code=1)
+    system.proctor("run", "no-such-plan", code=2)
 
     when = ("--cron", "0 3 * * sun", "--timezone", "Europe/Berlin", "--plan", "smoke")
     made = system.ask("schedules", "put", "weekly", *when)
