@@ -74,7 +74,7 @@ async def stored_world(db: Session, spec: RunSpec) -> World:
     assert row is not None
     world.run = to_run(row)
     nodes = f"SELECT n.name AS node, {NODE_COLUMNS} FROM control.nodes n WHERE run_id = $1"
-    world.nodes = {node["node"]: to_node(node, spec.id) for node in await db.fetch(nodes, spec.id)}
+    world.nodes = {node["node"]: to_node(node, spec.id, node["node"]) for node in await db.fetch(nodes, spec.id)}
     steps = f"SELECT {STEP_COLUMNS} FROM control.steps s WHERE run_id = $1 ORDER BY idx"
     world.steps = {str(step["id"]): to_step(step) for step in await db.fetch(steps, spec.id)}
     return world

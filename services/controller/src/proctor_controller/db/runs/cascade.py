@@ -55,7 +55,7 @@ async def load_onward(session: Session, run: str, names: Sequence[str]) -> dict[
         name = row["of_node"]
         known = nodes.get(name)
         if known is None:
-            node = to_node({**row, "node": name}, run)
+            node = to_node(row, run, name)
             known = nodes[name] = Onward(node, to_edges(run, row["edges"] or ()), ())
         if row["id"] is not None:
             nodes[name] = known._replace(steps=(*known.steps, _ready(row, known.node)))

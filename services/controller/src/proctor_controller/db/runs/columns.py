@@ -1,115 +1,49 @@
-"""Rows of runs, steps, nodes and attempts as the domain's dataclasses, and back. No I/O."""
+"""The columns of runs, steps, nodes, edges, attempts, events and records: every list of them is made of these.
 
-from collections.abc import Iterable
+To add one: a line here, the attribute of the dataclass it is read into or written from, and a migration.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
-from proctor_controller.db.session import Row, clean, rows_json, to_json
+from proctor_controller.db.column import (
+    Column,
+    Columns,
+    When,
+    counts_of,
+    maybe_clean,
+    maybe_json,
+    maybe_member_of,
+    maybe_text,
+    member_of,
+    reader,
+    records_writer,
+    writer,
+)
+from proctor_controller.db.session import Row, clean, to_json
 from proctor_controller.domain.hosts.requirements import Requirements, requirements_of
 from proctor_controller.domain.runs.decision import AttemptRow, EventRow, RecordRow
 from proctor_controller.domain.runs.run import Run
 from proctor_controller.domain.runs.step import Cause, Condition, Edge, Node, Phase, Retry, RetryOn, Step, StepKind
 from proctor_controller.domain.runs.step_rules import rules_of
+from proctor_controller.domain.runs.submission import EdgeSpec, RunSpec, StepSpec
 
-RUN_COLUMNS = """r.id AS run_id, r.state AS run_state, r.result AS run_result, r.reason AS run_reason, r.group_name,
- r.version, r.event_seq, r.attempt_seq, r.undecided, r.tally, r.cause AS run_cause, r.cancel_by,
- r.timeout_s AS run_timeout_s, r.deadline AS run_deadline, r.due_at AS run_due_at,
- r.started_at AS run_started_at, r.finished_at AS run_finished_at, r.phase AS run_phase, r.cleanup, r.live, r.wants,
- r.waiting_for AS run_waiting_for, r.pause_by, r.hold_until, r.parent, r.parent_step, clock_timestamp() AS now"""
-STEP_COLUMNS = """s.id, s.run_id AS run, s.node, s.name, s.state, s.result, s.reason, s.waiting_for, s.attempt, s.tries,
- s.token, s.agent_id, s.host, s.sends, s.refusals, s.cause, s.timeout_s, s.grace_s, s.retry, s.idempotent, s.deadline,
- s.due_at, s.ready_at, s.started_at, s.finished_at, s.phase, s.kind, s.instance, s.matrix, s.role, s.role_index,
- s.outputs, s.reuse"""
-NODE_COLUMNS = """n.unfinished, n.failed, n.undecided AS node_undecided, n.dead, n.due_at AS node_due_at,
- n.phase AS node_phase, n.max_parallel, n.untold, n.fail_fast, n.rules"""
-TARGET_COLUMNS = "t.name, t.unfinished, t.failed, t.undecided, t.dead, t.due_at, t.untold"
-"""Of the node that an edge leads to: what a decision may change."""
+READ, INSERT, UPDATE, KEY, PLAN = When
+FIXED = READ | INSERT
+"""Stays as it is once the row is made."""
+CHANGING = READ | INSERT | UPDATE
 
 
-NO_WANTS = Requirements()
-
-
-def to_run(row: Row) -> Run:
-    """The run in a row of RUN_COLUMNS."""
-    return Run(
-        id=str(row["run_id"]),
-        state=RunState(row["run_state"]),
-        result=RunResult(row["run_result"]) if row["run_result"] else None,
-        reason=row["run_reason"],
-        group=row["group_name"],
-        version=row["version"],
-        event_seq=row["event_seq"],
-        attempt_seq=row["attempt_seq"],
-        undecided=row["undecided"],
-        tally={StepResult(name): count for name, count in row["tally"].items()},
-        cause=RunResult(row["run_cause"]) if row["run_cause"] else None,
-        cancel_by=row["cancel_by"],
-        timeout_s=row["run_timeout_s"],
-        deadline=row["run_deadline"],
-        due_at=row["run_due_at"],
-        started_at=row["run_started_at"],
-        finished_at=row["run_finished_at"],
-        phase=Phase(row["run_phase"]),
-        cleanup={Phase(name): count for name, count in row["cleanup"].items()},
-        live=row["live"],
-        wants=requirements_of(row["wants"]) if row["wants"] else NO_WANTS,
-        waiting_for=row["run_waiting_for"],
-        pause_by=row["pause_by"],
-        hold_until=row["hold_until"],
-        parent=str(row["parent"]) if row["parent"] else None,
-        parent_step=str(row["parent_step"]) if row["parent_step"] else None,
-    )
-
-
-def to_step(row: Row) -> Step:
-    """The step in a row of STEP_COLUMNS."""
-    return Step(
-        id=str(row["id"]),
-        run=str(row["run"]),
-        node=row["node"],
-        name=row["name"],
-        state=StepState(row["state"]),
-        result=StepResult(row["result"]) if row["result"] else None,
-        reason=row["reason"],
-        waiting_for=row["waiting_for"],
-        attempt=row["attempt"],
-        tries=row["tries"],
-        token=row["token"],
-        agent=str(row["agent_id"]) if row["agent_id"] else None,
-        host=row["host"],
-        sends=row["sends"],
-        refusals=row["refusals"],
-        cause=Cause(row["cause"]) if row["cause"] else None,
-        timeout_s=row["timeout_s"],
-        grace_s=row["grace_s"],
-        retry=to_retry(row["retry"]),
-        idempotent=row["idempotent"],
-        deadline=row["deadline"],
-        due_at=row["due_at"],
-        ready_at=row["ready_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        phase=Phase(row["phase"]),
-        kind=StepKind(row["kind"]),
-        instance=row["instance"],
-        matrix=row["matrix"],
-        role=row["role"],
-        role_index=row["role_index"],
-        outputs=row["outputs"],
-        reuse=str(row["reuse"]) if row["reuse"] else None,
-    )
-
-
-def to_retry(fields: dict[str, Any] | None) -> Retry:
+def _to_retry(policy: Mapping[str, Any] | None) -> Retry:
     """The retry policy in its column; null is the default one."""
-    if fields is None:
+    if policy is None:
         return Retry()
-    return Retry(**{**fields, "on": frozenset(RetryOn(word) for word in fields["on"])})
+    return Retry(**{**policy, "on": frozenset(RetryOn(word) for word in policy["on"])})
 
 
-def retry_fields(retry: Retry) -> dict[str, Any] | None:
-    """The column of a retry policy; the default one is null."""
+def _retry_fields(retry: Retry) -> dict[str, Any] | None:
     if retry == Retry():
         return None
     return {
@@ -121,178 +55,273 @@ def retry_fields(retry: Retry) -> dict[str, Any] | None:
     }
 
 
-def to_node(row: Row, run: str) -> Node:
-    """The node in a row of NODE_COLUMNS and ``node``."""
-    return Node(
-        run=run,
-        name=row["node"],
-        unfinished=row["unfinished"],
-        failed=row["failed"],
-        undecided=row["node_undecided"],
-        dead=row["dead"],
-        due_at=row["node_due_at"],
-        phase=Phase(row["node_phase"]),
-        max_parallel=row["max_parallel"],
-        untold=row["untold"],
-        fail_fast=row["fail_fast"],
-        rules=rules_of(row["rules"]),
+NO_WANTS = Requirements()
+
+
+def _to_wants(stored: Mapping[str, Any]) -> Requirements:
+    return requirements_of(stored) if stored else NO_WANTS
+
+
+RUNS = Columns(
+    (
+        Column("id", "uuid", READ, alias="run_id", read=str),
+        Column("version", "int", FIXED),
+        Column("group_name", "text", FIXED, "group"),
+        Column("timeout_s", "double precision", FIXED, alias="run_timeout_s"),
+        Column("wants", "json", READ | PLAN, read=_to_wants, write=lambda wants: to_json(wants.to_json())),
+        Column("parent", "uuid", READ | PLAN, read=maybe_text),
+        Column("parent_step", "uuid", READ | PLAN, read=maybe_text),
+        Column("state", "text", CHANGING, alias="run_state", read=member_of(RunState)),
+        Column("result", "text", CHANGING, alias="run_result", read=maybe_member_of(RunResult)),
+        Column("reason", "text", CHANGING, alias="run_reason", write=clean),
+        Column("event_seq", "int", CHANGING),
+        Column("attempt_seq", "int", CHANGING),
+        Column("undecided", "int", CHANGING),
+        Column("tally", "jsonb", CHANGING, read=counts_of(StepResult), write=to_json),
+        Column("cause", "text", CHANGING, alias="run_cause", read=maybe_member_of(RunResult)),
+        Column("cancel_by", "text", CHANGING),
+        Column("deadline", "timestamptz", CHANGING, alias="run_deadline"),
+        Column("due_at", "timestamptz", CHANGING, alias="run_due_at"),
+        Column("started_at", "timestamptz", CHANGING, alias="run_started_at"),
+        Column("finished_at", "timestamptz", CHANGING, alias="run_finished_at"),
+        Column("phase", "text", CHANGING, alias="run_phase", read=member_of(Phase)),
+        Column("cleanup", "json", CHANGING, read=counts_of(Phase), write=to_json),
+        Column("live", "int", CHANGING),
+        Column("waiting_for", "text", CHANGING, alias="run_waiting_for", write=maybe_clean),
+        Column("pause_by", "text", CHANGING),
+        Column("hold_until", "timestamptz", CHANGING),
+        Column("outputs", "json", UPDATE, write=maybe_json, update="coalesce({}, outputs)"),
     )
+)
+"""Of a :class:`Run`."""
+
+
+class NewRun(NamedTuple):
+    """A run as it is first stored. ``sealed``: its hidden values; ``at``: when it was decided about."""
+
+    run: Run
+    spec: RunSpec
+    sealed: str | None
+    at: datetime
+
+
+def _concurrency_key(wants: Requirements) -> str | None:
+    return None if wants.concurrency is None else clean(wants.concurrency.key)
+
+
+NEW_RUNS = Columns(
+    (
+        Column("name", "text", INSERT, "spec.name", write=clean),
+        Column("kind", "text", INSERT, "spec.kind"),
+        Column("plan", "text", INSERT, "spec.plan"),
+        Column("parameters", "json", INSERT, "spec.parameters", write=to_json),
+        Column("created_by", "text", INSERT, "spec.created_by", write=clean),
+        Column("created_at", "timestamptz", INSERT, "at"),
+        Column("plan_version", "int", PLAN, "spec.plan_version"),
+        Column("document", "text", PLAN, "spec.document", write=lambda text: text and clean(text, len(text))),
+        Column("sealed", "text", PLAN, "sealed"),
+        Column("concurrency_key", "text", PLAN, "spec.wants", write=_concurrency_key),
+        Column("depth", "int", PLAN, "spec.depth"),
+        Column("rerun_of", "uuid", PLAN, "spec.rerun_of"),
+    )
+)
+"""What else is stored of a run: it decides nothing."""
+
+STEPS = Columns(
+    (
+        Column("id", "uuid", FIXED | KEY, read=str),
+        Column("run_id", "uuid", READ, "run", alias="run", read=str),
+        Column("node", "text", FIXED),
+        Column("name", "text", FIXED),
+        Column("instance", "text", FIXED),
+        Column("phase", "text", FIXED, read=member_of(Phase)),
+        Column("kind", "text", FIXED, read=member_of(StepKind)),
+        Column("timeout_s", "double precision", FIXED),
+        Column("grace_s", "double precision", FIXED),
+        Column("retry", "jsonb", FIXED, read=_to_retry, write=_retry_fields),
+        Column("idempotent", "bool", FIXED),
+        Column("matrix", "json", FIXED, write=maybe_json),
+        Column("role", "text", FIXED),
+        Column("role_index", "int", FIXED),
+        Column("reuse", "uuid", FIXED, read=maybe_text),
+        Column("state", "text", CHANGING, read=member_of(StepState)),
+        Column("result", "text", CHANGING, read=maybe_member_of(StepResult)),
+        Column("reason", "text", CHANGING, write=clean),
+        Column("waiting_for", "text", CHANGING, write=maybe_clean),
+        Column("attempt", "int", CHANGING),
+        Column("tries", "int", CHANGING),
+        Column("token", "text", CHANGING),
+        Column("agent_id", "uuid", CHANGING, "agent", read=maybe_text),
+        Column("host", "text", CHANGING),
+        Column("sends", "int", CHANGING),
+        Column("refusals", "int", CHANGING),
+        Column("cause", "text", CHANGING, read=maybe_member_of(Cause)),
+        Column("deadline", "timestamptz", CHANGING),
+        Column("due_at", "timestamptz", CHANGING),
+        Column("ready_at", "timestamptz", CHANGING),
+        Column("started_at", "timestamptz", CHANGING),
+        Column("finished_at", "timestamptz", CHANGING),
+        Column("outputs", "json", CHANGING, write=maybe_json, update="coalesce({}, s.outputs)"),
+    )
+)
+"""Of a :class:`Step`."""
+
+
+class Hidden(NamedTuple):
+    """A step's parameters as they are stored: hidden values masked, and the whole sealed where there are any."""
+
+    parameters: Mapping[str, Any]
+    sealed: str | None
+
+
+class NewStep(NamedTuple):
+    """A step as it is first stored; ``idx``: its number in the document."""
+
+    step: Step
+    spec: StepSpec
+    hidden: Hidden
+    idx: int
+
+
+def _to_dict(labels: tuple[tuple[str, str], ...] | None) -> dict[str, str] | None:
+    return None if labels is None else dict(labels)
+
+
+NEW_STEPS = Columns(
+    (
+        Column("idx", "int", INSERT),
+        Column("plugin", "text", INSERT, "spec.plugin"),
+        Column("method", "text", INSERT, "spec.method"),
+        Column("parameters", "json", INSERT, "hidden.parameters", write=to_json),
+        Column("sealed", "text", INSERT, "hidden.sealed"),
+        Column("env", "json", INSERT, "spec.env", write=maybe_json),
+        Column("target", "text", INSERT, "spec.target"),
+        Column("place_host", "text", INSERT, "spec.place.host"),
+        Column("place_group", "text", INSERT, "spec.place.group"),
+        Column("place_labels", "jsonb", INSERT, "spec.place.labels", write=_to_dict),
+    )
+)
+"""What else is stored of a step: it decides nothing."""
+
+NODES = Columns(
+    (
+        Column("name", "text", INSERT | KEY),
+        Column("phase", "text", FIXED, alias="node_phase", read=member_of(Phase)),
+        Column("max_parallel", "int", FIXED),
+        Column("fail_fast", "bool", FIXED),
+        Column("rules", "json", FIXED, read=rules_of, write=lambda rules: rules and to_json(rules.to_json())),
+        Column("unfinished", "int", CHANGING),
+        Column("failed", "int", CHANGING),
+        Column("undecided", "int", CHANGING, alias="node_undecided"),
+        Column("dead", "bool", CHANGING),
+        Column("due_at", "timestamptz", CHANGING, alias="node_due_at"),
+        Column("untold", "int", CHANGING),
+    )
+)
+"""Of a :class:`Node`."""
+
+EDGES = Columns(
+    (Column("source", "text", INSERT), Column("target", "text", INSERT), Column("condition", "text", INSERT))
+)
+"""Of an edge as it is asked for."""
+
+
+SAVED = INSERT | UPDATE
+
+ATTEMPTS = Columns(
+    (
+        Column("step_id", "uuid", INSERT, "step"),
+        Column("attempt", "int", INSERT),
+        Column("idx", "int", INSERT, "index", insert="coalesce({}, -1)"),
+        Column("agent_id", "uuid", SAVED, "agent"),
+        Column("token", "text", SAVED),
+        Column("state", "text", SAVED),
+        Column("result", "text", SAVED),
+        Column("reason", "text", SAVED, write=clean),
+        Column("exit_code", "int", SAVED, within="end"),
+        Column("output", "json", SAVED, within="end", write=maybe_json),
+        Column("error", "json", SAVED, within="end", write=maybe_json),
+        Column("chunks", "int", SAVED, within="end"),
+        Column("lines", "bigint", SAVED, within="end"),
+        Column("bytes", "bigint", SAVED, within="end"),
+        Column("tree_gone", "bool", SAVED, within="end"),
+        Column("reported", "bool", SAVED),
+        Column("started_at", "timestamptz", SAVED),
+        Column("finished_at", "timestamptz", SAVED),
+    )
+)
+"""Of an :class:`AttemptRow`."""
+
+EVENTS = Columns(
+    (
+        Column("seq", "int", FIXED),
+        Column("kind", "text", FIXED),
+        Column("step_id", "uuid", FIXED, "step"),
+        Column("step", "text", FIXED, "step_name"),
+        Column("attempt", "int", FIXED),
+        Column("host", "text", FIXED),
+        Column("old", "text", FIXED),
+        Column("new", "text", FIXED),
+        Column("result", "text", FIXED),
+        Column("reason", "text", FIXED, write=clean),
+    )
+)
+"""Of an :class:`EventRow`."""
+
+RECORDS = Columns(
+    (
+        Column("step_id", "uuid", INSERT, "step"),
+        Column("attempt", "int", INSERT),
+        Column("body", "json", INSERT, write=maybe_json),
+    )
+)
+"""Of a :class:`RecordRow`."""
+
+# -- what is made of them -------------------------------------------------------------------------------------------
+
+RUN_COLUMNS = RUNS.at(READ).select("r") + ", clock_timestamp() AS now"
+STEP_COLUMNS = STEPS.at(READ).select("s")
+NODE_COLUMNS = NODES.at(READ).select("n")
+EVENT_COLUMNS = EVENTS.select("e")
+
+RUN_SAVED = RUNS.at(UPDATE)
+STEPS_SAVED = STEPS.at(KEY | UPDATE)
+NODES_SAVED = NODES.at(KEY | UPDATE)
+TARGET_COLUMNS = NODES_SAVED.of("t")
+"""Of the node that an edge leads to: what a decision may change."""
+
+CASE_MADE = Columns((*RUNS.at(INSERT).under("run"), *NEW_RUNS.at(INSERT)))
+PLAN_MADE = Columns((*RUNS.at(INSERT | PLAN).under("run"), *NEW_RUNS))
+STEPS_MADE = Columns((*STEPS.at(INSERT).under("step"), *NEW_STEPS))
+NODES_MADE = NODES.at(INSERT)
+
+to_run: Callable[[Row], Run] = reader(Run, RUNS.at(READ))
+"""The run in a row of RUN_COLUMNS."""
+to_step: Callable[[Row], Step] = reader(Step, STEPS.at(READ))
+"""The step in a row of STEP_COLUMNS."""
+to_node: Callable[[Row, str, str], Node] = reader(Node, NODES.at(READ), "run", "name")
+"""The node in a row of NODE_COLUMNS; its run and name are told."""
+_to_target: Callable[[Any, str], Node] = reader(Node, NODES_SAVED, "run", start=2)
 
 
 def to_edges(run: str, rows: Iterable[Any]) -> dict[str, tuple[Edge, ...]]:
     """Edges by their source, from rows (source, condition, TARGET_COLUMNS)."""
     edges: dict[str, tuple[Edge, ...]] = {}
     for row in rows:
-        source, condition, name, unfinished, failed, undecided, dead, due, untold = tuple(row)
-        due_at = datetime.fromisoformat(due) if isinstance(due, str) else due
-        target = Node(run, name, unfinished, failed, undecided, dead, due_at, untold=untold)
-        edges[source] = (*edges.get(source, ()), Edge(Condition(condition), target))
+        edge = Edge(Condition(row[1]), _to_target(row, run))
+        edges[row[0]] = (*edges.get(row[0], ()), edge)
     return edges
 
 
-def run_values(run: Run) -> tuple[Any, ...]:
-    """The run's columns that change, in the order of the statements."""
-    return (
-        run.state.value,
-        run.result.value if run.result else None,
-        clean(run.reason),
-        run.event_seq,
-        run.attempt_seq,
-        run.undecided,
-        to_json({name.value: count for name, count in run.tally.items()}),
-        run.cause.value if run.cause else None,
-        run.cancel_by,
-        run.deadline,
-        run.due_at,
-        run.started_at,
-        run.finished_at,
-    )
+run_values: Callable[[Run], tuple[Any, ...]] = writer(RUN_SAVED)
+steps_json: Callable[[Iterable[Step]], str] = records_writer(STEPS_SAVED)
+nodes_json: Callable[[Iterable[Node]], str] = records_writer(NODES_SAVED)
+attempts_json: Callable[[Iterable[AttemptRow]], str] = records_writer(ATTEMPTS)
+events_json: Callable[[Iterable[EventRow]], str] = records_writer(EVENTS)
+records_json: Callable[[Iterable[RecordRow]], str] = records_writer(RECORDS)
 
-
-def run_state(run: Run) -> tuple[Any, ...]:
-    """Further columns of the run that change, in the order of RUN_STATE."""
-    return (
-        run.phase.value,
-        to_json({name.value: count for name, count in run.cleanup.items()}),
-        run.live,
-        clean(run.waiting_for) if run.waiting_for else None,
-        run.pause_by,
-        run.hold_until,
-        None if run.outputs is None else to_json(dict(run.outputs)),
-    )
-
-
-RUN_STATE = (
-    ("phase", "text"),
-    ("cleanup", "json"),
-    ("live", "int"),
-    ("waiting_for", "text"),
-    ("pause_by", "text"),
-    ("hold_until", "timestamptz"),
-    ("outputs", "json"),
-)
-
-
-def step_fields(step: Step) -> dict[str, Any]:
-    """The step's columns that change."""
-    return {
-        "id": step.id,
-        "state": step.state,
-        "result": step.result,
-        "reason": clean(step.reason),
-        "waiting_for": clean(step.waiting_for) if step.waiting_for else None,
-        "attempt": step.attempt,
-        "tries": step.tries,
-        "token": step.token,
-        "agent_id": step.agent,
-        "host": step.host,
-        "sends": step.sends,
-        "refusals": step.refusals,
-        "cause": step.cause,
-        "deadline": step.deadline,
-        "due_at": step.due_at,
-        "ready_at": step.ready_at,
-        "started_at": step.started_at,
-        "finished_at": step.finished_at,
-        "outputs": None if step.outputs is None else to_json(dict(step.outputs)),
-    }
-
-
-def steps_json(steps: Iterable[Step]) -> str:
-    """Steps for json_to_recordset."""
-    return rows_json([step_fields(step) for step in steps])
-
-
-def nodes_json(nodes: Iterable[Node]) -> str:
-    """Nodes for json_to_recordset."""
-    return rows_json(
-        [
-            {
-                "name": node.name,
-                "unfinished": node.unfinished,
-                "failed": node.failed,
-                "undecided": node.undecided,
-                "dead": node.dead,
-                "due_at": node.due_at,
-                "untold": node.untold,
-            }
-            for node in nodes
-        ]
-    )
-
-
-def attempts_json(attempts: Iterable[AttemptRow]) -> str:
-    """Attempts for json_to_recordset."""
-    rows: list[dict[str, Any]] = []
-    for row in attempts:
-        end = row.end
-        rows.append(
-            {
-                "step_id": row.step,
-                "attempt": row.attempt,
-                "idx": row.index,
-                "agent_id": row.agent,
-                "token": row.token,
-                "state": row.state,
-                "result": row.result,
-                "reason": clean(row.reason),
-                "exit_code": end.exit_code if end else None,
-                # JSON as text within the JSON: PostgreSQL would refuse a NUL in it otherwise.
-                "output": to_json(dict(end.output)) if end else None,
-                "error": to_json(dict(end.error)) if end and end.error is not None else None,
-                "chunks": end.chunks if end else None,
-                "lines": end.lines if end else None,
-                "bytes": end.bytes if end else None,
-                "tree_gone": end.tree_gone if end else None,
-                "reported": row.reported,
-                "started_at": row.started_at,
-                "finished_at": row.finished_at,
-            }
-        )
-    return rows_json(rows)
-
-
-def records_json(rows: Iterable[RecordRow]) -> str:
-    """What is to be recorded for json_to_recordset."""
-    return rows_json([{"step_id": row.step, "attempt": row.attempt, "body": to_json(dict(row.body))} for row in rows])
-
-
-def events_json(rows: Iterable[EventRow]) -> str:
-    """Events for json_to_recordset."""
-    return rows_json(
-        [
-            {
-                "seq": row.seq,
-                "kind": row.kind,
-                "step_id": row.step,
-                "step": row.step_name,
-                "attempt": row.attempt,
-                "host": row.host,
-                "old": row.old,
-                "new": row.new,
-                "result": row.result,
-                "reason": clean(row.reason),
-            }
-            for row in rows
-        ]
-    )
+case_values: Callable[[NewRun], tuple[Any, ...]] = writer(CASE_MADE)
+plan_values: Callable[[NewRun], tuple[Any, ...]] = writer(PLAN_MADE)
+new_steps_json: Callable[[Iterable[NewStep]], str] = records_writer(STEPS_MADE)
+new_nodes_json: Callable[[Iterable[Node]], str] = records_writer(NODES_MADE)
+edges_json: Callable[[Iterable[EdgeSpec]], str] = records_writer(EDGES)

@@ -9,18 +9,23 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from proctor_controller.db.column import Column, Columns, When, records_writer
 from proctor_controller.db.hosts.holders import RESERVING
 from proctor_controller.db.runs.columns import (
+    ATTEMPTS,
+    EVENTS,
     NODE_COLUMNS,
+    NODES_SAVED,
+    RECORDS,
     RUN_COLUMNS,
-    RUN_STATE,
+    RUN_SAVED,
     STEP_COLUMNS,
+    STEPS_SAVED,
     TARGET_COLUMNS,
     attempts_json,
     events_json,
     nodes_json,
     records_json,
-    run_state,
     run_values,
     steps_json,
     to_edges,
@@ -29,9 +34,9 @@ from proctor_controller.db.runs.columns import (
     to_step,
 )
 from proctor_controller.db.runs.scopes import load_scope, load_undone, refs_of
-from proctor_controller.db.session import Row, Session, rows_json
+from proctor_controller.db.session import Row, Session
 from proctor_controller.domain.runs import events
-from proctor_controller.domain.runs.decision import BATCH, Decision, Slice, SlotReleased
+from proctor_controller.domain.runs.decision import BATCH, Decision, Slice, SlotHeld, SlotReleased
 from proctor_controller.domain.runs.reach import Reach, Reached, reach
 from proctor_controller.domain.runs.run import CLEANUP
 from proctor_controller.domain.runs.step import Node, Phase
@@ -113,7 +118,7 @@ async def load_slices(session: Session, run: str, wanted: Sequence[events.OfStep
         row = found.get(event.step)
         if row is None:
             continue
-        step, edges, node = to_step(row), row["edges"] or [], to_node(row, run)
+        step, edges, node = to_step(row), row["edges"] or [], to_node(row, run, row["node"])
         part = Slice(to_run(row), (step,), (node,), to_edges(run, edges) if edges else {})
         if node.rules is not None and node.rules.is_judging and not isinstance(event, _NO_VERDICT):
             part = await _with_scope(session, part, (node.rules,))
@@ -155,12 +160,12 @@ async def _load_of_run(session: Session, event: events.OfRun) -> Loaded | None:
         own = await session.fetchrow(_NODE, event.run, event.node)
         if own is None:
             return None
-        node = nodes[event.node] = to_node(own, run.id)
+        node = nodes[event.node] = to_node(own, run.id, event.node)
     wanted = reach(event, run, node, row["now"])
     rows = await _reached(session, run.id, wanted)
     limit = wanted.limit
     steps = tuple(to_step(found) for found in rows[:limit])
-    nodes.update({found["node"]: to_node(found, run.id) for found in rows[:limit]})
+    nodes.update({found["node"]: to_node(found, run.id, found["node"]) for found in rows[:limit]})
     edges = await session.fetch(_EDGES, event.run, list(nodes)) if nodes else []
     part = Slice(
         run=run,
@@ -179,15 +184,7 @@ async def _load_of_run(session: Session, event: events.OfRun) -> Loaded | None:
 
 # -- saving -------------------------------------------------------------------------------------------------------
 
-STEP_SET = """state = x.state, result = x.result, reason = x.reason, waiting_for = x.waiting_for,
- attempt = x.attempt, tries = x.tries, token = x.token, agent_id = x.agent_id, host = x.host, sends = x.sends,
- refusals = x.refusals, cause = x.cause, deadline = x.deadline, due_at = x.due_at, ready_at = x.ready_at,
- started_at = x.started_at, finished_at = x.finished_at, outputs = coalesce(x.outputs::json, s.outputs)"""
-_STEP_TYPES = """id uuid, state text, result text, reason text, waiting_for text, attempt int, tries int, token text,
- agent_id uuid, host text, sends int, refusals int, cause text, deadline timestamptz, due_at timestamptz,
- ready_at timestamptz, started_at timestamptz, finished_at timestamptz, outputs text"""
-
-UNHELD = (
+_UNHELD = (
     "(NOT EXISTS (SELECT 1 "
     + RESERVING.format(run="$1::uuid", ready="(SELECT t.ready_at FROM control.steps t WHERE t.id = {step})")
     + """) AND NOT a.draining
@@ -197,7 +194,7 @@ UNHELD = (
 """The agent is neither drained nor kept free for another run, or $1, the run, or the one it is nested in, holds it."""
 _MINE = "({slot}.held_for IS NULL OR {slot}.held_for = ANY ((SELECT control.lineage($1::uuid))::uuid[]))"
 """No other run has the agent for itself: said of the slot itself, so that a claim that waited for its row asks again."""
-CLAIM = (
+_CLAIM = (
     """claim AS (
   UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
   WHERE {guard} (l.agent_id, l.slot) = (
@@ -209,71 +206,77 @@ CLAIM = (
     ORDER BY f.slot LIMIT 1 FOR UPDATE OF f SKIP LOCKED)
   RETURNING 1)"""
 )
+
+
+class _Heir(NamedTuple):
+    """A slot that an attempt gets from another one. ``old``: what that one held it by."""
+
+    held: SlotHeld
+    old: str
+
+
+_HEIRS = Columns(
+    (
+        Column("agent_id", "uuid", When.KEY, "held.agent"),
+        Column("step_id", "uuid", When.UPDATE, "held.step"),
+        Column("attempt", "int", When.UPDATE, "held.attempt"),
+        Column("token", "text", When.UPDATE, "held.token"),
+        Column("old", "text", When.KEY),
+    )
+)
+_heirs_json = records_writer(_HEIRS)
 _HAND_OVER = (
-    """claim AS (
-  UPDATE control.leases l SET step_id = x.step_id, attempt = x.attempt, token = x.token, taken_at = now()
-  FROM json_to_recordset({rows}::json) AS x(agent_id uuid, step_id uuid, attempt int, token text, old text)
+    (
+        """claim AS (
+  UPDATE control.leases l SET {sets}, taken_at = now()
+  FROM json_to_recordset({rows}::json) AS x({heirs})
   JOIN control.agents a ON a.id = x.agent_id
   WHERE {guard} l.token = x.old AND l.agent_id = x.agent_id AND l.slot < a.slots
     AND a.state = 'online' AND NOT a.leftovers AND {unheld} AND """
-    + _MINE.format(slot="l")
-    + """
+        + _MINE.format(slot="l")
+        + """
   RETURNING 1),"""
+    )
+    .replace("{heirs}", _HEIRS.record)
+    .replace("{sets}", _HEIRS.set_record)
 )
 """Slots that the same decision releases go to the next attempts without ever being free: not where another run holds
 the host alone, or is kept it free for.
 """
-ATTEMPTS_SAVED = """INSERT INTO control.attempts AS a (step_id, attempt, run_id, idx, agent_id, token, state, result, reason,
-   exit_code, output, error, chunks, lines, bytes, tree_gone, reported, started_at, finished_at)
-  SELECT x.step_id, x.attempt, {run}, coalesce(x.idx, -1), x.agent_id, x.token, x.state, x.result, x.reason, x.exit_code,
-   x.output::json, x.error::json, x.chunks, x.lines, x.bytes, x.tree_gone, x.reported, x.started_at, x.finished_at
-  FROM json_to_recordset({rows}::json) AS x(step_id uuid, attempt int, idx int, agent_id uuid, token text, state text,
-   result text, reason text, exit_code int, output text, error text, chunks int, lines bigint, bytes bigint,
-   tree_gone bool, reported bool, started_at timestamptz, finished_at timestamptz)
-  {where}"""
-EVENTS_SAVED = """INSERT INTO control.run_events (run_id, seq, kind, step_id, step, attempt, host, old, new, result, reason)
-  SELECT {run}, x.seq, x.kind, x.step_id, x.step, x.attempt, x.host, x.old, x.new, x.result, x.reason
-  FROM json_to_recordset({rows}::json) AS x(seq int, kind text, step_id uuid, step text, attempt int, host text, old text,
-   new text, result text, reason text)
-  {where} ORDER BY x.seq RETURNING id, seq"""
+ATTEMPTS_SAVED = f"""INSERT INTO control.attempts AS a (run_id, {ATTEMPTS.names})
+  SELECT {{run}}, {ATTEMPTS.insert_record} FROM json_to_recordset({{rows}}::json) AS x({ATTEMPTS.record})
+  {{where}}"""
+EVENTS_SAVED = f"""INSERT INTO control.run_events (run_id, {EVENTS.names})
+  SELECT {{run}}, {EVENTS.insert_record} FROM json_to_recordset({{rows}}::json) AS x({EVENTS.record})
+  {{where}} ORDER BY x.seq RETURNING id, seq"""
 _QUEUE = """(EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting')
   OR EXISTS (SELECT 1 FROM control.reservations)) AS queue"""
 _SAVED = "(SELECT count(*) FROM run)"
 _IF_SAVED = "WHERE EXISTS (SELECT 1 FROM run)"
 
-_STATE_FROM = 18
-_STATE_SET = ", ".join(
-    f"{name} = coalesce(${at}::{kind}, outputs)" if name == "outputs" else f"{name} = ${at}::{kind}"
-    for at, (name, kind) in enumerate(RUN_STATE, _STATE_FROM)
-)
+# $1 is the run, $2 its version, and what is to be stored of it follows.
 _SAVE = f"""WITH {{claim}} run AS (
-  UPDATE control.runs SET version = version + 1, state = $3, result = $4, reason = $5, event_seq = $6, attempt_seq = $7,
-   undecided = $8, tally = $9::jsonb, cause = $10, cancel_by = $11, deadline = $12, due_at = $13, started_at = $14,
-   finished_at = $15, {_STATE_SET}
+  UPDATE control.runs SET version = version + 1, {RUN_SAVED.set_arguments(3)}
   WHERE id = $1 AND version = $2 {{claimed}} RETURNING 1),
 steps AS (
-  UPDATE control.steps s SET {STEP_SET} FROM json_to_recordset($16::json) AS x({_STEP_TYPES})
+  UPDATE control.steps s SET {STEPS_SAVED.set_record}
+  FROM json_to_recordset({{steps}}::json) AS x({STEPS_SAVED.record})
   WHERE s.id = ANY({{step_ids}}::uuid[]) AND s.id = x.id AND EXISTS (SELECT 1 FROM run) RETURNING 1),
-ev AS ({EVENTS_SAVED.format(run="$1", rows="$17", where=_IF_SAVED)})
+ev AS ({EVENTS_SAVED.format(run="$1", rows="{events}", where=_IF_SAVED)})
 {{nodes}}{{attempts}}{{released}}{{records}}
 SELECT (SELECT count(*) FROM run) AS saved, (SELECT array_agg(id ORDER BY seq) FROM ev) AS ids, now() AS at, {{queue}},
  1 / (CASE WHEN (SELECT count(*) FROM run) * {{each}} = {{claims}}
-        AND (SELECT count(*) FROM steps) = (SELECT count(*) FROM run) * json_array_length($16::json)
+        AND (SELECT count(*) FROM steps) = (SELECT count(*) FROM run) * json_array_length({{steps}}::json)
       THEN 1 ELSE 0 END) AS whole"""
-_NODES = """, nodes AS (
-  UPDATE control.nodes n SET unfinished = x.unfinished, failed = x.failed, undecided = x.undecided, dead = x.dead,
-   due_at = x.due_at, untold = x.untold
-  FROM json_to_recordset({rows}::json) AS x(name text, unfinished int, failed int, undecided int, dead bool,
-   due_at timestamptz, untold int)
-  WHERE n.run_id = $1 AND n.name = ANY({names}::text[]) AND n.name = x.name AND EXISTS (SELECT 1 FROM run))"""
-_ON_CONFLICT = """ ON CONFLICT (step_id, attempt) DO UPDATE SET agent_id = excluded.agent_id,
-   token = excluded.token, state = excluded.state, result = excluded.result, reason = excluded.reason,
-   exit_code = excluded.exit_code, output = excluded.output, error = excluded.error, chunks = excluded.chunks,
-   lines = excluded.lines, bytes = excluded.bytes, tree_gone = excluded.tree_gone, reported = excluded.reported,
-   started_at = excluded.started_at, finished_at = excluded.finished_at"""
-_RECORDS = """, records AS (
-  INSERT INTO control.records (run_id, step_id, attempt, body) SELECT $1, x.step_id, x.attempt, x.body::json
-  FROM json_to_recordset({rows}::json) AS x(step_id uuid, attempt int, body text) WHERE EXISTS (SELECT 1 FROM run)
+_NODES = f""", nodes AS (
+  UPDATE control.nodes n SET {NODES_SAVED.set_record}
+  FROM json_to_recordset({{rows}}::json) AS x({NODES_SAVED.record})
+  WHERE n.run_id = $1 AND n.name = ANY({{names}}::text[]) AND n.name = x.name AND EXISTS (SELECT 1 FROM run))"""
+_ON_CONFLICT = f""" ON CONFLICT (step_id, attempt) DO UPDATE
+  SET {ATTEMPTS.set_excluded}"""
+_RECORDS = f""", records AS (
+  INSERT INTO control.records (run_id, {RECORDS.names}) SELECT $1, {RECORDS.insert_record}
+  FROM json_to_recordset({{rows}}::json) AS x({RECORDS.record}) WHERE EXISTS (SELECT 1 FROM run)
   ON CONFLICT DO NOTHING)"""
 _RELEASED = """, released AS (
   UPDATE control.leases SET step_id = NULL, attempt = NULL, token = NULL, taken_at = NULL
@@ -290,30 +293,30 @@ class Saved(NamedTuple):
     queue: bool = False
 
 
-def _hand_over(decision: Decision) -> tuple[list[dict[str, Any]], list[SlotReleased]]:
+def _hand_over(decision: Decision) -> tuple[list[_Heir], list[SlotReleased]]:
     """Which released slot each held one takes over, and those that are left; none where there are too few of them."""
-    left, heirs = list(decision.released), list[dict[str, Any]]()
+    left, heirs = list(decision.released), list[_Heir]()
     for held in decision.held:
         old = next((lease for lease in left if lease.agent == held.agent), None)
         if old is None:
             return [], list(decision.released)
         left.remove(old)
-        heirs.append(
-            {
-                "agent_id": held.agent,
-                "step_id": held.step,
-                "attempt": held.attempt,
-                "token": held.token,
-                "old": old.token,
-            }
-        )
+        heirs.append(_Heir(held, old.token))
     return heirs, left
 
 
-def _added(args: list[Any], value: object) -> str:
+def add_argument(args: list[Any], value: object) -> str:
     """One more argument, as the statement names it."""
     args.append(value)
     return f"${len(args)}"
+
+
+def claim(args: list[Any], held: SlotHeld, guard: str, *, is_new: bool = False) -> str:
+    """The part of a statement that claims the slot; ``is_new``: its step is only being stored."""
+    named = {"agent": held.agent, "token": held.token, "step": held.step, "attempt": held.attempt}
+    fields = {name: add_argument(args, value) for name, value in named.items()}
+    unheld = _UNHELD.format(step="NULL" if is_new else f"{fields['step']}::uuid")
+    return _CLAIM.format(guard=guard, unheld=unheld, **fields) + ","
 
 
 async def save_decision(session: Session, decision: Decision, *, if_nobody_waits: bool = False) -> Saved | None:
@@ -322,18 +325,14 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
     None, and nothing is written: the run has changed since the slice was loaded, or a slot it needs is gone (or, if
     asked so, some step waits for a slot).
     """
-    run = decision.run
-    args: list[Any] = [
-        run.id,
-        decision.before,
-        *run_values(run),
-        steps_json(decision.steps),
-        events_json(decision.events),
-        *run_state(run),
-    ]
+    args: list[Any] = [decision.run.id, decision.before, *run_values(decision.run)]
+    parts = {
+        "steps": add_argument(args, steps_json(decision.steps)),
+        "events": add_argument(args, events_json(decision.events)),
+    }
     # The planner takes a list in JSON for a hundred rows and reads a small table whole; with ids beside it, it looks up
     # each.
-    parts = {"step_ids": _added(args, [step.id for step in decision.steps])}
+    parts["step_ids"] = add_argument(args, [step.id for step in decision.steps])
     parts |= dict.fromkeys(("claim", "claimed", "nodes", "attempts", "released", "records"), "")
     parts["claims"], parts["each"] = _SAVED, "1"
     released = list(decision.released)
@@ -343,34 +342,26 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
             guard += " NOT EXISTS (SELECT 1 FROM control.steps WHERE state = 'waiting') AND"
         heirs, released = _hand_over(decision)
         if heirs:
-            rows = _added(args, rows_json(heirs))
-            parts["claim"] = _HAND_OVER.format(guard=guard, unheld=UNHELD.format(step="x.step_id"), rows=rows)
+            rows = add_argument(args, _heirs_json(heirs))
+            parts["claim"] = _HAND_OVER.format(guard=guard, unheld=_UNHELD.format(step="x.step_id"), rows=rows)
         else:
             (held,) = decision.held
-            fields = {
-                "agent": _added(args, held.agent),
-                "token": _added(args, held.token),
-                "step": _added(args, held.step),
-                "attempt": _added(args, held.attempt),
-            }
-            parts["claim"] = (
-                CLAIM.format(guard=guard, unheld=UNHELD.format(step=f"{fields['step']}::uuid"), **fields) + ","
-            )
+            parts["claim"] = claim(args, held, guard)
         parts["claimed"] = f"AND (SELECT count(*) FROM claim) = {len(decision.held)}"
         # All of the slots or none: the alarm goes off for anything between.
         parts["claims"], parts["each"] = "(SELECT count(*) FROM claim)", str(len(decision.held))
     if decision.nodes:
-        names = _added(args, [node.name for node in decision.nodes])
-        parts["nodes"] = _NODES.format(rows=_added(args, nodes_json(decision.nodes)), names=names)
+        names = add_argument(args, [node.name for node in decision.nodes])
+        parts["nodes"] = _NODES.format(rows=add_argument(args, nodes_json(decision.nodes)), names=names)
     if decision.attempts:
-        rows = _added(args, attempts_json(decision.attempts))
+        rows = add_argument(args, attempts_json(decision.attempts))
         saved = ATTEMPTS_SAVED.format(run="$1::uuid", rows=rows, where=_IF_SAVED)
         parts["attempts"] = f", attempts AS ({saved}{_ON_CONFLICT})"
     parts["queue"] = _QUEUE if released else "false AS queue"
     if released:
-        parts["released"] = _RELEASED.format(tokens=_added(args, [lease.token for lease in released]))
+        parts["released"] = _RELEASED.format(tokens=add_argument(args, [lease.token for lease in released]))
     if decision.records:
-        parts["records"] = _RECORDS.format(rows=_added(args, records_json(decision.records)))
+        parts["records"] = _RECORDS.format(rows=add_argument(args, records_json(decision.records)))
     try:
         row = await session.fetchrow(_SAVE.format(**parts), *args)
     except asyncpg.DivisionByZeroError:

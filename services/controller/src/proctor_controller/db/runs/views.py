@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from proctor_common.ids import is_id
 from proctor_common.messages.views import AttemptLog, EventView, RunLogIndex, RunView, StepView, WebhookCall
 from proctor_common.states import RunResult, RunState, StepResult, StepState
+from proctor_controller.db.runs.columns import EVENT_COLUMNS
 from proctor_controller.db.session import Row, Session
 from proctor_controller.domain.hosts.holders import NAME
 from proctor_controller.domain.runs.run import UNSTARTED
@@ -270,8 +271,7 @@ def _gate(row: Row) -> dict[str, Any] | None:
 
 # -- events -------------------------------------------------------------------------------------------------------
 
-_EVENT = """SELECT e.id, e.run_id, e.seq, e.kind, e.step_id, e.step, e.attempt, e.host, e.old, e.new, e.result,
- e.reason, e.at FROM control.run_events e"""
+_EVENT = f"SELECT e.id, e.run_id, {EVENT_COLUMNS}, e.at FROM control.run_events e"
 
 
 def _event(row: Row) -> EventView:

@@ -1,0 +1,195 @@
+"""Columns of a table, said once: lists in SQL, and functions from rows to dataclasses and back, are made of them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Flag, StrEnum, auto
+from typing import Any, TypeVar
+
+from proctor_controller.db.session import clean, rows_json, to_json
+
+T = TypeVar("T")
+
+
+class When(Flag):
+    """When a column is read or written."""
+
+    READ = auto()
+    """It stands in select lists, and a row is read by it."""
+    INSERT = auto()
+    """It is written when the row is made; elsewhere it has the default of the database."""
+    UPDATE = auto()
+    """It is written whenever the row is saved again."""
+    KEY = auto()
+    """It goes along with those that are saved again, to find the row by."""
+    PLAN = auto()
+    """It is written when the row of a plan's run is made; that of a test case has the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table, and the attribute that has its value."""
+
+    name: str
+    type: str
+    when: When
+    field: str = ""
+    """The attribute, or a path of them (``spec.plugin``), where it is not called like the column."""
+    within: str = ""
+    """The attribute that has it in turn; where that one is None, null is written."""
+    alias: str = ""
+    """The name in select lists, where another table's column of the same name stands beside it."""
+    read: Callable[[Any], Any] | None = None
+    """The attribute of what the database gives; None: the same."""
+    write: Callable[[Any], Any] | None = None
+    """What the database gets of the attribute; None: the same. Of type json it gets text."""
+    insert: str = "{}"
+    """What is written of the value ``{}`` when the row is made."""
+    update: str = "{}"
+    """What is written of the value ``{}`` when the row is saved again."""
+
+
+class Columns(tuple[Column, ...]):
+    """Some columns. What is written of them comes as arguments, or in records ``x`` (``json_to_recordset``)."""
+
+    __slots__ = ()
+
+    def at(self, when: When) -> "Columns":
+        """Those that are read or written at one of these times."""
+        return Columns(column for column in self if column.when & when)
+
+    def under(self, attribute: str) -> "Columns":
+        """The same, of an object that has the dataclass as this attribute."""
+        return Columns(replace(each, field=f"{attribute}.{each.field or each.name}") for each in self)
+
+    def select(self, table: str) -> str:
+        """The select list; ``table``: its name in the statement."""
+        return ", ".join(f"{table}.{each.name}{each.alias and f' AS {each.alias}'}" for each in self)
+
+    def of(self, table: str) -> str:
+        """The same by their own names: arguments of a function."""
+        return ", ".join(f"{table}.{column.name}" for column in self)
+
+    @property
+    def names(self) -> str:
+        """The column list of an INSERT."""
+        return ", ".join(column.name for column in self)
+
+    @property
+    def record(self) -> str:
+        """The columns of a record, with their types. JSON is text in it: a NUL in JSON within JSON is refused."""
+        return ", ".join(f"{column.name} {'text' if column.type == 'json' else column.type}" for column in self)
+
+    @property
+    def insert_record(self) -> str:
+        """The select list of an INSERT from a record."""
+        return ", ".join(column.insert.format(_in_record(column)) for column in self)
+
+    def insert_arguments(self, first: int) -> str:
+        """The select list of an INSERT from arguments that are numbered from ``first``."""
+        return ", ".join(each.insert.format(f"${number}::{each.type}") for number, each in enumerate(self, first))
+
+    @property
+    def set_record(self) -> str:
+        """The SET list of an UPDATE from a record."""
+        return ", ".join(f"{each.name} = {each.update.format(_in_record(each))}" for each in self.at(When.UPDATE))
+
+    @property
+    def set_excluded(self) -> str:
+        """The SET list of an INSERT that finds the row there."""
+        return ", ".join(f"{each.name} = excluded.{each.name}" for each in self.at(When.UPDATE))
+
+    def set_arguments(self, first: int) -> str:
+        """The SET list of an UPDATE from arguments that are numbered from ``first``."""
+        numbered = enumerate(self.at(When.UPDATE), first)
+        return ", ".join(f"{each.name} = {each.update.format(f'${number}::{each.type}')}" for number, each in numbered)
+
+
+def _in_record(column: Column) -> str:
+    return f"x.{column.name}{'::json' if column.type == 'json' else ''}"
+
+
+def reader(make: Callable[..., T], columns: Columns, *given: str, start: int | None = None) -> Callable[..., T]:
+    """A function that makes a dataclass of a row; values of the attributes ``given`` are its further arguments.
+
+    ``start``: rows are lists that have these columns from there on, perhaps as JSON.
+    """
+    known: dict[str, Any] = {"make": make}
+    parts = [f"{name}={name}" for name in given]
+    for at, column in enumerate(columns):
+        read = to_time if start is not None and column.type == "timestamptz" else column.read
+        value = f"row[{column.alias or column.name!r}]" if start is None else f"row[{start + at}]"
+        parts.append(f"{column.field or column.name}={_turned(value, read, known)}")
+    return _made(f"lambda {', '.join(('row', *given))}: make({', '.join(parts)})", known)
+
+
+def writer(columns: Columns) -> Callable[[Any], tuple[Any, ...]]:
+    """A function that gives the values of these columns for an object, in their order."""
+    known: dict[str, Any] = {}
+    return _made(f"lambda thing: ({', '.join(_written(column, known) for column in columns)},)", known)
+
+
+def records_writer(columns: Columns) -> Callable[[Iterable[Any]], str]:
+    """A function that gives the records of objects, as JSON."""
+    known: dict[str, Any] = {"rows_json": rows_json}
+    row = ", ".join(f"{column.name!r}: {_written(column, known)}" for column in columns)
+    return _made(f"lambda things: rows_json([{{{row}}} for thing in things])", known)
+
+
+def _written(column: Column, known: dict[str, Any]) -> str:
+    holder = f"thing.{column.within}" if column.within else "thing"
+    value = _turned(f"{holder}.{column.field or column.name}", column.write, known)
+    return f"None if {holder} is None else {value}" if column.within else value
+
+
+def _turned(value: str, turn: Callable[[Any], Any] | None, known: dict[str, Any]) -> str:
+    """The value as an expression, with what turns it into another among the names that are known to it."""
+    if turn is None:
+        return value
+    name = f"turn_{len(known)}"
+    known[name] = turn
+    return f"{name}({value})"
+
+
+def _made(text: str, known: dict[str, Any]) -> Callable[..., Any]:
+    """The function that one would write by hand, and as fast: made of text, as dataclasses make theirs."""
+    return eval(text, known)  # type: ignore[no-any-return]  # noqa: S307 - made of the names in Columns only
+
+
+# -- values -------------------------------------------------------------------------------------------------------
+
+
+def member_of(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
+    """The member of an enumeration in its text. Raises KeyError."""
+    return {member.value: member for member in kind}.__getitem__
+
+
+def maybe_member_of(kind: type[StrEnum]) -> Callable[[str | None], StrEnum | None]:
+    """The same, or None. Raises KeyError."""
+    members: dict[str | None, StrEnum | None] = {member.value: member for member in kind}
+    return {None: None, **members}.__getitem__
+
+
+def counts_of(kind: type[StrEnum]) -> Callable[[Mapping[str, int]], dict[StrEnum, int]]:
+    """Counts by member, from counts by its text."""
+    return lambda counts: {kind(name): count for name, count in counts.items()}
+
+
+def maybe_text(value: Any) -> str | None:
+    """An id as text, or None."""
+    return None if value is None else str(value)
+
+
+def maybe_clean(text: str | None) -> str | None:
+    """Text as PostgreSQL can store it; None where there is none."""
+    return clean(text) if text else None
+
+
+def maybe_json(value: Mapping[str, Any] | None) -> str | None:
+    """The text of JSON, or None."""
+    return None if value is None else to_json(dict(value))
+
+
+def to_time(value: datetime | str | None) -> datetime | None:
+    """A moment that may have come by way of JSON."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
