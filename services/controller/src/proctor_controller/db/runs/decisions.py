@@ -88,21 +88,9 @@ class Loaded(NamedTuple):
 
 async def load_slice(session: Session, event: events.Event) -> Loaded | None:
     """What the decision about ``event`` needs; None where there is no such run or step."""
-    match event:
-        case (
-            events.RunCreated()
-            | events.CancelAsked()
-            | events.PauseAsked()
-            | events.ResumeAsked()
-            | events.HostsHeld()
-            | events.MustWait()
-            | events.CannotBegin()
-            | events.RunDue()
-            | events.NodeDecided()
-        ):
-            return await _load_of_run(session, event)
-        case _:
-            return await _load_of_step(session, event)
+    if isinstance(event, events.OfRun):
+        return await _load_of_run(session, event)
+    return await _load_of_step(session, event)
 
 
 async def _load_of_step(session: Session, event: events.OfStep) -> Loaded | None:

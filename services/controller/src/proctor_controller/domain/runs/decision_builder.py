@@ -27,7 +27,6 @@ from proctor_controller.domain.runs.events import NodeDecided
 from proctor_controller.domain.runs.run import RUN_TRANSITIONS, Run, RunChanges, is_over, result_of
 from proctor_controller.domain.runs.scope import Scope, returned, step_scope
 from proctor_controller.domain.runs.step import (
-    LIVE,
     STEP_TRANSITIONS,
     SUCCESSES,
     AttemptEnd,
@@ -385,8 +384,3 @@ class Draft:
             records=tuple(self._records),
             effects=tuple(self._effects),
         )
-
-
-def is_live(step: Step) -> bool:
-    """Whether an attempt of the step may be alive on an agent."""
-    return step.state in LIVE

@@ -122,15 +122,21 @@ class OrderAnswer(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class OrderAnswered:
-    """An agent answered a start order. ``sends``: how often it had been sent as far as the asker knows; ``ago``: for
-    how many seconds the answer has been there already.
-    """
+class OfAttempt:
+    """An event of one attempt, which counts only while the step holds the lease ``token``."""
 
     run: str
     step: str
     attempt: int
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderAnswered(OfAttempt):
+    """An agent answered a start order. ``sends``: how often it had been sent as far as the asker knows; ``ago``: for
+    how many seconds the answer has been there already.
+    """
+
     answer: OrderAnswer
     sends: int = 1
     reason: str = ""
@@ -138,76 +144,44 @@ class OrderAnswered:
 
 
 @dataclass(frozen=True, slots=True)
-class OrderUndelivered:
+class OrderUndelivered(OfAttempt):
     """Nobody listened: this copy of the order reached no one."""
 
-    run: str
-    step: str
-    attempt: int
-    token: str
     sends: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class OrderUnknown:
+class OrderUnknown(OfAttempt):
     """No answer: the order may have arrived or not."""
-
-    run: str
-    step: str
-    attempt: int
-    token: str
 
 
 @dataclass(frozen=True, slots=True)
-class StepEnded:
+class StepEnded(OfAttempt):
     """An agent reports the end of an attempt."""
 
-    run: str
-    step: str
-    attempt: int
-    token: str
     agent: str
     end: AttemptEnd
 
 
 @dataclass(frozen=True, slots=True)
-class NeverStarted:
+class NeverStarted(OfAttempt):
     """The agent has said that it never started the attempt and never will (a tombstone is in its journal)."""
 
-    run: str
-    step: str
-    attempt: int
-    token: str
-
 
 @dataclass(frozen=True, slots=True)
-class StillRunning:
+class StillRunning(OfAttempt):
     """The agent has said that the attempt is alive (or is being stopped)."""
 
-    run: str
-    step: str
-    attempt: int
-    token: str
-
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class Forgotten(OfAttempt):
     """The agent has said that the end was confirmed to it already, but this controller has no such end."""
 
-    run: str
-    step: str
-    attempt: int
-    token: str
-
 
 @dataclass(frozen=True, slots=True)
-class RenderFailed:
+class RenderFailed(OfAttempt):
     """The order could not be put together: an expression failed, or what came out is not what the method takes."""
 
-    run: str
-    step: str
-    attempt: int
-    token: str
     reason: str
     sends: int = 1
 
@@ -273,23 +247,6 @@ class StepDue:
     step: str
 
 
-OfStep = (
-    LeasesHeld
-    | NoSlot
-    | OrderAnswered
-    | OrderUndelivered
-    | OrderUnknown
-    | StepEnded
-    | NeverStarted
-    | StillRunning
-    | Forgotten
-    | RenderFailed
-    | GateDecided
-    | ChildEnded
-    | ChildRests
-    | AgentLost
-    | AgentReturned
-    | StepDue
-)
+OfStep = LeasesHeld | NoSlot | OfAttempt | GateDecided | ChildEnded | ChildRests | AgentLost | AgentReturned | StepDue
 OfRun = RunCreated | CancelAsked | PauseAsked | ResumeAsked | HostsHeld | MustWait | CannotBegin | RunDue | NodeDecided
 Event = OfRun | OfStep

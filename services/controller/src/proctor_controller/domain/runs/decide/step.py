@@ -8,7 +8,7 @@ from proctor_controller.domain.runs.decide.gate import decide_gate_due
 from proctor_controller.domain.runs.decide.node import make_ready, place_ready
 from proctor_controller.domain.runs.decide.stop import cancel_attempt, send_cancel
 from proctor_controller.domain.runs.decision import QueryAttempt, SlotHeld, Stale, StartAttempt
-from proctor_controller.domain.runs.decision_builder import Draft, is_live
+from proctor_controller.domain.runs.decision_builder import Draft
 from proctor_controller.domain.runs.events import (
     AgentLost,
     AgentReturned,
@@ -16,6 +16,7 @@ from proctor_controller.domain.runs.events import (
     LeasesHeld,
     NeverStarted,
     NoSlot,
+    OfAttempt,
     OrderAnswer,
     OrderAnswered,
     OrderUndelivered,
@@ -26,16 +27,12 @@ from proctor_controller.domain.runs.events import (
     StillRunning,
 )
 from proctor_controller.domain.runs.run import may_dispatch
-from proctor_controller.domain.runs.step import AttemptEnd, Cause, Step, StepKind
-
-OfAttempt = (
-    OrderAnswered | OrderUndelivered | OrderUnknown | StepEnded | NeverStarted | StillRunning | Forgotten | RenderFailed
-)
+from proctor_controller.domain.runs.step import LIVE, AttemptEnd, Cause, Step, StepKind
 
 
 def _is_current(step: Step, event: OfAttempt) -> bool:
     """Whether the event is about the attempt that holds the step's lease."""
-    return is_live(step) and step.attempt == event.attempt and step.token == event.token
+    return step.state in LIVE and step.attempt == event.attempt and step.token == event.token
 
 
 # -- slots --------------------------------------------------------------------------------------------------------
