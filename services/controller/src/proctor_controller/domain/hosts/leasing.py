@@ -12,13 +12,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class LeasableHost:
-    """An agent as far as a lease needs it. Each text is empty, or says in words what keeps the run from the host.
-
-    ``hindrance``: it may get no work now · ``away``: that may last (drained, or its agent is gone) · ``alone``: another
-    run holds it for itself · ``shared``: other runs hold it · ``used``: steps of other runs are alive on it · ``kept``:
-    it is kept free for an older run · ``methods``: of those that the run's roles need · ``registered``: what it has is
-    known; until then it may have anything.
-    """
+    """An agent as a lease sees it. A text is empty, or says in words what keeps the run from the host."""
 
     agent: str
     host: str
@@ -26,14 +20,22 @@ class LeasableHost:
     labels: Mapping[str, str] = field(default_factory=dict)
     plugins: frozenset[str] = frozenset()
     hindrance: str = ""
+    """It may get no work now."""
     away: bool = False
+    """The hindrance may last: it is drained, or its agent is gone."""
     alone: str = ""
+    """Another run holds it exclusively."""
     shared: str = ""
+    """Other runs hold it."""
     used: str = ""
+    """Steps of other runs are alive on it."""
     kept: str = ""
+    """It is kept free for an older run."""
     methods: frozenset[str] = frozenset()
+    """Of those that the run's roles need."""
     targets: frozenset[str] = frozenset()
     registered: bool = True
+    """Whether what it offers is known; until then it may offer anything."""
 
 
 @dataclass(frozen=True, slots=True)

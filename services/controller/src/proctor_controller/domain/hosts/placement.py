@@ -28,10 +28,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An agent in the right place. ``free``: slots nobody holds · ``queued``: a step that fits here waits already
-    · ``kept``: which run holds it alone, or has it kept free, in words; else empty · ``has_target``: it knows the
-    target that is asked for, if any.
-    """
+    """An agent in the right place."""
 
     agent: str
     host: str
@@ -43,9 +40,13 @@ class Candidate:
     has_method: bool
     slots: int
     free: int
+    """Slots that nobody holds."""
     queued: bool = False
+    """A step that fits here waits already."""
     kept: str = ""
+    """In words, which run holds it exclusively or has it kept free; empty: none."""
     has_target: bool = True
+    """Whether it knows the target that the step names, if any."""
 
     def hindrance(self) -> str:
         """Why it gets no work at all just now; empty where it may."""

@@ -16,40 +16,44 @@ BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The part of a run that one event concerns, never all its steps.
-
-    ``steps``: the step of the event, or up to BATCH steps of the node (NodeDecided) or not finished yet (RunCreated:
-    of nodes without edges; CancelAsked, RunDue) · ``more``: there are further ones · ``nodes``: those of ``steps`` ·
-    ``edges``: out of those nodes, by the node's name. Several edges may lead to one node · ``scope``: what expressions
-    of these steps may read, where one of them has any to evaluate; ``undone``: by a rollback's id what it undoes ·
-    ``ending``: the scope has what the run's outputs read.
-    """
+    """The rows of a run that one event is about, at most BATCH steps of it."""
 
     run: Run
     steps: tuple[Step, ...] = ()
+    """The step of the event, or those that ``reach`` gives."""
     nodes: tuple[Node, ...] = ()
+    """Those of ``steps``, and that of a NodeDecided."""
     edges: Mapping[str, tuple[Edge, ...]] = field(default_factory=dict)
+    """Edges out of these nodes, by the source's name. Several may lead to one node."""
     more: bool = False
+    """There are further steps within reach of the event."""
     scope: Mapping[str, Any] | None = None
+    """What expressions of these steps may read; None where none has any to evaluate."""
     ending: bool = False
+    """Whether ``scope`` has what the run's outputs read."""
     undone: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By a rollback step's id, what it undoes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds and counts that decisions go by."""
+    """Times and counts that decisions go by. Those that end in ``_s`` are seconds."""
 
     order_valid_s: float = 60.0
     resend_s: float = 5.0
     cancel_confirm_s: float = 60.0
     lost_grace_s: float = 600.0
+    """How long the attempt of a lost agent may still be reported."""
     timeout_margin_s: float = 30.0
+    """Beyond a step's own timeout, which its agent keeps, before the controller stops it."""
     ready_due_s: float = 10.0
     requery_s: float = 15.0
     child_due_s: float = 15.0
     short_wait_s: float = 10.0
+    """Waits before a retry up to this are timed by the engine, longer ones by the watchdog."""
     allocate_s: float = 5.0
     max_refusals: int = 5
+    """After so many agents that would not start it the step ends in error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """An attempt as it shall stand. ``index``: its number in the run, in order of dispatch (set when it is new);
-    ``end``: set once it has ended; ``reported``: the end is the agent's own report.
-    """
+    """An attempt's row as it is saved."""
 
     step: str
     attempt: int
@@ -80,10 +82,13 @@ class AttemptRow:
     token: str
     state: StepState
     index: int | None = None
+    """Its number in the run, in order of dispatch; set when the row is new."""
     result: StepResult | None = None
     reason: str = ""
     end: AttemptEnd | None = None
+    """Set once it has ended."""
     reported: bool = False
+    """Whether the end is what its agent reported."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -259,12 +264,10 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Rows as they shall stand (each one that changed, whole) and what to do once they are committed.
-
-    ``before``: the run's version that the decision was made on: it is saved only while that still holds.
-    """
+    """Rows to save (each that changed, whole), and effects to perform after the commit."""
 
     before: int
+    """The run's version that the decision was made on; it is saved only while the row still has it."""
     run: Run
     steps: tuple[Step, ...] = ()
     nodes: tuple[Node, ...] = ()

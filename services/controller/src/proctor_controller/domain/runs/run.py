@@ -39,15 +39,7 @@ PHASES = (Phase.MAIN, Phase.ON_FAILURE, Phase.ROLLBACK, Phase.ALWAYS)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What deciding needs of a run's row. ``version`` fences every write; times are the database's.
-
-    ``undecided``: main steps that have not finished · ``tally``: how many of them finished how · ``phase``: which part
-    of it is under way · ``cleanup``: unfinished steps of each other phase · ``live``: steps with an attempt that may
-    be alive · ``cause``: why it ends otherwise than its steps say (cancelled, timed_out, rejected, error) ·
-    ``deadline``: until when it has to have begun (queued, allocating), to have ended (running), or to have cleaned up
-    (rolling_back, finalizing) · ``due_at``: when the watchdog has to look at it · ``outputs``: None until they are
-    filled in · ``hold_until``: until when it keeps hosts after its end.
-    """
+    """What decisions read and change of a run's row. Times are by the database's clock."""
 
     id: str
     state: RunState = RunState.QUEUED
@@ -55,25 +47,39 @@ class Run:
     reason: str = ""
     group: str | None = None
     version: int = 0
+    """Counts the saved decisions: one is saved only while the row has the version that it was made on."""
     event_seq: int = 0
+    """Number of the run's last event."""
     attempt_seq: int = 0
+    """How many attempts of its steps have been dispatched."""
     undecided: int = 0
+    """Main steps that have not finished."""
     tally: Mapping[StepResult, int] = field(default_factory=dict)
+    """How many main steps have finished with which result."""
     cause: RunResult | None = None
+    """Why it ends before its steps have: cancelled, timed_out, rejected or error; None: it does not."""
     cancel_by: str | None = None
     timeout_s: float = 86_400.0
     deadline: datetime | None = None
+    """Until when it must have begun (queued, allocating), ended (running) or cleaned up (rolling_back, finalizing)."""
     due_at: datetime | None = None
+    """When the watchdog looks at it next."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     phase: Phase = Phase.MAIN
+    """The phase that is under way."""
     cleanup: Mapping[Phase, int] = field(default_factory=dict)
+    """Unfinished steps of each phase other than main."""
     live: int = 0
+    """Steps that keep it from being paused: an attempt of theirs may be alive."""
     wants: Requirements = field(default_factory=Requirements)
     waiting_for: str | None = None
+    """In words, what it waits for; None: nothing."""
     pause_by: str | None = None
     hold_until: datetime | None = None
+    """Until when it keeps hosts after its end."""
     outputs: Mapping[str, Any] | None = None
+    """None until they are filled in."""
     parent: str | None = None
     parent_step: str | None = None
 

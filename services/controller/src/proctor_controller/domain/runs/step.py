@@ -97,18 +97,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What deciding needs of a step's row.
-
-    ``attempt``: number of the last dispatch to an agent that may know of it; ``tries``: those that count for
-    ``retry`` · ``sends``: how often the start order may have been sent under this token · ``refusals``: agents that
-    would not have it, in a row · ``deadline``: what it means depends on the state: until when the order may be
-    accepted (dispatched), when the attempt is over time (running), when a lost one is given up (lost), when a kill
-    counts as unconfirmed (cancelling), when to go on (retry_wait) · ``due_at``: when the watchdog has to look at it ·
-    ``host``: of the agent that holds or held it · ``ready_at``: since when it stands in the queue for a slot ·
-    ``instance``: which one of a fanned-out step it is, as text; ``matrix``: its cell · ``role``, ``role_index``: the
-    leased host it runs on · ``outputs``: what its plan makes of its result, once it has ended · ``reuse``: the step of
-    a former run that passed in its stead: it is not run again.
-    """
+    """What decisions read and change of a step's row."""
 
     id: str
     run: str
@@ -119,30 +108,46 @@ class Step:
     reason: str = ""
     waiting_for: str | None = None
     attempt: int = 0
+    """Number of the last dispatch to an agent that may know of it."""
     tries: int = 0
+    """Attempts that count for ``retry``."""
     token: str | None = None
+    """The lease token of the live attempt; None where there is none."""
     agent: str | None = None
     host: str | None = None
+    """Of the agent that has, or last had, an attempt."""
     sends: int = 0
+    """How often the start order may have been sent under this token."""
     refusals: int = 0
+    """Agents that refused it, one after the other."""
     cause: Cause | None = None
     timeout_s: float = 1800.0
     grace_s: float = 10.0
     retry: Retry = Retry()
     idempotent: bool = False
     deadline: datetime | None = None
+    """By state: the order must be accepted (dispatched), the attempt is over time (running), a lost one is given up
+    (lost), a kill counts as unconfirmed (cancelling), the next attempt starts (retry_wait).
+    """
     due_at: datetime | None = None
+    """When the watchdog looks at it next."""
     ready_at: datetime | None = None
+    """Since when it has its place in the queue for slots."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     phase: Phase = Phase.MAIN
     kind: StepKind = StepKind.METHOD
     instance: str = ""
+    """Which instance of a fanned-out step it is; empty for the only one."""
     matrix: Mapping[str, Any] | None = None
+    """The instance's cell of the matrix."""
     role: str | None = None
+    """The leased hosts that it runs on, with ``role_index`` the one among them."""
     role_index: int | None = None
     outputs: Mapping[str, Any] | None = None
+    """What its plan declares as outputs, once it has ended."""
     reuse: str | None = None
+    """Id of the step of a former run that passed in its place: it does not run again."""
 
     @property
     def label(self) -> str:
@@ -217,27 +222,29 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A step of the document: all its instances are one node to its dependants.
-
-    ``unfinished``, ``failed``: of its instances · ``undecided``: edges into it that are not decided · ``dead``: one
-    of them can no longer hold · ``due_at``: set while its instances have still to be told that its edges are decided ·
-    ``max_parallel``: most instances under way at once; ``untold``: those
-    still pending, where there is such a bound ·
-    ``fail_fast``: one that fails stops the others · ``rules``: None for a plain call.
-    """
+    """A step of the document. Steps that depend on it see all its instances as one."""
 
     run: str
     name: str
     unfinished: int = 1
+    """Instances that have not finished."""
     failed: int = 0
+    """Instances that finished without success."""
     undecided: int = 0
+    """Edges into it whose source has not ended."""
     dead: bool = False
+    """An edge into it can no longer hold: its instances will not run."""
     due_at: datetime | None = None
+    """Set while instances must still be notified that the edges are decided."""
     phase: Phase = Phase.MAIN
     max_parallel: int | None = None
+    """Most instances under way at once; None: no bound."""
     untold: int = 0
+    """Pending instances that were not notified yet; counted only where ``max_parallel`` is set."""
     fail_fast: bool = False
+    """An instance that fails stops the others."""
     rules: Rules | None = None
+    """None for a plain call."""
 
     @property
     def room(self) -> int:

@@ -35,30 +35,30 @@ class NestedPlan:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All of it is optional; None or empty: nothing of the kind.
-
-    ``condition``, ``failed_when``, ``until``: sources · ``parameters``: template of the method's parameters, ``x-argv``
-    fields already split into lists of words (None: the step's own, literal ones) · ``env``, ``outputs``, ``record``:
-    templates by name · ``expect``: the ``error`` that the step has to end with, ``{kind, contains, …}`` · ``refs``:
-    nodes whose result, outputs or hosts the expressions read · ``schema``: JSON Schema of the filled parameters ·
-    ``artefacts``: templates of the patterns of files to keep · ``secrets``: names of stored secrets by the name they
-    have here.
-    """
+    """What a step's plan says beside literal parameters. None or empty: nothing of the kind."""
 
     condition: str | None = None
+    """``if``: a source, as ``failed_when`` and ``until``."""
     parameters: Mapping[str, Template] | None = None
+    """Template of the method's parameters, ``x-argv`` fields split into words; None: the step's literal ones."""
     env: Mapping[str, Template] | None = None
+    """Templates by name, as ``outputs`` and ``record``."""
     outputs: Mapping[str, Template] = field(default_factory=dict)
     failed_when: str | None = None
     until: str | None = None
     expect: Mapping[str, Any] | None = None
+    """The ``error`` that the step must end with: ``{kind, contains, …}``."""
     record: Mapping[str, Template] | None = None
     gate: Gate | None = None
     child: NestedPlan | None = None
     refs: tuple[str, ...] = ()
+    """Nodes whose result, outputs or hosts the expressions read."""
     schema: Mapping[str, Any] | None = None
+    """JSON Schema of the filled parameters."""
     artefacts: tuple[str, ...] = ()
+    """Templates of the patterns of files to keep."""
     secrets: Mapping[str, str] = field(default_factory=dict)
+    """Names of stored secrets, by the name that the expressions use."""
 
     @property
     def is_judging(self) -> bool:

@@ -25,12 +25,7 @@ class Reused:
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step instance. ``parameters``: as given; ``secrets``: paths into them of values that are hidden.
-
-    ``matrix``: the cell it stands for · ``role``, ``role_index``: the leased host it runs on · ``of``: of a rollback:
-    the id of the main step that it undoes · ``reused``: it has passed in a former run already. A gate and a nested plan
-    have no plugin, method and place of their own.
-    """
+    """A step instance to be stored. A gate and a nested plan have no plugin, method and place."""
 
     id: str
     node: str
@@ -41,6 +36,7 @@ class StepSpec:
     instance: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     secrets: tuple[tuple[str | int, ...], ...] = ()
+    """Paths of the hidden values in ``parameters``."""
     env: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
     timeout_s: float = 1800.0
@@ -53,7 +49,9 @@ class StepSpec:
     role: str | None = None
     role_index: int | None = None
     of: str | None = None
+    """Of a rollback: the id of the main step that it undoes."""
     reused: Reused | None = None
+    """Set where it passed in a former run already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +76,7 @@ class EdgeSpec:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """A run with its steps in document order; those of cleanup stand behind the main ones.
-
-    ``node_specs``: of the nodes that are more than a name · ``document``: the exact text it was made from ·
-    ``parameters``: as they may be shown; ``hidden``: the values masked in them, and ``webhook_secret``, sealed when
-    stored · ``parent``, ``parent_step``: the run and step that started it, ``depth`` steps down.
-    """
+    """A run to be stored. ``steps`` are in document order, those of cleanup behind the main ones."""
 
     id: str
     name: str
@@ -93,16 +86,22 @@ class RunSpec:
     plan: str | None = None
     group: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    """As they may be shown: hidden values are masked."""
     created_by: str = ""
     timeout_s: float = 86_400.0
     node_specs: tuple[NodeSpec, ...] = ()
+    """Of the nodes that are more than a name."""
     wants: Requirements = field(default_factory=Requirements)
     document: str | None = None
+    """The exact text that it was made from."""
     plan_version: int | None = None
     hidden: Mapping[str, Any] = field(default_factory=dict)
+    """The masked values, and ``webhook_secret``; they are sealed when stored."""
     parent: str | None = None
+    """The run, and with ``parent_step`` the step, that started it."""
     parent_step: str | None = None
     depth: int = 0
+    """How many runs it is nested in."""
     rerun_of: str | None = None
 
     @property

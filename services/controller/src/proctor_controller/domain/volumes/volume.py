@@ -43,34 +43,37 @@ STUCK_AFTER = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume's row.
-
-    ``id`` is ours, ``backend_id`` the backend's · ``name``: what it shall be called; ``named``: what the backend was
-    last told · ``from_pool``: made as a spare · ``vnfp``, or ``run`` and ``key``: whose it is · ``tries``: which one
-    it is of those made for him · ``evictions``: spares that gave way to it · ``posted_at``: when the backend was
-    (about to be) asked for it; a row with it and without ``backend_id`` has to be looked for · ``gone_at``: since
-    when the backend is known to have none · ``now``: the database's clock when the row was read.
-    """
+    """A volume's row."""
 
     id: str
     type: str
     size_gb: int
     name: str
+    """What it shall be called."""
     state: VolumeState
     created_at: datetime
     now: datetime
+    """The database's clock when the row was read."""
     from_pool: bool = False
+    """It was made as a spare."""
     named: str = ""
+    """The name that the backend was last given."""
     backend_id: str | None = None
+    """The backend's id; ``id`` is the controller's own."""
     path: str = ""
     vnfp: str | None = None
+    """The VNF that it belongs to; else ``run``, with ``key`` for its name there."""
     run: str | None = None
     key: str | None = None
     retain: bool = False
     tries: int = 1
+    """Which one it is of those made for its owner."""
     evictions: int = 0
+    """Spares that were deleted to make room for it."""
     posted_at: datetime | None = None
+    """When the backend was asked, or about to be, for it; without ``backend_id`` it must be looked for."""
     gone_at: datetime | None = None
+    """Since when the backend is known to have none."""
     reason: str = ""
     version: int = 1
 
