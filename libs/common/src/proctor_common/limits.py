@@ -18,7 +18,7 @@ MAX_SCHEMA = 64 * 1024
 """Bytes of the JSON Schema of a method's parameters: all of an agent's fit into one registration."""
 
 MAX_SCHEMA_DEPTH = 50
-"""Levels of lists and objects in such a schema, so that it may be walked through by recursion."""
+"""Levels of lists and objects in such a schema: what checks values by it goes through it by recursion."""
 
 MAX_PLAN_DEPTH = 5
 """Plans that stand in each other: looked at when a run is submitted, and again when a step starts its plan, which may

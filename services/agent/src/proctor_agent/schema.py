@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from proctor_common.json_walk import parts_of, placed_parts
 from proctor_common.limits import MAX_SCHEMA, MAX_SCHEMA_DEPTH
 
 MARKERS = ("x-secret", "x-argv")
@@ -54,7 +55,7 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     size = len(json.dumps(schema).encode())
     if size > MAX_SCHEMA:
         raise BadSchema(f"its schema has {size} bytes, more than {MAX_SCHEMA}")
-    _check(schema, 0)
+    _check(schema)
     _lift_markers(schema)
     return schema
 
@@ -73,23 +74,16 @@ def _lift_markers(schema: dict[str, Any]) -> None:
 
 
 def _has(part: object, marker: str) -> bool:
-    if isinstance(part, dict):
-        return part.get(marker) is True or any(_has(inner, marker) for inner in part.values())
-    return isinstance(part, list) and any(_has(inner, marker) for inner in part)
+    return any(isinstance(inner, dict) and inner.get(marker) is True for inner in parts_of(part))
 
 
-def _check(part: object, depth: int) -> None:
-    if depth > MAX_SCHEMA_DEPTH:
-        raise BadSchema(f"its schema is more than {MAX_SCHEMA_DEPTH} levels deep")
-    if isinstance(part, dict):
-        reference = part.get("$ref")
+def _check(schema: dict[str, Any]) -> None:
+    for path, part in placed_parts(schema):
+        if len(path) > MAX_SCHEMA_DEPTH:
+            raise BadSchema(f"its schema is more than {MAX_SCHEMA_DEPTH} levels deep")
+        reference = part.get("$ref") if isinstance(part, dict) else None
         if isinstance(reference, str) and not reference.startswith("#"):
             raise BadSchema(f"its schema refers to the outside: {reference[:100]}")
-        for inner in part.values():
-            _check(inner, depth + 1)
-    elif isinstance(part, list):
-        for inner in part:
-            _check(inner, depth + 1)
 
 
 def faults_of(fault: ValidationError) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from proctor_api.catalog.faults import bad
+from proctor_common.json_walk import parts_of
 
 MAX_NAME = 255
 MAX_TEXT = 500
@@ -132,16 +133,6 @@ def may_be_infinite(raw: bytes) -> bool:
 
 def refuse_infinite(value: Any) -> None:
     """Raises 400 where a number in parsed JSON is beyond what a float holds."""
-    level = [value]
-    while level:
-        part = level.pop()
-        if isinstance(part, float):
-            if not math.isfinite(part):
-                raise bad("the body holds a number that is too large for a float")
-        elif isinstance(part, int) and not isinstance(part, bool):
-            if abs(part) > 10**308:
-                raise bad("the body holds a number that is too large for a float")
-        elif isinstance(part, dict):
-            level.extend(part.values())
-        elif isinstance(part, list):
-            level.extend(part)
+    for part in parts_of(value):
+        if (isinstance(part, float) and not math.isfinite(part)) or (isinstance(part, int) and abs(part) > 10**308):
+            raise bad("the body holds a number that is too large for a float")

@@ -13,6 +13,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from proctor_common.errors import Fault, fault
+from proctor_common.json_walk import parts_of
 from proctor_common.limits import MAX_FAULTS
 from proctor_controller.domain.documents.spelling import hint, misspelt
 
@@ -107,18 +108,13 @@ def _validator(schema_text: str) -> Any:
 
 def _look_through(schema: Any) -> None:
     """Refuse what the linear-time engine or this check cannot have, wherever it stands."""
-    todo = [schema]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, list):
-            todo += part
-        elif isinstance(part, dict):
+    for part in parts_of(schema):
+        if isinstance(part, dict):
             if refused := _REFUSED & part.keys():
                 raise BadSchema(f"{min(refused)} is not supported")
             reference = part.get("$ref")
             if isinstance(reference, str) and not reference.startswith("#"):
                 raise BadSchema("$ref leads outside")
-            todo += part.values()
 
 
 _MESSAGES: dict[str, Callable[[Any], str]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor_common.errors import Fault, fault
+from proctor_common.json_walk import parts_of
 from proctor_controller.domain.documents.json_schema import BadSchema, dotted, find_faults
 
 MAX_PARAMETERS_DEPTH = 100
@@ -185,16 +186,10 @@ def texts_in(value: Any) -> Iterator[str]:
     """Every text within a hidden value, numbers as they are written: those of some length, as a 1 that is masked
     wherever it stands hides nothing, and spoils the rest.
     """
-    todo = [value]
-    while todo:
-        part = todo.pop()
+    for part in parts_of(value):
         if isinstance(part, str):
             if part:
                 yield part
-        elif isinstance(part, Mapping):
-            todo += part.values()
-        elif isinstance(part, list | tuple):
-            todo += part
         elif isinstance(part, int | float) and not isinstance(part, bool):
             forms = {json.dumps(part), f"{part:.0f}" if float(part).is_integer() else json.dumps(part)}
             yield from sorted(form for form in forms if len(form) >= LEAST_NUMBER)

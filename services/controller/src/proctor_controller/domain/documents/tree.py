@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proctor_common.errors import Fault, fault
+from proctor_common.json_walk import parts_of, placed_parts
 from proctor_common.limits import MAX_FAULTS
 from proctor_controller.domain.documents.json_schema import dotted
 
@@ -199,16 +200,12 @@ def _pairs(node: TreeNode) -> Iterator[tuple[TreeNode, TreeNode]]:
 
 def text_size(value: Any) -> int:
     """Characters of all texts in a value."""
-    todo, size = [value], 0
-    while todo:
-        part = todo.pop()
+    size = 0
+    for part in parts_of(value):
         if isinstance(part, str):
             size += len(part)
         elif isinstance(part, Mapping):
-            todo += part.keys()
-            todo += part.values()
-        elif isinstance(part, list | tuple):
-            todo += part
+            size += sum(map(len, part))
     return size
 
 
@@ -221,11 +218,7 @@ def check_size(size: int, limit_passed_at: Position | None = None) -> None:
 
 def check_value(value: Any) -> None:
     """The limits of a document that came as a value. Raises BadText."""
-    todo: list[tuple[Any, tuple[str | int, ...]]] = [(value, ())]
-    count = 0
-    while todo:
-        part, path = todo.pop()
-        count += 1
+    for count, (path, part) in enumerate(placed_parts(value), 1):
         if len(path) > MAX_DOCUMENT_DEPTH:
             raise BadText(f"is nested more than {MAX_DOCUMENT_DEPTH} deep", code="too_deep", path=dotted(path))
         if count > MAX_NODES:
@@ -235,9 +228,6 @@ def check_value(value: Any) -> None:
         elif isinstance(part, dict):
             for name in part:
                 _check_text(name, path)
-            todo += [(child, (*path, name)) for name, child in part.items()]
-        elif isinstance(part, list):
-            todo += [(child, (*path, index)) for index, child in enumerate(part)]
     check_size(len(json.dumps(value, ensure_ascii=False).encode()))
 
 

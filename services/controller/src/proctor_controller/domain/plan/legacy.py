@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor_common.ids import HOST_NAME, PLUGIN_NAME
+from proctor_common.json_walk import parts_of
 from proctor_controller.domain.documents.spelling import hint
 from proctor_controller.domain.documents.tree import MAX_FOLLOWED, MAX_NODES, Document, text_size
 from proctor_controller.domain.hosts.placement import Placement
@@ -168,7 +169,7 @@ class _LegacyReader(Reader):
                 self.fault(path, f"environment has no {str(name)[:60]!r}{near}", "unknown_name")
                 return "unknown"
             value = value[part]
-        self._looked += _count(value)
+        self._looked += sum(1 for _ in parts_of(value))
         if self._looked > MAX_NODES:
             self.fault(path, f"what is looked up comes to more than {MAX_NODES} parts", "too_large")
             return "unknown"
@@ -177,12 +178,3 @@ class _LegacyReader(Reader):
             self.fault(path, f"what is looked up comes to more than {MAX_FOLLOWED} characters", "too_large")
             return "unknown"
         return value
-
-
-def _count(value: Any) -> int:
-    todo, count = [value], 0
-    while todo:
-        part = todo.pop()
-        count += 1
-        todo += part.values() if isinstance(part, Mapping) else part if isinstance(part, list) else ()
-    return count

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from proctor_common.ids import STEP_NAME
+from proctor_common.json_walk import parts_of
 from proctor_controller.domain.documents.json_schema import BadSchema, compile_pattern
 from proctor_controller.domain.documents.spelling import hint
 from proctor_controller.domain.plan.model import Constraint, Parameter, Path
@@ -199,20 +200,14 @@ def _string(value: Any) -> str:
 
 def _check_text(value: Any) -> None:
     """Refuse what cannot be stored, wherever it stands in the value."""
-    todo = [value]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, str):
-            if "\0" in part:
+    for part in parts_of(value):
+        for text in [part] if isinstance(part, str) else part if isinstance(part, dict) else ():
+            if "\0" in text:
                 raise BadValue("must not hold a NUL character")
             try:
-                part.encode()
+                text.encode()
             except UnicodeEncodeError:
                 raise BadValue("holds half of a surrogate pair, which is no text") from None
-        elif isinstance(part, dict):
-            todo += [*part, *part.values()]
-        elif isinstance(part, list):
-            todo += part
 
 
 def _number(value: Any) -> int | float:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from proctor_common.ids import PLUGIN_NAME
+from proctor_common.json_walk import parts_of, placed_parts
 from proctor_common.limits import MAX_METHODS, MAX_SCHEMA, MAX_SCHEMA_DEPTH
 from proctor_common.messages.events import Registration
 from proctor_controller.domain.documents.json_schema import BadSchema, check_schema, compile_pattern
@@ -66,17 +67,11 @@ def fault_of_schema(schema: dict[str, Any]) -> str:
     size = len(json.dumps(schema, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
     if size > MAX_SCHEMA:
         return f"has {size} bytes, more than {MAX_SCHEMA}"
-    stack: list[tuple[Any, int]] = [(schema, 0)]
-    while stack:
-        part, depth = stack.pop()
-        if depth > MAX_SCHEMA_DEPTH:
+    for path, part in placed_parts(schema):
+        if len(path) > MAX_SCHEMA_DEPTH:
             return f"is nested deeper than {MAX_SCHEMA_DEPTH}"
-        if isinstance(part, dict):
-            if isinstance(part.get("$id"), str):
-                return "has an $id: its references are to stay inside"
-            stack.extend((value, depth + 1) for value in part.values())
-        elif isinstance(part, list):
-            stack.extend((value, depth + 1) for value in part)
+        if isinstance(part, dict) and isinstance(part.get("$id"), str):
+            return "has an $id: its references are to stay inside"
     try:
         check_schema(schema)
         for pattern in _patterns(schema):
@@ -88,14 +83,9 @@ def fault_of_schema(schema: dict[str, Any]) -> str:
 
 def _patterns(schema: dict[str, Any]) -> Iterator[str]:
     """Every regular expression in a schema that was found to be one."""
-    stack: list[Any] = [schema]
-    while stack:
-        part = stack.pop()
+    for part in parts_of(schema):
         if isinstance(part, dict):
             if isinstance(part.get("pattern"), str):
                 yield part["pattern"]
             if isinstance(part.get("patternProperties"), dict):
                 yield from part["patternProperties"]
-            stack.extend(part.values())
-        elif isinstance(part, list):
-            stack.extend(part)

@@ -1,0 +1,34 @@
+"""Walks through values of JSON's types, however deep: with a list of what is left, not by recursion. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_LEAVES = (str, int, float, type(None))
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """The value itself and all that stands in it, a mapping or list before its members; not the names in mappings."""
+    left = [value]
+    while left:
+        part = left.pop()
+        yield part
+        if isinstance(part, _LEAVES):
+            continue
+        if isinstance(part, dict | Mapping):
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            left += part
+
+
+def placed_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The same, each part behind its path: the names and indexes that lead to it, none for the value itself."""
+    left: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    while left:
+        path, part = left.pop()
+        yield path, part
+        if isinstance(part, _LEAVES):
+            continue
+        if isinstance(part, dict | Mapping):
+            left += [((*path, name), child) for name, child in part.items()]
+        elif isinstance(part, list | tuple):
+            left += [((*path, index), child) for index, child in enumerate(part)]
