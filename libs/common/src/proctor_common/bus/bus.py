@@ -11,6 +11,7 @@ with BusUnavailable: nothing is buffered that nobody asked to buffer.
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -32,7 +33,6 @@ from proctor_common.bus.shapes import (
     StreamState,
 )
 from proctor_common.bus.subscription import Callback, Handler, Served, Subscription, Watched
-from proctor_common.bus.waits import Waits
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class Bus:
             log.warning("bus_plaintext_allowed", servers=self.options.shown)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.options.start_timeout
-        for wait in Waits(*self.options.reconnect_wait):
+        for wait in _Waits(*self.options.reconnect_wait):
             try:
                 connection = await Connection.open(self.options)
                 break
@@ -144,7 +144,7 @@ class Bus:
             raise
 
     async def _supervise(self, connection: Connection) -> None:
-        waits = Waits(*self.options.reconnect_wait)
+        waits = _Waits(*self.options.reconnect_wait)
         while True:
             started = time.monotonic()
             await self._watch(connection)
@@ -152,7 +152,7 @@ class Bus:
             log.warning("bus_connection_lost", reason=connection.reason)
             await connection.close(connection.reason)
             if time.monotonic() - started > STABLE_SECONDS:
-                waits = Waits(*self.options.reconnect_wait)
+                waits = _Waits(*self.options.reconnect_wait)
             else:
                 # It died young, perhaps of something that waits for the next one too.
                 await asyncio.sleep(next(waits))
@@ -173,7 +173,7 @@ class Bus:
             with contextlib.suppress(BusTimeout):
                 await connection.ping()
 
-    async def _reconnect(self, waits: Waits) -> Connection:
+    async def _reconnect(self, waits: "_Waits") -> Connection:
         while True:
             self._watched_at = time.monotonic()
             try:
@@ -356,3 +356,19 @@ class Bus:
     async def stream_state(self, stream: str, *, timeout: float = 5.0) -> StreamState:
         """Counts of the stream. Raises StreamRefused with code 10059 when there is no such stream."""
         return await jetstream.stream_state(self._live(), stream, timeout)
+
+
+class _Waits:
+    """Endless waits in seconds, each random below a limit that doubles from ``least`` to ``most``."""
+
+    def __init__(self, least: float, most: float) -> None:
+        self._limit = least
+        self._least = least
+        self._most = most
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> float:
+        self._limit = min(self._limit * 2, self._most)
+        return random.uniform(self._least / 2, self._limit)  # noqa: S311 - spreads reconnects, guards nothing
