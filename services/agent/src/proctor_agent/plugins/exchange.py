@@ -9,8 +9,9 @@ import ipaddress
 import json
 import ssl
 import time
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, Field, JsonValue
 
 from proctor_agent.plugin import Context, Failed, MethodFault, Result, Secret
 from proctor_agent.plugins.answers import MAX_BODY, read_body, shown
-from proctor_common.outbound import where_it_leads, why
+from proctor_common.outbound import CheckedNetwork, where_it_leads
 
 MAX_SENT = 1024 * 1024
 MAX_HEADERS = 50
@@ -167,7 +168,7 @@ async def _exchange(
     transport = httpx.AsyncHTTPTransport(verify=trust, trust_env=False, retries=0)
     # httpx has no option for how names are looked up; its transport is a thin coat around this pool.
     transport._pool = httpcore.AsyncConnectionPool(
-        ssl_context=trust, max_connections=1, network_backend=_Checked(refused)
+        ssl_context=trust, max_connections=1, network_backend=CheckedNetwork(partial(_unrefused, refused))
     )
     # The step's own timeout is the only one: a server may take its time within it.
     async with httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:  # noqa: S113
@@ -262,42 +263,11 @@ def _peer(fault: httpx.HTTPError, url: str) -> str:
     return f"{asked.scheme}://{asked.netloc.decode('ascii', 'replace')}"
 
 
-class _Checked(httpcore.AsyncNetworkBackend):
-    """Looks a name up, refuses what must not be reached, and connects to the address that was looked at."""
-
-    def __init__(self, refused: Sequence[Network]) -> None:
-        self._refused = refused
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
-        except OSError as fault:
-            raise httpcore.ConnectError(f"no address for {host}: {fault.strerror or fault}") from fault
-        last: Exception = httpcore.ConnectError(f"no address for {host}")
-        for address in dict.fromkeys(str(entry[4][0]) for entry in found):
-            self._check(host, address)
-            try:
-                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except httpcore.ConnectError as fault:
-                last = httpcore.ConnectError(why(fault))
-        raise last
-
-    def _check(self, host: str, text: str) -> None:
+def _unrefused(refused: Sequence[Network], host: str, addresses: list[str]) -> Iterator[str]:
+    """The addresses, each looked at before it is tried. Raises MethodFault."""
+    for text in addresses:
         plain = where_it_leads(text)
-        if any(plain.version == network.version and plain in network for network in self._refused):
+        if any(plain.version == network.version and plain in network for network in refused):
             message = f"{host} is at {text}, which this agent's settings refuse (plugin_settings.http.refuse)"
             raise MethodFault("address_refused", message, address=text)
-
-    async def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
-        raise httpcore.ConnectError("not for requests of plans")
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        yield text

@@ -9,12 +9,11 @@ import asyncio
 import ipaddress
 import ssl
 from collections.abc import Iterable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 
-from proctor_common.outbound import where_it_leads, why
+from proctor_common.outbound import CheckedNetwork, where_it_leads
 
 
 class NotSent(Exception):
@@ -55,55 +54,26 @@ class Allowed:
             return True
         return self._public and plain.is_global and not plain.is_multicast
 
-
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
-
-
-class _Checked(httpcore.AsyncNetworkBackend):
-    def __init__(self, allowed: Allowed) -> None:
-        self._allowed = allowed
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
-        except OSError as fault:
-            raise NotSent(f"no address for {host}: {fault.strerror or fault}") from None
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        usable = [address for address in addresses if self._allowed.allows(host, address)]
+    def choose(self, host: str, addresses: list[str]) -> list[str]:
+        """Those of a host's addresses that may be called. Raises NotSent where there is none."""
+        usable = [address for address in addresses if self.allows(host, address)]
         if not usable:
             raise NotSent(
                 f"{host} is at {', '.join(addresses) or 'no address'}, where the controllers' settings let no webhook "
                 "go (webhook_hosts, webhook_public)",
                 for_good=True,
             )
-        last: Exception = NotSent(f"no address for {host}")
-        for address in usable:
-            try:
-                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except httpcore.ConnectError as fault:
-                last = httpcore.ConnectError(why(fault))
-        raise last
+        return usable
 
-    async def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
-        raise NotSent("a socket in the file system is no receiver", for_good=True)
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
 
 
 class Outbound:
     """Makes calls; each on a connection of its own."""
 
     def __init__(self, allowed: Allowed, *, timeout: float) -> None:
-        self._backend = _Checked(allowed)
+        self._backend = CheckedNetwork(allowed.choose)
         self._timeout = timeout
         self._trust: ssl.SSLContext | None = None
 
