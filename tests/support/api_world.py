@@ -1,4 +1,4 @@
-"""A responder on real NATS that speaks messages/calls.py: what the api meets in the controllers' place, and writers of
+"""A responder on real NATS that speaks messages/calls: what the api meets in the controllers' place, and writers of
 log chunks as agents write them."""
 
 import asyncio
@@ -20,19 +20,20 @@ from proctor_common.bus import Bus, Message
 from proctor_common.errors import ProctorError, not_found
 from proctor_common.ids import new_id
 from proctor_common.messages.base import decode
-from proctor_common.messages.calls import OPERATIONS, Actor, Call, accept, refuse
+from proctor_common.messages.calls import OPERATIONS
+from proctor_common.messages.calls.operation import Actor, CallEnvelope, accept, refuse
 from proctor_common.messages.log import Chunk, message_id
 from proctor_common.messages.views import (
     AgentView,
     AttemptLog,
     EventView,
     GroupView,
-    Listing,
     RecordView,
     RunChanged,
     RunLogIndex,
     RunView,
     StepView,
+    View,
 )
 from proctor_common.service import Stop
 from proctor_common.states import AgentState, RunResult, RunState, Source, StepResult, StepState
@@ -120,6 +121,13 @@ class FakeRun:
         )
 
 
+class Listing(View):
+    """A page of anything."""
+
+    items: list[Any]
+    next: str | None = None
+
+
 class World:
     """Answers calls; ``asked`` counts them by operation; ``refusals`` and ``answers`` go before what it knows."""
 
@@ -127,7 +135,7 @@ class World:
         self.bus = bus
         self.runs: dict[str, FakeRun] = {}
         self.agents: list[AgentView] = []
-        self.asked: dict[str, list[Call]] = {}
+        self.asked: dict[str, list[CallEnvelope]] = {}
         self.refusals: dict[str, ProctorError] = {}
         self.answers: dict[str, Any] = {}
         self.groups = {"lab-a", "lab-b"}
@@ -148,7 +156,7 @@ class World:
 
     async def _answer(self, message: Message) -> bytes | None:
         op = message.subject.removeprefix(subjects.call(""))
-        call = decode(Call, message.data)
+        call = decode(CallEnvelope, message.data)
         if op.startswith("record."):
             return self._of_records(op, call)
         self.asked.setdefault(op, []).append(call)
@@ -158,14 +166,14 @@ class World:
             if op in self.refusals:
                 raise self.refusals[op]
             if op in self.answers:
-                OPERATIONS[op].model_validate(call.body)
+                OPERATIONS[op].request.model_validate(call.body)
                 return accept(self.answers[op].encode())
-            body = OPERATIONS[op].model_validate(call.body)
+            body = OPERATIONS[op].request.model_validate(call.body)
             return accept(getattr(self, "on_" + op.replace(".", "_"))(call.actor, body).encode())
         except ProctorError as error:
             return refuse(error)
 
-    def _of_records(self, op: str, call: Call) -> bytes | None:
+    def _of_records(self, op: str, call: CallEnvelope) -> bytes | None:
         """What the api's recorder asks by itself; not counted among what its callers asked."""
         if op in self.silent:
             return None

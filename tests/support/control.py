@@ -20,7 +20,7 @@ from proctor_common.bus import Bus, BusError, BusOptions
 from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import new_id
 from proctor_common.messages.base import decode
-from proctor_common.messages.calls import Actor, Call, answer_of
+from proctor_common.messages.calls.operation import Actor, CallEnvelope, answer_of
 from proctor_common.messages.events import (
     AttemptRef,
     Heartbeat,
@@ -141,7 +141,7 @@ class Control:
 
     async def call(self, op: str, body: Mapping[str, Any] | None = None, actor: Actor = ADMIN) -> Any:
         """The answer to an operation, parsed. Raises the ProctorError that it was refused with."""
-        payload = Call(actor=actor, body=dict(body or {})).encode()
+        payload = CallEnvelope(actor=actor, body=dict(body or {})).encode()
         return json.loads(answer_of(await self.bus.request(subjects.call(op), payload, timeout=self.patience)))
 
     async def join(self, host: str, *, groups: Sequence[str] = (), key: Key | None = None) -> Agent:

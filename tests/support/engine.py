@@ -16,7 +16,7 @@ from proctor_common import subjects
 from proctor_common.bus import Bus, BusOptions, Message
 from proctor_common.ids import new_id
 from proctor_common.messages.base import decode
-from proctor_common.messages.calls import OPERATIONS, Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.messages.events import AttemptRef, StepFinished
 from proctor_common.messages.orders import (
     AttemptStanding,
@@ -35,6 +35,7 @@ from proctor_controller.engine.reports import Reports
 from proctor_controller.engine.services import make_services
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.watchdog import Watchdog
+from proctor_controller.handlers.calls import bytes_of
 from proctor_controller.handlers.table import HANDLERS
 from support.nats import NatsAccount
 from support.postgres import Database
@@ -107,9 +108,9 @@ class Context:
 
 async def call(engine: Engine, op: str, actor: Actor = ADMIN, **body: Any) -> Any:
     """Carry out an operation as the handler table does; the view as JSON."""
-    handler: Any = HANDLERS[op]
-    view = await handler(Context(engine), actor, OPERATIONS[op].model_validate(body))
-    return json.loads(view if isinstance(view, bytes) else view.encode())
+    handler = HANDLERS[op]
+    context: Any = Context(engine)
+    return json.loads(bytes_of(await handler.perform(context, actor, handler.operation.request.model_validate(body))))
 
 
 async def submit(engine: Engine, actor: Actor = ADMIN, **body: Any) -> Any:

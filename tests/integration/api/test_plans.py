@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from proctor_common.errors import Code, ProctorError, fault, faults
-from proctor_common.messages.views import DocumentView, Listing, PlanFaults, PlanView, ScheduleView
-from support.api_world import Api
+from proctor_common.messages.views import DocumentView, PlanFaults, PlanView, ScheduleView
+from support.api_world import Api, Listing
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 PLAN = PlanView(name="smoke", version=2, versions=[1, 2], plan="steps: {}\n", created_at=NOW, created_by="alice")

@@ -1,7 +1,7 @@
 """Enrolment and join."""
 
 from proctor_common.errors import Code
-from proctor_common.messages.calls import Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.states import Role
 from support.control import Control, new_key, refused
 from support.wait import eventually

@@ -10,9 +10,10 @@ from proctor_common.bus import Bus, BusTimeout, Message
 from proctor_common.errors import Code
 from proctor_common.ids import new_id
 from proctor_common.messages.base import decode
-from proctor_common.messages.calls import MAX_REPLY, Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.messages.events import AttemptRef, MethodSpec, PluginSpec, StepFinished, TargetSpec
 from proctor_common.messages.orders import DrainOrder, DrainReply
+from proctor_common.messages.pages import MAX_REPLY
 from proctor_common.states import Role, StepResult
 from support.control import Agent, Control, SecureNats, control, new_key, refused
 from support.postgres import Database

@@ -4,7 +4,7 @@ import pytest
 
 from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import new_id
-from proctor_common.messages.calls import Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.states import Role, StepResult
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, call, until_finished

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_common.bus import Bus
 from proctor_common.errors import ProctorError
 from proctor_common.ids import new_id
-from proctor_common.messages.calls import Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.states import Role, StepResult
 from proctor_controller.db.session import session
 from proctor_controller.engine.engine import Engine

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from proctor_common.errors import Code
 from proctor_common.ids import new_id
-from proctor_common.messages.calls import Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.states import Role
 from support.control import Control, SecureNats, refused
 from support.pool import LocalCloud, pool_world

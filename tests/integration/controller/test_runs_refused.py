@@ -7,7 +7,7 @@ import pytest
 from proctor_common.bus import Bus
 from proctor_common.errors import ProctorError
 from proctor_common.ids import new_id
-from proctor_common.messages.calls import Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.states import Role, StepResult
 from proctor_controller.engine.engine import Engine
 from support.engine import FakeAgent, call, submit, until_finished, until_step

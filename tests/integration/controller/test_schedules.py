@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages.calls import Actor, SubmitRun
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import SubmitRun
 from proctor_common.pg import transaction
 from proctor_common.states import Role, StepResult
 from proctor_controller.db.duties import Held, claim_duty

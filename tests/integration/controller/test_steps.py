@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.bus import Bus
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages.calls import Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.states import Role, StepResult
 from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step import Retry, StepKind

@@ -5,7 +5,7 @@ import pytest
 from proctor_api.controller_client import LARGE, SELF, ControllerClient
 from proctor_common.bus import BusTimeout
 from proctor_common.errors import ProctorError
-from proctor_common.messages.calls import PlanValidate
+from proctor_common.messages.calls.plans import VALIDATE_PLAN, PlanValidate
 
 
 class Silent:
@@ -23,5 +23,5 @@ async def test_a_large_plan_is_given_time_instead_of_tries() -> None:
     for size, waited in ((100, [2.5] * 4), (LARGE, [10.0] * 2)):
         bus = Silent()
         with pytest.raises(ProctorError):
-            await ControllerClient(bus, 10.0).ask("plan.validate", SELF, PlanValidate(plan="x" * size))  # type: ignore[arg-type]
+            await ControllerClient(bus, 10.0).ask(VALIDATE_PLAN, SELF, PlanValidate(plan="x" * size))  # type: ignore[arg-type]
         assert bus.waited == waited

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from proctor_api.events import KEPT, EventPage, EventRing
+from proctor_api.events import KEPT, EventRing
+from proctor_common.messages.pages import EventsPage
 from proctor_common.messages.views import EventView
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -22,10 +23,10 @@ class Source:
         self.page = page
         self.asked: list[int] = []
 
-    async def fetch(self, after: int) -> EventPage:
+    async def fetch(self, after: int) -> EventsPage:
         self.asked.append(after)
         found = [e for e in self.events if e.seq > after]
-        return EventPage(items=found[: self.page], next="more" if len(found) > self.page else None)
+        return EventsPage(items=found[: self.page], next="more" if len(found) > self.page else None)
 
 
 async def read(ring: EventRing, seq: int) -> list[int]:

@@ -17,7 +17,7 @@ from proctor_api.store.tokens import Token
 from proctor_common.clock import Clock
 from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import token_hash
-from proctor_common.messages.calls import Actor
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.states import Role
 
 log = structlog.get_logger(__name__)

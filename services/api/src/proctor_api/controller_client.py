@@ -8,8 +8,9 @@ from pydantic import BaseModel
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError, BusTimeout, NoResponders
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages.base import BadMessage, Message, decode
-from proctor_common.messages.calls import Actor, AuditAdd, answer_of
+from proctor_common.messages.base import BadMessage, Encoded, decode
+from proctor_common.messages.calls.audit import ADD_AUDIT, AuditAdd
+from proctor_common.messages.calls.operation import A, Actor, AnyOperation, Operation, Q, answer_of
 from proctor_common.states import Role
 
 log = structlog.get_logger(__name__)
@@ -17,9 +18,6 @@ log = structlog.get_logger(__name__)
 V = TypeVar("V", bound=BaseModel)
 RETRY_AFTER = 2
 """Seconds that a 503 asks the client to wait."""
-
-ONCE = frozenset({"audit.add", "agent.enrol"})
-"""Operations that must not be sent twice; all others read, or name what they make."""
 
 TRIES = 4
 """Each try is given to some controller: one that hangs among several costs one try, not the request."""
@@ -41,21 +39,29 @@ class ControllerClient:
         self._bus = bus
         self._timeout = timeout
 
-    async def ask(self, op: str, actor: Actor, body: Message) -> bytes:
-        """The view's JSON, as the controller made it."""
-        payload = b'{"v":1,"actor":%s,"body":%s}' % (actor.encode(), body.encode())
-        reply = await self._send(op, payload)
+    async def ask(self, operation: Operation[Q, V], actor: Actor, body: Q) -> V:
+        """The answer."""
+        answer = await self.ask_encoded(operation, actor, body)
         try:
-            return answer_of(reply)
+            return decode(operation.answer, answer.data)
         except BadMessage as fault:
-            log.error("bad_answer", op=op, error=str(fault))
-            raise ProctorError(Code.INTERNAL, "a controller gave an answer that cannot be read") from fault
+            raise _unreadable(operation, fault) from fault
 
-    async def _send(self, op: str, payload: bytes) -> bytes:
+    async def ask_encoded(self, operation: Operation[Q, A], actor: Actor, body: Q) -> Encoded[A]:
+        """The answer's JSON, as the controller made it."""
+        payload = b'{"v":1,"actor":%s,"body":%s}' % (actor.encode(), body.encode())
+        reply = await self._send(operation, payload)
+        try:
+            return Encoded(answer_of(reply))
+        except BadMessage as fault:
+            raise _unreadable(operation, fault) from fault
+
+    async def _send(self, operation: AnyOperation, payload: bytes) -> bytes:
+        op = operation.name
         subject = subjects.call(op)
-        tries = 1 if op in ONCE else TRIES
+        tries = 1 if operation.once else TRIES
         timeout = self._timeout / tries
-        if op not in ONCE and len(payload) > LARGE:
+        if not operation.once and len(payload) > LARGE:
             tries, timeout = LARGE_TRIES, self._timeout
         while True:
             tries -= 1
@@ -67,25 +73,18 @@ class ControllerClient:
             except BusError as fault:
                 raise bus_unavailable(op, fault) from fault
 
-    async def view(self, model: type[V], op: str, actor: Actor, body: Message) -> V:
-        """The view itself."""
-        return self.parse(model, op, await self.ask(op, actor, body))
-
-    @staticmethod
-    def parse(model: type[V], op: str, data: bytes) -> V:
-        """The view in an answer's JSON."""
-        try:
-            return decode(model, data)
-        except BadMessage as fault:
-            log.error("bad_answer", op=op, error=str(fault))
-            raise ProctorError(Code.INTERNAL, "a controller gave an answer that cannot be read") from fault
-
     async def audit(self, actor: Actor, action: str, subject: str, **detail: object) -> None:
         """Have one of the api's own deeds written down. A failure is logged, and does not undo the deed."""
         try:
-            await self.ask("audit.add", actor, AuditAdd(action=action, object=subject, detail=dict(detail)))
+            body = AuditAdd(action=action, object=subject, detail=dict(detail))
+            await self.ask_encoded(ADD_AUDIT, actor, body)
         except ProctorError as fault:
             log.error("audit_not_written", action=action, object=subject, actor=actor.name, error=fault.message)
+
+
+def _unreadable(operation: AnyOperation, fault: BadMessage) -> ProctorError:
+    log.error("bad_answer", op=operation.name, error=str(fault))
+    return ProctorError(Code.INTERNAL, "a controller gave an answer that cannot be read")
 
 
 def bus_unavailable(op: str, fault: BusError) -> ProctorError:

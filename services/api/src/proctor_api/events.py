@@ -2,23 +2,17 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 
-from proctor_common.messages.views import EventView, View
+from proctor_common.messages.pages import EventsPage
+from proctor_common.messages.views import EventView
 from proctor_common.states import RunState
 
 KEPT = 2000
 
 
-class EventPage(View):
-    """A page of events."""
-
-    items: list[EventView]
-    next: str | None = None
-
-
 class EventRing:
     """Events ``first`` to ``last`` of one run without a hole; ``seq`` counts from 1."""
 
-    def __init__(self, fetch: Callable[[int], Awaitable[EventPage]]) -> None:
+    def __init__(self, fetch: Callable[[int], Awaitable[EventsPage]]) -> None:
         self._fetch = fetch
         self._kept: list[EventView] = []
         self._announced = 0

@@ -6,14 +6,18 @@ repetition takes the row over once its hold has passed and sends the same run id
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from fastapi import Request, Response
+from fastapi import Request
 
 from proctor_api.auth import Caller
+from proctor_api.http.bodies import ViewResponse
 from proctor_api.store.keys import KeyStore
 from proctor_common.errors import Code, ProctorError, invalid
 from proctor_common.ids import new_id
+from proctor_common.messages.base import Encoded
 
+T = TypeVar("T")
 HEADER = "idempotency-key"
 MAX_KEY = 255
 REPLAYED = "Idempotency-Replayed"
@@ -25,7 +29,9 @@ class Idempotency:
     def __init__(self, store: KeyStore) -> None:
         self._store = store
 
-    async def start(self, request: Request, caller: Caller, begin: Callable[[str], Awaitable[Response]]) -> Response:
+    async def start(
+        self, request: Request, caller: Caller, begin: Callable[[str], Awaitable[ViewResponse[T]]]
+    ) -> ViewResponse[T]:
         """Call ``begin`` with the new run's id, or give the answer that it gave before.
 
         Raises 409 idempotency_in_progress, 422 idempotency_mismatch, and what ``begin`` raises. Without the header
@@ -44,14 +50,16 @@ class Idempotency:
             headers = {REPLAYED: "true"}
             if kept.location is not None:
                 headers["Location"] = kept.location
-            return Response(kept.answer, kept.status or 200, headers, "application/json")
+            return ViewResponse(Encoded(kept.answer), kept.status or 200, headers)
         if not kept.mine:
             raise ProctorError(
                 Code.IDEMPOTENCY_IN_PROGRESS, "the first request with this key is still running", retry_after=1
             )
         return await self._begin(caller.key, key, kept.run, begin)
 
-    async def _begin(self, owner: str, key: str, run: str, begin: Callable[[str], Awaitable[Response]]) -> Response:
+    async def _begin(
+        self, owner: str, key: str, run: str, begin: Callable[[str], Awaitable[ViewResponse[T]]]
+    ) -> ViewResponse[T]:
         try:
             response = await begin(run)
         except ProctorError as fault:

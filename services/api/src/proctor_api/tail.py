@@ -7,16 +7,14 @@ from starlette.websockets import WebSocket
 
 from proctor_api.auth import Caller
 from proctor_api.context import ProcessContext
-from proctor_api.events import EventPage
 from proctor_api.logs import frames
 from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
 from proctor_api.logs.feeds import Feed
-from proctor_api.logs.index import load_index
-from proctor_api.logs.steps import require_step
+from proctor_api.logs.index import load_index, require_step
 from proctor_api.logs.viewer import Kind, Viewer
 from proctor_api.sockets import TooSlow, parameter, serve
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages.calls import EventList
+from proctor_common.messages.calls.runs import LIST_EVENTS, EventList
 from proctor_common.messages.views import EventView, RunLogIndex
 from proctor_common.states import RunState
 
@@ -101,7 +99,7 @@ async def tail_all_events(socket: WebSocket) -> None:
             seen: dict[str, int] = {}
             while after is not None:
                 began = after
-                page = await context.controllers.view(EventPage, "run.events", caller.actor, EventList(after=after))
+                page = await context.controllers.ask(LIST_EVENTS, caller.actor, EventList(after=after))
                 for event in page.items:
                     after = max(after, event.cursor)
                     seen[event.run] = event.seq

@@ -12,13 +12,12 @@ from collections.abc import Callable
 import structlog
 
 from proctor_api.controller_client import SELF, ControllerClient
-from proctor_api.events import EventPage
 from proctor_common import subjects
 from proctor_common.bus import Bus, Message
 from proctor_common.errors import ProctorError
 from proctor_common.messages.base import BadMessage, decode
-from proctor_common.messages.calls import EventList, RunRef
-from proctor_common.messages.views import EventView, RunChanged, RunView
+from proctor_common.messages.calls.runs import GET_RUN, LIST_EVENTS, EventList, RunRef
+from proctor_common.messages.views import EventView, RunChanged
 
 log = structlog.get_logger(__name__)
 
@@ -137,7 +136,7 @@ class Watch:
 
     async def _read_from(self, cursor: int) -> None:
         for _ in range(MOST_PAGES):
-            page = await self._controllers.view(EventPage, "run.events", SELF, EventList(after=cursor))
+            page = await self._controllers.ask(LIST_EVENTS, SELF, EventList(after=cursor))
             for event in page.items:
                 if event.seq > self._seen.get(event.run, (0, None))[0]:
                     await self._hand_on(event.run, await self.group_of(event.run), [event])
@@ -148,7 +147,7 @@ class Watch:
     async def _hand_on(self, run: str, group: str | None, events: list[EventView]) -> None:
         last = self._seen.get(run, (0, None))[0]
         if last and events and events[0].seq > last + 1:
-            page = await self._controllers.view(EventPage, "run.events", SELF, EventList(run=run, after=last))
+            page = await self._controllers.ask(LIST_EVENTS, SELF, EventList(run=run, after=last))
             events = page.items or events
         for event in events:
             if event.seq <= last:
@@ -167,4 +166,4 @@ class Watch:
         known = self._seen.get(run)
         if known is not None:
             return known[1]
-        return (await self._controllers.view(RunView, "run.get", SELF, RunRef(run=run))).group
+        return (await self._controllers.ask(GET_RUN, SELF, RunRef(run=run))).group

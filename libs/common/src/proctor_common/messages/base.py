@@ -1,6 +1,7 @@
 """The ground of all messages: frozen, versioned, tolerant of fields that a newer peer adds. No I/O."""
 
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +21,16 @@ class Message(BaseModel):
     def encode(self) -> bytes:
         """JSON as UTF-8; members that are None are left out (an absent member means its default)."""
         return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded(Generic[T]):
+    """The JSON of a T that is passed on unread."""
+
+    data: bytes
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -3,11 +3,11 @@ them on as they are.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proctor_common.messages.base import JsonObject, Message
+from proctor_common.messages.base import Encoded, JsonObject, Message
 from proctor_common.messages.events import PluginSpec, TargetSpec
 from proctor_common.states import AgentState, RunResult, RunState, StepResult, StepState
 
@@ -20,6 +20,10 @@ class View(BaseModel):
     def encode(self) -> bytes:
         """JSON as UTF-8, nulls included."""
         return self.__pydantic_serializer__.to_json(self)
+
+    def encoded(self) -> Encoded[Self]:
+        """The same, which still says what it is the JSON of."""
+        return Encoded(self.encode())
 
 
 class WebhookCall(View):
@@ -342,8 +346,5 @@ class JoinView(View):
     nats: NatsAddress
 
 
-class Listing(View):
-    """A page of a list; ``next`` is the cursor of the following one, null at the end."""
-
-    items: list[Any]
-    next: str | None = None
+class Done(View):
+    """It is done, and there is nothing to say."""

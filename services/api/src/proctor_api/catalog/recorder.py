@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 import asyncpg
 import structlog
-from pydantic import BaseModel
 from pydantic_core import to_json
 
 from proctor_api.catalog.dates import read_date
@@ -29,7 +28,7 @@ from proctor_api.settings import ApiSettings
 from proctor_common import subjects
 from proctor_common.bus import Message
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages.calls import RecordsConfirm, RecordsPending
+from proctor_common.messages.calls.runs import CONFIRM_RECORDS, LIST_PENDING_RECORDS, RecordsConfirm, RecordsPending
 from proctor_common.messages.views import RecordView
 from proctor_common.pg import Session, changing
 
@@ -42,13 +41,6 @@ REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg
 """What the database says of a value: it would say the same again."""
 NAMES = {"project": "project_name", "case": "case_name", "pod": "pod_name"}
 TEXTS = ("installer", "version", "scenario", "build_tag", "criteria")
-
-
-class RecordPage(BaseModel):
-    """A page of what is to be recorded."""
-
-    items: list[RecordView]
-    next: str | None = None
 
 
 class Recorder:
@@ -89,11 +81,13 @@ class Recorder:
 
     async def take(self) -> bool:
         """Store one page and confirm it; whether there may be more. Raises ProctorError."""
-        page = await self._controllers.view(RecordPage, "record.pending", SELF, RecordsPending(limit=AT_ONCE))
+        page = await self._controllers.ask(LIST_PENDING_RECORDS, SELF, RecordsPending(limit=AT_ONCE))
         for item in page.items:
             await self.store(item)
         if page.items:
-            await self._controllers.ask("record.confirm", SELF, RecordsConfirm(ids=[item.id for item in page.items]))
+            await self._controllers.ask_encoded(
+                CONFIRM_RECORDS, SELF, RecordsConfirm(ids=[item.id for item in page.items])
+            )
         return page.next is not None and bool(page.items)
 
     async def store(self, item: RecordView) -> bool:

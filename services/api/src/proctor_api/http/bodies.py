@@ -1,18 +1,32 @@
-"""Reading a request's body: bounded while it comes, strict JSON, nothing that a database or terminal cannot hold."""
+"""Bodies. A request's is read bounded while it comes, as strict JSON, with nothing in it that a database or terminal
+cannot hold; an answer's says what it is the JSON of.
+"""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
 
 import pydantic_core
-from fastapi import Request
+from fastapi import Request, Response
 
 from proctor_common.errors import Code, Fault, ProctorError, fault, faults
 from proctor_common.limits import MAX_FAULTS
+from proctor_common.messages.base import Encoded
 
+JSON = "application/json"
 MAX_BODY_DEPTH = 100
 """Levels of lists and objects in a body: what comes behind walks through them by recursion."""
 URL_LIMIT = 8 * 1024
 PATIENCE = 8 * 1024 * 1024
 """How much beyond the limit is read and dropped, so that a client gets to read why its body is refused."""
+
+T = TypeVar("T")
+
+
+class ViewResponse(Response, Generic[T]):
+    """An answer whose body is the JSON of a T."""
+
+    def __init__(self, view: Encoded[T], status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(view.data, status, headers, JSON)
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from proctor_api.controller_client import SELF, ControllerClient
-from proctor_api.events import EventPage, EventRing
+from proctor_api.events import EventRing
 from proctor_api.logs.index import load_index
 from proctor_api.logs.order import Piece
 from proctor_api.logs.record import Record
@@ -23,8 +23,9 @@ from proctor_api.watch import Watch
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError, Stored
 from proctor_common.messages.base import BadMessage
-from proctor_common.messages.calls import EventList
+from proctor_common.messages.calls.runs import LIST_EVENTS, EventList
 from proctor_common.messages.log import decode_chunk
+from proctor_common.messages.pages import EventsPage
 from proctor_common.messages.views import EventView, RunChanged
 
 log = structlog.get_logger(__name__)
@@ -168,8 +169,8 @@ class Feed:
         self._record = Record(index, asked)
         return self._record
 
-    async def _fetch_events(self, after: int) -> EventPage:
-        return await self._controllers.view(EventPage, "run.events", SELF, EventList(run=self.run, after=after))
+    async def _fetch_events(self, after: int) -> EventsPage:
+        return await self._controllers.ask(LIST_EVENTS, SELF, EventList(run=self.run, after=after))
 
     # -- chunks ---------------------------------------------------------------------------------------------------
 

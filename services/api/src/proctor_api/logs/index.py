@@ -1,8 +1,15 @@
-"""The record that a tail works from, asked for page by page: a run may have more attempts than one answer holds."""
+"""What a tail asks the controllers, page by page: a run's attempts, and whether it has the step that its view is
+narrowed to (a mistyped one must not look like an empty log).
+"""
 
 from proctor_api.controller_client import ControllerClient
-from proctor_common.messages.calls import Actor, LogIndex
+from proctor_api.logs.record import matches_step, names_step
+from proctor_common.errors import not_found
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import GET_LOG_INDEX, LIST_STEPS, LogIndex, StepList
 from proctor_common.messages.views import RunLogIndex
+
+PAGE = 1000
 
 
 async def load_index(controllers: ControllerClient, actor: Actor, run: str) -> RunLogIndex:
@@ -11,11 +18,31 @@ async def load_index(controllers: ControllerClient, actor: Actor, run: str) -> R
     What happens between two pages is told by later events; the run's own state is that of the first page, so that a
     run never looks finished before its attempts do.
     """
-    first = page = await controllers.view(RunLogIndex, "run.log_index", actor, LogIndex(run=run))
+    first = page = await controllers.ask(GET_LOG_INDEX, actor, LogIndex(run=run))
     if page.next is None:
         return first
     attempts = list(page.attempts)
     while page.next is not None:
-        page = await controllers.view(RunLogIndex, "run.log_index", actor, LogIndex(run=run, after=page.next))
+        page = await controllers.ask(GET_LOG_INDEX, actor, LogIndex(run=run, after=page.next))
         attempts += page.attempts
     return first.model_copy(update={"attempts": attempts, "next": None})
+
+
+async def require_step(controllers: ControllerClient, actor: Actor, index: RunLogIndex, step: str | None) -> None:
+    """Raises 404 that names the step where the run has none such.
+
+    The index knows attempts only; a step that has none yet is looked for among the run's steps.
+    """
+    if step is None or any(matches_step(entry, step) for entry in index.attempts):
+        return
+    cursor: str | None = None
+    while True:
+        body = StepList(run=index.run, limit=PAGE, cursor=cursor)
+        page = await controllers.ask(LIST_STEPS, actor, body)
+        if any(
+            names_step(row.step + (f"[{row.instance}]" if row.instance else ""), row.id, step) for row in page.items
+        ):
+            return
+        cursor = page.next
+        if cursor is None:
+            raise not_found("step", step)

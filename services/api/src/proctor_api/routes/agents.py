@@ -1,106 +1,100 @@
 """Agents: who they are, giving them no more work, permitting and joining new ones."""
 
-from fastapi import Request, Response
+from fastapi import Request
 
 from proctor_api.controller_client import SELF
-from proctor_api.routes.guard import anyone, caller_of, context_of, json_view, needs, router
-from proctor_api.routes.models import After, AgentPage, AgentRef, EnrolRequest, JoinRequest, Limit
+from proctor_api.routes.guard import ViewResponse, anyone, context_of, needs, pass_on, router
+from proctor_api.routes.models import After, AgentRef, EnrolRequest, JoinRequest, Limit
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages import calls
+from proctor_common.messages.calls import agents as calls
+from proctor_common.messages.pages import AgentPage
 from proctor_common.messages.views import AgentView, EnrolmentView, JoinView
 from proctor_common.states import Role
 
 routes = router()
 
 
-@routes.get("/v1/agents", response_model=AgentPage, tags=["agents"], summary="Agents", openapi_extra=needs(Role.VIEWER))
-async def list_agents(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+@routes.get("/v1/agents", tags=["agents"], summary="Agents", openapi_extra=needs(Role.VIEWER))
+async def list_agents(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[AgentPage]:
     """Agents that the token may see, by host name, with their plugins and methods."""
     body = calls.AgentList(limit=limit, cursor=cursor)
-    return json_view(await context_of(request).controllers.ask("agent.list", caller_of(request).actor, body))
+    return await pass_on(request, calls.LIST_AGENTS, body)
 
 
 @routes.get(
     "/v1/agents/{agent}",
-    response_model=AgentView,
     tags=["agents"],
     summary="An agent",
     openapi_extra=needs(Role.VIEWER),
 )
-async def get_agent(request: Request, agent: AgentRef) -> Response:
+async def get_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
     """One agent by its id, host name or number."""
-    return await _of_agent(request, "agent.get", agent)
+    return await pass_on(request, calls.GET_AGENT, calls.AgentRef(agent=agent))
 
 
 @routes.post(
     "/v1/agents/{agent}/drain",
     status_code=202,
-    response_model=AgentView,
     tags=["agents"],
     summary="Give an agent no more work",
     openapi_extra=needs(Role.ADMIN),
 )
-async def drain_agent(request: Request, agent: AgentRef) -> Response:
+async def drain_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
     """What runs there goes on to its end."""
-    return await _of_agent(request, "agent.drain", agent, 202)
+    return await pass_on(request, calls.DRAIN_AGENT, calls.AgentRef(agent=agent), 202)
 
 
 @routes.post(
     "/v1/agents/{agent}/undrain",
     status_code=202,
-    response_model=AgentView,
     tags=["agents"],
     summary="Give an agent work again",
     openapi_extra=needs(Role.ADMIN),
 )
-async def undrain_agent(request: Request, agent: AgentRef) -> Response:
+async def undrain_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
     """The end of a drain."""
-    return await _of_agent(request, "agent.undrain", agent, 202)
+    return await pass_on(request, calls.UNDRAIN_AGENT, calls.AgentRef(agent=agent), 202)
 
 
 @routes.delete(
     "/v1/agents/{agent}",
-    response_model=AgentView,
     tags=["agents"],
     summary="Remove an agent",
     openapi_extra=needs(Role.ADMIN),
 )
-async def remove_agent(request: Request, agent: AgentRef) -> Response:
+async def remove_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
     """Its credentials end at once and its connection is closed."""
-    return await _of_agent(request, "agent.remove", agent)
+    return await pass_on(request, calls.REMOVE_AGENT, calls.AgentRef(agent=agent))
 
 
 @routes.post(
     "/v1/agents/enrolments",
     status_code=201,
-    response_model=EnrolmentView,
     tags=["agents"],
     summary="Permit a new agent",
     openapi_extra=needs(Role.ADMIN),
 )
-async def enrol_agent(request: Request, enrolment: EnrolRequest) -> Response:
+async def enrol_agent(request: Request, enrolment: EnrolRequest) -> ViewResponse[EnrolmentView]:
     """A join token, shown this once: good for one agent, one host name and 15 minutes."""
     body = calls.Enrol(host=enrolment.host, groups=enrolment.groups, labels=enrolment.labels)
-    view = await context_of(request).controllers.ask("agent.enrol", caller_of(request).actor, body)
-    return json_view(view, 201)
+    return await pass_on(request, calls.ENROL_AGENT, body, 201)
 
 
 @routes.post(
     "/v1/agents/join",
-    response_model=JoinView,
     tags=["agents"],
     summary="Join as an agent",
     openapi_extra=anyone(),
 )
-async def join_agent(request: Request, joining: JoinRequest) -> Response:
+async def join_agent(request: Request, joining: JoinRequest) -> ViewResponse[JoinView]:
     """Used by the agent itself. The same key again within the time gets the same answer; another key a 409."""
     context = context_of(request)
     count_try(request)
     body = calls.Join(token=joining.token, public_key=joining.public_key)
-    joined = await context.controllers.ask("agent.join", SELF, body)
+    joined = await context.controllers.ask_encoded(calls.JOIN_AGENT, SELF, body)
     # A whole lab may join from one address: only guesses count.
     context.tries.give_back(_trier(request))
-    return json_view(joined)
+    return ViewResponse(joined)
 
 
 def _trier(request: Request) -> str:
@@ -115,8 +109,3 @@ def count_try(request: Request) -> None:
     if wait:
         tries = context.settings.login_tries
         raise ProctorError(Code.TOO_MANY, f"{tries} tries a minute are allowed from one address", retry_after=wait)
-
-
-async def _of_agent(request: Request, op: str, agent: str, status: int = 200) -> Response:
-    view = await context_of(request).controllers.ask(op, caller_of(request).actor, calls.AgentRef(agent=agent))
-    return json_view(view, status)

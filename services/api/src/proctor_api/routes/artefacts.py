@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 import structlog
 from fastapi import Request, Response
 
-from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.guard import ViewResponse, caller_of, context_of, needs, pass_on, router
 from proctor_api.routes.logs import PatientResponse
-from proctor_api.routes.models import After, ArtefactRef, ArtefactsPage, Limit, RunRef
+from proctor_api.routes.models import After, ArtefactRef, Limit, RunRef
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages import calls
-from proctor_common.messages.calls import Actor
+from proctor_common.messages.calls import runs as calls
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.pages import ArtefactsPage
 from proctor_common.messages.views import ArtefactPiece
 from proctor_common.states import Role
 
@@ -26,17 +27,18 @@ class BrokenOff(Exception):
 
 @routes.get(
     "/v1/runs/{run}/artefacts",
-    response_model=ArtefactsPage,
     tags=["runs"],
     summary="A run's artefacts",
     openapi_extra=needs(Role.VIEWER),
 )
-async def list_artefacts(request: Request, run: RunRef, limit: Limit = 100, cursor: After = None) -> Response:
+async def list_artefacts(
+    request: Request, run: RunRef, limit: Limit = 100, cursor: After = None
+) -> ViewResponse[ArtefactsPage]:
     """The files that the plan's `artefacts` and builds have found, with their size and SHA-256 when their step ended.
     They stay where they are, on the target.
     """
     body = calls.ArtefactList(run=run, limit=limit, cursor=cursor)
-    return json_view(await context_of(request).controllers.ask("run.artefacts", caller_of(request).actor, body))
+    return await pass_on(request, calls.LIST_ARTEFACTS, body)
 
 
 @routes.get(
@@ -87,7 +89,7 @@ async def get_artefact(request: Request, run: RunRef, artefact: ArtefactRef) -> 
 
 async def _piece(request: Request, actor: Actor, run: str, artefact: str, offset: int) -> ArtefactPiece:
     body = calls.ArtefactRead(run=run, artefact=artefact, offset=offset)
-    return await context_of(request).controllers.view(ArtefactPiece, "run.artefact", actor, body)
+    return await context_of(request).controllers.ask(calls.READ_ARTEFACT, actor, body)
 
 
 def _is_whole(piece: ArtefactPiece) -> bool:

@@ -3,17 +3,19 @@
 The order matters: a stranger is refused before a byte of the body is read.
 """
 
+import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from proctor_api.context import caller_of, context_of
 from proctor_api.errors import LEGACY
-from proctor_api.http.bodies import URL_LIMIT, parse_json, read_body, refuse_nul, too_large
+from proctor_api.http.bodies import JSON, URL_LIMIT, ViewResponse, parse_json, read_body, refuse_nul, too_large
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid
 from proctor_common.limits import MAX_FAULTS
+from proctor_common.messages.calls.operation import A, Operation, Q
 from proctor_common.states import Role
 
 ROLE = "x-proctor-role"
@@ -21,9 +23,19 @@ OPEN = "anyone"
 STREAMED = "x-proctor-streamed"
 """Marks a route that reads its body itself, piece by piece."""
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-JSON = "application/json"
 
-__all__ = ["JSON", "GuardedRoute", "anyone", "caller_of", "context_of", "json_view", "needs", "router"]
+__all__ = [
+    "JSON",
+    "GuardedRoute",
+    "ViewResponse",
+    "anyone",
+    "caller_of",
+    "context_of",
+    "json_view",
+    "needs",
+    "pass_on",
+    "router",
+]
 
 
 def needs(role: Role, **extra: Any) -> dict[str, Any]:
@@ -52,7 +64,13 @@ class StrictRequest(Request):
 
 
 class GuardedRoute(APIRoute):
-    """A route with a role."""
+    """A route with a role. One that gives a ``ViewResponse`` is documented by what that is the JSON of."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        shown = inspect.signature(endpoint).return_annotation
+        if get_origin(shown) is ViewResponse:
+            options["response_model"] = get_args(shown)[0]
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
@@ -88,8 +106,14 @@ def router() -> APIRouter:
     return APIRouter(route_class=GuardedRoute)
 
 
+async def pass_on(request: Request, operation: Operation[Q, A], body: Q, status: int = 200) -> ViewResponse[A]:
+    """A controller's answer to what the caller asks, unread."""
+    view = await context_of(request).controllers.ask_encoded(operation, caller_of(request).actor, body)
+    return ViewResponse(view, status)
+
+
 def json_view(data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A view's JSON as the controller made it."""
+    """JSON that says not of what."""
     return Response(data, status, headers, JSON)
 
 

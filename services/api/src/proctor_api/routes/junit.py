@@ -10,9 +10,10 @@ from fastapi import Request, Response
 from proctor_api.controller_client import ControllerClient
 from proctor_api.routes.guard import caller_of, context_of, needs, router
 from proctor_api.routes.logs import PatientResponse
-from proctor_api.routes.models import RunRef, StepPage
-from proctor_common.messages.calls import Actor, StepList
-from proctor_common.messages.calls import RunRef as RunCall
+from proctor_api.routes.models import RunRef
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import GET_RUN, LIST_STEPS, StepList
+from proctor_common.messages.calls.runs import RunRef as RunCall
 from proctor_common.messages.views import RunView, StepView
 from proctor_common.states import Role, RunResult, StepResult
 
@@ -87,7 +88,7 @@ async def get_junit(request: Request, run: RunRef) -> Response:
     did not pass although no step failed, a case of its own says so.
     """
     context, actor = context_of(request), caller_of(request).actor
-    view = await context.controllers.view(RunView, "run.get", actor, RunCall(run=run))
+    view = await context.controllers.ask(GET_RUN, actor, RunCall(run=run))
     counts = {STEPS: Counts()}
     async for step in _steps(context.controllers, actor, view.id):
         if is_told(step):
@@ -100,7 +101,7 @@ async def get_junit(request: Request, run: RunRef) -> Response:
 async def _steps(controllers: ControllerClient, actor: Actor, run: str) -> AsyncIterator[StepView]:
     cursor: str | None = None
     while True:
-        page = await controllers.view(StepPage, "run.steps", actor, StepList(run=run, limit=PAGE, cursor=cursor))
+        page = await controllers.ask(LIST_STEPS, actor, StepList(run=run, limit=PAGE, cursor=cursor))
         for step in page.items:
             yield step
         cursor = page.next

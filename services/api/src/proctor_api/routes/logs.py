@@ -9,9 +9,8 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from proctor_api.logs.cursor import BadCursor
-from proctor_api.logs.index import load_index
+from proctor_api.logs.index import load_index, require_step
 from proctor_api.logs.order import Gap, Piece
-from proctor_api.logs.steps import require_step
 from proctor_api.logs.tailing import start_of_tail
 from proctor_api.logs.viewer import Frame, Kind, Viewer
 from proctor_api.routes.guard import caller_of, context_of, needs, router

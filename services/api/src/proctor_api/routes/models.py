@@ -11,17 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from proctor_common.durations import MAX_SECONDS, read_duration
 from proctor_common.errors import invalid
 from proctor_common.limits import MAX_LABELS
-from proctor_common.messages.pool_views import PoolView, VnfpView, VolumeView
-from proctor_common.messages.views import (
-    AgentView,
-    ArtefactView,
-    AuditView,
-    EventView,
-    GroupView,
-    RunView,
-    StepView,
-    View,
-)
+from proctor_common.messages.pages import Page
+from proctor_common.messages.views import View
 from proctor_common.states import Role
 
 LABEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
@@ -214,81 +205,8 @@ class VnfpRequest(Body):
     size_gb: int | None = Field(default=None, strict=True, ge=1, le=100_000)
 
 
-class RunPage(View):
-    """A page of runs, newest first."""
-
-    items: list[RunView]
-    next: str | None
-
-
-class StepPage(View):
-    """A page of steps, in document order."""
-
-    items: list[StepView]
-    next: str | None
-
-
-class AgentPage(View):
-    """A page of agents, by host name."""
-
-    items: list[AgentView]
-    next: str | None
-
-
-class GroupPage(View):
-    """A page of groups, by name."""
-
-    items: list[GroupView]
-    next: str | None
-
-
-class TokenPage(View):
+class TokenPage(Page[TokenView]):
     """A page of tokens, oldest first."""
-
-    items: list[TokenView]
-    next: str | None
-
-
-class PoolPage(View):
-    """All pools, by type."""
-
-    items: list[PoolView]
-    next: str | None
-
-
-class VolumePage(View):
-    """A page of volumes, newest first."""
-
-    items: list[VolumeView]
-    next: str | None
-
-
-class VnfpPage(View):
-    """A page of VNFs, newest first."""
-
-    items: list[VnfpView]
-    next: str | None
-
-
-class AuditPage(View):
-    """A page of the audit, newest first."""
-
-    items: list[AuditView]
-    next: str | None
-
-
-class ArtefactsPage(View):
-    """A page of artefacts."""
-
-    items: list[ArtefactView]
-    next: str | None
-
-
-class EventsPage(View):
-    """A page of state changes, oldest first."""
-
-    items: list[EventView]
-    next: str | None
 
 
 class RejectionView(View):
@@ -304,11 +222,8 @@ class RejectionView(View):
     record: dict[str, Any] | None
 
 
-class RejectionPage(View):
+class RejectionPage(Page[RejectionView]):
     """A page of records that could not be stored, the oldest first."""
-
-    items: list[RejectionView]
-    next: str | None
 
 
 class LineFault(View):

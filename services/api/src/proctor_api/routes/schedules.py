@@ -2,14 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Path, Request, Response
+from fastapi import Path, Request
 from pydantic import ConfigDict, Field, StringConstraints
 
-from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.guard import ViewResponse, needs, pass_on, router
 from proctor_api.routes.models import After, Body, GroupName, Limit, PlanGiven
 from proctor_api.routes.repeated import plan_as_sent
-from proctor_common.messages import calls
-from proctor_common.messages.views import ScheduleView, View
+from proctor_common.messages.calls import plans as calls
+from proctor_common.messages.pages import SchedulePage
+from proctor_common.messages.views import ScheduleView
 from proctor_common.states import Role
 
 routes = router()
@@ -52,47 +53,37 @@ class ScheduleRequest(Body):
     group: GroupName | None = None
 
 
-class SchedulePage(View):
-    """A page of schedules, by name."""
-
-    items: list[ScheduleView]
-    next: str | None
-
-
 @routes.get(
     "/v1/schedules",
-    response_model=SchedulePage,
     tags=["schedules"],
     summary="Schedules",
     openapi_extra=needs(Role.VIEWER),
 )
-async def list_schedules(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+async def list_schedules(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[SchedulePage]:
     """Schedules that the token may see, by name, each with its next tick and its newest ones."""
     body = calls.ScheduleList(limit=limit, cursor=cursor)
-    return json_view(await context_of(request).controllers.ask("schedule.list", caller_of(request).actor, body))
+    return await pass_on(request, calls.LIST_SCHEDULES, body)
 
 
 @routes.get(
     "/v1/schedules/{name}",
-    response_model=ScheduleView,
     tags=["schedules"],
     summary="A schedule",
     openapi_extra=needs(Role.VIEWER),
 )
-async def get_schedule(request: Request, name: ScheduleRef) -> Response:
+async def get_schedule(request: Request, name: ScheduleRef) -> ViewResponse[ScheduleView]:
     """One schedule: when it is due next, and what became of its newest ticks."""
     body = calls.ScheduleRef(name=name)
-    return json_view(await context_of(request).controllers.ask("schedule.get", caller_of(request).actor, body))
+    return await pass_on(request, calls.GET_SCHEDULE, body)
 
 
 @routes.put(
     "/v1/schedules/{name}",
-    response_model=ScheduleView,
     tags=["schedules"],
     summary="Make or change a schedule",
     openapi_extra=needs(Role.RUNNER),
 )
-async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequest) -> Response:
+async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequest) -> ViewResponse[ScheduleView]:
     """Faults of the plan, its parameters, the expression or the time zone are a 422 now, not at night."""
     body = calls.SchedulePut(
         name=name,
@@ -103,17 +94,16 @@ async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequ
         overlap=wanted.overlap,
         group=wanted.group,
     )
-    return json_view(await context_of(request).controllers.ask("schedule.put", caller_of(request).actor, body))
+    return await pass_on(request, calls.PUT_SCHEDULE, body)
 
 
 @routes.delete(
     "/v1/schedules/{name}",
-    response_model=ScheduleView,
     tags=["schedules"],
     summary="Delete a schedule",
     openapi_extra=needs(Role.RUNNER),
 )
-async def delete_schedule(request: Request, name: ScheduleRef) -> Response:
+async def delete_schedule(request: Request, name: ScheduleRef) -> ViewResponse[ScheduleView]:
     """The runs it has started go on. The answer is the schedule as it was."""
     body = calls.ScheduleRef(name=name)
-    return json_view(await context_of(request).controllers.ask("schedule.delete", caller_of(request).actor, body))
+    return await pass_on(request, calls.DELETE_SCHEDULE, body)

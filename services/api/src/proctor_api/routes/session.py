@@ -6,7 +6,7 @@ from fastapi import Request, Response
 
 from proctor_api.auth import COOKIE, SESSION_PREFIX
 from proctor_api.routes.agents import count_try
-from proctor_api.routes.guard import anyone, context_of, json_view, router
+from proctor_api.routes.guard import ViewResponse, anyone, context_of, router
 from proctor_api.routes.models import SessionRequest, SessionView
 from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import new_token, token_hash
@@ -40,12 +40,11 @@ async def login_page() -> Response:
 @routes.post(
     "/v1/session",
     status_code=201,
-    response_model=SessionView,
     tags=["access"],
     summary="Open a browser's session",
     openapi_extra=anyone(),
 )
-async def open_session(request: Request, given: SessionRequest) -> Response:
+async def open_session(request: Request, given: SessionRequest) -> ViewResponse[SessionView]:
     """Takes a token and sets the session's cookie (HttpOnly, SameSite=Strict)."""
     context = context_of(request)
     count_try(request)
@@ -62,7 +61,7 @@ async def open_session(request: Request, given: SessionRequest) -> Response:
     await context.tokens.open_session(secret, token, expires)
     await context.controllers.audit(caller.actor, "session.open", token)
     view = SessionView(name=caller.actor.name, role=caller.actor.role, groups=caller.actor.groups, expires_at=expires)
-    response = json_view(view.encode(), 201)
+    response = ViewResponse(view.encoded(), 201)
     response.set_cookie(
         COOKIE,
         secret,

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import Request, Response
 
 from proctor_api.routes import openapi
-from proctor_api.routes.guard import anyone, context_of, json_view, needs, router
+from proctor_api.routes.guard import ViewResponse, anyone, context_of, needs, router
 from proctor_api.routes.models import Standing, VersionView
 from proctor_common import metrics
 from proctor_common.bus import BusError
@@ -18,24 +18,21 @@ routes = router()
 CHECK_SECONDS = 2.0
 
 
-@routes.get(
-    "/healthz", response_model=Standing, tags=["system"], summary="Whether the process lives", openapi_extra=anyone()
-)
-async def healthz() -> Response:
+@routes.get("/healthz", tags=["system"], summary="Whether the process lives", openapi_extra=anyone())
+async def healthz() -> ViewResponse[Standing]:
     """An answer at all means that the process lives and its loop turns. The bus is watched by a supervisor that
     replaces a dead connection; while NATS itself is away there is nothing that a restart would mend.
     """
-    return json_view(Standing(status="ok").encode())
+    return ViewResponse(Standing(status="ok").encoded())
 
 
 @routes.get(
     "/readyz",
-    response_model=Standing,
     tags=["system"],
     summary="Whether requests can be served",
     openapi_extra=anyone(),
 )
-async def readyz(request: Request) -> Response:
+async def readyz(request: Request) -> ViewResponse[Standing]:
     """A NATS round trip and a query, 2 s each; 503 where one of them fails."""
     context = context_of(request)
 
@@ -51,7 +48,7 @@ async def readyz(request: Request) -> Response:
     checks = dict(zip(names, await asyncio.gather(*(of(name) for name in names)), strict=True))
     ready = all(answer == "ok" for answer in checks.values())
     view = Standing(status="ok" if ready else "failed", checks=checks)
-    return json_view(view.encode(), 200 if ready else 503, {} if ready else {"Retry-After": "2"})
+    return ViewResponse(view.encoded(), 200 if ready else 503, {} if ready else {"Retry-After": "2"})
 
 
 @routes.get("/metrics", tags=["system"], summary="Figures for Prometheus", openapi_extra=needs(Role.VIEWER))
@@ -60,9 +57,7 @@ async def show_metrics(request: Request) -> Response:
     return Response(metrics.render(context_of(request).registry), media_type=metrics.CONTENT_TYPE)
 
 
-@routes.get(
-    "/v1/version", response_model=VersionView, tags=["system"], summary="The version", openapi_extra=needs(Role.VIEWER)
-)
-async def show_version() -> Response:
+@routes.get("/v1/version", tags=["system"], summary="The version", openapi_extra=needs(Role.VIEWER))
+async def show_version() -> ViewResponse[VersionView]:
     """What runs here."""
-    return json_view(VersionView(version=openapi.version(), api=["v1", "v2.1"]).encode())
+    return ViewResponse(VersionView(version=openapi.version(), api=["v1", "v2.1"]).encoded())

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Request
 
-from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.guard import ViewResponse, caller_of, context_of, needs, router
 from proctor_api.routes.models import CaseRequest, seconds_of
 from proctor_common.errors import invalid
-from proctor_common.messages.calls import SubmitCase
+from proctor_common.messages.calls.runs import SUBMIT_CASE, SubmitCase
 from proctor_common.messages.views import RunView
 from proctor_common.states import Role
 
@@ -28,13 +28,12 @@ KEY = {
 @routes.post(
     "/v1/testcases",
     status_code=202,
-    response_model=RunView,
     responses=STARTED,
     tags=["runs"],
     summary="Run a test case",
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
-async def submit_case(request: Request, case: CaseRequest) -> Response:
+async def submit_case(request: Request, case: CaseRequest) -> ViewResponse[RunView]:
     """Start a run of one method. An unknown host, plugin, method or group is a 404 that names it, wrong parameters
     are a 422 that names all faults, and an agent that is lost or drained is a 409; nothing is started then.
     ``group`` alone says where it runs; beside ``host`` or ``labels`` it is the run's group. A token that is bound to
@@ -47,7 +46,7 @@ async def submit_case(request: Request, case: CaseRequest) -> Response:
         raise invalid(message, path="host", code="place")
     timeout = seconds_of(case.timeout, "timeout")
 
-    async def begin(run: str) -> Response:
+    async def begin(run: str) -> ViewResponse[RunView]:
         body = SubmitCase(
             run=run,
             plugin=case.plugin,
@@ -61,7 +60,7 @@ async def submit_case(request: Request, case: CaseRequest) -> Response:
             name=case.name,
             record=None if case.record is None else case.record.model_dump(exclude_none=True),
         )
-        view = await context.controllers.ask("case.submit", caller.actor, body)
-        return json_view(view, 202, {"Location": f"/v1/runs/{run}"})
+        view = await context.controllers.ask_encoded(SUBMIT_CASE, caller.actor, body)
+        return ViewResponse(view, 202, {"Location": f"/v1/runs/{run}"})
 
     return await context.idempotency.start(request, caller, begin)

@@ -6,12 +6,12 @@ from fastapi import Path, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from proctor_api.controller_client import SELF
-from proctor_api.routes.guard import anyone, caller_of, context_of, json_view, needs, router
+from proctor_api.routes.guard import ViewResponse, anyone, context_of, needs, pass_on, router
 from proctor_api.routes.models import After, Body, GroupName, Limit, PlanGiven
 from proctor_api.routes.repeated import plan_as_sent
-from proctor_common.messages import calls
-from proctor_common.messages.base import Message
-from proctor_common.messages.views import PlanFaults, PlanView, View
+from proctor_common.messages.calls import plans as calls
+from proctor_common.messages.pages import PlanPage
+from proctor_common.messages.views import PlanFaults, PlanView
 from proctor_common.states import Role
 
 routes = router()
@@ -53,13 +53,6 @@ class PlanRequest(Body):
     group: GroupName | None = Field(default=None, description="Whom it belongs to; absent: as it was, or nobody")
 
 
-class PlanPage(View):
-    """A page of stored plans, by name; without their text."""
-
-    items: list[PlanView]
-    next: str | None
-
-
 @routes.get(
     "/docs/testplan.schema.json",
     response_model=dict[str, Any],
@@ -69,72 +62,63 @@ class PlanPage(View):
 )
 async def show_schema(request: Request) -> Response:
     """For editors, which send no token; the first line of a plan: `# yaml-language-server: $schema=<this address>`."""
-    schema = await context_of(request).controllers.ask("plan.schema", SELF, calls.PlanSchema())
-    return Response(schema, media_type="application/schema+json", headers={"Cache-Control": "public, max-age=300"})
+    schema = await context_of(request).controllers.ask_encoded(calls.SHOW_PLAN_SCHEMA, SELF, calls.PlanSchema())
+    return Response(schema.data, media_type="application/schema+json", headers={"Cache-Control": "public, max-age=300"})
 
 
 @routes.post(
     "/v1/testplans/validate",
-    response_model=PlanFaults,
     tags=["test plans"],
     summary="Check a test plan",
     openapi_extra=needs(Role.VIEWER),
 )
-async def validate_plan(request: Request, wanted: ValidateRequest) -> Response:
+async def validate_plan(request: Request, wanted: ValidateRequest) -> ViewResponse[PlanFaults]:
     """Every fault at once, each with line and column (for text) and path; none: it may be run. Nothing is started."""
     plan = await plan_as_sent(request, wanted.plan)
     body = calls.PlanValidate(plan=plan, parameters=wanted.parameters, group=wanted.group)
-    return await _ask(request, "plan.validate", body)
+    return await pass_on(request, calls.VALIDATE_PLAN, body)
 
 
 @routes.get(
     "/v1/testplans",
-    response_model=PlanPage,
     tags=["test plans"],
     summary="Stored plans",
     openapi_extra=needs(Role.VIEWER),
 )
-async def list_plans(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+async def list_plans(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[PlanPage]:
     """The newest version of each plan that the token may see, by name."""
-    return await _ask(request, "plan.list", calls.PlanList(limit=limit, cursor=cursor))
+    return await pass_on(request, calls.LIST_PLANS, calls.PlanList(limit=limit, cursor=cursor))
 
 
 @routes.get(
     "/v1/testplans/{name}",
-    response_model=PlanView,
     tags=["test plans"],
     summary="A stored plan",
     openapi_extra=needs(Role.VIEWER),
 )
-async def get_plan(request: Request, name: PlanRef, version: Version = None) -> Response:
+async def get_plan(request: Request, name: PlanRef, version: Version = None) -> ViewResponse[PlanView]:
     """A version of a plan, with its exact text."""
-    return await _ask(request, "plan.get", calls.PlanRef(name=name, version=version))
+    return await pass_on(request, calls.GET_PLAN, calls.PlanRef(name=name, version=version))
 
 
 @routes.put(
     "/v1/testplans/{name}",
-    response_model=PlanView,
     tags=["test plans"],
     summary="Store a plan",
     openapi_extra=needs(Role.RUNNER),
 )
-async def put_plan(request: Request, name: PlanRef, wanted: PlanRequest) -> Response:
+async def put_plan(request: Request, name: PlanRef, wanted: PlanRequest) -> ViewResponse[PlanView]:
     """A new version; the same text again makes none. Faults of the plan are a 422 with all of them at once."""
     plan = await plan_as_sent(request, wanted.plan)
-    return await _ask(request, "plan.put", calls.PlanPut(name=name, plan=plan, group=wanted.group))
+    return await pass_on(request, calls.PUT_PLAN, calls.PlanPut(name=name, plan=plan, group=wanted.group))
 
 
 @routes.delete(
     "/v1/testplans/{name}",
-    response_model=PlanView,
     tags=["test plans"],
     summary="Delete a stored plan",
     openapi_extra=needs(Role.RUNNER),
 )
-async def delete_plan(request: Request, name: PlanRef) -> Response:
+async def delete_plan(request: Request, name: PlanRef) -> ViewResponse[PlanView]:
     """All its versions. Runs of it go on, and keep the text they were made from."""
-    return await _ask(request, "plan.delete", calls.PlanRef(name=name))
-
-
-async def _ask(request: Request, op: str, body: Message) -> Response:
-    return json_view(await context_of(request).controllers.ask(op, caller_of(request).actor, body))
+    return await pass_on(request, calls.DELETE_PLAN, calls.PlanRef(name=name))

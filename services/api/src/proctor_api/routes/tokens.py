@@ -1,14 +1,14 @@
 """Tokens: making, listing and revoking them."""
 
-from fastapi import Request, Response
+from fastapi import Request
 
 from proctor_api.auth import TOKEN_PREFIX
-from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.guard import ViewResponse, caller_of, context_of, needs, router
 from proctor_api.routes.models import After, Limit, NewTokenView, TokenPage, TokenRequest, TokenView
 from proctor_api.store.tokens import Token
 from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.ids import is_id, new_token
-from proctor_common.messages.calls import GroupRef
+from proctor_common.messages.calls.agents import GET_GROUP, GroupRef
 from proctor_common.states import Role
 
 routes = router()
@@ -31,12 +31,11 @@ def view_of(token: Token) -> TokenView:
 @routes.post(
     "/v1/tokens",
     status_code=201,
-    response_model=NewTokenView,
     tags=["access"],
     summary="Make a token",
     openapi_extra=needs(Role.ADMIN),
 )
-async def add_token(request: Request, wanted: TokenRequest) -> Response:
+async def add_token(request: Request, wanted: TokenRequest) -> ViewResponse[NewTokenView]:
     """The token itself is shown this once. A token that is bound to groups makes tokens for these only. An unknown
     group is a 404 that names it.
     """
@@ -53,7 +52,7 @@ async def add_token(request: Request, wanted: TokenRequest) -> Response:
         groups = groups or mine
     for name in sorted(set(wanted.groups or ())):
         # A mistyped group would see nothing now, and get rights when somebody makes that group later.
-        await context.controllers.ask("group.get", caller.actor, GroupRef(name=name))
+        await context.controllers.ask_encoded(GET_GROUP, caller.actor, GroupRef(name=name))
     secret = new_token(TOKEN_PREFIX)
     made = await context.tokens.add(
         name=wanted.name,
@@ -67,11 +66,11 @@ async def add_token(request: Request, wanted: TokenRequest) -> Response:
         caller.actor, "token.create", made.id, name=made.name, role=made.role.value, groups=list(made.groups or [])
     )
     view = NewTokenView(**view_of(made).model_dump(), token=secret)
-    return json_view(view.encode(), 201, {"Location": f"/v1/tokens/{made.id}"})
+    return ViewResponse(view.encoded(), 201, {"Location": f"/v1/tokens/{made.id}"})
 
 
-@routes.get("/v1/tokens", response_model=TokenPage, tags=["access"], summary="Tokens", openapi_extra=needs(Role.ADMIN))
-async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
+@routes.get("/v1/tokens", tags=["access"], summary="Tokens", openapi_extra=needs(Role.ADMIN))
+async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[TokenPage]:
     """Tokens, oldest first; never the secrets."""
     context, caller = context_of(request), caller_of(request)
     if cursor is not None and not is_id(cursor):
@@ -80,36 +79,34 @@ async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None
     page = found[:limit]
     shown = [view_of(token) for token in page if _sees(caller.actor.groups, token)]
     following = page[-1].id if len(found) > limit else None
-    return json_view(TokenPage(items=shown, next=following).encode())
+    return ViewResponse(TokenPage(items=shown, next=following).encoded())
 
 
 @routes.get(
     "/v1/tokens/{token}",
-    response_model=TokenView,
     tags=["access"],
     summary="A token",
     openapi_extra=needs(Role.ADMIN),
 )
-async def get_token(request: Request, token: str) -> Response:
+async def get_token(request: Request, token: str) -> ViewResponse[TokenView]:
     """One token by its id."""
-    return json_view(view_of(await _visible(request, token)).encode())
+    return ViewResponse(view_of(await _visible(request, token)).encoded())
 
 
 @routes.delete(
     "/v1/tokens/{token}",
-    response_model=TokenView,
     tags=["access"],
     summary="Revoke a token",
     openapi_extra=needs(Role.ADMIN),
 )
-async def delete_token(request: Request, token: str) -> Response:
+async def delete_token(request: Request, token: str) -> ViewResponse[TokenView]:
     """It is refused from now on, its sessions with it; its open websockets are closed within a minute."""
     context, caller = context_of(request), caller_of(request)
     known = await _visible(request, token)
     await context.tokens.delete(known.id)
     context.auth.forget(known.id)
     await context.controllers.audit(caller.actor, "token.revoke", known.id, name=known.name)
-    return json_view(view_of(known).encode())
+    return ViewResponse(view_of(known).encoded())
 
 
 async def _visible(request: Request, token: str) -> Token:

@@ -13,7 +13,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from proctor_common.errors import ProctorError
-from proctor_common.messages.calls import Actor, SubmitRun
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import SubmitRun
 from proctor_common.pg import transaction
 from proctor_common.states import Role
 from proctor_controller.db import schedules as rows

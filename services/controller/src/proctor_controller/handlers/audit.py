@@ -3,13 +3,14 @@
 import json
 
 from proctor_common.errors import Code, ProctorError, invalid
-from proctor_common.messages.calls import Actor, AuditAdd, AuditList, Ping
-from proctor_common.messages.views import AuditView
+from proctor_common.messages.base import Encoded
+from proctor_common.messages.calls.audit import AuditAdd, AuditList, PingRequest
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.pages import AuditPage
+from proctor_common.messages.views import AuditView, Done
 from proctor_common.pg import check_database, transaction
 from proctor_controller.context import ProcessContext
 from proctor_controller.db import audit as rows
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import page
 
 MAX_DETAIL = 16 * 1024
 MAX_ID = 2**63 - 1
@@ -40,7 +41,7 @@ async def add_audit(context: ProcessContext, actor: Actor, body: AuditAdd) -> Au
     )
 
 
-async def list_audit(context: ProcessContext, actor: Actor, body: AuditList) -> bytes:
+async def list_audit(context: ProcessContext, actor: Actor, body: AuditList) -> Encoded[AuditPage]:
     """``audit.list``: the newest first; the cursor is the last one's number. Not for tokens bound to groups."""
     if actor.groups is not None:
         raise ProctorError(Code.FORBIDDEN, "a token bound to groups may not read the audit")
@@ -49,13 +50,10 @@ async def list_audit(context: ProcessContext, actor: Actor, body: AuditList) -> 
         raise invalid("cursor: not one of this list", path="cursor")
     async with transaction(context.database) as connection:
         found = await rows.list_audit(connection, before=int(before), limit=body.limit + 1)
-    return page([AuditView.model_validate(dict(row)) for row in found], body.limit, lambda view: str(view.id))
+    return AuditPage.of([AuditView.model_validate(dict(row)) for row in found], body.limit, lambda view: str(view.id))
 
 
-async def ping(context: ProcessContext, actor: Actor, body: Ping) -> bytes:
+async def ping(context: ProcessContext, actor: Actor, body: PingRequest) -> Done:
     """``ping``: a query, and nothing to say."""
     await check_database(context.database)
-    return b"{}"
-
-
-HANDLERS: dict[str, CallHandler] = {"audit.add": add_audit, "audit.list": list_audit, "ping": ping}
+    return Done()

@@ -2,32 +2,53 @@
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from proctor_common import subjects
 from proctor_common.bus import BusError, Message
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid
 from proctor_common.limits import MAX_FAULTS
-from proctor_common.messages.base import BadMessage, decode
+from proctor_common.messages.base import BadMessage, Encoded, decode
 from proctor_common.messages.base import Message as Body
-from proctor_common.messages.calls import OPERATIONS, Actor, Call, accept, refuse
+from proctor_common.messages.calls.operation import (
+    A,
+    Actor,
+    AnyOperation,
+    CallEnvelope,
+    Operation,
+    Q,
+    accept,
+    refuse,
+)
 from proctor_common.messages.views import View
 from proctor_common.pg import database_unavailable, is_database_down
 from proctor_controller.context import ProcessContext
 
 log = structlog.get_logger(__name__)
 
-CallHandler = Callable[[ProcessContext, Actor, Any], Awaitable[View | bytes]]
-"""Carries out one operation: gives its view (or the view's JSON), or raises ProctorError."""
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """An operation, and what carries it out: it gives the answer, or raises ProctorError."""
+
+    operation: AnyOperation
+    perform: Callable[[ProcessContext, Actor, Any], Awaitable[Any]]
+
+
+def on(operation: Operation[Q, A], perform: Callable[[ProcessContext, Actor, Q], Awaitable[A | Encoded[A]]]) -> Handler:
+    """The only maker of handlers: a function that takes or gives what the operation does not is refused by mypy."""
+    return Handler(operation, perform)
 
 
 class Calls:
     """Answers all calls by a table of operations."""
 
-    def __init__(self, context: ProcessContext, table: Mapping[str, CallHandler]) -> None:
+    def __init__(self, context: ProcessContext, table: Mapping[str, Handler]) -> None:
         self._context = context
         self._table = table
 
@@ -48,15 +69,22 @@ class Calls:
             return refuse(ProctorError(Code.INTERNAL, "something went wrong in the controller; its log says what"))
 
     async def _perform(self, op: str, payload: bytes) -> bytes:
-        handler, model = self._table.get(op), OPERATIONS.get(op)
-        if handler is None or model is None:
+        handler = self._table.get(op)
+        if handler is None:
             raise ProctorError(Code.NOT_FOUND, f"no such operation: {op}", what="operation", name=op)
         try:
-            call = decode(Call, payload)
+            call = decode(CallEnvelope, payload)
         except BadMessage as fault:
             raise ProctorError(Code.BAD_REQUEST, str(fault)) from fault
-        view = await handler(self._context, call.actor, read_body(model, call))
-        return view if isinstance(view, bytes) else view.encode()
+        body = read_body(handler.operation.request, call)
+        return bytes_of(await handler.perform(self._context, call.actor, body))
+
+
+def bytes_of(answer: Any) -> bytes:
+    """What a handler gave, as JSON."""
+    if isinstance(answer, Encoded):
+        return answer.data
+    return answer.encode() if isinstance(answer, View) else to_json(answer)
 
 
 def is_finite(value: Any) -> bool:
@@ -74,7 +102,7 @@ def is_finite(value: Any) -> bool:
     return True
 
 
-def read_body(model: type[Body], call: Call) -> Body:
+def read_body(model: type[Body], call: CallEnvelope) -> Body:
     """The operation's body. Raises ProctorError ``invalid`` with all faults; none of them quotes the input."""
     if not is_finite(call.body):
         raise invalid("a number in it is infinite or none at all")

@@ -6,8 +6,10 @@ from typing import Any
 
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid, not_found
 from proctor_common.ids import is_id
-from proctor_common.messages.calls import Actor
-from proctor_common.messages.pool_calls import PoolList, PoolPut, VnfpCreate, VnfpList, VnfpRef, VolumeList, VolumeRef
+from proctor_common.messages.base import Encoded
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.pools import PoolList, PoolPut, VnfpCreate, VnfpList, VnfpRef, VolumeList, VolumeRef
+from proctor_common.messages.pages import PoolPage, VnfpPage, VolumePage
 from proctor_common.messages.pool_views import JobRunView, JobView, PoolView, VnfpView, VolumeView
 from proctor_common.pg import transaction
 from proctor_controller.context import ProcessContext
@@ -19,9 +21,7 @@ from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.breaker import BACKEND, Breaker
 from proctor_controller.domain.volumes.refill import hit_rate, quantile
 from proctor_controller.domain.volumes.settings import BadPoolSettings
-from proctor_controller.handlers.agents.registry import note
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import page
+from proctor_controller.handlers.auditing import note
 
 
 def _refuse_bound(actor: Actor) -> None:
@@ -79,9 +79,9 @@ def _stamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def list_pools(context: ProcessContext, actor: Actor, body: PoolList) -> bytes:
+async def list_pools(context: ProcessContext, actor: Actor, body: PoolList) -> Encoded[PoolPage]:
     """``pool.list``: by type; none for a token bound to groups."""
-    return page([] if actor.groups is not None else await _views(context), 1000, lambda view: view.type)
+    return PoolPage.of([] if actor.groups is not None else await _views(context), 1000, lambda view: view.type)
 
 
 async def put_pool(context: ProcessContext, actor: Actor, body: PoolPut) -> PoolView:
@@ -114,7 +114,7 @@ async def sync(context: ProcessContext, actor: Actor, body: PoolList) -> JobView
     return await _run_job(context, actor, "sync")
 
 
-async def reload(context: ProcessContext, actor: Actor, body: PoolList) -> bytes:
+async def reload(context: ProcessContext, actor: Actor, body: PoolList) -> Encoded[PoolPage]:
     """``pool.reload``: with settings that are refused everything stays as it was."""
     _refuse_bound(actor)
     if context.pool.source.path is None:
@@ -161,7 +161,7 @@ def _after(cursor: str | None) -> str | None:
     return cursor
 
 
-async def list_volumes(context: ProcessContext, actor: Actor, body: VolumeList) -> bytes:
+async def list_volumes(context: ProcessContext, actor: Actor, body: VolumeList) -> Encoded[VolumePage]:
     """``volume.list``: the newest first; a token bound to groups sees those of its groups' runs."""
     async with session(context.database) as db:
         found = await rows.list_volumes(
@@ -172,7 +172,7 @@ async def list_volumes(context: ProcessContext, actor: Actor, body: VolumeList) 
             after=_after(body.cursor),
             limit=body.limit + 1,
         )
-    return page([_volume_view(row) for row in found], body.limit, lambda view: view.id)
+    return VolumePage.of([_volume_view(row) for row in found], body.limit, lambda view: view.id)
 
 
 async def delete_volume(context: ProcessContext, actor: Actor, body: VolumeRef) -> VolumeView:
@@ -240,14 +240,14 @@ async def get_vnfp(context: ProcessContext, actor: Actor, body: VnfpRef) -> Vnfp
     return await _load_vnfp(context, body.vnfp)
 
 
-async def list_vnfps(context: ProcessContext, actor: Actor, body: VnfpList) -> bytes:
+async def list_vnfps(context: ProcessContext, actor: Actor, body: VnfpList) -> Encoded[VnfpPage]:
     """``vnfp.list``: the newest first; none for a token bound to groups."""
     after = _after(body.cursor)
     if actor.groups is not None:
-        return page(list[VnfpView](), body.limit, lambda view: view.id)
+        return VnfpPage.of([], body.limit, lambda view: view.id)
     async with session(context.database) as db:
         found = await rows.list_vnfps(db, state=body.state, after=after, limit=body.limit + 1)
-    return page([_vnfp_view(row) for row in found], body.limit, lambda view: view.id)
+    return VnfpPage.of([_vnfp_view(row) for row in found], body.limit, lambda view: view.id)
 
 
 async def delete_vnfp(context: ProcessContext, actor: Actor, body: VnfpRef) -> VnfpView:
@@ -258,18 +258,3 @@ async def delete_vnfp(context: ProcessContext, actor: Actor, body: VnfpRef) -> V
     await _write_down(context, actor, "vnfp.delete", view.id, {"name": view.name, "volume": view.volume.id})
     await context.pool.wake()
     return await _load_vnfp(context, view.id)
-
-
-HANDLERS: dict[str, CallHandler] = {
-    "pool.list": list_pools,
-    "pool.put": put_pool,
-    "pool.replenish": replenish,
-    "pool.sync": sync,
-    "pool.reload": reload,
-    "volume.list": list_volumes,
-    "volume.delete": delete_volume,
-    "vnfp.create": create_vnfp,
-    "vnfp.get": get_vnfp,
-    "vnfp.list": list_vnfps,
-    "vnfp.delete": delete_vnfp,
-}

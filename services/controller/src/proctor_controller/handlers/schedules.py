@@ -5,7 +5,10 @@ from typing import Any
 
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, PLAN_NAME, new_id
-from proctor_common.messages.calls import Actor, ScheduleList, SchedulePut, ScheduleRef
+from proctor_common.messages.base import Encoded
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.plans import ScheduleList, SchedulePut, ScheduleRef
+from proctor_common.messages.pages import SchedulePage
 from proctor_common.messages.views import ScheduleView, TickView
 from proctor_common.pg import transaction
 from proctor_controller.context import ProcessContext
@@ -17,9 +20,8 @@ from proctor_controller.domain.schedule import Schedule, TickOutcome
 from proctor_controller.duties.cron import Cron, find_faults
 from proctor_controller.duties.schedules import sealed_for
 from proctor_controller.engine.submission.planning import STORED_PLAN, Request, plan_run
-from proctor_controller.handlers.agents.registry import note
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import page
+from proctor_controller.handlers.access import groups_of, own_group
+from proctor_controller.handlers.auditing import note
 
 SHOWN_TICKS = 20
 OF_PLAN = frozenset({Code.INVALID, Code.NOT_FOUND, Code.TOO_LARGE})
@@ -46,7 +48,7 @@ def view_of(schedule: Schedule, ticks: list[Tick]) -> ScheduleView:
     )
 
 
-async def list_schedules(context: ProcessContext, actor: Actor, body: ScheduleList) -> bytes:
+async def list_schedules(context: ProcessContext, actor: Actor, body: ScheduleList) -> Encoded[SchedulePage]:
     """``schedule.list``: by name; the cursor is the last one's."""
     after = body.cursor or ""
     if after and not PLAN_NAME.match(after):
@@ -54,7 +56,9 @@ async def list_schedules(context: ProcessContext, actor: Actor, body: ScheduleLi
     async with transaction(context.database) as connection:
         found = await rows.list_schedules(connection, groups=actor.groups, after=after, limit=body.limit + 1)
         ticks = await rows.newest_ticks(connection, [schedule.id for schedule in found], 5)
-    return page([view_of(each, ticks.get(each.id, [])) for each in found], body.limit, lambda view: view.name)
+    return SchedulePage.of(
+        [view_of(each, ticks.get(each.id, [])) for each in found], body.limit, lambda view: view.name
+    )
 
 
 async def get_schedule(context: ProcessContext, actor: Actor, body: ScheduleRef) -> ScheduleView:
@@ -115,11 +119,7 @@ def _group(actor: Actor, group: str | None) -> str | None:
         if not GROUP_NAME.match(group) or not actor.sees(group):
             raise not_found("group", group[:100])
         return group
-    if actor.groups is None:
-        return None
-    if len(actor.groups) != 1:
-        raise invalid("name one of your groups", path="group")
-    return actor.groups[0]
+    return own_group(actor)
 
 
 async def _shown(context: ProcessContext, actor: Actor, body: SchedulePut, group: str | None) -> dict[str, Any]:
@@ -131,7 +131,7 @@ async def _shown(context: ProcessContext, actor: Actor, body: SchedulePut, group
         plan=body.plan,
         parameters=body.parameters,
         group=group,
-        groups=None if actor.groups is None else tuple(actor.groups),
+        groups=groups_of(actor),
         created_by=actor.name,
     )
     async with session(context.database) as db:
@@ -153,11 +153,3 @@ async def delete_schedule(context: ProcessContext, actor: Actor, body: ScheduleR
             raise not_found("schedule", body.name)
         await note(connection, actor, "schedule.delete", view.name)
     return view
-
-
-HANDLERS: dict[str, CallHandler] = {
-    "schedule.list": list_schedules,
-    "schedule.get": get_schedule,
-    "schedule.put": put_schedule,
-    "schedule.delete": delete_schedule,
-}

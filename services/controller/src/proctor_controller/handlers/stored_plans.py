@@ -1,22 +1,23 @@
 """``plan.put|get|list|delete``: stored plans, each change a new version. No SQL."""
 
 import json
-from collections.abc import Mapping
 
 from pydantic_core import to_json
 
 from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.ids import GROUP_NAME, PLAN_NAME
-from proctor_common.messages.calls import Actor, PlanList, PlanPut, PlanRef
+from proctor_common.messages.base import Encoded
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.plans import PlanList, PlanPut, PlanRef
+from proctor_common.messages.pages import ROOM, PlanPage
 from proctor_common.messages.views import PlanView
 from proctor_common.pg import transaction
 from proctor_controller.context import ProcessContext
 from proctor_controller.db import plans as rows
 from proctor_controller.db.session import session
 from proctor_controller.engine.submission.planning import check_stored
-from proctor_controller.handlers.agents.registry import note
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import ROOM, page
+from proctor_controller.handlers.access import groups_of, own_group
+from proctor_controller.handlers.auditing import note
 
 ROOM_FOR_REST = 16 * 1024
 """What a plan's view takes beside its text."""
@@ -43,7 +44,7 @@ async def put_plan(context: ProcessContext, actor: Actor, body: PlanPut) -> Plan
     if len(to_json(document)) > ROOM - ROOM_FOR_REST:
         raise ProctorError(Code.TOO_LARGE, "the plan is too large to be shown again", limit="1 MiB as JSON")
     async with session(context.database) as db:
-        await check_stored(db, body.name, body.plan, None if actor.groups is None else tuple(actor.groups))
+        await check_stored(db, body.name, body.plan, groups_of(actor))
     async with transaction(context.database) as connection:
         await rows.lock_plan(connection, body.name)
         known = await rows.load_plan(connection, body.name, None)
@@ -69,11 +70,7 @@ def _owner(actor: Actor, group: str | None, known: rows.StoredPlan | None) -> st
         return group
     if known is not None:
         return known.group
-    if actor.groups is None:
-        return None
-    if len(actor.groups) != 1:
-        raise invalid("name one of your groups", path="group")
-    return actor.groups[0]
+    return own_group(actor)
 
 
 async def get_plan(context: ProcessContext, actor: Actor, body: PlanRef) -> PlanView:
@@ -93,14 +90,14 @@ async def _find(context: ProcessContext, actor: Actor, body: PlanRef) -> rows.St
     return plan
 
 
-async def list_plans(context: ProcessContext, actor: Actor, body: PlanList) -> bytes:
+async def list_plans(context: ProcessContext, actor: Actor, body: PlanList) -> Encoded[PlanPage]:
     """``plan.list``: by name; the cursor is the last one's."""
     after = body.cursor or ""
     if after and not PLAN_NAME.match(after):
         raise invalid("cursor: not one of this list", path="cursor")
     async with transaction(context.database) as connection:
         found = await rows.list_plans(connection, groups=actor.groups, after=after, limit=body.limit + 1)
-    return page([view_of(plan, with_text=False) for plan in found], body.limit, lambda view: view.name)
+    return PlanPage.of([view_of(plan, with_text=False) for plan in found], body.limit, lambda view: view.name)
 
 
 async def delete_plan(context: ProcessContext, actor: Actor, body: PlanRef) -> PlanView:
@@ -111,11 +108,3 @@ async def delete_plan(context: ProcessContext, actor: Actor, body: PlanRef) -> P
             raise not_found("plan", body.name)
         await note(connection, actor, "plan.delete", plan.name)
     return view_of(plan)
-
-
-HANDLERS: Mapping[str, CallHandler] = {
-    "plan.put": put_plan,
-    "plan.get": get_plan,
-    "plan.list": list_plans,
-    "plan.delete": delete_plan,
-}

@@ -7,11 +7,14 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from proctor_api.context import ProcessContext
-from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
-from proctor_api.routes.models import AgentPage, StepPage, Word
+from proctor_api.routes.guard import ViewResponse, caller_of, context_of, json_view, needs, router
+from proctor_api.routes.models import Word
 from proctor_api.routes.testcases import KEY
 from proctor_common.errors import Code, ProctorError, not_found
-from proctor_common.messages.calls import Actor, AgentList, AgentRef, RunRef, StepList, SubmitCase
+from proctor_common.messages.base import Encoded
+from proctor_common.messages.calls.agents import GET_AGENT, LIST_AGENTS, AgentList, AgentRef
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import GET_RUN, LIST_STEPS, SUBMIT_CASE, RunRef, StepList, SubmitCase
 from proctor_common.messages.views import AgentView, RunView, StepView
 from proctor_common.states import AgentState, Role, RunResult, RunState
 
@@ -79,7 +82,7 @@ async def get_slave(request: Request, number: str) -> Response:
     """The same without the outer key, plus `uuid`."""
     body = AgentRef(agent=number_of(number, "slave"))
     try:
-        agent = await context_of(request).controllers.view(AgentView, "agent.get", caller_of(request).actor, body)
+        agent = await context_of(request).controllers.ask(GET_AGENT, caller_of(request).actor, body)
     except ProctorError as fault:
         raise renamed(fault, "slave", number) from fault
     if agent.state is AgentState.REMOVED:
@@ -90,19 +93,18 @@ async def get_slave(request: Request, number: str) -> Response:
 @routes.post(
     "/v2.1/testcases",
     status_code=202,
-    response_model=dict[str, int],
     tags=["v2.1"],
     summary="Run a test case",
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
-async def submit_legacy_case(request: Request, case: LegacyCase) -> Response:
+async def submit_legacy_case(request: Request, case: LegacyCase) -> ViewResponse[dict[str, int]]:
     """`{"CaseId": n}`"""
     context, caller = context_of(request), caller_of(request)
 
-    async def begin(run: str) -> Response:
+    async def begin(run: str) -> ViewResponse[dict[str, int]]:
         body = SubmitCase(run=run, plugin=case.plugin, method=case.method, host=case.host, parameters=case.parameters)
-        view = await context.controllers.view(RunView, "case.submit", caller.actor, body)
-        return json_view(orjson.dumps({"CaseId": view.number}), 202)
+        view = await context.controllers.ask(SUBMIT_CASE, caller.actor, body)
+        return ViewResponse(Encoded(orjson.dumps({"CaseId": view.number})), 202)
 
     return await context.idempotency.start(request, caller, begin)
 
@@ -119,12 +121,12 @@ async def get_legacy_case(request: Request, number: str) -> Response:
     context, actor = context_of(request), caller_of(request).actor
     ref = number_of(number, "testcase")
     try:
-        run = await context.controllers.view(RunView, "run.get", actor, RunRef(run=ref))
+        run = await context.controllers.ask(GET_RUN, actor, RunRef(run=ref))
     except ProctorError as fault:
         raise renamed(fault, "testcase", number) from fault
     if run.kind != "case":
         raise not_found("testcase", number)
-    page = await context.controllers.view(StepPage, "run.steps", actor, StepList(run=ref, limit=1))
+    page = await context.controllers.ask(LIST_STEPS, actor, StepList(run=ref, limit=1))
     message = _output(run, page.items[0] if page.items else None)
     return json_view(orjson.dumps({"CaseId": run.number, "Message": message, "Status": _status(run)}))
 
@@ -155,7 +157,7 @@ async def _agents(context: ProcessContext, actor: Actor) -> list[AgentView]:
     found: list[AgentView] = []
     cursor = None
     while True:
-        page = await context.controllers.view(AgentPage, "agent.list", actor, AgentList(limit=AT_ONCE, cursor=cursor))
+        page = await context.controllers.ask(LIST_AGENTS, actor, AgentList(limit=AT_ONCE, cursor=cursor))
         found += [agent for agent in page.items if agent.state is not AgentState.REMOVED]
         cursor = page.next
         if cursor is None or not page.items:

@@ -10,18 +10,25 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from proctor_api.context import ProcessContext
-from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
+from proctor_api.routes.guard import ViewResponse, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.legacy.testcases import number_of, renamed
-from proctor_api.routes.models import StepPage
 from proctor_api.routes.repeated import plan_as_sent
 from proctor_api.routes.testcases import KEY
 from proctor_common import subjects
 from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError, not_found
-from proctor_common.messages.base import BadMessage
-from proctor_common.messages.calls import RunRef, StepList, SubmitRun
+from proctor_common.messages.base import BadMessage, Encoded
+from proctor_common.messages.calls.runs import (
+    GET_DOCUMENT,
+    GET_RUN,
+    LIST_STEPS,
+    SUBMIT_RUN,
+    RunRef,
+    StepList,
+    SubmitRun,
+)
 from proctor_common.messages.log import decode_chunk
-from proctor_common.messages.views import DocumentView, RunView, StepView
+from proctor_common.messages.views import StepView
 from proctor_common.states import Role, StepResult, StepState
 
 routes = router()
@@ -71,25 +78,24 @@ class LegacyPlan(BaseModel):
 @routes.post(
     "/v2.1/testplan",
     status_code=202,
-    response_model=dict[str, int],
     tags=["v2.1"],
     summary="Run a test plan",
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
-async def submit_legacy_plan(request: Request, plan: LegacyPlan) -> Response:
+async def submit_legacy_plan(request: Request, plan: LegacyPlan) -> ViewResponse[dict[str, int]]:
     """`{"TestPlan": n}`"""
     context, caller = context_of(request), caller_of(request)
 
     taken = {"name": plan.name, "environment": plan.environment or {}, "testplan": plan.testplan}
     document = await plan_as_sent(request, taken, None)
 
-    async def begin(run: str) -> Response:
+    async def begin(run: str) -> ViewResponse[dict[str, int]]:
         body = SubmitRun(run=run, plan=document)
         try:
-            view = await context.controllers.view(RunView, "run.submit", caller.actor, body)
+            view = await context.controllers.ask(SUBMIT_RUN, caller.actor, body)
         except ProctorError as fault:
             raise _with_places(fault) from None
-        return json_view(orjson.dumps({"TestPlan": view.number}), 202)
+        return ViewResponse(Encoded(orjson.dumps({"TestPlan": view.number})), 202)
 
     return await context.idempotency.start(request, caller, begin)
 
@@ -114,19 +120,17 @@ async def get_legacy_plan(request: Request, number: str) -> Response:
     context, actor = context_of(request), caller_of(request).actor
     ref = number_of(number, "testplan")
     try:
-        run = await context.controllers.view(RunView, "run.get", actor, RunRef(run=ref))
+        run = await context.controllers.ask(GET_RUN, actor, RunRef(run=ref))
         if run.kind != "seed":
             raise not_found("testplan", number)
-        document = await context.controllers.view(DocumentView, "run.document", actor, RunRef(run=ref))
+        document = await context.controllers.ask(GET_DOCUMENT, actor, RunRef(run=ref))
     except ProctorError as fault:
         raise renamed(fault, "testplan", number) from fault
     inputs = dict(inputs_of(document.document))
     cases: dict[int, dict[int, dict[str, Any]]] = {}
     cursor: str | None = None
     while True:
-        page = await context.controllers.view(
-            StepPage, "run.steps", actor, StepList(run=ref, limit=PAGE, cursor=cursor)
-        )
+        page = await context.controllers.ask(LIST_STEPS, actor, StepList(run=ref, limit=PAGE, cursor=cursor))
         for (case, place), step, output in await _outputs(context, run.id, page.items):
             shown = {"input": _masked(inputs.get((case, place)) or _input(step), step), "output": output}
             cases.setdefault(case, {})[place] = shown

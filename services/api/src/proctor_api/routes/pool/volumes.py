@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import Query, Request, Response
+from fastapi import Query, Request
 
-from proctor_api.routes.guard import caller_of, context_of, json_view, needs, router
-from proctor_api.routes.models import After, Limit, VolumePage, VolumeRef
-from proctor_common.messages import pool_calls
+from proctor_api.routes.guard import ViewResponse, needs, pass_on, router
+from proctor_api.routes.models import After, Limit, VolumeRef
+from proctor_common.messages.calls import pools as calls
+from proctor_common.messages.pages import VolumePage
 from proctor_common.messages.pool_views import VolumeView
 from proctor_common.states import Role, VolumeState
 
@@ -14,26 +15,23 @@ routes = router()
 Type = Annotated[str | None, Query(max_length=64, description="Only volumes of this type")]
 
 
-@routes.get(
-    "/v1/volumes", response_model=VolumePage, tags=["pools"], summary="Volumes", openapi_extra=needs(Role.VIEWER)
-)
+@routes.get("/v1/volumes", tags=["pools"], summary="Volumes", openapi_extra=needs(Role.VIEWER))
 async def list_volumes(
     request: Request, state: VolumeState | None = None, type: Type = None, limit: Limit = 100, cursor: After = None
-) -> Response:
+) -> ViewResponse[VolumePage]:
     """The newest first; deleted ones only with `?state=deleted`."""
-    body = pool_calls.VolumeList(state=state, type=type, limit=limit, cursor=cursor)
-    return json_view(await context_of(request).controllers.ask("volume.list", caller_of(request).actor, body))
+    body = calls.VolumeList(state=state, type=type, limit=limit, cursor=cursor)
+    return await pass_on(request, calls.LIST_VOLUMES, body)
 
 
 @routes.delete(
     "/v1/volumes/{volume}",
     status_code=202,
-    response_model=VolumeView,
     tags=["pools"],
     summary="Delete a retained volume",
     openapi_extra=needs(Role.RUNNER),
 )
-async def delete_volume(request: Request, volume: VolumeRef) -> Response:
+async def delete_volume(request: Request, volume: VolumeRef) -> ViewResponse[VolumeView]:
     """One that its run has retained (`on_end: retain`); any other belongs to a VNF, a run or the pool: 409."""
-    body = pool_calls.VolumeRef(volume=volume)
-    return json_view(await context_of(request).controllers.ask("volume.delete", caller_of(request).actor, body), 202)
+    body = calls.VolumeRef(volume=volume)
+    return await pass_on(request, calls.DELETE_VOLUME, body, 202)

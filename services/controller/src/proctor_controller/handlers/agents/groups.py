@@ -2,15 +2,17 @@
 
 from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.ids import GROUP_NAME
-from proctor_common.messages.calls import Actor, GroupBinding, GroupList, GroupRef
+from proctor_common.messages.base import Encoded
+from proctor_common.messages.calls.agents import GroupBinding, GroupList, GroupRef
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.pages import GroupPage
 from proctor_common.messages.views import GroupView
 from proctor_common.pg import transaction
 from proctor_common.states import AgentState
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.agents import groups as rows
-from proctor_controller.handlers.agents.registry import find_visible, note
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import page
+from proctor_controller.handlers.access import visible_agent
+from proctor_controller.handlers.auditing import note
 
 
 def view_of(group: rows.Group) -> GroupView:
@@ -23,14 +25,14 @@ def _require_seen(actor: Actor, name: str) -> None:
         raise not_found("group", name[:100])
 
 
-async def list_groups(context: ProcessContext, actor: Actor, body: GroupList) -> bytes:
+async def list_groups(context: ProcessContext, actor: Actor, body: GroupList) -> Encoded[GroupPage]:
     """``group.list``: by name; the cursor is the last one's."""
     after = body.cursor or ""
     if after and not GROUP_NAME.match(after):
         raise invalid("cursor: not one of this list", path="cursor")
     async with transaction(context.database) as connection:
         found = await rows.list_groups(connection, names=actor.groups, after=after, limit=body.limit + 1)
-    return page([view_of(group) for group in found], body.limit, lambda view: view.name)
+    return GroupPage.of([view_of(group) for group in found], body.limit, lambda view: view.name)
 
 
 async def get_group(context: ProcessContext, actor: Actor, body: GroupRef) -> GroupView:
@@ -87,7 +89,7 @@ async def _bind(context: ProcessContext, actor: Actor, body: GroupBinding, *, bo
     async with transaction(context.database) as connection:
         if await rows.load_group(connection, body.name) is None:
             raise not_found("group", body.name)
-        agent = await find_visible(connection, actor, body.agent)
+        agent = await visible_agent(connection, actor, body.agent)
         if agent.state is AgentState.REMOVED:
             raise not_found("agent", body.agent[:100])
         change = rows.bind_agent if bound else rows.unbind_agent
@@ -98,13 +100,3 @@ async def _bind(context: ProcessContext, actor: Actor, body: GroupBinding, *, bo
     if group is None:
         raise not_found("group", body.name)
     return agent.id, view_of(group)
-
-
-HANDLERS: dict[str, CallHandler] = {
-    "group.list": list_groups,
-    "group.get": get_group,
-    "group.put": put_group,
-    "group.delete": delete_group,
-    "group.bind": bind_agent,
-    "group.unbind": unbind_agent,
-}

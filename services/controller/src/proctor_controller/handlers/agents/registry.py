@@ -1,7 +1,6 @@
 """Operations on agents: enrol, join, show, drain, remove. No SQL."""
 
 import re
-from typing import Any
 
 import structlog
 from sqlalchemy.exc import IntegrityError
@@ -12,9 +11,12 @@ from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, HOST_NAME, new_id, new_token, token_hash
 from proctor_common.limits import MAX_LABELS
-from proctor_common.messages.calls import Actor, AgentList, AgentRef, Enrol, Join
+from proctor_common.messages.base import Encoded
+from proctor_common.messages.calls.agents import AgentList, AgentRef, Enrol, Join
+from proctor_common.messages.calls.operation import Actor
 from proctor_common.messages.events import PluginSpec, TargetSpec
 from proctor_common.messages.orders import DrainOrder
+from proctor_common.messages.pages import AgentPage
 from proctor_common.messages.views import AgentView, EnrolmentView, JoinView, NatsAddress
 from proctor_common.pg import transaction
 from proctor_common.states import AgentState
@@ -22,10 +24,9 @@ from proctor_controller.context import ProcessContext
 from proctor_controller.db.agents import registry as rows
 from proctor_controller.db.agents.enrolments import Enrolment, insert_enrolment, lock_enrolment, use_enrolment
 from proctor_controller.db.agents.groups import missing_groups
-from proctor_controller.db.audit import write_audit
 from proctor_controller.domain.hosts.agent import Agent
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import page
+from proctor_controller.handlers.access import visible_agent
+from proctor_controller.handlers.auditing import note
 from proctor_controller.identity.connections import close_clients
 from proctor_controller.identity.nkey import BadKey, public_bytes
 
@@ -62,19 +63,6 @@ def view_of(agent: Agent) -> AgentView:
     )
 
 
-async def find_visible(connection: AsyncConnection, actor: Actor, name: str) -> Agent:
-    """The agent of this id, number or host name, if the caller may see it. Raises ProctorError ``not_found``."""
-    agent = await rows.find_agent(connection, name[:100])
-    if agent is None or not is_visible(actor, agent):
-        raise not_found("agent", name[:100])
-    return agent
-
-
-def is_visible(actor: Actor, agent: Agent) -> bool:
-    """Whether a caller sees an agent: one who is bound to groups sees those that are in one of them."""
-    return actor.groups is None or any(group in actor.groups for group in agent.groups)
-
-
 def require_whole(actor: Actor, agent: Agent) -> None:
     """Refuse a caller bound to groups who would act on an agent that serves other groups too."""
     foreign = [group for group in agent.groups if actor.groups is not None and group not in actor.groups]
@@ -85,17 +73,17 @@ def require_whole(actor: Actor, agent: Agent) -> None:
 async def get_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
     """``agent.get``"""
     async with transaction(context.database) as connection:
-        return view_of(await find_visible(connection, actor, body.agent))
+        return view_of(await visible_agent(connection, actor, body.agent))
 
 
-async def list_agents(context: ProcessContext, actor: Actor, body: AgentList) -> bytes:
+async def list_agents(context: ProcessContext, actor: Actor, body: AgentList) -> Encoded[AgentPage]:
     """``agent.list``: by host name; the cursor is the last one's."""
     after = body.cursor or ""
     if after and not HOST_NAME.match(after):
         raise invalid("cursor: not one of this list", path="cursor")
     async with transaction(context.database) as connection:
         found = await rows.list_agents(connection, groups=actor.groups, after=after, limit=body.limit + 1)
-    return page([view_of(agent) for agent in found], body.limit, lambda view: view.host)
+    return AgentPage.of([view_of(agent) for agent in found], body.limit, lambda view: view.host)
 
 
 async def drain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
@@ -118,7 +106,7 @@ async def undrain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -
 
 async def _set_draining(context: ProcessContext, actor: Actor, body: AgentRef, *, draining: bool) -> AgentView:
     async with transaction(context.database) as connection:
-        agent = await find_visible(connection, actor, body.agent)
+        agent = await visible_agent(connection, actor, body.agent)
         if agent.state is AgentState.REMOVED:
             raise ProctorError(Code.CONFLICT, f"{agent.host} was removed")
         require_whole(actor, agent)
@@ -132,7 +120,7 @@ async def _set_draining(context: ProcessContext, actor: Actor, body: AgentRef, *
 async def remove_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
     """``agent.remove``: its key is worth nothing from the commit on; its connections are closed."""
     async with transaction(context.database) as connection:
-        agent = await find_visible(connection, actor, body.agent)
+        agent = await visible_agent(connection, actor, body.agent)
         require_whole(actor, agent)
         removed = await rows.revoke_agent(connection, agent.id, f"removed by {actor.name}")
         if removed:
@@ -269,29 +257,3 @@ def _expired() -> ProctorError:
 async def _address(context: ProcessContext) -> NatsAddress:
     settings = context.settings
     return NatsAddress(urls=settings.agent_nats_urls or settings.nats_urls, ca=context.ca)
-
-
-async def note(
-    connection: AsyncConnection, actor: Actor, action: str, object: str, detail: dict[str, Any] | None = None
-) -> None:
-    """Write the deed into the audit, in its own transaction."""
-    await write_audit(
-        connection,
-        actor=actor.name,
-        role=actor.role.value,
-        token=actor.token,
-        action=action,
-        object=object,
-        detail=detail,
-    )
-
-
-HANDLERS: dict[str, CallHandler] = {
-    "agent.get": get_agent,
-    "agent.list": list_agents,
-    "agent.drain": drain_agent,
-    "agent.undrain": undrain_agent,
-    "agent.remove": remove_agent,
-    "agent.enrol": enrol_agent,
-    "agent.join": join_agent,
-}

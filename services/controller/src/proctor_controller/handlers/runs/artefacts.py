@@ -1,22 +1,20 @@
 """``run.artefacts``, ``run.artefact``: files that steps left on their targets, listed and read. No SQL."""
 
-from collections.abc import Mapping
-
 import structlog
 
 from proctor_common import subjects
 from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError, invalid, not_found
-from proctor_common.messages.base import BadMessage, decode
-from proctor_common.messages.calls import Actor, ArtefactList, ArtefactRead
+from proctor_common.messages.base import BadMessage, Encoded, decode
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import ArtefactList, ArtefactRead
 from proctor_common.messages.orders import MAX_PIECE, ReadOrder, ReadOutcome, ReadReply
+from proctor_common.messages.pages import ArtefactsPage
 from proctor_common.messages.views import ArtefactPiece
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.runs.artefacts import MOST, Found, Place, find_artefact, list_artefacts
 from proctor_controller.db.session import session
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import page
-from proctor_controller.handlers.runs.views import find_visible
+from proctor_controller.handlers.access import visible_run
 
 log = structlog.get_logger(__name__)
 
@@ -24,24 +22,24 @@ READ_SECONDS = 10.0
 MOST_DIGITS = 9
 
 
-async def get_artefacts(context: ProcessContext, actor: Actor, body: ArtefactList) -> bytes:
+async def get_artefacts(context: ProcessContext, actor: Actor, body: ArtefactList) -> Encoded[ArtefactsPage]:
     """What the run's steps left, in the order of the steps."""
     after = Place() if body.cursor is None else _place(body.cursor)
     if after is None:
         raise invalid("is not a cursor of this list", path="cursor")
-    view = await find_visible(context, body.run, actor.groups)
+    view = await visible_run(context, actor, body.run)
     async with session(context.database) as db:
         found = await list_artefacts(db, view.id, after)
     views = [each.view for each in found]
     attempts = len({(each.place.step, each.place.attempt) for each in found})
     following = views[-1].id if views and attempts >= MOST else None
-    return page(views, body.limit, lambda last: last.id, following)
+    return ArtefactsPage.of(views, body.limit, lambda last: last.id, following)
 
 
 async def read_artefact(context: ProcessContext, actor: Actor, body: ArtefactRead) -> ArtefactPiece:
     """A piece of one of them, as it is on the target now."""
     place = _place(body.artefact)
-    view = await find_visible(context, body.run, actor.groups)
+    view = await visible_run(context, actor, body.run)
     found = None
     if place is not None:
         async with session(context.database) as db:
@@ -78,6 +76,3 @@ def _place(text: str) -> Place | None:
     if not all(part.isascii() and part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
         return None
     return Place(*(int(part) for part in parts))
-
-
-HANDLERS: Mapping[str, CallHandler] = {"run.artefacts": get_artefacts, "run.artefact": read_artefact}

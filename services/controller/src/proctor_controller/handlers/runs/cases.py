@@ -7,12 +7,12 @@ from proctor_common.durations import MAX_SECONDS
 from proctor_common.errors import Code, ProctorError, faults, invalid, not_found
 from proctor_common.ids import GROUP_NAME, HOST_NAME, is_id, new_id
 from proctor_common.limits import MAX_LABELS
-from proctor_common.messages.calls import Actor, SubmitCase
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import SubmitCase
 from proctor_common.messages.views import RunView
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.hosts.candidates import Found, find_candidates, group_exists
 from proctor_controller.db.runs.submissions import DuplicateRun
-from proctor_controller.db.runs.views import RunKey, find_run
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.documents.method_parameters import CheckedParameters, check_parameters, mask
 from proctor_controller.domain.hosts.placement import Placement
@@ -21,7 +21,7 @@ from proctor_controller.domain.runs.submission import NodeSpec, RunSpec, StepSpe
 from proctor_controller.engine.cache import HostKey
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
-from proctor_controller.handlers.calls import CallHandler
+from proctor_controller.handlers.access import existing_run, run_group
 
 MAX_NAME = 200
 
@@ -116,22 +116,6 @@ def _check_body(body: SubmitCase) -> None:
         raise invalid("must be more than 0 and at most 30 days", path="timeout")
 
 
-def run_group(actor: Actor, group: str | None) -> str | None:
-    """The group of a run: the one asked for, or a bound caller's only one. Raises 404, 422."""
-    if actor.groups is None:
-        return group
-    if group is not None:
-        if group not in actor.groups:
-            # Another group is as good as none to a bound caller.
-            raise not_found("group", group)
-        return group
-    if not actor.groups:
-        raise ProctorError(Code.FORBIDDEN, "this token is bound to no group that exists")
-    if len(actor.groups) > 1:
-        raise invalid(f"name one of your groups: {', '.join(sorted(actor.groups))}", path="group")
-    return actor.groups[0]
-
-
 def _choose_spec(place: Placement, body: SubmitCase, found: list[Found]) -> Mapping[str, object]:
     """The method's schema. Raises 404 that names what is missing."""
     if not found:
@@ -208,14 +192,3 @@ def _literal(value: Any) -> Any:
     if isinstance(value, list):
         return [_literal(member) for member in value]
     return value
-
-
-async def existing_run(db: Session, actor: Actor, run: str) -> RunView:
-    """The run that a repeated request had begun. Raises 409 where it is somebody else's."""
-    view = await find_run(db, RunKey(run, None), actor.groups)
-    if view is None:
-        raise ProctorError(Code.CONFLICT, "there is a run with this id already")
-    return view
-
-
-HANDLERS: Mapping[str, CallHandler] = {"case.submit": submit_case}

@@ -1,12 +1,14 @@
 """``run.submit``, ``plan.validate``, ``plan.schema``: a test plan is checked as a whole before it is stored. No SQL."""
 
 import json
-from collections.abc import Mapping
 from functools import cache
 
 from proctor_common.errors import invalid, not_found
 from proctor_common.ids import GROUP_NAME, is_id
-from proctor_common.messages.calls import Actor, PlanSchema, PlanValidate, SubmitRun
+from proctor_common.messages.base import Encoded, JsonObject
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.plans import PlanSchema, PlanValidate
+from proctor_common.messages.calls.runs import SubmitRun
 from proctor_common.messages.views import PlanFaults, RunView
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.hosts.candidates import read_clock
@@ -14,8 +16,7 @@ from proctor_controller.db.runs.submissions import DuplicateRun
 from proctor_controller.db.session import session
 from proctor_controller.domain.plan.schema import plan_schema
 from proctor_controller.engine.submission.planning import Request, find_faults, plan_run
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.runs.cases import MAX_NAME, existing_run, run_group
+from proctor_controller.handlers.access import existing_run, groups_of, run_group
 
 
 async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> RunView:
@@ -28,7 +29,7 @@ async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> 
         plan=body.plan,
         parameters=body.parameters,
         group=_group(actor, body.group),
-        groups=_groups(actor),
+        groups=groups_of(actor),
         created_by=actor.name,
         name=body.name,
     )
@@ -47,16 +48,16 @@ async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidat
         plan=body.plan,
         parameters=body.parameters or {},
         group=_group(actor, body.group),
-        groups=_groups(actor),
+        groups=groups_of(actor),
     )
     async with session(context.engine.database) as db:
         found = await find_faults(context.engine.services, db, request, complete=body.parameters is not None)
     return PlanFaults(errors=[dict(each) for each in found])
 
 
-async def show_schema(context: ProcessContext, actor: Actor, body: PlanSchema) -> bytes:
+async def show_schema(context: ProcessContext, actor: Actor, body: PlanSchema) -> Encoded[JsonObject]:
     """``plan.schema``: what editors complete plans by."""
-    return _schema()
+    return Encoded(_schema())
 
 
 @cache
@@ -66,16 +67,5 @@ def _schema() -> bytes:
 
 def _group(actor: Actor, group: str | None) -> str | None:
     if group is not None and not GROUP_NAME.match(group):
-        raise not_found("group", group[:MAX_NAME])
+        raise not_found("group", group[:200])
     return run_group(actor, group)
-
-
-def _groups(actor: Actor) -> tuple[str, ...] | None:
-    return None if actor.groups is None else tuple(actor.groups)
-
-
-HANDLERS: Mapping[str, CallHandler] = {
-    "run.submit": submit_run,
-    "plan.validate": validate_plan,
-    "plan.schema": show_schema,
-}

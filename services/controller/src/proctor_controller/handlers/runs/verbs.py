@@ -1,41 +1,41 @@
-"""What people ask of a run: cancel, pause, resume, run again. No SQL.
+"""What people ask of a run: cancel, pause, resume, run again, open or refuse a gate. No SQL.
 
 Each may be asked twice. Where it changes nothing the answer is the run as it stands; where the run is in no state for
 it, a conflict that says why.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from proctor_common.errors import Code, ProctorError, invalid
+from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.ids import is_id, new_id
-from proctor_common.messages.calls import Actor, RunAgain, RunRef
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import RunAgain, RunRef, StepRef
 from proctor_common.messages.views import RunView
 from proctor_common.pg import transaction
-from proctor_common.states import RunResult, RunState
+from proctor_common.states import Role, RunResult, RunState, StepResult, StepState
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.hosts.candidates import read_clock
+from proctor_controller.db.runs.gates import FoundStep, find_steps
 from proctor_controller.db.runs.reruns import Case, end_hold, load_case, load_passed
 from proctor_controller.db.runs.submissions import DuplicateRun
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import Decision
-from proctor_controller.domain.runs.step import Phase
+from proctor_controller.domain.runs.step import Phase, StepKind
 from proctor_controller.domain.runs.submission import NodeSpec, RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.submission.planning import plan_run, request_again
-from proctor_controller.handlers.agents.registry import note
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.runs.cases import existing_run
-from proctor_controller.handlers.runs.views import find_visible
+from proctor_controller.handlers.access import existing_run, groups_of, visible_run
+from proctor_controller.handlers.auditing import note
 
+MAX_NAME = 400
 PAUSED = frozenset({RunState.PAUSING, RunState.PAUSED})
 RESUMED = frozenset({RunState.QUEUED, RunState.ALLOCATING, RunState.RUNNING})
 
 
 async def cancel_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
     """Ask for the end of a run; of one that has ended and keeps hosts to be looked at: for the end of that."""
-    view = await find_visible(context, body.run, actor.groups)
+    view = await visible_run(context, actor, body.run)
     if view.state is not RunState.FINISHED:
         outcome = await context.engine.feed(events.CancelAsked(view.id, by=actor.name))
         if isinstance(outcome, Decision):
@@ -48,16 +48,16 @@ async def cancel_run(context: ProcessContext, actor: Actor, body: RunRef) -> Run
             await _note(context, actor, "run.cancel", view)
     else:
         return view
-    return await find_visible(context, view.id, actor.groups)
+    return await visible_run(context, actor, view.id)
 
 
 async def pause_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
     """Start nothing new; what is under way comes to its end."""
-    view = await find_visible(context, body.run, actor.groups)
+    view = await visible_run(context, actor, body.run)
     if view.state in PAUSED:
         return view
     outcome = await context.engine.feed(events.PauseAsked(view.id, by=actor.name))
-    after = await find_visible(context, view.id, actor.groups)
+    after = await visible_run(context, actor, view.id)
     if isinstance(outcome, Decision):
         await _note(context, actor, "run.pause", view)
     elif after.state not in PAUSED:
@@ -67,14 +67,14 @@ async def pause_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunV
 
 async def resume_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
     """Let a paused run go on."""
-    view = await find_visible(context, body.run, actor.groups)
+    view = await visible_run(context, actor, body.run)
     if view.state in PAUSED and view.parent is not None:
-        above = await find_visible(context, view.parent, actor.groups)
+        above = await visible_run(context, actor, view.parent)
         if above.state in PAUSED:
             message = f"run {above.number}, which it is part of, is {above.state}: resume that one"
             raise ProctorError(Code.CONFLICT, f"run {view.number} is {view.state}, and {message}")
     outcome = await context.engine.feed(events.ResumeAsked(view.id, by=actor.name))
-    after = await find_visible(context, view.id, actor.groups)
+    after = await visible_run(context, actor, view.id)
     if isinstance(outcome, Decision):
         await _note(context, actor, "run.resume", view)
     elif after.state not in RESUMED:
@@ -87,7 +87,7 @@ async def rerun(context: ProcessContext, actor: Actor, body: RunAgain) -> RunVie
     if not is_id(body.new_run):
         raise invalid("is not an id", path="new_run")
     engine = context.engine
-    view = await find_visible(context, body.run, actor.groups)
+    view = await visible_run(context, actor, body.run)
     if view.state is not RunState.FINISHED:
         raise ProctorError(Code.CONFLICT, f"run {view.number} is {view.state}: only one that has ended is run again")
     if body.failed_only and view.result is RunResult.PASSED:
@@ -109,8 +109,7 @@ async def _spec_again(engine: Engine, db: Session, view: RunView, actor: Actor, 
         if case is None:
             raise ProctorError(Code.CONFLICT, f"run {view.number} keeps nothing that it could be made from again")
         return _case_again(engine, case, view, actor, body)
-    groups = None if actor.groups is None else tuple(actor.groups)
-    spec = await plan_run(engine.services, db, replace(request, groups=groups))
+    spec = await plan_run(engine.services, db, replace(request, groups=groups_of(actor)))
     if not body.failed_only:
         return spec
     passed = await load_passed(db, view.id)
@@ -150,14 +149,53 @@ def _case_again(engine: Engine, case: Case, view: RunView, actor: Actor, body: R
     )
 
 
-async def _note(context: ProcessContext, actor: Actor, action: str, view: RunView) -> None:
+async def _note(context: ProcessContext, actor: Actor, action: str, view: RunView, **more: str) -> None:
     async with transaction(context.database) as connection:
-        await note(connection, actor, action, view.id, {"run_number": view.number})
+        await note(connection, actor, action, view.id, {**more, "run_number": view.number})
 
 
-HANDLERS: Mapping[str, CallHandler] = {
-    "run.cancel": cancel_run,
-    "run.pause": pause_run,
-    "run.resume": resume_run,
-    "run.rerun": rerun,
-}
+async def approve(context: ProcessContext, actor: Actor, body: StepRef) -> RunView:
+    """Let what waits for the gate go on. The same again: the run as it stands."""
+    return await _decide(context, actor, body, approved=True)
+
+
+async def reject(context: ProcessContext, actor: Actor, body: StepRef) -> RunView:
+    """Refuse: the gate ends as failed. The same again: the run as it stands."""
+    return await _decide(context, actor, body, approved=False)
+
+
+async def _decide(context: ProcessContext, actor: Actor, body: StepRef, *, approved: bool) -> RunView:
+    view = await visible_run(context, actor, body.run)
+    gate = await _find_gate(context, view.id, body.step)
+    if not any(actor.role.covers(Role(role)) for role in gate.roles if role in list(Role)):
+        raise ProctorError(Code.FORBIDDEN, f"this gate is decided by {' or '.join(gate.roles)}, not by {actor.role}")
+    if gate.state is StepState.RUNNING:
+        outcome = await context.engine.feed(events.GateDecided(view.id, gate.id, approved, by=actor.name))
+        if isinstance(outcome, Decision):
+            await _note(context, actor, "run.approve" if approved else "run.reject", view, step=body.step)
+            return await visible_run(context, actor, view.id)
+        gate = await _find_gate(context, view.id, body.step)
+    wanted = StepResult.PASSED if approved else StepResult.FAILED
+    if gate.state is not StepState.FINISHED:
+        raise ProctorError(Code.CONFLICT, f"the gate {body.step} is not open yet: {gate.waiting_for or gate.state}")
+    # One that a former run has passed was approved there.
+    given = StepResult.PASSED if gate.result is StepResult.REUSED else gate.result
+    if given is not wanted:
+        said = f"{gate.result}" + (f" ({gate.reason})" if gate.reason else "")
+        how = "been decided" if given in {StepResult.PASSED, StepResult.FAILED} else "ended"
+        raise ProctorError(Code.CONFLICT, f"the gate {body.step} has {how}: {said}")
+    return await visible_run(context, actor, view.id)
+
+
+async def _find_gate(context: ProcessContext, run: str, name: str) -> FoundStep:
+    if "\0" in name or len(name) > MAX_NAME:
+        raise not_found("step", name[:100])
+    async with session(context.database) as db:
+        found = await find_steps(db, run, name)
+    if not found:
+        raise not_found("step", name)
+    if found[0].kind is not StepKind.GATE:
+        raise ProctorError(Code.CONFLICT, f"the step {name} is not a gate")
+    if len(found) > 1:
+        raise ProctorError(Code.CONFLICT, f"there are several gates {name}: name one of them as {name}[instance]")
+    return found[0]

@@ -1,50 +1,46 @@
-"""Operations on runs: show, list, steps, the index of their logs. No SQL."""
+"""Operations on runs that only read: runs, their documents, steps, state changes, the index of their logs. No SQL."""
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from proctor_common.errors import invalid, not_found
-from proctor_common.messages.calls import Actor, LogIndex, RunList, RunRef, StepList
-from proctor_common.messages.views import RunLogIndex, RunView
+from proctor_common.messages.base import Encoded
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.calls.runs import EventList, LogIndex, RunList, RunRef, StepList
+from proctor_common.messages.pages import EventsPage, RunPage, StepPage
+from proctor_common.messages.views import DocumentView, RunLogIndex, RunView
 from proctor_common.states import RunResult, RunState
 from proctor_controller.context import ProcessContext
+from proctor_controller.db.runs.documents import find_document
 from proctor_controller.db.runs.views import (
     RunFilter,
-    RunKey,
     StepAfter,
-    find_run,
+    events_of_all,
+    events_of_run,
     list_runs,
     list_steps,
     load_log_index,
     parse_key,
 )
 from proctor_controller.db.session import session
-from proctor_controller.handlers.calls import CallHandler
-from proctor_controller.handlers.pages import page
+from proctor_controller.handlers.access import key_of, visible_run
 
 MAX_FILTER = 200
-
-
-def key_of(run: str) -> RunKey:
-    """The run's key. Raises 404 for what names no run."""
-    key = parse_key(run)
-    if key is None:
-        raise not_found("run", run[:100])
-    return key
-
-
-async def find_visible(context: ProcessContext, run: str, groups: Sequence[str] | None) -> RunView:
-    """The run, if the caller may see it; else 404."""
-    async with session(context.database) as db:
-        view = await find_run(db, key_of(run), groups)
-    if view is None:
-        raise not_found("run", run)
-    return view
+MAX_CURSOR = 2**63 - 1
+MAX_SEQ = 2**31 - 1
 
 
 async def get_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
     """One run."""
-    return await find_visible(context, body.run, actor.groups)
+    return await visible_run(context, actor, body.run)
+
+
+async def get_document(context: ProcessContext, actor: Actor, body: RunRef) -> DocumentView:
+    """The exact text that a run was made from."""
+    async with session(context.database) as db:
+        view = await find_document(db, key_of(body.run), actor.groups)
+    if view is None:
+        raise not_found("run", body.run)
+    return view
 
 
 async def get_log_index(context: ProcessContext, actor: Actor, body: LogIndex) -> RunLogIndex:
@@ -56,7 +52,7 @@ async def get_log_index(context: ProcessContext, actor: Actor, body: LogIndex) -
     return index
 
 
-async def get_runs(context: ProcessContext, actor: Actor, body: RunList) -> bytes:
+async def get_runs(context: ProcessContext, actor: Actor, body: RunList) -> Encoded[RunPage]:
     """Runs, the newest first."""
     wanted = RunFilter(
         state=_word(body.state, RunState, "state"),
@@ -69,7 +65,7 @@ async def get_runs(context: ProcessContext, actor: Actor, body: RunList) -> byte
     )
     async with session(context.database) as db:
         views = await list_runs(db, wanted, actor.groups, body.limit + 1)
-    return page(views, body.limit, lambda view: str(view.number))
+    return RunPage.of(views, body.limit, lambda view: str(view.number))
 
 
 def _word(text: str | None, words: type[RunState] | type[RunResult], path: str) -> str | None:
@@ -106,14 +102,16 @@ def _number(cursor: str | None) -> int | None:
     return key.number
 
 
-async def get_steps(context: ProcessContext, actor: Actor, body: StepList) -> bytes:
+async def get_steps(context: ProcessContext, actor: Actor, body: StepList) -> Encoded[StepPage]:
     """The steps of a run, in document order."""
     after = _step_after(body.cursor)
-    view = await find_visible(context, body.run, actor.groups)
+    view = await visible_run(context, actor, body.run)
     async with session(context.database) as db:
         rows = await list_steps(db, view.id, attempts=body.attempts, after=after, limit=body.limit + 1)
     at = {id(step): place for place, step in rows}
-    return page([step for _, step in rows], body.limit, lambda step: f"{at[id(step)].idx}.{at[id(step)].attempt}")
+    return StepPage.of(
+        [step for _, step in rows], body.limit, lambda step: f"{at[id(step)].idx}.{at[id(step)].attempt}"
+    )
 
 
 def _step_after(cursor: str | None) -> StepAfter:
@@ -126,9 +124,17 @@ def _step_after(cursor: str | None) -> StepAfter:
     return StepAfter(int(idx), int(attempt))
 
 
-HANDLERS: Mapping[str, CallHandler] = {
-    "run.get": get_run,
-    "run.list": get_runs,
-    "run.steps": get_steps,
-    "run.log_index": get_log_index,
-}
+async def get_events(context: ProcessContext, actor: Actor, body: EventList) -> Encoded[EventsPage]:
+    """Events, the oldest first; ``next`` is there while there may be more at once."""
+    if body.run is None:
+        if not 0 <= body.after <= MAX_CURSOR:
+            raise invalid("is out of range", path="after")
+        async with session(context.database) as db:
+            found = await events_of_all(db, body.after, actor.groups, body.limit)
+        return EventsPage.of(found.events, body.limit, lambda view: str(view.cursor), following=found.next)
+    if not 0 <= body.after <= MAX_SEQ:
+        raise invalid("is out of range", path="after")
+    view = await visible_run(context, actor, body.run)
+    async with session(context.database) as db:
+        rows = await events_of_run(db, view.id, body.after, body.limit + 1)
+    return EventsPage.of(rows, body.limit, lambda row: str(row.seq))

@@ -1,0 +1,86 @@
+"""Operations on test plans and their schedules."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from proctor_common.messages.base import JsonObject, Message
+from proctor_common.messages.calls.operation import Operation
+from proctor_common.messages.pages import PlanPage, SchedulePage
+from proctor_common.messages.views import PlanFaults, PlanView, ScheduleView
+
+
+class PlanValidate(Message):
+    """Every fault at once, and nothing starts. ``parameters`` None: those that the plan needs are not asked for."""
+
+    plan: JsonObject | str
+    parameters: JsonObject | None = None
+    group: str | None = None
+
+
+class PlanSchema(Message):
+    """The answer is the JSON Schema of test plans."""
+
+
+class PlanPut(Message):
+    """A new version; the same text as the newest one's makes none. ``plan``: YAML or JSON text, kept as it is, or an
+    object. ``group``: whom the plan belongs to (None: as it was, or nobody).
+    """
+
+    name: str
+    plan: JsonObject | str
+    group: str | None = None
+
+
+class PlanRef(Message):
+    """``version`` None: the newest; delete takes all versions away."""
+
+    name: str
+    version: int | None = None
+
+
+class PlanList(Message):
+    """By name, the newest version of each, without its text."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class SchedulePut(Message):
+    """``cron``: five fields, or ``@daily`` and the like; ``timezone``: an IANA name; ``plan``, ``parameters``,
+    ``group``: as of ``run.submit``; ``overlap``: skip, a tick whose former run still goes on.
+    """
+
+    name: str
+    cron: str
+    timezone: str = "UTC"
+    plan: JsonObject | str
+    parameters: JsonObject = {}
+    overlap: Literal["skip"] = "skip"
+    group: str | None = None
+
+
+class ScheduleRef(Message):
+    """The answer to a delete is the schedule as it was."""
+
+    name: str
+
+
+class ScheduleList(Message):
+    """By name."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+VALIDATE_PLAN = Operation("plan.validate", PlanValidate, PlanFaults)
+SHOW_PLAN_SCHEMA = Operation("plan.schema", PlanSchema, JsonObject)
+PUT_PLAN = Operation("plan.put", PlanPut, PlanView)
+GET_PLAN = Operation("plan.get", PlanRef, PlanView)
+LIST_PLANS = Operation("plan.list", PlanList, PlanPage)
+DELETE_PLAN = Operation("plan.delete", PlanRef, PlanView)
+
+LIST_SCHEDULES = Operation("schedule.list", ScheduleList, SchedulePage)
+GET_SCHEDULE = Operation("schedule.get", ScheduleRef, ScheduleView)
+PUT_SCHEDULE = Operation("schedule.put", SchedulePut, ScheduleView)
+DELETE_SCHEDULE = Operation("schedule.delete", ScheduleRef, ScheduleView)
