@@ -14,7 +14,7 @@ from proctor_common.states import Role, StepResult
 from proctor_controller.db.session import session
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
-from proctor_controller.engine.submission.planning import plan_run, request_again
+from proctor_controller.engine.submission.planning import prepare_run, request_again
 from support.engine import FakeAgent, call, make_runs_engine, until_finished
 from support.postgres import Database
 from support.wait import eventually
@@ -160,7 +160,7 @@ steps:
     async with session(engine.database) as db:
         repeated = await request_again(engine.services, db, run["id"], new_id(), "ann")
         assert repeated is not None
-        spec = await plan_run(engine.services, db, repeated)
+        spec = await prepare_run(engine.services, db, repeated)
     assert (repeated.plan, repeated.parameters["token"]) == (plan, "given-with-the-run")
     assert (spec.rerun_of, spec.parameters["token"], spec.hidden["second"]) == (run["id"], "***", "written-in-the-plan")
     assert "second: {type: string, hidden: true, default: ''***''}" in stored.replace('""', "''")

@@ -20,7 +20,7 @@ from proctor_controller.domain.runs.order_rendering import RenderFault
 from proctor_controller.domain.runs.run import UNSTARTED
 from proctor_controller.domain.runs.verdict import describe
 from proctor_controller.engine.services import EngineServices, Feed
-from proctor_controller.engine.submission.planning import Request, plan_run
+from proctor_controller.engine.submission.planning import Request, prepare_run
 from proctor_controller.engine.submission.submit import ParentEnded, Submissions
 
 _SPACE = uuid.UUID("5f0c1d3e-8a7b-4c52-9d36-0f6f7f1b2a90")
@@ -81,7 +81,7 @@ class Children:
         """
         async with session(self._database) as db:
             try:
-                spec = await plan_run(self._services, db, request)
+                spec = await prepare_run(self._services, db, request)
                 await self._submissions.submit(db, spec, await read_clock(db))
             except (DuplicateRun, ParentEnded):
                 return

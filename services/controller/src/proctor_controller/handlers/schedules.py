@@ -19,7 +19,7 @@ from proctor_controller.domain.documents.method_parameters import MASK
 from proctor_controller.domain.schedule import Schedule, TickOutcome
 from proctor_controller.duties.cron import Cron, find_faults
 from proctor_controller.duties.schedules import sealed_for
-from proctor_controller.engine.submission.planning import STORED_PLAN, Request, plan_run
+from proctor_controller.engine.submission.planning import STORED_PLAN, Request, prepare_run
 from proctor_controller.handlers.access import groups_of, own_group
 from proctor_controller.handlers.auditing import note
 
@@ -135,7 +135,7 @@ async def _shown(context: ProcessContext, actor: Actor, body: SchedulePut, group
         created_by=actor.name,
     )
     async with session(context.database) as db:
-        spec = await plan_run(context.engine.services, db, request)
+        spec = await prepare_run(context.engine.services, db, request)
     plan = body.plan
     if isinstance(plan, str) and not STORED_PLAN.match(plan):
         plan = spec.document or plan

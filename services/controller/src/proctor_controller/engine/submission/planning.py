@@ -71,7 +71,7 @@ class Text:
         return self.plan if isinstance(self.plan, str) else json.dumps(self.plan, ensure_ascii=False)
 
 
-async def plan_run(services: EngineServices, db: Session, request: Request) -> RunSpec:
+async def prepare_run(services: EngineServices, db: Session, request: Request) -> RunSpec:
     """The run, ready to be stored. Raises 404 for an unknown stored plan, 413, 422 with all faults."""
     text = await find_text(db, request)
     reading = await asyncio.to_thread(read_document, text.plan, request.parameters)

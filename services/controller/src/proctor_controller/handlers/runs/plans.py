@@ -15,7 +15,7 @@ from proctor_controller.db.hosts.candidates import read_clock
 from proctor_controller.db.runs.submissions import DuplicateRun
 from proctor_controller.db.session import session
 from proctor_controller.domain.plan.schema import plan_schema
-from proctor_controller.engine.submission.planning import Request, find_faults, plan_run
+from proctor_controller.engine.submission.planning import Request, find_faults, prepare_run
 from proctor_controller.handlers.access import existing_run, groups_of, run_group
 
 
@@ -35,7 +35,7 @@ async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> 
     )
     async with session(engine.database) as db:
         try:
-            spec = await plan_run(engine.services, db, request)
+            spec = await prepare_run(engine.services, db, request)
             return await engine.submissions.submit(db, spec, await read_clock(db))
         except DuplicateRun:
             return await existing_run(db, actor, body.run)

@@ -24,7 +24,7 @@ from proctor_controller.domain.runs.decision import Decision
 from proctor_controller.domain.runs.step import Phase, StepKind
 from proctor_controller.domain.runs.submission import NodeSpec, RunSpec, StepSpec
 from proctor_controller.engine.engine import Engine
-from proctor_controller.engine.submission.planning import plan_run, request_again
+from proctor_controller.engine.submission.planning import prepare_run, request_again
 from proctor_controller.handlers.access import existing_run, groups_of, visible_run
 from proctor_controller.handlers.auditing import note
 
@@ -109,7 +109,7 @@ async def _spec_again(engine: Engine, db: Session, view: RunView, actor: Actor, 
         if case is None:
             raise ProctorError(Code.CONFLICT, f"run {view.number} keeps nothing that it could be made from again")
         return _case_again(engine, case, view, actor, body)
-    spec = await plan_run(engine.services, db, replace(request, groups=groups_of(actor)))
+    spec = await prepare_run(engine.services, db, replace(request, groups=groups_of(actor)))
     if not body.failed_only:
         return spec
     passed = await load_passed(db, view.id)
