@@ -101,7 +101,7 @@ def build_app(modules: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         name="proctor",
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog=EXAMPLES,

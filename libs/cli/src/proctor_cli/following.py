@@ -79,6 +79,7 @@ class _Following:
         self._printer = LogPrinter(steps=sum(started["steps"].values()) > 1)
         self._cursor: str | None = None
         self._asked = False
+        self._reason = ""
 
     def left(self) -> str:
         number = self._started["number"]
@@ -131,12 +132,28 @@ class _Following:
         return ended.exit_code
 
     def _watch(self) -> None:
-        for frame in follow(self._client.endpoint, self._run, after=self._cursor):
+        for frame in follow(self._client.endpoint, self._run, after=self._cursor, tell_quiet=not self._as_document):
             self._cursor = frame.get("cursor", self._cursor)
-            if not self._as_document:
+            if frame["type"] == "quiet":
+                self._tell_what_is_waited_for()
+            elif not self._as_document:
                 _show(self._printer, frame)
                 if frame["type"] == "step" and frame.get("state") == "running" and not frame.get("host"):
                     _tell_why(self._client, self._run, frame)
+
+    def _tell_what_is_waited_for(self) -> None:
+        """Say why nothing happens, once for each reason."""
+        try:
+            found = self._client.get(f"/v1/runs/{self._run}")
+            reason = found.get("waiting_for") or ""
+            if not reason and found["state"] != "finished":
+                rows = self._client.items(f"/v1/runs/{self._run}/steps", most=100)
+                reason = next((f"{row['step']}: {row['waiting_for']}" for row in rows if row["waiting_for"]), "")
+        except CommandFault:
+            return  # only a hint
+        if reason and reason != self._reason:
+            talk(f"\u00b7 waiting: {reason}", style="yellow")
+        self._reason = reason
 
     def _wait_for_result(self) -> str:
         for _ in follow(self._client.endpoint, self._run, after=self._cursor):

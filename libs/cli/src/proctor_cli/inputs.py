@@ -4,6 +4,7 @@ import codecs
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 import yaml
 
 from proctor_cli.faults import Usage
+from proctor_common.durations import read_duration
 from proctor_common.ids import PLAN_NAME
 
 MAX_INPUT = 16 * 1024 * 1024
@@ -89,6 +91,21 @@ def read_parameter(text: str, schema: dict[str, Any]) -> tuple[str, Any]:
         return name, json.loads(value)
     except (ValueError, RecursionError):
         return name, value  # the api says what the method wants, with the path
+
+
+def read_moment(text: str, option: str, *, ahead: bool = False) -> str:
+    """A time as the api takes it, from one (2026-12-01T08:00:00Z, 2026-12-01) or from how long ago it was, or how long
+    it is until then (``ahead``): ``1h``, ``30d``. A time without a zone is UTC. Raises Usage.
+    """
+    seconds = None if text.isdecimal() else read_duration(text)
+    try:
+        if seconds is not None:
+            moment = datetime.now(UTC) + timedelta(seconds=seconds if ahead else -seconds)
+        else:
+            moment = datetime.fromisoformat(text.strip())
+    except (ValueError, OverflowError):
+        raise Usage(f"{option}: neither a time nor a duration: {text!r}; write 2026-12-01T08:00:00Z, or 90m") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
 def read_text(file: str, what: str) -> str:

@@ -52,6 +52,11 @@ def padded(text: str, width: int) -> str:
     return text + " " * (width - cells(text))
 
 
+def shortened(text: str, most: int) -> str:
+    """The text in at most so many columns; an ellipsis shows that it was cut."""
+    return padded(text, most).rstrip()
+
+
 def talk(line: str, *, style: str | None = None) -> None:
     """One line to the person, on standard error; coloured on a terminal only. Whatever names are in it, it commands no
     terminal.
@@ -95,7 +100,12 @@ def seconds_between(start: str | None, end: str | None) -> float | None:
 def ago(moment: str | None) -> str:
     """How long a timestamp of the api lies back."""
     past = seconds_between(moment, None)
-    return "never" if past is None else f"{duration(past)} ago"
+    if past is None:
+        return "never"
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if past >= 2 * size:
+            return f"{past / size:.0f} {unit} ago"
+    return f"{past:.0f} s ago"
 
 
 def as_json(document: Any, out: TextIO | None = None) -> None:

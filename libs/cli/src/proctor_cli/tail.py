@@ -17,6 +17,9 @@ from proctor_cli.render import talk
 
 SILENCE = 45.0
 """Seconds without any frame after which the connection counts as dead (a heartbeat comes every 15 s)."""
+QUIET = (3.0, 15.0)
+"""Seconds without a frame after which that is told: the first time, and at most."""
+QUIET_FRAME = '{"type": "quiet"}'
 PATIENCE = 120.0
 """Seconds without a connection after which a tail gives up."""
 ASK_EVERY = (1.0, 5.0)
@@ -29,15 +32,23 @@ FINAL = {
 }
 
 
+HEARTBEAT = '{"type":"heartbeat"}'
 LOG = "logs/tail"
 EVENTS = "events"
 
 
 def follow(
-    endpoint: Endpoint, run: str, *, step: str | None = None, after: str | None = None, feed: str = LOG
+    endpoint: Endpoint,
+    run: str,
+    *,
+    step: str | None = None,
+    after: str | None = None,
+    feed: str = LOG,
+    tell_quiet: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The frames of a run's tail, from ``after`` (a cursor; None: line 1) to its ``end`` frame, each once.
-    ``feed``: LOG, or EVENTS for its changes of state alone.
+    ``feed``: LOG, or EVENTS for its changes of state alone. ``tell_quiet``: with a frame of type ``quiet`` now and then
+    while nothing comes.
 
     Raises Refused where the api will not give it, Unreachable after PATIENCE seconds without a connection.
     """
@@ -47,9 +58,9 @@ def follow(
     while True:
         try:
             with _open(endpoint, run, feed, step, cursor) as socket:
-                while True:
-                    frame = json.loads(socket.recv(timeout=SILENCE))
+                for text in _frames_of(socket, tell_quiet=tell_quiet):
                     last_seen, pause = time.monotonic(), 0.1
+                    frame = json.loads(text)
                     cursor = frame.get("cursor", cursor)
                     if frame["type"] != "heartbeat":
                         yield frame
@@ -70,6 +81,25 @@ def follow(
             raise Unreachable(f"{endpoint.url} has not answered for {PATIENCE:.0f} s; `{again}` goes on")
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
         pause = min(pause * 2, 5.0)
+
+
+def _frames_of(socket: ClientConnection, *, tell_quiet: bool) -> Iterator[str | bytes]:
+    """What comes. Raises TimeoutError after SILENCE seconds, and what the connection ends with."""
+    heard, quiet = time.monotonic(), QUIET[0]
+    while True:
+        left = heard + SILENCE - time.monotonic()
+        try:
+            text = socket.recv(timeout=min(left, quiet) if tell_quiet else left)
+        except TimeoutError:
+            if left <= quiet or not tell_quiet:
+                raise
+            quiet = min(quiet * 2, QUIET[1])
+            yield QUIET_FRAME
+            continue
+        heard = time.monotonic()
+        if text != HEARTBEAT:
+            quiet = QUIET[0]
+        yield text
 
 
 def _is_websocket_unknown(endpoint: Endpoint, refused: InvalidStatus | InvalidProxyStatus | InvalidUpgrade) -> bool:

@@ -1,12 +1,13 @@
 """``proctor agents`` and ``proctor groups``: the fleet."""
 
+import json
 from typing import Annotated, Any
 
 import typer
 
 from proctor_cli.faults import Usage
 from proctor_cli.options import Output, OutputOption, open_client
-from proctor_cli.render import ago, as_json, table, talk
+from proctor_cli.render import ago, as_json, harmless, table, talk
 
 agents_app = typer.Typer(
     help="List agents; enrol, drain and remove them.",
@@ -65,16 +66,37 @@ def show_agent(agent: AgentArgument, output: OutputOption = Output.TABLE) -> Non
         as_json(found)
         return
     print(f"{found['host']}  {_state(found)}  {found['used_slots']}/{found['slots']} slots  {found['reason']}".rstrip())
-    table(
-        ["method", "description"],
-        [
-            [f"{plugin}.{name}", method["description"]]
-            for plugin, spec in found["plugins"].items()
-            for name, method in spec["methods"].items()
-        ],
-    )
+    for plugin, spec in found["plugins"].items():
+        for name, method in spec["methods"].items():
+            print(harmless(f"\n{plugin}.{name}  {method['description']}".rstrip()))
+            for line in parameter_lines(method["parameters"]):
+                print(harmless(f"    {line}"))
     for plugin, reason in found["load_errors"].items():
         talk(f"{plugin} did not load: {reason}", style="red")
+
+
+def parameter_lines(schema: dict[str, Any]) -> list[str]:
+    """A method's parameters in words, the required ones first: name, type, default, what it is."""
+    needed = set(schema.get("required", []))
+    members = sorted(schema.get("properties", {}).items(), key=lambda member: member[0] not in needed)
+    lines = []
+    for name, about in members:
+        default = f" = {json.dumps(about['default'], ensure_ascii=False)}" if about.get("default") is not None else ""
+        must = " (required)" if name in needed else ""
+        what = f": {about['description']}" if about.get("description") else ""
+        lines.append(f"{name}: {_type_of(about)}{default}{must}{what}".replace("\n", " "))
+    return lines
+
+
+def _type_of(about: dict[str, Any]) -> str:
+    """A JSON Schema's type in a word or two."""
+    if "enum" in about:
+        return " | ".join(json.dumps(value, ensure_ascii=False) for value in about["enum"])
+    several = about.get("anyOf") or about.get("oneOf")
+    if several:
+        return " | ".join(dict.fromkeys(_type_of(each) for each in several if each.get("type") != "null"))
+    kind = about.get("type", "any")
+    return " | ".join(kind) if isinstance(kind, list) else str(kind)
 
 
 @agents_app.command("enroll", epilog="Example: proctor agents enroll lab-7 --group lab-a --label os=debian")

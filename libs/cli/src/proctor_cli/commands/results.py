@@ -20,6 +20,8 @@ results_app = typer.Typer(
 )
 PUSH_EXAMPLES = "Examples: proctor results push result.json · proctor results export | proctor results push - --declare"
 CHUNK = 256 * 1024
+UNDECLARED = ("no such pod", "no such project")
+"""How the reasons begin that `--declare` does away with."""
 MAX_SINGLE = 16 * 1024 * 1024
 
 
@@ -62,10 +64,26 @@ def push(
     else:
         known = f", {report['known']} known already" if report["known"] else ""
         talk(f"{report['stored']} stored{known}, {report['refused']} refused")
-        for refusal in report["errors"]:
-            talk(f"line {refusal['line']}: {refusal['message']}")
+        for line in refusal_lines(report, declare=declare):
+            talk(line)
     if report["refused"]:
         raise typer.Exit(1)
+
+
+def refusal_lines(report: dict[str, Any], *, declare: bool) -> list[str]:
+    """Why lines were refused, each reason once with how many lines it holds for. The report names the first ones."""
+    lines: dict[str, list[int]] = {}
+    for refusal in report["errors"]:
+        lines.setdefault(str(refusal["message"]), []).append(refusal["line"])
+    told = []
+    for message, at in lines.items():
+        more = f" and {len(at) - 1} more" if len(at) > 1 else ""
+        told.append(f"line {at[0]}{more}: {message}")
+    if report["refused"] > len(report["errors"]):
+        told.append(f"{report['refused'] - len(report['errors'])} more were refused that are not listed")
+    if not declare and any(message.startswith(UNDECLARED) for message in lines):
+        told.append("--declare declares the pods, projects and test cases that are missing")
+    return told
 
 
 @results_app.command("list", epilog="Example: proctor results list --project functest --case vPing --last 5")

@@ -11,8 +11,9 @@ import typer
 from proctor_cli.client import Client
 from proctor_cli.faults import Refused, Usage
 from proctor_cli.gantt import draw
+from proctor_cli.inputs import read_moment
 from proctor_cli.options import LimitOption, Output, OutputOption, open_client
-from proctor_cli.render import LogPrinter, as_json, duration, harmless, seconds_between, table, talk
+from proctor_cli.render import LogPrinter, ago, as_json, duration, harmless, seconds_between, shortened, table, talk
 from proctor_cli.tail import EVENTS, follow, stored_frames
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="the run's id or number")]
@@ -34,11 +35,14 @@ def runs(
     plan: Annotated[str | None, typer.Option(help="runs of the plan of this name")] = None,
     host: Annotated[str | None, typer.Option(help="runs that used this host")] = None,
     group: Annotated[str | None, typer.Option()] = None,
-    since: Annotated[str | None, typer.Option(help="created since then, as 2026-12-01T08:00:00Z")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="created since then: 1h, 7d, or a time as 2026-12-01T08:00:00Z")
+    ] = None,
     limit: LimitOption = 20,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first. Every command takes a run's number as well as its id."""
+    since = read_moment(since, "--since") if since is not None else None
     with open_client() as client:
         found = list(
             client.items(
@@ -49,9 +53,16 @@ def runs(
         as_json(found)
         return
     table(
-        ["id", "number", "name", "state", "result", "created", "took", "by"],
+        ["run", "name", "state", "created", "took", "by"],
         [
-            [r["id"], r["number"], r["name"], r["state"], r["result"], r["created_at"], _took(r), r["created_by"]]
+            [
+                r["number"],
+                shortened(r["name"], 32),
+                r["result"] or r["state"],
+                ago(r["created_at"]),
+                _took(r),
+                r["created_by"],
+            ]
             for r in found
         ],
     )
@@ -163,7 +174,7 @@ def values_line(values: dict[str, Any], most: int = 80) -> str:
         for name, value in values.items()
     ]
     line = "  ".join(parts)
-    return line if len(line) <= most else f"{line[: most - 1]}\u2026"
+    return shortened(line, most)
 
 
 def cancel(run: RunArgument, output: OutputOption = Output.TABLE) -> None:

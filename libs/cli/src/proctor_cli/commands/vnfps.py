@@ -4,15 +4,18 @@ from typing import Annotated, Any
 
 import typer
 
+from proctor_cli.client import Client
+from proctor_cli.naming import find_named, short_id
 from proctor_cli.options import LimitOption, Output, OutputOption, open_client
 from proctor_cli.render import ago, as_json, table, talk
+from proctor_common.ids import is_id
 
 vnfps_app = typer.Typer(
     help="Create, list and delete VNFs.",
     invoke_without_command=True,
-    epilog="Example: proctor vnfps create vnf-1 igw · proctor vnfps list · proctor vnfps delete VNFP",
+    epilog="Example: proctor vnfps create vnf-1 igw · proctor vnfps list · proctor vnfps delete vnf-1",
 )
-VnfpArgument = Annotated[str, typer.Argument(metavar="VNFP", help="its id")]
+VnfpArgument = Annotated[str, typer.Argument(metavar="VNF", help="its name or id")]
 StateOption = Annotated[str | None, typer.Option(help="only these; deleted ones are shown with `deleted`")]
 
 
@@ -45,18 +48,17 @@ def _show(found: list[dict[str, Any]], output: Output) -> None:
         as_json(found)
         return
     table(
-        ["id", "name", "type", "state", "volume", "volume state", "pool", "made", "reason"],
+        ["name", "type", "state", "volume", "pool", "made", "reason", "id"],
         [
             [
-                n["id"],
                 n["name"],
                 n["type"],
                 n["state"],
-                n["volume"]["id"],
                 n["volume"]["state"],
                 "yes" if n["volume"]["from_pool"] else "no",
                 ago(n["created_at"]),
                 n["reason"],
+                short_id(n["id"]),
             ]
             for n in found
         ],
@@ -80,20 +82,25 @@ def create(
         _show([found], output)
 
 
-@vnfps_app.command("show", epilog="Example: proctor vnfps show VNFP -o json")
+@vnfps_app.command("show", epilog="Example: proctor vnfps show vnf-1 -o json")
 def show(vnfp: VnfpArgument, output: OutputOption = Output.TABLE) -> None:
     """Show one VNF with its volume."""
     with open_client() as client:
-        found = client.get(f"/v1/vnfps/{vnfp}")
+        found = client.get(f"/v1/vnfps/{_id_of(client, vnfp)}")
     if output is Output.JSON:
         as_json(found)
     else:
         _show([found], output)
 
 
-@vnfps_app.command("delete", epilog="Example: proctor vnfps delete VNFP")
+@vnfps_app.command("delete", epilog="Example: proctor vnfps delete vnf-1")
 def delete(vnfp: VnfpArgument) -> None:
     """Delete a VNF, and its volume with it."""
     with open_client() as client:
-        found = client.delete(f"/v1/vnfps/{vnfp}")
+        found = client.delete(f"/v1/vnfps/{_id_of(client, vnfp)}")
     talk(f"VNF {found['name']} is {found['state']}")
+
+
+def _id_of(client: Client, vnfp: str) -> str:
+    """Its id, as whole ones are taken unseen. Raises Usage."""
+    return vnfp if is_id(vnfp) else str(find_named(client.items("/v1/vnfps"), vnfp, "VNF")["id"])

@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from proctor_cli.naming import find_named, short_id
 from proctor_cli.options import LimitOption, Output, OutputOption, open_client
 from proctor_cli.render import ago, as_json, table, talk
+from proctor_common.ids import is_id
 
 volumes_app = typer.Typer(
     help="List volumes; delete retained ones.",
@@ -36,27 +38,30 @@ def list_volumes(
         as_json(found)
         return
     table(
-        ["id", "name", "type", "GB", "state", "pool", "of", "made", "reason"],
+        ["name", "type", "GB", "state", "pool", "of", "made", "reason", "id"],
         [
             [
-                v["id"],
                 v["name"],
                 v["type"],
                 v["size_gb"],
                 v["state"],
                 "yes" if v["from_pool"] else "no",
-                f"vnfp {v['vnfp']}" if v["vnfp"] else f"run {v['run']}" if v["run"] else "",
+                f"VNF {short_id(v['vnfp'])}" if v["vnfp"] else f"run {short_id(v['run'])}" if v["run"] else "",
                 ago(v["created_at"]),
                 v["reason"],
+                short_id(v["id"]),
             ]
             for v in found
         ],
     )
 
 
-@volumes_app.command("delete", epilog="Example: proctor volumes delete 01a1fc89-96b1-7107-a1a0-b8be3503c408")
-def delete_volume(volume: Annotated[str, typer.Argument(metavar="VOLUME", help="its id")]) -> None:
+@volumes_app.command("delete", epilog="Example: proctor volumes delete b8be3503c408")
+def delete_volume(
+    volume: Annotated[str, typer.Argument(metavar="VOLUME", help="its name, or its id as the list shows it")],
+) -> None:
     """Delete a volume that its run has retained."""
     with open_client() as client:
-        found = client.delete(f"/v1/volumes/{volume}")
+        name = volume if is_id(volume) else find_named(client.items("/v1/volumes"), volume, "volume")["id"]
+        found = client.delete(f"/v1/volumes/{name}")
     talk(f"volume {found['name']} is {found['state']}")
