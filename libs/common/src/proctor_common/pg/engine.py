@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -31,6 +31,19 @@ _DOWN = (
 )
 
 
+class KeepingEngine(AsyncEngine):
+    """SQLAlchemy's engine, with the connections that :func:`proctor_common.pg.session` keeps at hand."""
+
+    __slots__ = ("idle", "waiting")
+
+    def __init__(self, sync_engine: Engine) -> None:
+        super().__init__(sync_engine)
+        self.idle: list[tuple[AsyncConnection, Any]] = []
+        """Connections that nobody uses now, each with its asyncpg connection."""
+        self.waiting = 0
+        """How many wait for a connection of the pool."""
+
+
 def make_engine(
     dsn: str,
     *,
@@ -40,7 +53,7 @@ def make_engine(
     max_overflow: int = 8,
     pool_timeout: float = 5.0,
     server_settings: Mapping[str, str] | None = None,
-) -> AsyncEngine:
+) -> KeepingEngine:
     """An engine for ``postgresql://user@host:port/name`` or, by socket, ``postgresql://user@/name?host=/folder``.
 
     Nothing is connected yet. Timestamps come in UTC; a statement may take 30 s, a wait for a lock 10 s. A connection
@@ -67,7 +80,7 @@ def make_engine(
             server_settings=settings,
         )
 
-    engine = create_async_engine(
+    made = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
@@ -75,8 +88,8 @@ def make_engine(
         pool_timeout=pool_timeout,
         connect_args={"prepared_statement_cache_size": 500},
     )
-    event.listen(engine.sync_engine, "checkout", _refuse_dead)
-    return engine
+    event.listen(made.sync_engine, "checkout", _refuse_dead)
+    return KeepingEngine(made.sync_engine)
 
 
 def _refuse_dead(connection: Any, record: Any, proxy: Any) -> None:

@@ -1,15 +1,14 @@
-"""A connection of the pool, spoken to directly: a single statement is one round trip, and commits alone."""
+"""Sessions: asyncpg's connections, spoken to directly. A single statement is one round trip, and commits alone."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from proctor_common.errors import ProctorError
-from proctor_common.pg.engine import database_unavailable, is_database_down
+from proctor_common.pg.engine import KeepingEngine, database_unavailable, is_database_down
 
 KEPT = 4
 """Connections that stay at hand instead of going back to the pool and coming out of it for each statement."""
@@ -26,27 +25,16 @@ class Session(Protocol):
     def transaction(self) -> Any: ...
 
 
-class _Kept:
-    """Connections at hand for one engine, and how many wait for one of the pool's meanwhile."""
-
-    def __init__(self) -> None:
-        self.idle: list[tuple[AsyncConnection, Any]] = []
-        self.waiting = 0
-
-
-_kept: "WeakKeyDictionary[AsyncEngine, _Kept]" = WeakKeyDictionary()
-
-
 @asynccontextmanager
 async def session(engine: AsyncEngine) -> AsyncIterator[Session]:
     """A connection, for others again at the end. Raises ProctorError ``database_unavailable``.
 
-    Up to KEPT of them stay with this module instead of going back to the pool and coming out of it each time;
-    :func:`close_sessions` gives them back.
+    The engine is one of :func:`make_engine`. It holds up to KEPT of them, so that they need not go back to the pool
+    and come out of it each time; :func:`close_sessions` gives them back.
     """
-    kept = _kept.setdefault(engine, _Kept())
+    kept = _keeping(engine)
     try:
-        connection, driver = await _take(engine, kept)
+        connection, driver = await _take(kept)
     except Exception as fault:
         if _is_away(fault):
             raise database_unavailable() from fault
@@ -79,26 +67,33 @@ async def changing(engine: AsyncEngine) -> AsyncIterator[Session]:
 
 async def close_sessions(engine: AsyncEngine) -> None:
     """Give the connections that were kept back to the pool, before it is disposed of."""
-    kept = _kept.pop(engine, _Kept())
-    for connection, _ in kept.idle:
+    idle = _keeping(engine).idle
+    while idle:
+        connection, _ = idle.pop()
         await connection.close()
+
+
+def _keeping(engine: AsyncEngine) -> KeepingEngine:
+    if not isinstance(engine, KeepingEngine):
+        raise TypeError("a session needs an engine of make_engine")
+    return engine
 
 
 def _is_away(fault: Exception) -> bool:
     return is_database_down(fault) or isinstance(fault, asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
-async def _take(engine: AsyncEngine, kept: _Kept) -> tuple[AsyncConnection, Any]:
-    while kept.idle:
-        connection, driver = kept.idle.pop()
+async def _take(engine: KeepingEngine) -> tuple[AsyncConnection, Any]:
+    while engine.idle:
+        connection, driver = engine.idle.pop()
         if not driver.is_closed():
             return connection, driver
         await _drop(connection)
-    kept.waiting += 1
+    engine.waiting += 1
     try:
         connection = await engine.connect()
     finally:
-        kept.waiting -= 1
+        engine.waiting -= 1
     try:
         return connection, (await connection.get_raw_connection()).driver_connection
     except BaseException:
@@ -106,9 +101,9 @@ async def _take(engine: AsyncEngine, kept: _Kept) -> tuple[AsyncConnection, Any]
         raise
 
 
-async def _put_back(kept: _Kept, connection: AsyncConnection, driver: Any) -> None:
-    if len(kept.idle) < KEPT and not kept.waiting and not driver.is_closed() and not driver.is_in_transaction():
-        kept.idle.append((connection, driver))
+async def _put_back(engine: KeepingEngine, connection: AsyncConnection, driver: Any) -> None:
+    if len(engine.idle) < KEPT and not engine.waiting and not driver.is_closed() and not driver.is_in_transaction():
+        engine.idle.append((connection, driver))
     else:
         await connection.close()
 
