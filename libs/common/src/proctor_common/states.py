@@ -61,36 +61,37 @@ class StepResult(StrEnum):
 
 
 class AgentState(StrEnum):
-    """What the controller thinks of an agent.
-
-    enrolled: permitted, never seen · online: beats · suspect: 15 s without a beat, gets no new work · lost: 60 s
-    without · removed: no longer permitted. ``draining`` is a flag beside the state, not a state.
-    """
+    """What the controller thinks of an agent. ``draining`` is a flag beside the state, not a state."""
 
     ENROLLED = "enrolled"
+    """Permitted to join, never seen."""
     ONLINE = "online"
     SUSPECT = "suspect"
+    """15 s without a heartbeat: gets no new work."""
     LOST = "lost"
+    """60 s without a heartbeat."""
     REMOVED = "removed"
+    """No longer permitted."""
 
 
 class VolumeState(StrEnum):
-    """Where a volume is in its life.
-
-    intent: written down, perhaps asked for · creating: known to the backend · ready: idle, a spare · claimed: given
-    away, the backend does not yet show it · in_use · deleting · deleted · failed: of no use; what is left of it in
-    the backend is being deleted · leaked: there, of no use, and the backend will not delete it.
-    """
+    """Where a volume is in its life."""
 
     INTENT = "intent"
+    """Written down; the backend may have been asked for it."""
     CREATING = "creating"
+    """Known to the backend."""
     READY = "ready"
+    """A spare that nobody uses."""
     CLAIMED = "claimed"
+    """Given away; the backend does not show it yet."""
     IN_USE = "in_use"
     DELETING = "deleting"
     DELETED = "deleted"
     FAILED = "failed"
+    """Of no use; what is left of it in the backend is being deleted."""
     LEAKED = "leaked"
+    """Of no use, still in the backend, which will not delete it."""
 
 
 class VnfpState(StrEnum):

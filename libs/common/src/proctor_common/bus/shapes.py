@@ -9,25 +9,23 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class BusOptions:
-    """How to reach the bus. Times in seconds.
-
-    ``nkey_seed`` is the seed's text (from a 0600 file), never a path; ``auth_token`` goes to the auth callout
-    beside it. ``inbox_prefix`` must be one the server permits to this client, e.g. ``_INBOX_api``.
-    ``reconnect_wait`` is the least and the most time between two tries to connect; each wait is drawn at random
-    below the doubled former one.
-    """
+    """How to reach the bus. Times in seconds."""
 
     servers: tuple[str, ...]
     name: str
     inbox_prefix: str = "_INBOX"
+    """One that the server permits to this client, such as ``_INBOX_api``."""
     nkey_seed: str | None = field(default=None, repr=False)
+    """The seed's text (from a 0600 file), never a path."""
     ca_file: str | None = None
     auth_token: str | None = field(default=None, repr=False)
+    """Goes to the auth callout beside the seed."""
     connect_timeout: float = 5.0
     start_timeout: float = 30.0
     ping_interval: float = 10.0
     ping_timeout: float = 5.0
     reconnect_wait: tuple[float, float] = (0.1, 2.0)
+    """The least and the most time between two tries; each wait is drawn at random below twice the former limit."""
     allow_plaintext: bool = False
 
     @property

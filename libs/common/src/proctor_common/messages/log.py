@@ -16,21 +16,21 @@ MAX_DATA = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an attempt's log.
-
-    seq: 1, 2, 3 … without holes within the attempt · first_line: number (from 1) of the line in which the first
-    byte stands · time: seconds since the epoch, when the agent read it · source: stdout, stderr or system · data:
-    the bytes, at most MAX_DATA, never cut inside a UTF-8 sequence that is whole · gap: set on a chunk that stands
-    for bytes that were dropped (``dropped`` of them, data empty).
-    """
+    """A piece of an attempt's log."""
 
     seq: int
+    """1, 2, 3 … without holes within the attempt."""
     first_line: int
+    """The line, from 1, in which the first byte stands."""
     time: float
+    """Seconds since the epoch: when the agent read it."""
     source: Source
     data: bytes
+    """At most MAX_DATA bytes, never cut inside a whole UTF-8 sequence; empty in a gap."""
     gap: GapReason | None = None
+    """Why bytes are missing here; None where the chunk holds data."""
     dropped: int = 0
+    """How many bytes a gap stands for."""
 
     def encode(self) -> bytes:
         """The message's payload."""

@@ -149,10 +149,12 @@ class ReadOutcome(StrEnum):
 
 
 class ReadReply(Message):
-    """``size``: of the whole file now · ``data``: the piece, as base64; shorter than asked for at the file's end."""
+    """A piece of a file."""
 
     v: int = VERSION
     outcome: ReadOutcome
     reason: str = ""
     size: int = 0
+    """Bytes of the whole file now."""
     data: str = ""
+    """The piece, as base64; shorter than asked for at the file's end."""

@@ -27,15 +27,17 @@ class View(BaseModel):
 
 
 class WebhookCall(View):
-    """The call when a run has ended. ``state``: waiting | taken | given_up · ``status``, ``reason``: of the last try ·
-    ``next_at``: of the next one.
-    """
+    """The call when a run has ended."""
 
     state: str
+    """One of waiting, taken, given_up."""
     tries: int = 0
     status: int | None = None
+    """The HTTP status of the last answer; None where there was none."""
     reason: str = ""
+    """Why the last try failed."""
     next_at: datetime | None = None
+    """When the next try is due."""
 
 
 class RunView(View):
