@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 MOST_TICKS = 500
-"""So many ticks are looked at one by one; of a longer time without a controller only the last ones are told."""
+"""Most ticks that are looked at one by one; after a longer time without a controller only the last ones are listed."""
 
 
 class TickOutcome(StrEnum):
@@ -56,7 +56,7 @@ class DueTicks:
 def plan_ticks(
     next_at: datetime, now: datetime, following: Callable[[datetime], datetime], grace: timedelta
 ) -> DueTicks | None:
-    """What is due at ``now``; None where nothing is. ``following``: the first tick behind a moment.
+    """What is due at ``now``; None where nothing is. ``following``: the first tick after a moment.
 
     Only the newest tick is fired, and only within ``grace``: a run that starts hours late is not what was asked for.
     """

@@ -1,4 +1,4 @@
-"""A method's JSON Schema, checked against parameters: linear time, no network, no value quoted in an error. Pure."""
+"""Checks parameters against a method's JSON Schema: linear time, no network, no value quoted in an error. Pure."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -107,7 +107,7 @@ def _validator(schema_text: str) -> Any:
 
 
 def _look_through(schema: Any) -> None:
-    """Refuse what the linear-time engine or this check cannot have, wherever it stands."""
+    """Refuse what the linear-time engine or this check cannot have, anywhere in the schema."""
     for part in parts_of(schema):
         if isinstance(part, dict):
             if refused := _REFUSED & part.keys():
@@ -197,7 +197,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 
 
 def find_faults(schema: Mapping[str, Any], value: Any, root: str) -> list[Fault]:
-    """What is wrong with ``value``, all at once (at most MAX_FAULTS), each with its path behind ``root``.
+    """What is wrong with ``value``, all at once (at most MAX_FAULTS), each with its path after ``root``.
 
     Raises BadSchema.
     """

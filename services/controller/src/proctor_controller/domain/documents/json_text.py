@@ -1,4 +1,4 @@
-"""JSON that is no YAML (pairs of surrogate escapes, tabs between parts), with the place of each part. Pure."""
+"""Reads JSON that is not YAML as well (surrogate escapes, tabs between parts), with positions of its parts. Pure."""
 
 import json
 import math
@@ -13,7 +13,7 @@ _TOKEN = re.compile(
 
 
 def build_json(text: str) -> Builder | None:
-    """The parts of a JSON object; None where the text is none. Raises BadText."""
+    """The parts of a JSON object; None where the text is not one. Raises BadText."""
     if not text.lstrip().startswith("{"):
         return None
     try:

@@ -35,7 +35,7 @@ class CheckedParameters:
 def check_parameters(
     schema: Mapping[str, Any], parameters: Mapping[str, Any], root: str = "parameters"
 ) -> CheckedParameters:
-    """All faults at once, each with its path; or the parameters with their command lines split."""
+    """The parameters with their command lines split, and all their faults, each with its path."""
     faults = list(_find_bad_text(parameters, root))
     if any(each["code"] == "too_deep" for each in faults):
         return CheckedParameters(parameters, (), tuple(faults))
@@ -84,7 +84,7 @@ def _check_env(env: Any, root: str) -> list[Fault]:
 def marked(
     whole: Mapping[str, Any], schema: Any, value: Any, path: Path, depth: int = 0
 ) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """The schema's properties with marks of ours that ``value`` has, with where they stand in it."""
+    """The paths in ``value`` of properties that have Proctor's own marks in the schema, with those marks."""
     schema = _resolve(whole, schema)
     if not isinstance(schema, Mapping) or depth > MAX_PARAMETERS_DEPTH:
         return
@@ -117,7 +117,7 @@ def _resolve(whole: Mapping[str, Any], schema: Any) -> Any:
 
 
 def _split_at(parameters: dict[str, Any], path: Path, root: str) -> list[Fault]:
-    """Split the command line at ``path``, in place; check what it comes to."""
+    """Split the command line at ``path``, in place, and check the words."""
     if not path:
         return []
     holder: Any = parameters

@@ -1,4 +1,4 @@
-"""Names that are not known, and the known ones that they are near to. Pure."""
+"""Finds the known name that a misspelt one is closest to. Pure."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ MAX_STRANGE = 5
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one, if one is."""
+    """The known name that is most like this one; None where none is close."""
     names = sorted(known)
     # Of very many names only those that are about as long are compared: that is not for free.
     some = [each for each in names if abs(len(each) - len(name)) <= 2][:MAX_COMPARED] if len(names) > 50 else names

@@ -1,8 +1,8 @@
-"""A document as its parts come from a parser: its value, the place of each part, and what is wrong with it. Pure.
+"""Builds a document from the parts that a parser gives: its value, the position of each part, and its faults. Pure.
 
 Parts come one by one and nothing recurses before the depth is known, so that a bomb is refused before it is built:
-aliases are counted before they are followed. A limit that is passed ends the reading; what spoils one part only (a key
-that stands twice, a tag) is a fault among others, and the rest is read.
+aliases are counted before they are followed. Passing a limit ends the reading; a fault of one part only (a key
+that is given twice, a tag) is noted, and the rest is read.
 """
 
 import json
@@ -20,9 +20,9 @@ MAX_DOCUMENT_DEPTH = 50
 """Levels of mappings and sequences in a document, with its aliases followed."""
 MAX_NODES = 100_000
 MAX_FOLLOWED = 8 * MAX_BYTES
-"""Characters of all texts, those behind aliases each time: what is written once may be meant a thousand times."""
+"""Characters of all texts; a text that aliases refer to counts once for each of them."""
 STANDS_IN = frozenset({"tag", "bad_scalar"})
-"""Codes of faults whose part has a value that nobody wrote: what else is wrong with it is not to be told."""
+"""Codes of faults whose part has a value that nobody wrote: further faults of that part are not reported."""
 
 Position = tuple[int, int]
 
@@ -75,7 +75,7 @@ class Builder:
         self._anchors: dict[str, TreeNode] = {}
 
     def scalar(self, node: TreeNode, anchor: str | None = None) -> None:
-        """A part without parts of its own."""
+        """Add a part that has no parts of its own."""
         node.closed = True
         node.length = len(node.value) if isinstance(node.value, str) else 0
         self._name(node, anchor)
@@ -89,13 +89,13 @@ class Builder:
         self._stack.append(node)
 
     def close(self) -> None:
-        """Its end."""
+        """The end of the mapping or sequence that was opened last."""
         node = self._stack.pop()
         node.closed = True
         self._add(node)
 
     def alias(self, anchor: str | None, place: Position) -> None:
-        """The part with the anchor once more. Raises BadText."""
+        """Add the part that has the anchor once more. Raises BadText."""
         target = self._anchors.get(anchor or "")
         if target is None:
             raise BadText(f"there is no anchor {str(anchor)[:60]!r} before this alias", place, path=self._path())
@@ -137,7 +137,7 @@ class Builder:
         return dotted(parts)
 
     def document(self) -> Document:
-        """The whole. Raises BadText where nothing has come."""
+        """The document, once all parts have been added. Raises BadText where there are none."""
         if self.root is None:
             raise BadText("the document is empty", (1, 1))
         return _Values().document(self.root)
@@ -187,7 +187,7 @@ class _Values:
         return mapping
 
     def _merge(self, mapping: dict[str, Any], name: str, again: Any) -> None:
-        """What a repetition brings beside the first is read with it, so that nothing that names it is a fault too."""
+        """Keep members that only the repeated key has, so that references to them are no faults as well."""
         if isinstance(again, dict) and isinstance(mapping[name], dict):
             for key, value in again.items():
                 mapping[name].setdefault(key, value)

@@ -1,6 +1,6 @@
-"""Text of a test plan as a document: YAML 1.2 core schema, or JSON. Pure.
+"""Reads the text of a test plan as a document: YAML 1.2 core schema, or JSON. Pure.
 
-The C parser's events are followed one by one (``parts``).
+The C parser's events are read one by one and given to ``tree.Builder``.
 """
 
 import re
@@ -32,7 +32,7 @@ _NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
 
 
 class _BadScalar(ValueError):
-    """Text that looks like a number and is none that can be."""
+    """Text that looks like a number and cannot be one."""
 
 
 def read_text(text: str) -> Document:

@@ -18,7 +18,7 @@ MAX_READ = 4 * 1024 * 1024
 MAX_WORK = 4_000_000
 """Units of one expression: a quarter of a second, give or take."""
 CHARACTERS = 128
-"""So many are copied as fast as one part."""
+"""Characters that are copied as fast as one part."""
 CROSSING = 20
 """Units for a part that goes to the library, or comes from it."""
 CALLING = 40

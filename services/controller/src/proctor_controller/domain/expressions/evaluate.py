@@ -1,7 +1,7 @@
 """Expressions: ``${{ … }}`` in templates, and bare conditions. CEL, evaluated by a library; pure.
 
 Evaluation holds the interpreter and cannot be interrupted, so what it may cost is bounded before it begins
-(``expression_cost``).
+(``cost``).
 """
 
 import json

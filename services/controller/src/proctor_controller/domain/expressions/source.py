@@ -25,7 +25,7 @@ CALLED_ON = frozenset({
     "contains", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours",
     "getMilliseconds", "getMinutes", "getMonth", "getSeconds", "matches", "size", "startsWith",
 })  # fmt: skip
-"""Functions that stand behind what they are of: ``params.image.startsWith("vnf")``."""
+"""Functions that are written after their subject: ``params.image.startsWith("vnf")``."""
 TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
 """What ``type(value)`` is compared with."""
 _NO_NAMES = frozenset({"true", "false", "null", "in"})
@@ -108,7 +108,7 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A function that is called; ``on``: behind what it is of. ``position`` from 1."""
+    """A function that is called; ``on``: as a method of its subject. ``position`` from 1."""
 
     name: str
     position: int

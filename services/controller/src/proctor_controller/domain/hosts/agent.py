@@ -1,7 +1,7 @@
-"""An agent as the controller knows it, and what follows from the instance that speaks as it. Pure.
+"""An agent as the controller knows it, and whether a process may act as that agent. Pure.
 
-``instance`` is new at each start of the agent's process. Two that speak with one key mean a restart, or a machine
-that was cloned.
+``instance`` is new at each start of the agent's process. Two processes with one key mean a restart, or a
+machine that was cloned.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 from proctor_common.states import AgentState
 
 MISSED_BEATS = 3
-"""After so many beats that did not come, an instance makes room for another one."""
+"""An instance that missed this many heartbeats may be replaced by another one."""
 MAX_FORGED = 10
 """Reports about attempts it was never given, after which an agent is cut off."""
 

@@ -1,7 +1,7 @@
-"""Runs that hold hosts and wait, below themselves, for each other's: a circle that nobody would leave. Pure.
+"""Finds deadlocks of runs: each holds hosts that another one's nested runs or steps wait for. Pure.
 
-A run gets all its hosts at once, but what its nested plans want, and its steps that name a host outside of its roles,
-is asked for while it holds them.
+A run gets all hosts of its roles at once. The hosts of its nested plans, and of steps that name a host outside of its
+roles, are asked for while it holds those.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class HeldHost:
 
 
 def find_circle(waits: Sequence[Wait], hosts: Sequence[HeldHost]) -> tuple[Wait, ...]:
-    """Those who wait for hosts that can come free only once they have got theirs; empty where there are none.
+    """The waits for hosts that become free only after these very waits have ended; empty where there is no deadlock.
 
     A host that is drained or away may come back, and whoever holds one and waits for nothing ends some day: what is
     left are waits for hosts that are all held by runs with such a wait of their own.
@@ -52,7 +52,7 @@ def find_circle(waits: Sequence[Wait], hosts: Sequence[HeldHost]) -> tuple[Wait,
 
 
 def youngest(circle: Sequence[Wait]) -> Wait:
-    """The one that gives way: it has waited for the shortest time. Cleanup does so last: nobody would do it again."""
+    """The wait to be ended: the one that began last. Waits of cleanup are ended last, as cleanup is not repeated."""
     return max(circle, key=lambda wait: (not wait.cleanup, wait.number, wait.step or ""))
 
 

@@ -47,7 +47,7 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class NotFree:
-    """Not now. ``keep``: agents to be kept free for this run meanwhile."""
+    """The hosts are not free now. ``keep``: agents to be kept free for this run meanwhile."""
 
     why: str
     keep: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class NotFree:
 
 @dataclass(frozen=True, slots=True)
 class NotThere:
-    """Never, as long as no other agents are enrolled."""
+    """There are too few fitting hosts, unless further agents are enrolled."""
 
     why: str
 
@@ -171,7 +171,7 @@ def _some(held: Sequence[str]) -> str:
 
 
 def _to_keep(roles: Sequence[HostRole], fitting: Mapping[str, Sequence[LeasableHost]]) -> tuple[str, ...]:
-    """The hosts to be kept free for this run: those that others would soonest let go of, and those that are away, so
+    """The hosts to be kept free for this run: those that others hold least, and those that are away, so
     that it is not overtaken when they come back. As long as it cannot begin without them it keeps only those: hosts
     that are there do not lie idle for one that may be away for days.
     """

@@ -73,7 +73,7 @@ class Candidate:
 def choose(candidates: Iterable[Candidate], *, overtake: bool = False) -> Candidate | None:
     """The least loaded agent that may take the step now; None where it has to wait.
 
-    ``overtake``: the step stands first in the queue, so that others who wait for the same do not hold it back.
+    ``overtake``: the step is first in the queue, so others that wait for the same agents do not delay it.
     """
     able = [
         found

@@ -1,4 +1,4 @@
-"""What a run wants as a whole: hosts, volumes, a concurrency slot, cleanup, outputs, a call when it ends. Pure."""
+"""What a run needs as a whole: hosts, volumes, a concurrency slot, cleanup, outputs, a webhook. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,7 +101,7 @@ class Requirements:
         return not self.roles and not self.volumes and self.concurrency is None
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored: what is as by default is left out."""
+        """As it is stored: members that have their default are left out."""
         stored: dict[str, Any] = {}
         if self.roles:
             stored["roles"] = [_fields(role) for role in self.roles]

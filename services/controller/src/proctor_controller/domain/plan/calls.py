@@ -14,9 +14,9 @@ from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.plan.templates import hidden_leaves
 
 OPEN = "${{ null }}"
-"""Stands for a value that is a fault: as with any expression, its type is nobody's business yet."""
+"""Takes the place of a value that has a fault: its type is not checked, as with an expression."""
 LITERAL = "~literal"
-"""Where secrets that stand in the document itself are kept: not a name that a plan can give."""
+"""Under which name secrets written in the document are kept: not one that a plan can give."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The text of a plan as it is stored: hidden values that stand in it are masked. Pure."""
+"""The text of a plan as it is stored: hidden values in it are masked. Pure."""
 
 import json
 from collections.abc import Sequence

@@ -77,14 +77,14 @@ def _unreachable(steps: Mapping[str, PlanStep]) -> list[tuple[str, str]]:
         both = passing & failing
         if both:
             found.append((name, list(steps)[both.bit_length() - 1]))
-            # What follows is unreachable for the same reason: it is told once.
+            # What follows is unreachable for the same reason: that is reported once.
             passing, failing = passing & ~both, failing & ~both
         must_pass[name], must_fail[name] = passing, failing
     return found
 
 
 def _sorted(steps: Mapping[str, PlanStep]) -> list[str]:
-    """Every step behind those it waits for."""
+    """Every step after those it waits for."""
     waiting = {name: sum(source in steps for source, _ in step.depends_on) for name, step in steps.items()}
     following: dict[str, list[str]] = {name: [] for name in steps}
     for name, step in steps.items():

@@ -19,7 +19,7 @@ END = r"\Z"
 
 
 class Unknown:
-    """Stands for a value that hangs on a parameter nobody has given."""
+    """Takes the place of a value that depends on a parameter that was not given."""
 
 
 UNKNOWN: Final = Unknown()
@@ -108,15 +108,15 @@ class Faults:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are more than anybody will be told: no need to look for others."""
+        """Whether there are more than are reported: no need to look for others."""
         return len(self._found) >= 3 * MAX_FAULTS
 
     def __len__(self) -> int:
-        """How many there were, those too that are not told."""
+        """How many there were, with those that are not reported."""
         return self._count
 
     def all(self) -> list[Fault]:
-        """Those that are told, in no order."""
+        """Those that are reported, in no order."""
         return list(self._found)
 
 

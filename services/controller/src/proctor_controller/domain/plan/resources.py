@@ -1,4 +1,4 @@
-"""What a plan's run wants as a whole: roles of hosts, volumes, concurrency, hold, timeouts, outputs, webhook. Pure."""
+"""What a plan's run needs as a whole: roles of hosts, volumes, concurrency, hold, timeouts, outputs, webhook. Pure."""
 
 import re
 from collections.abc import Mapping

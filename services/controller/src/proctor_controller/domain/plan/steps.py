@@ -77,7 +77,7 @@ class Steps:
         keys = matrix.matrix_keys(step["matrix"]) if "matrix" in step else frozenset()
         names = Names(BEFORE, matrix=None if misspelt(step, "matrix", members) else keys, step=name)
         for other in kinds[1:]:
-            # Its own members are read too, so that their faults are told with this one.
+            # Its own members are read too, so that their faults are reported with this one.
             strange = {key: part for key, part in step.items() if key in OF_KIND[other][1] and key not in members}
             if other == "gate":
                 self._gate(strange, path, name)

@@ -95,7 +95,7 @@ class Templates(Reader):
             return template
         values = self.known.values
         if self._early_work > MAX_EARLY_WORK or not _reads(template) <= values.keys():
-            # To measure what an expression reads takes a while as well: where it is too much that is told once.
+            # To measure what an expression reads takes a while as well: where it is too much, that is reported once.
             return UNKNOWN
         scope = {"params": values, **(more or {})}
         try:
@@ -187,7 +187,7 @@ class Templates(Reader):
             member = reference.member or ""
             if reference.root != "steps" or member not in self.known.outputs or member == names.step:
                 continue
-            # An edge also where what is read of the step is not there: a circle that it closes is told with it.
+            # An edge also where what is read of the step is not there: a circle that it closes is reported as well.
             refs.add(member)
             if why is None and self.known.outputs[member] is None and reference.path[2:3] == ("outputs",):
                 self.known.asked += [(path, member, name) for name in reference.path[3:4]]

@@ -1,4 +1,4 @@
-"""What becomes of a run once its steps are decided: cleanup in its phases, its outputs, its end. Pure."""
+"""The end of a run, once its main steps are decided: phases of cleanup, outputs, result. Pure."""
 
 from proctor_common.states import RunState
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill
@@ -67,7 +67,7 @@ def _finish(draft: Draft) -> None:
 
 
 def notify_parent(draft: Draft) -> None:
-    """The step that a nested run stands for is to hear that the run has begun, rests, goes on, or has ended."""
+    """Have the step that started this nested run notified of what the run does."""
     if draft.run.parent_step is not None:
         draft.effect(NotifyParent())
 

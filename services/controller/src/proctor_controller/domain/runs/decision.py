@@ -1,4 +1,4 @@
-"""What a decision reads (a slice of a run) and what it says (rows to write, effects to perform). Pure."""
+"""What a decision reads (a slice of a run) and what it results in (rows to write, effects to perform). Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -175,7 +175,7 @@ class PlaceStep:
 
 @dataclass(frozen=True, slots=True)
 class LookLater:
-    """Look at the step when it is due, in so many seconds; the watchdog does so too, but only about once a second."""
+    """Feed StepDue after this many seconds; the watchdog does so too, but only about once a second."""
 
     step: str
     seconds: float
@@ -190,7 +190,7 @@ class ServeQueue:
 
 @dataclass(frozen=True, slots=True)
 class StartChild:
-    """See to it that the nested plan's run is there, goes on or rests as its parent does, and is heard of when it has
+    """Create the nested plan's run, or make it rest or go on as its parent does, or feed its end where it has
     ended.
     """
 
@@ -200,7 +200,7 @@ class StartChild:
 
 @dataclass(frozen=True, slots=True)
 class StopChild:
-    """Ask for the end of the nested plan's run; one that was never begun never will be."""
+    """Cancel the nested plan's run; where there is none yet, none will be created."""
 
     step: str
     attempt: int
@@ -223,12 +223,12 @@ class PlaceReady:
 
 @dataclass(frozen=True, slots=True)
 class NotifyParent:
-    """The run has begun, rests, goes on or has ended: the step that it stands for is to hear of it."""
+    """Notify the step that started this run that the run has begun, rests, goes on or has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotifyChildren:
-    """The run rests, or goes on: the runs of its nested plans are to do so too."""
+    """The run rests, or goes on: make the runs of its nested plans do the same."""
 
 
 @dataclass(frozen=True, slots=True)

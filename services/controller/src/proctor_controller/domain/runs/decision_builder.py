@@ -1,4 +1,4 @@
-"""A decision in the making: moves rows along the transition tables and keeps their counters true. Pure."""
+"""Builds a decision: moves rows along the transition tables and keeps their counters consistent. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -53,7 +53,7 @@ _WITH_OUTPUTS = frozenset({StepResult.PASSED, StepResult.REUSED})
 
 
 class IllegalTransition(Exception):
-    """A defect of the engine: it tried to move a row along no line of its table. Nothing is saved."""
+    """A defect of the engine: it tried a transition that the table does not have. Nothing is saved."""
 
 
 class Draft:
@@ -111,11 +111,11 @@ class Draft:
         return self._before.ending
 
     def undone(self, step: str) -> Mapping[str, Any] | None:
-        """What a rollback undoes; None where that never was."""
+        """What a rollback undoes; None where there is nothing to undo."""
         return self._before.undone.get(step)
 
     def after(self, seconds: float) -> datetime:
-        """The time so many seconds from now."""
+        """The time ``seconds`` from now."""
         return self.now + timedelta(seconds=seconds)
 
     # -- moving ---------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Draft:
         if to not in STEP_TRANSITIONS[row.state]:
             raise IllegalTransition(f"step {row.id} of run {row.run}: {row.state} -> {to}")
         if row.state is StepState.PENDING:
-            self._note_told(row.node)
+            self._count_notified(row.node)
         host = changes.get("host", row.host)
         seq = self._record("step", row.state, to, row=row, host=host, result=result, reason=reason)
         changes.setdefault("waiting_for", None)
@@ -165,7 +165,7 @@ class Draft:
         moved = self.change_step(step, waiting_for=why)
         self.change_run(live=self.run.live + moved.is_in_flight - row.is_in_flight)
 
-    def _note_told(self, name: str) -> None:
+    def _count_notified(self, name: str) -> None:
         node = self._nodes[name]
         if node.max_parallel is not None:
             self._nodes[name] = replace(node, untold=node.untold - 1)
@@ -215,7 +215,7 @@ class Draft:
         self._attempts[key] = replace(row, **changes)
 
     def hold(self, held: SlotHeld) -> None:
-        """The attempt needs a slot of its agent."""
+        """Claim a slot for the attempt with the decision."""
         self._held.append(held)
 
     def release(self, step: Step, *, serve: bool = True) -> None:
@@ -226,7 +226,7 @@ class Draft:
                 self.effect(ServeQueue(step.agent))
 
     def effect(self, effect: Effect) -> None:
-        """To be performed once the decision is committed."""
+        """Add an effect, to be performed after the commit."""
         self._effects.append(effect)
 
     # -- ends -----------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class Draft:
     def finish_step(
         self, step: str, result: StepResult, *, reason: str = "", outputs: Mapping[str, Any] | None = None
     ) -> None:
-        """The end of a step: counted in its run and its node, whose dependants are told."""
+        """The end of a step: counted in its run and its node, whose dependants are notified."""
         row = self._steps[step]
         rules = self._nodes[row.node].rules
         if rules is not None:
@@ -316,7 +316,7 @@ class Draft:
         else:
             left = self.run.cleanup.get(row.phase, 0) - 1
             self.change_run(cleanup={**self.run.cleanup, row.phase: left})
-        self._count_in_node(row.node, result, was_told=row.state is not StepState.PENDING)
+        self._count_in_node(row.node, result, was_notified=row.state is not StepState.PENDING)
 
     def _record_end(self, row: Step, rules: Rules, result: StepResult, reason: str) -> tuple[StepResult, str]:
         """Keep what the plan wants to be recorded; a record that cannot be filled in is the step's error."""
@@ -330,16 +330,16 @@ class Draft:
         self.effect(RecordsWaiting())
         return result, reason
 
-    def _count_in_node(self, name: str, result: StepResult, *, was_told: bool) -> None:
+    def _count_in_node(self, name: str, result: StepResult, *, was_notified: bool) -> None:
         before = self._nodes[name]
         failed = before.failed + (0 if result in SUCCESSES else 1)
         node = self._nodes[name] = replace(before, unfinished=before.unfinished - 1, failed=failed)
-        # Steps of a part that is being ended are told one by one.
+        # Steps of a part that is being ended are notified one by one.
         if is_over(self.run, node.phase, self.now):
             return
         if node.unfinished > 0:
             first_failure = node.is_stopping and not before.is_stopping and not node.dead
-            if first_failure or (node.untold > 0 and was_told and not node.is_stopping and not node.dead):
+            if first_failure or (node.untold > 0 and was_notified and not node.is_stopping and not node.dead):
                 self.open_node(name)
                 self.effect(FollowUp(NodeDecided(self.run.id, name)))
             return
@@ -350,8 +350,7 @@ class Draft:
         target = self._nodes[edge.target.name]
         holds = edge.condition.holds(success)
         undecided = target.undecided - 1
-        told = target.dead
-        decided = not told and (not holds or undecided == 0)
+        decided = not target.dead and (not holds or undecided == 0)
         self._nodes[target.name] = replace(
             target,
             undecided=undecided,
@@ -362,11 +361,11 @@ class Draft:
             self.effect(FollowUp(NodeDecided(self.run.id, target.name)))
 
     def open_node(self, name: str) -> None:
-        """The node's edges are decided: its instances have to be told."""
+        """The node's edges are decided: its instances must be notified."""
         self._nodes[name] = replace(self._nodes[name], due_at=self.now)
 
     def close_node(self, name: str) -> None:
-        """All instances of the node have been told."""
+        """All instances of the node have been notified."""
         self._nodes[name] = replace(self._nodes[name], due_at=None)
 
     def decision(self) -> Decision:

@@ -22,7 +22,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class RunCreated:
-    """A run was asked for. ``run_id`` is also that of every other event."""
+    """A run was asked for. ``run``, here as in every event: its id."""
 
     run: str
 
@@ -37,7 +37,7 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class PauseAsked:
-    """Somebody asks the run to rest: nothing new starts, what lives goes on to its end."""
+    """Somebody asks the run to rest: no further attempt starts, live ones go on to their end."""
 
     run: str
     by: str = ""
@@ -69,7 +69,7 @@ class MustWait:
 
 @dataclass(frozen=True, slots=True)
 class CannotBegin:
-    """What the run wants can never be had, or its place is refused (``rejected``)."""
+    """A requirement of the run can never be met, or there is no concurrency slot (``rejected``)."""
 
     run: str
     why: str

@@ -1,4 +1,4 @@
-"""An order put together: templates filled in, checked as the method's schema says, hidden values masked. Pure."""
+"""Renders a start order: templates filled in, checked against the method's schema, hidden values masked. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""What a node's steps go by beside their literal parameters: expressions, verdict words, gate, nested plan. Pure.
+"""What a plan says of a step beside literal parameters: expressions, verdict rules, gate, nested plan. Pure.
 
 A *template* is JSON whose strings may hold ``${{ expression }}`` (``$${{`` is a literal ``${{``); a *source* is a bare
-CEL expression. Both are evaluated by ``domain.expressions``.
+CEL expression. ``domain.expressions`` evaluates both.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ class Rules:
 
     @property
     def is_reading(self) -> bool:
-        """Whether telling a step that its edges are decided, or ending it, has expressions to be evaluated."""
+        """Whether expressions are evaluated when a step's edges are decided, or when it ends."""
         return bool(self.condition or self.record)
 
     @property

@@ -1,4 +1,4 @@
-"""A run as it is asked for: what is stored of it and of its steps before anything is decided. Pure."""
+"""A run as it is submitted: what is stored of it and of its steps before the first decision. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a plan makes of the end of an attempt (expect, failed_when, until, outputs) and of a step (record). Pure."""
+"""Applies a plan's rules to the end of an attempt (expect, failed_when, until, outputs) and of a step. Pure."""
 
 import json
 from collections.abc import Mapping

@@ -32,7 +32,7 @@ VNFP_TRANSITIONS: Mapping[VnfpState, frozenset[VnfpState]] = {
 """Which state of a VNF may follow which. From active back to creating: the spare that it claimed is gone."""
 
 MAX_TRIES = 3
-"""How many volumes are made, one after the other, for one who waits, before he is told that there is none."""
+"""How many volumes are made for one request, one after the other, before it is refused."""
 MAX_EVICTIONS = 3
 """How many spares may give way for one who waits and is refused for the quota."""
 LOOK_FOR = timedelta(seconds=30)

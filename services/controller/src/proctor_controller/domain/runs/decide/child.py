@@ -33,7 +33,7 @@ def begin_child(draft: Draft, step: Step) -> None:
 
 def decide_child_due(draft: Draft, step: Step) -> None:
     """Its timeout, once its run does not rest; and what a crash left undone: the child is begun, paused, stopped or
-    heard of (again).
+    asked for its end (again).
     """
     late = step.state is StepState.RUNNING and step.deadline is not None and draft.now >= step.deadline
     if late and draft.run.state is not RunState.PAUSED:

@@ -1,4 +1,4 @@
-"""The engine: one pure function from a slice of a run and an event to what has to be written and done."""
+"""The core of the engine: a pure function from a slice of a run and an event to a decision."""
 
 from collections.abc import Callable
 from datetime import datetime

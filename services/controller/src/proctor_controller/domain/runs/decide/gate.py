@@ -24,7 +24,7 @@ def open_gate(draft: Draft, step: Step) -> None:
 
 
 def decide_gate(draft: Draft, event: GateDecided) -> Stale | None:
-    """Somebody who may has approved or refused."""
+    """A person whose role allows it has approved or refused."""
     step = draft.step(event.step)
     if step.kind is not StepKind.GATE or step.state is not StepState.RUNNING:
         return Stale(f"the step is {step.state}")

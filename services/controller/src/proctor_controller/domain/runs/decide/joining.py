@@ -1,4 +1,4 @@
-"""Slices and decisions put together: several decisions made one after the other, before anything is saved. Pure."""
+"""Joins decisions that are made one after the other, to be saved in one commit. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Decisions about a node whose edges are decided: its instances are told, and go on or end. Pure."""
+"""Decisions about a node whose edges are decided: its instances are notified, and go on or end. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, Unpack
@@ -24,9 +24,9 @@ def decide_node(draft: Draft, event: NodeDecided, more: bool) -> Stale | None:
     """
     node = draft.node(event.node)
     if node.due_at is None:
-        return Stale("the node's steps have been told")
+        return Stale("the node's steps have been notified")
     if draft.run.phase is not node.phase or is_over(draft.run, node.phase, draft.now):
-        return Stale("its steps are told one by one, or not yet")
+        return Stale("its steps are notified one by one, or not yet")
     if node.is_stopping:
         _stop_instances(draft)
     else:
@@ -44,8 +44,8 @@ def _stop_instances(draft: Draft) -> None:
 
 
 def notify_pending(draft: Draft) -> None:
-    """Tell the slice's pending steps that their edges are decided; of a node with ``max_parallel`` those it has room
-    for.
+    """Let the slice's pending steps go on or end, as their edges are decided; of a node with ``max_parallel`` as many
+    as it has room for.
     """
     for step in draft.steps:
         if step.state is not StepState.PENDING:

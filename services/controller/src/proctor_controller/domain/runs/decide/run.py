@@ -25,7 +25,7 @@ _SOMEBODY = "somebody"
 
 
 def decide_created(draft: Draft, event: RunCreated, more: bool) -> Stale | None:
-    """Begin the run, or wait for what it wants."""
+    """Begin the run, or wait for its requirements."""
     run = draft.run
     if run.state is not RunState.QUEUED or run.cause is not None:
         return Stale("the run has started")
@@ -38,7 +38,7 @@ def decide_created(draft: Draft, event: RunCreated, more: bool) -> Stale | None:
 
 
 def _allocate(draft: Draft) -> None:
-    """See whether it may begin, and again before long: not after its time to wait is over."""
+    """Check whether it may begin, and look again soon, at the latest when its time to wait is over."""
     due = draft.after(draft.policy.allocate_s)
     deadline = draft.run.deadline
     draft.change_run(due_at=due if deadline is None else min(due, deadline))
@@ -46,7 +46,7 @@ def _allocate(draft: Draft) -> None:
 
 
 def _begin(draft: Draft, more: bool) -> None:
-    """It has all that it wants: its first steps become ready."""
+    """Its requirements are met: its first steps become ready."""
     if draft.run.state is RunState.QUEUED:
         draft.move_run(RunState.ALLOCATING)
     draft.move_run(RunState.RUNNING)
@@ -136,7 +136,7 @@ def decide_resume(draft: Draft, event: ResumeAsked) -> Stale | None:
 
 
 def _move_for(draft: Draft, to: RunState, by: str) -> None:
-    """A transition that somebody asked for: the event names him. The run's own reason is that of its end."""
+    """A transition that somebody asked for: the event says who. The run keeps its own reason, that of its end."""
     before = draft.run.reason
     draft.move_run(to, reason=f"by {by}")
     draft.change_run(reason=before)
@@ -193,7 +193,7 @@ def _why_late(run: Run) -> str:
 
 
 def _clean_up(draft: Draft, more: bool) -> None:
-    """The steps of the phase that is open: told, or ended where it is not wanted or has taken too long."""
+    """Notify the steps of the current phase, or end them where it is not wanted or has taken too long."""
     run = draft.run
     if not is_over(run, run.phase, draft.now):
         draft.change_run(due_at=run.deadline)

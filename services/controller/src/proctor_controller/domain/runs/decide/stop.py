@@ -1,4 +1,4 @@
-"""Stopping what lives: the request, and the orders that follow from it. Pure."""
+"""Stopping unfinished steps, and the orders to agents that this takes. Pure."""
 
 from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.runs.decision import CancelAttempt, StopChild
