@@ -68,7 +68,11 @@ class RecordedAttempt(Printed):
         self.deadline = asyncio.get_running_loop().time() + 60
         self.stopping = asyncio.Event()
         self.scratch = scratch
+        self.secrets: set[str] = set()
         self.ended: list[ProcessGroup] = []
+
+    def hides(self, text: str) -> bool:
+        return text in self.secrets
 
     async def group_ended(self, group: ProcessGroup) -> None:
         self.ended.append(group)

@@ -72,6 +72,8 @@ class OpenSshServer:
         self.port = free_port()
         self._processes = Processes(self.folder)
         self._child: Child | None = None
+        self.extra = ""
+        """Further lines of its configuration."""
         client = write_key(self.folder / "client_key", "client")
         (self.folder / "authorized_keys").write_text(client + "\n")
         self.new_host_key()
@@ -106,9 +108,8 @@ class OpenSshServer:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config = self.folder / "sshd_config"
-        config.write_text(
-            _CONFIG.format(port=self.port, folder=self.folder, mark_name=MARK_NAME, mark=self._processes.mark)
-        )
+        text = _CONFIG.format(port=self.port, folder=self.folder, mark_name=MARK_NAME, mark=self._processes.mark)
+        config.write_text(text + self.extra)
         self._child = self._processes.start([program, "-D", "-e", "-f", config], name="sshd")
         eventually_sync(self._ready, 15, "sshd to listen", retry_on=())
         return self

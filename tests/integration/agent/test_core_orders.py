@@ -2,6 +2,9 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 
 from proctor_common.messages.base import decode
 from proctor_common.messages.events import AttemptRef, StepFinished
@@ -9,6 +12,7 @@ from proctor_common.messages.orders import AttemptStanding, DrainOrder, StartAns
 from proctor_common.states import Source, StepResult
 from support.agent import AgentWorld
 from support.processes import command_line, is_alive
+from support.sshd import OpenSshServer
 from support.wait import eventually
 
 
@@ -235,3 +239,37 @@ async def test_a_cancelled_step_takes_what_its_shell_left_with_it(world: AgentWo
         end = await world.end_of(order)
         assert (end.result, end.tree_gone) == (StepResult.CANCELLED, True)
         assert not is_alive(int(printed[0].data.split()[0]))
+
+
+async def test_a_hidden_value_under_a_name_that_no_shell_sets_is_refused(world: AgentWorld) -> None:
+    async with world.agent_here():
+        seen = {"IFS": ",", "UID": "1000", "OPTIND": "x", "_prn": "mine"}
+        order = world.order("linux_system", "run_shell", {"command": "env", "env": seen})
+        end = await world.run_to_end(order)
+        assert end.result is StepResult.PASSED, end.reason
+        assert {f"{name}={value}" for name, value in seen.items()} <= set(end.output["stdout"].splitlines())
+        hidden: dict[str, Any] = {"env": {"_prn": "s3cret-1"}, "secrets": ["s3cret-1"]}
+        order = world.order("linux_system", "run_shell", {"command": "env"}, **hidden)
+        end = await world.run_to_end(order)
+        assert (end.result, end.error and end.error.kind) == (StepResult.ERROR, "bad_command")
+        assert "_prn: the target's /bin/sh cannot set it, and its value is hidden" in end.reason
+        order = world.order("linux_system", "run_shell", {"command": "env"}, env={"PROCTOR_ATTEMPT": "x"})
+        end = await world.run_to_end(order)
+        assert "PROCTOR_ATTEMPT: the agent itself sets it" in end.reason
+
+
+async def test_the_end_of_a_step_whose_shell_hangs_is_bounded(
+    world: AgentWorld, openssh_server: OpenSshServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctor_agent.ssh.tree.EXTRA_S", 1.0)
+    allowed = openssh_server.folder / "authorized_keys"
+    allowed.write_text(f'command="sleep 300" {allowed.read_text()}')
+    world.ssh = openssh_server.target
+    async with world.agent_here():
+        order = world.shell("true")
+        await world.start(order)
+        began = asyncio.get_running_loop().time()
+        await world.cancel(order)
+        end = await world.end_of(order, 15)
+        assert asyncio.get_running_loop().time() - began < order.grace_s + 1 + 2 + 3 + 2
+        assert end.result is StepResult.CANCELLED

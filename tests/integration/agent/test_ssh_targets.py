@@ -30,7 +30,7 @@ async def lab(ssh_target: SshTarget) -> AsyncIterator[Targets]:
 
 @contextlib.asynccontextmanager
 async def reaching(target: Target) -> AsyncIterator[Targets]:
-    targets = Targets({target.name: target}, connect_timeout_s=5)
+    targets = Targets({target.name: target})
     try:
         yield targets
     finally:
@@ -139,19 +139,6 @@ async def test_a_target_where_nobody_listens_is_named(ssh_target: SshTarget) -> 
     assert "127.0.0.1:1" in fault.message
 
 
-async def test_a_target_that_says_nothing_is_given_up(ssh_target: SshTarget) -> None:
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    targets = Targets(
-        {"lab": Target("lab", "127.0.0.1", port, ssh_target.user, ssh_target.key, ssh_target.known_hosts)},
-        connect_timeout_s=0.3,
-    )
-    with pytest.raises(SshFault, match="within") as caught:
-        await targets.run(None, Command(["true"]), Printed().write)
-    assert caught.value.kind == "target_unreachable"
-    silent.close()
-
-
 async def test_an_unknown_target_names_those_that_are_known(lab: Targets) -> None:
     with pytest.raises(SshFault, match=r"no such target: nowhere \(known: lab\)") as caught:
         await lab.run("nowhere", Command(["true"]), Printed().write)
@@ -176,9 +163,8 @@ async def test_ends_bytes_and_values(lab: Targets) -> None:
         Command(
             ["sh", "-c", 'printf "%s|%s|%s|%s" "$ONE" "$TWO" "$PROCTOR_ATTEMPT" "$PWD"; exit 7'],
             env,
-            "/usr",
-            None,
-            "s.1",
+            cwd="/usr",
+            marker="s.1",
         ),
         printed.write,
     )

@@ -4,15 +4,22 @@ import itertools
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proctor_agent.ssh.command import Command, MarkerFilter, build, quote
+from proctor_agent.ssh.command import Command, build
 from proctor_agent.ssh.faults import SshFault
+from proctor_agent.ssh.marker import MarkerFilter
+from proctor_agent.ssh.start_script import quote
 
-SHELLS = [shell for shell in ("dash", "bash", "zsh", "fish", "ksh", "mksh", "busybox") if shutil.which(shell)]
+SHELLS = [
+    shell
+    for shell in ("dash", "bash", "zsh", "fish", "ksh", "mksh", "busybox", "tcsh", "bsd-csh")
+    if shutil.which(shell)
+]
 ANY_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 NASTY = st.sampled_from(
     [
@@ -95,6 +102,75 @@ def test_arguments_too_long_for_one_line_arrive_too(shell: str) -> None:
     assert own.split(b"\0")[:-1] == [word.encode() for word in words]
 
 
+NAMES = [
+    "IFS", "UID", "EUID", "PPID", "OPTIND", "OPTARG", "LINENO", "RANDOM", "SECONDS", "SHLVL", "PWD", "OLDPWD",
+    "_", "TMOUT", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "BASHPID", "BASH_XTRACEFD", "GROUPS", "DIRSTACK",
+    "EPOCHSECONDS", "FUNCNAME", "FUNCNEST", "EXECIGNORE", "POSIXLY_CORRECT", "PGRP", "USER_ID", "COLUMNS",
+    "LC_ALL", "ENV", "PS4", "CDPATH", "HOME", "_prx", "_prw", "_pr5", "_prn", "PATH_INFO", "x", "KSHUID",
+]  # fmt: skip
+INNER = [shell for shell in ("dash", "bash", "mksh", "busybox", "zsh") if shutil.which(shell)]
+
+
+def as_sh(shell: str, folder: Path) -> str:
+    """That shell under the name of sh, as it is where it is the system's."""
+    (folder / "sh").symlink_to(shutil.which(shell) or shell)
+    return str(folder / "sh")
+
+
+def environment_of(inner: str, command: Command) -> tuple[dict[bytes, bytes], MarkerFilter]:
+    """What `env -0` as the command prints where /bin/sh is another shell."""
+    wire = build(command)
+    done = subprocess.run(
+        ["/bin/sh", "-c", wire.line.replace("/bin/sh", inner)],
+        input=wire.stdin,
+        capture_output=True,
+        start_new_session=True,
+        timeout=20,
+        check=False,
+    )
+    marker = MarkerFilter(wire.tag)
+    _, own = marker.feed(done.stdout)
+    assert done.stderr == b""
+    return dict(each.split(b"=", 1) for each in own.split(b"\0") if each), marker
+
+
+@pytest.mark.parametrize("shell", INNER)
+@pytest.mark.parametrize("value", ["x", ",", "1000", "", "a b\n\n"])
+def test_any_legal_name_reaches_the_program(shell: str, value: str, tmp_path: Path) -> None:
+    inner = as_sh(shell, tmp_path)
+    wanted = dict.fromkeys(NAMES, value)
+    found, marker = environment_of(inner, Command(["/usr/bin/env", "-0"], env=wanted))
+    assert marker.started is not None
+    assert {name: found.get(name.encode()) for name in NAMES} == dict.fromkeys(NAMES, value.encode())
+
+
+@pytest.mark.parametrize("shell", INNER)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hidden_value_reaches_the_program_or_is_refused_by_name(shell: str, name: str, tmp_path: Path) -> None:
+    command = Command(["/usr/bin/env", "-0"], env={name: "s3cret", "AFTER": "b c"}, hidden=[name])
+    if name.startswith("_pr") or name == "SHLVL":
+        with pytest.raises(SshFault, match=f"variable {name}: .*cannot set it, and its value is hidden"):
+            build(command)
+        return
+    found, marker = environment_of(as_sh(shell, tmp_path), command)
+    if marker.refused_name:
+        assert marker.refused_name == name and not found
+        assert name not in {"IFS", "HOME", "LC_ALL", "x"}
+    else:
+        assert (found[name.encode()], found[b"AFTER"]) == (b"s3cret", b"b c")
+
+
+def test_no_hidden_value_stands_in_any_arguments(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    spy = tmp_path / "env"
+    spy.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >>{seen}\nexec /usr/bin/env "$@"\n')
+    spy.chmod(0o755)
+    wire = build(Command(["true"], env={"UID": "7", "TOKEN": "s3cret"}, hidden=["TOKEN"]))
+    line = wire.line.replace("/usr/bin/env", str(spy))
+    subprocess.run(["sh", "-c", line], input=wire.stdin, capture_output=True, check=True, timeout=20)
+    assert seen.read_text() == "UID=7\ntrue\n"
+
+
 def test_neither_values_nor_their_names_stand_in_the_line() -> None:
     wire = build(Command(["make"], env={"TOKEN": "s3cret-value"}))
     assert "s3cret-value" not in wire.line
@@ -167,6 +243,8 @@ def test_a_folder_is_a_folder_whatever_its_name(cwd: str, tmp_path: object) -> N
         (Command(["a"], env={"X\n": ""}), "not a name"),
         (Command(["a"], env={"X": "\0"}), "variable X holds a NUL"),
         (Command(["a"], cwd=""), "empty"),
+        (Command(["a"], env={"PROCTOR_ATTEMPT": "x"}), "the agent itself sets it"),
+        (Command(["./a=b"], env={"UID": "1"}), "a program with '=' in its name"),
         (Command(["a"], env={f"V{n}": "" for n in range(101)}), "more than 100"),
     ],
 )
@@ -179,7 +257,7 @@ def test_what_no_program_can_be_given_is_refused_by_name(command: Command, says:
 @given(noise=st.binary(max_size=60), own=st.binary(max_size=60), cuts=st.lists(st.integers(0, 200), max_size=6))
 def test_the_marker_is_found_wherever_the_stream_is_cut(noise: bytes, own: bytes, cuts: list[int]) -> None:
     tag = b"0a1b2c3d:00112233 "
-    stream = noise + tag + b"42 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 99\n" + own
+    stream = noise + tag + b"42 42 0a1b-2c 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 99\n" + own
     marker = MarkerFilter(tag)
     before, after = b"", b""
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})

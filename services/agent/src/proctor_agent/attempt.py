@@ -33,7 +33,10 @@ class Target:
     """An SSH endpoint from the agent's settings.
 
     ``key_file`` None: the user's default keys. ``known_hosts_file`` None: ``~/.ssh/known_hosts``; there is no way to
-    switch the check off. ``waiting_shell``: after each command the next one's shell is started in advance.
+    switch the check off. ``waiting_shell``: after each command the next one's shell is started in advance ·
+    ``legacy_algorithms``: ciphers and key exchanges that are no longer safe are taken too · ``connect_timeout``,
+    ``login_timeout``, ``start_timeout``: seconds that the TCP connection, the login and the start of a command may
+    take.
     """
 
     name: str
@@ -43,6 +46,10 @@ class Target:
     key_file: Path | None = None
     known_hosts_file: Path | None = None
     waiting_shell: bool = True
+    legacy_algorithms: bool = False
+    connect_timeout: float = 10.0
+    login_timeout: float = 20.0
+    start_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,10 @@ class Attempt(Protocol):
     @property
     def env(self) -> Mapping[str, str]:
         """Environment that the order adds to each command."""
+        ...
+
+    def hides(self, text: str) -> bool:
+        """Whether the text holds a value that nobody may see."""
         ...
 
     @property
@@ -160,7 +171,7 @@ class Workbench(Protocol):
     async def stop_tree(self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float) -> bool | None:
         """SIGTERM to the groups on one target and to every process whose environment has the marker, up to
         ``grace_s`` seconds, SIGKILL, look again. True: nothing is left; False: something is; None: could not be
-        looked (target unreachable). Bounded by ``grace_s`` + 15 s.
+        looked (target unreachable). Bounded by ``grace_s`` + 8 s.
         """
         ...
 

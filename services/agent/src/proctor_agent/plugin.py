@@ -247,9 +247,11 @@ class Context:
                 # Its start crossed the stop, which may have looked for processes before there was one.
                 await end_tree(self._targets, self._target.name, [group], "", CROSSED_GRACE_S)
 
+        values = {**self._attempt.env, **(env or {})}
         command = Command(
             (program, *args),
-            env={**self._attempt.env, **(env or {})},
+            env=values,
+            hidden=[name for name, value in values.items() if self._attempt.hides(value)],
             cwd=cwd,
             stdin=stdin,
             marker=self._attempt.marker,

@@ -26,6 +26,14 @@ class TargetSettings(BaseModel):
     known_hosts_file: Path | None = None
     waiting_shell: bool = True
     """After a command, have the next one's shell started already; it waits 30 s at most."""
+    legacy_algorithms: bool = False
+    """Take ciphers, key exchanges and host keys too that are no longer safe, for a target that has no others."""
+    connect_timeout: float = Field(default=10.0, gt=0, le=600)
+    """For the TCP connection, the look-up of the name included."""
+    login_timeout: float = Field(default=20.0, gt=0, le=600)
+    """For key exchange and log in."""
+    start_timeout: float = Field(default=30.0, gt=0, le=600)
+    """From a command's order to the target's word that it starts: what the login shell may take."""
 
 
 class AgentSettings(ServiceSettings):
@@ -73,7 +81,4 @@ class AgentSettings(ServiceSettings):
 
     def ssh_targets(self) -> dict[str, Target]:
         """The targets by name."""
-        return {
-            name: Target(name, one.host, one.port, one.user, one.key_file, one.known_hosts_file, one.waiting_shell)
-            for name, one in self.targets.items()
-        }
+        return {name: Target(name, **dict(one)) for name, one in self.targets.items()}

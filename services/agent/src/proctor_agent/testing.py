@@ -78,6 +78,9 @@ class _Attempt:
         self.log: list[tuple[Source, bytes]] = []
         self.groups: list[ProcessGroup] = []
 
+    def hides(self, text: str) -> bool:
+        return False
+
     async def write(self, source: Source, data: bytes) -> None:
         self.log.append((source, data))
 

@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 MAX_REASON = 2000
 MAX_ERROR_DATA = 16 * 1024
+BRING_DOWN = 14.0
+"""Seconds beyond the grace that all of it may take."""
 LAST_WORDS = 2.0
 """Seconds that a method gets to return after its commands are gone, before its task is cancelled."""
 STUCK = 3.0
@@ -73,6 +75,9 @@ class Execution:
     @property
     def env(self) -> Mapping[str, str]:
         return self.order.env
+
+    def hides(self, text: str) -> bool:
+        return self._redactor.text(text) != text
 
     @property
     def scratch(self) -> Path:
@@ -220,19 +225,28 @@ class Execution:
         method = self._method
         if method is None:
             return None
+        began = asyncio.get_running_loop().time()
         gone = await self._stop_trees(grace_s)
         await asyncio.wait({method}, timeout=LAST_WORDS)
         if not method.done():
             method.cancel()
             await asyncio.wait({method}, timeout=STUCK)
-            # It may have started one more command while it was being stopped.
-            gone = await self._stop_trees(0.0)
+            if gone is not None:
+                # It may have started one more command while it was being stopped.
+                gone = await self._look_again(began + grace_s + BRING_DOWN)
         if not method.done():
             log.error("method_does_not_end", plugin=self.order.plugin, method=self.order.method)
         elif not method.cancelled() and method.exception() is not None:
             fault = type(method.exception()).__name__
             log.warning("method_failed_while_stopping", attempt=self.marker, fault=fault)
         return gone
+
+    async def _look_again(self, until: float) -> bool | None:
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._stop_trees(0.0)
+        except TimeoutError:
+            return None
 
     async def _stop_trees(self, grace_s: float) -> bool | None:
         order = self.order
@@ -257,7 +271,7 @@ async def stop_trees(
     async def stop(target: str) -> bool | None:
         mine = [group for group in groups if group.target == target]
         try:
-            async with asyncio.timeout(grace_s + 30):
+            async with asyncio.timeout(grace_s + BRING_DOWN):
                 return await workbench.stop_tree(target, mine, marker, grace_s)
         except Exception as fault:
             log.warning("tree_not_stopped", target=target, attempt=marker, error=str(fault) or type(fault).__name__)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
@@ -34,27 +35,52 @@ CERTIFICATES = (
     "rsa-sha2-512-cert-v01@openssh.com",
     "rsa-sha2-256-cert-v01@openssh.com",
 )
+# Broken or weak, and all that some old devices have: only for targets whose settings say so.
+LEGACY_CIPHERS = ("aes192-ctr", "aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc")
+LEGACY_KEY_EXCHANGES = (
+    "diffie-hellman-group-exchange-sha1",
+    "diffie-hellman-group14-sha1",
+    "diffie-hellman-group1-sha1",
+)
+LEGACY_MACS = ("hmac-sha1-96", "hmac-md5", "hmac-md5-96")
+LEGACY_HOST_KEYS = ("ssh-rsa", "ssh-dss")
 KEEPALIVE_S = 15
 KEEPALIVE_COUNT = 3
 
 
-class _HostKeyWatch(asyncssh.SSHClient):
-    """Remembers the host key that was offered and is not trusted, for the error's sake."""
+class _Watch(asyncssh.SSHClient):
+    """Sees how far the connection comes; remembers the host key that was offered and is not trusted, for the error's
+    sake.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: asyncio.Timeout, login_timeout: float) -> None:
         self.offered: asyncssh.SSHKey | None = None
+        self.connected = False
+        self.trusted = False
+        """Whether the key exchange is done and the host's key good."""
+        self._limit = limit
+        self._login_timeout = login_timeout
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self.connected = True
+        if not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._login_timeout)
+
+    def public_key_auth_requested(self) -> None:
+        self.trusted = True
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.offered = key
         return False
 
 
-async def connect(target: Target, timeout_s: float) -> asyncssh.SSHClientConnection:
+async def connect(target: Target) -> asyncssh.SSHClientConnection:
     """A fresh connection. Raises SshFault: unknown or changed host key, unusable key file, denied, unreachable."""
     known_file, known, keys = await asyncio.to_thread(_read_files, target)
-    watch = _HostKeyWatch()
+    limit = asyncio.timeout(target.connect_timeout)
+    watch = _Watch(limit, target.login_timeout)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with limit:
             return await asyncssh.connect(
                 target.host,
                 target.port,
@@ -68,11 +94,11 @@ async def connect(target: Target, timeout_s: float) -> asyncssh.SSHClientConnect
                 password=None,
                 preferred_auth="publickey",
                 gss_host=None,
-                server_host_key_algs=_algorithms(known, target),
-                encryption_algs=CIPHERS,
                 compression_algs=None,
                 keepalive_interval=KEEPALIVE_S,
                 keepalive_count_max=KEEPALIVE_COUNT,
+                login_timeout=0,
+                **_algorithms(known, target),
             )
     except asyncssh.HostKeyNotVerifiable as fault:
         raise _host_key_fault(target, known_file, known, watch.offered, str(fault)) from None
@@ -84,13 +110,34 @@ async def connect(target: Target, timeout_s: float) -> asyncssh.SSHClientConnect
             target=target.name,
         ) from None
     except TimeoutError:
-        raise SshFault(
-            faults.UNREACHABLE, f"{_where(target)}: no SSH connection within {timeout_s:g} s", target=target.name
-        ) from None
+        raise _too_slow(target, watch.connected) from None
     except (OSError, asyncssh.Error, ValueError) as fault:
         # ValueError: a host name that no resolver can be asked for.
         why = fault.reason if isinstance(fault, asyncssh.Error) else (getattr(fault, "strerror", "") or str(fault))
+        why += _hint(target, fault, watch)
         raise SshFault(faults.UNREACHABLE, f"{_where(target)}: {why}", target=target.name) from None
+
+
+def _too_slow(target: Target, connected: bool) -> SshFault:
+    phase, bound = ("login", target.login_timeout) if connected else ("connect", target.connect_timeout)
+    what = "it took the connection, but there was no login" if connected else "no connection"
+    return SshFault(
+        faults.UNREACHABLE,
+        f"{_where(target)}: {what} within {bound:g} s ({phase}_timeout)",
+        target=target.name,
+        phase=phase,
+        bound_s=bound,
+    )
+
+
+def _hint(target: Target, fault: Exception, watch: _Watch) -> str:
+    hung_up = isinstance(fault, asyncssh.DisconnectError) and watch.connected and not watch.trusted
+    if target.legacy_algorithms or not (hung_up or isinstance(fault, asyncssh.KeyExchangeFailed)):
+        return ""
+    return (
+        f". If it has old algorithms only, legacy_algorithms = true below [targets.{target.name}] in the agent's "
+        "settings takes those too"
+    )
 
 
 def _where(target: Target) -> str:
@@ -135,11 +182,21 @@ def _match(known: bytes, target: Target) -> tuple[list[asyncssh.SSHKey], bool]:
     return [], False
 
 
-def _algorithms(known: bytes, target: Target) -> list[str]:
-    """The kinds of the expected keys first; but all kinds, so that a host that now has another kind of key shows it."""
+def _algorithms(known: bytes, target: Target) -> dict[str, Any]:
+    """What is offered. Of host keys the kinds of the expected ones first; but all kinds, so that a host that now has
+    another kind of key shows it.
+    """
     expected, authority = _match(known, target)
     wanted = [algorithm.decode("ascii") for key in expected for algorithm in key.sig_algorithms]
-    return list(dict.fromkeys([*(CERTIFICATES if authority else ()), *wanted, *HOST_KEYS]))
+    keys = [*(CERTIFICATES if authority else ()), *wanted, *HOST_KEYS]
+    if not target.legacy_algorithms:
+        return {"server_host_key_algs": list(dict.fromkeys(keys)), "encryption_algs": CIPHERS}
+    return {
+        "server_host_key_algs": list(dict.fromkeys([*keys, *LEGACY_HOST_KEYS])),
+        "encryption_algs": (*CIPHERS, *LEGACY_CIPHERS),
+        "kex_algs": "+" + ",".join(LEGACY_KEY_EXCHANGES),
+        "mac_algs": "+" + ",".join(LEGACY_MACS),
+    }
 
 
 def _fingerprint(key: asyncssh.SSHKey) -> str:

@@ -11,6 +11,7 @@ DENIED = "ssh_denied"
 CHANNEL_REFUSED = "ssh_channel_refused"
 CONNECTION_LOST = "connection_lost"
 NOT_STARTED = "not_started"
+START_NOT_SEEN = "start_not_seen"
 NO_SUCH_DIRECTORY = "no_such_directory"
 BAD_COMMAND = "bad_command"
 
@@ -18,7 +19,7 @@ BAD_COMMAND = "bad_command"
 class SshFault(Exception):
     """A fault with a kind (one of this module's words), a sentence that names it and the next step, and data.
 
-    ``connection_lost`` is the only one after which a command may have run.
+    ``connection_lost`` and ``start_not_seen`` are the only ones after which a command may have run.
     """
 
     def __init__(self, kind: str, message: str, **data: Any) -> None:

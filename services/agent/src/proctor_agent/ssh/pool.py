@@ -16,6 +16,7 @@ IDLE_S = 60.0
 """A further connection, opened because the first would take no more channels, is closed after so long without use."""
 MAX_CONNECTIONS = 16
 """Most connections to one target."""
+ANSWER_S = 3.0
 MAX_DEATHS = 3
 """How often a connection may die while a channel is being opened on it."""
 
@@ -36,6 +37,17 @@ class Link:
         """Whether the connection stands."""
         return not self.connection.is_closed()
 
+    async def answers(self) -> bool:
+        """Whether the target has done what it was asked for so far: it says no to what nobody has."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self.connection.create_session(asyncssh.SSHClientSession, subsystem="proctor-none", encoding=None)
+        except asyncssh.ChannelOpenError:
+            return self.usable
+        except (asyncssh.Error, OSError):
+            return False
+        return True
+
     @property
     def used(self) -> bool:
         """Whether a channel is open on it."""
@@ -45,11 +57,10 @@ class Link:
 class Pool:
     """One target's connections. Use from one event loop."""
 
-    def __init__(self, target: Target, *, connect_timeout_s: float) -> None:
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self._connect_timeout_s = connect_timeout_s
         self._links: list[Link] = []
-        self._lock = asyncio.Lock()
+        self._connecting: asyncio.Task[Link] | None = None
 
     @property
     def is_warm(self) -> bool:
@@ -75,10 +86,16 @@ class Pool:
             session = CommandSession()
             link.channels += 1
             try:
-                await _start(link.connection, session, wire)
+                async with asyncio.timeout(self.target.start_timeout) as limit:
+                    await _start(link.connection, session, wire)
                 return link, session
             except (asyncssh.Error, OSError) as fault:
                 self.release(link)
+                if limit.expired():
+                    # It answers nothing any more; whether it still did what it was asked for is not known.
+                    link.connection.abort()
+                    bound = self.target.start_timeout
+                    raise lost(self.target, f"no answer within {bound:g} s (start_timeout)") from None
                 if session.opened:
                     raise _broken(self.target, link, fault) from None
                 # Nothing was sent that could have started it. A connection that is gone is replaced; one that is
@@ -111,6 +128,9 @@ class Pool:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
         links, self._links = self._links, []
         for link in links:
             link.connection.abort()
@@ -118,18 +138,25 @@ class Pool:
             await link.connection.wait_closed()
 
     async def _link(self, refused: set[Link]) -> Link:
-        if (link := self._free(refused)) is not None:
-            return link
-        async with self._lock:
-            # Whoever held the lock may have opened what we need.
-            if (link := self._free(refused)) is not None:
-                return link
-            self._links = [link for link in self._links if link.usable]
-            if len(self._links) >= MAX_CONNECTIONS:
-                raise _refusal(self.target, f"all {MAX_CONNECTIONS} connections to it are full")
-            link = Link(await connect(self.target, self._connect_timeout_s))
+        while (link := self._free(refused)) is None:
+            if self._connecting is None:
+                self._links = [link for link in self._links if link.usable]
+                if len(self._links) >= MAX_CONNECTIONS:
+                    raise _refusal(self.target, f"all {MAX_CONNECTIONS} connections to it are full")
+                self._connecting = asyncio.create_task(self._connect(), name="connect")
+                # Nobody may be left to hear of its fault.
+                self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # All who need one wait for the same: what it fails of is the fault of each.
+            await asyncio.shield(self._connecting)
+        return link
+
+    async def _connect(self) -> Link:
+        try:
+            link = Link(await connect(self.target))
             self._links.append(link)
             return link
+        finally:
+            self._connecting = None
 
     def _free(self, refused: set[Link]) -> Link | None:
         for link in self._links:

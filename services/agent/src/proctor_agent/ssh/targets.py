@@ -11,10 +11,13 @@ import structlog
 from proctor_agent.attempt import ProcessGroup, Target
 from proctor_agent.ssh import faults
 from proctor_agent.ssh.channel import CommandSession
-from proctor_agent.ssh.command import NOT_STARTED_CODE, Command, Exit, MarkerFilter, Started, build, handed
+from proctor_agent.ssh.command import Command, Exit, build, cannot_set, handed
+from proctor_agent.ssh.doubt import may_have_run
 from proctor_agent.ssh.faults import SshFault
 from proctor_agent.ssh.held import HeldOutputs
+from proctor_agent.ssh.marker import Start, Started
 from proctor_agent.ssh.pool import Link, Pool, lost
+from proctor_agent.ssh.start_script import NOT_STARTED_CODE
 from proctor_agent.ssh.waiting import WaitingShell
 from proctor_common.states import Source
 
@@ -35,9 +38,9 @@ OnStart = Callable[[ProcessGroup], Awaitable[None]]
 class _Endpoint:
     """A target's connections, the shell that waits there, and when to try next to reach it."""
 
-    def __init__(self, target: Target, connect_timeout_s: float) -> None:
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self.pool = Pool(target, connect_timeout_s=connect_timeout_s)
+        self.pool = Pool(target)
         self.waiting = WaitingShell(self.pool)
         self.held = HeldOutputs(self.pool)
         self.failures = 0
@@ -55,21 +58,18 @@ class _Begun:
 
     link: Link
     session: CommandSession
-    marker: MarkerFilter
+    start: Start
 
 
 class Targets:
     """The SSH endpoints of an agent, by name; one is the default. Use from one event loop."""
 
-    def __init__(
-        self, targets: Mapping[str, Target], default: str | None = None, *, connect_timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, targets: Mapping[str, Target], default: str | None = None) -> None:
         # At its info level asyncssh logs each command line.
         logging.getLogger("asyncssh").setLevel(logging.WARNING)
         self._targets = dict(targets)
         self._default = default if default is not None else next(iter(targets), None)
         self._endpoints: dict[str, _Endpoint] = {}
-        self._connect_timeout_s = connect_timeout_s
         self._warming: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -101,7 +101,7 @@ class Targets:
     def _endpoint(self, target: Target) -> _Endpoint:
         endpoint = self._endpoints.get(target.name)
         if endpoint is None:
-            endpoint = self._endpoints[target.name] = _Endpoint(target, self._connect_timeout_s)
+            endpoint = self._endpoints[target.name] = _Endpoint(target)
         return endpoint
 
     @property
@@ -133,14 +133,14 @@ class Targets:
         begun = _hand_over(endpoint, command)
         if begun is not None:
             await self._follow(endpoint, command, begun, sink, on_start)
-            if begun.marker.found or begun.session.ended_at is None:
-                return _exit_of(target, begun, began)
+            if begun.start.line is not None or begun.session.ended_at is None:
+                return await _exit_of(endpoint, begun, began)
             # Somebody had ended the shell while it waited: it says itself that it has not become the program.
         wire = build(command)
         link, session = await endpoint.pool.open(wire)
-        begun = _Begun(link, session, MarkerFilter(wire.tag))
+        begun = _Begun(link, session, Start(wire.tag))
         await self._follow(endpoint, command, begun, sink, on_start)
-        return _exit_of(target, begun, began)
+        return await _exit_of(endpoint, begun, began)
 
     async def _follow(
         self, endpoint: _Endpoint, command: Command, begun: _Begun, sink: Sink, on_start: OnStart | None
@@ -148,7 +148,7 @@ class Targets:
         """Hand on what the command prints until it has ended."""
         session, open_still = begun.session, False
         try:
-            await _pump(endpoint.target, session, begun.marker, sink, on_start)
+            await _pump(endpoint.target, begun, sink, on_start)
             open_still = session.held
         finally:
             if not open_still or command.run is None:
@@ -195,50 +195,89 @@ def _hand_over(endpoint: _Endpoint, command: Command) -> _Begun | None:
     if told is None or ready is None:
         return None
     ready.session.feed(told)
-    return _Begun(ready.link, ready.session, MarkerFilter(ready.tag))
+    return _Begun(ready.link, ready.session, Start(ready.tag))
 
 
-async def _pump(
-    target: Target, session: CommandSession, marker: MarkerFilter, sink: Sink, on_start: OnStart | None
-) -> None:
+async def _pump(target: Target, begun: _Begun, sink: Sink, on_start: OnStart | None) -> None:
+    session, start = begun.session, begun.start
+    try:
+        async with asyncio.timeout(target.start_timeout) as limit:
+            while start.line is None and (pieces := await session.take()):
+                for source, data in pieces:
+                    if start.line is not None:
+                        await sink(source, data)
+                        continue
+                    parts = start.feed(source, data)
+                    if start.line is not None:
+                        limit.reschedule(None)
+                        if start.line.started is not None and on_start is not None:
+                            await on_start(_group(target, start.line.started))
+                    for shown, part in parts:
+                        await sink(shown, part)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise await _late(target, begun) from None
     while pieces := await session.take():
         for source, data in pieces:
-            if marker.found or source is Source.STDERR:
-                await sink(source, data)
-                continue
-            noise, own = marker.feed(data)
-            if noise:
-                await sink(Source.SYSTEM, noise)
-            if marker.started is not None and on_start is not None:
-                await on_start(_group(target, marker.started))
-            if own:
-                await sink(source, own)
-    if rest := marker.rest():
-        await sink(Source.SYSTEM, rest)
+            await sink(source, data)
+    for source, data in start.rest() if start.line is None else ():
+        await sink(source, data)
+
+
+async def _late(target: Target, begun: _Begun) -> SshFault:
+    """The command has not started in time: it is called off."""
+    bound = target.start_timeout
+    begun.session.abort()
+    if not await begun.link.answers():
+        return lost(target, f"nothing was heard of its start within {bound:g} s (start_timeout)")
+    return SshFault(
+        faults.NOT_STARTED,
+        f"target {target.name}: the login shell did not start the command within {bound:g} s (start_timeout): "
+        "does a start-up file of the account wait for something?",
+        target=target.name,
+        phase="start",
+        bound_s=bound,
+    )
 
 
 def _group(target: Target, started: Started) -> ProcessGroup:
     return ProcessGroup(target=target.name, pgid=started.pid, started=started.started)
 
 
-def _exit_of(target: Target, begun: _Begun, began: float) -> Exit:
-    session, marker = begun.session, begun.marker
+async def _exit_of(endpoint: _Endpoint, begun: _Begun, began: float) -> Exit:
+    target, session, line = endpoint.target, begun.session, begun.start.line
     if session.ended_at is None:
         raise lost(target, str(session.fault or "the channel was closed without an exit status"))
-    if marker.no_directory:
+    if line is None:
+        raise await _unseen(endpoint, session)
+    if line.no_directory:
         raise SshFault(
             faults.NO_SUCH_DIRECTORY,
             f"target {target.name}: cannot change to the working directory (see the log)",
             target=target.name,
         )
-    if not marker.found:
-        how = f"exit code {session.exit_code}" if session.exit_signal is None else f"SIG{session.exit_signal}"
-        hint = " before all values had arrived" if session.exit_code == NOT_STARTED_CODE else ""
-        raise SshFault(
-            faults.NOT_STARTED,
-            f"target {target.name}: the login shell ended with {how}{hint} and did not start the command (see the log)",
-            target=target.name,
-        )
+    if line.refused_name:
+        raise SshFault(faults.BAD_COMMAND, cannot_set(line.refused_name), target=target.name)
     if session.exit_signal is not None:
         return Exit(None, f"SIG{session.exit_signal}", session.ended_at - began, session.held)
     return Exit(session.exit_code, None, session.ended_at - began, session.held)
+
+
+async def _unseen(endpoint: _Endpoint, session: CommandSession) -> SshFault:
+    """Nothing was seen of the command's start."""
+    name = endpoint.target.name
+    how = f"exit code {session.exit_code}" if session.exit_signal is None else f"SIG{session.exit_signal}"
+    if await may_have_run(endpoint.pool, session.exit_code):
+        return SshFault(
+            faults.START_NOT_SEEN,
+            f"target {name}: the account's start-up files send the output of commands elsewhere: this one ended with "
+            f"{how}, and may have run",
+            target=name,
+        )
+    hint = ", or a start-up file sends its output elsewhere" if session.exit_code == NOT_STARTED_CODE else ""
+    return SshFault(
+        faults.NOT_STARTED,
+        f"target {name}: the login shell ended with {how} and did not start the command{hint} (see the log)",
+        target=name,
+    )

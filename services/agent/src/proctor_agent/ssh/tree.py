@@ -11,7 +11,7 @@ from proctor_common.states import Source
 
 KILL_WAIT_S = 5.0
 """How long killed processes may take to go; one in an uninterruptible wait does not."""
-EXTRA_S = 14.0
+EXTRA_S = 8.0
 """What looking, connecting and killing may take beyond the grace."""
 LONGEST_LOOK_INTERVAL_S = 0.5
 
@@ -75,7 +75,7 @@ async def end_tree(
     targets: Targets, name: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float
 ) -> bool | None:
     """End the groups on one target and every process that carries the marker. True: nothing is left; False: something
-    is; None: it could not be looked (target unreachable). Takes at most ``grace_s`` + 15 s.
+    is; None: it could not be looked (target unreachable). Takes at most ``grace_s`` + 8 s.
     """
     roots = [f"{group.pgid}:{group.started}" for group in groups if group.pgid > 1]
     try:
