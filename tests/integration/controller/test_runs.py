@@ -4,6 +4,7 @@ import json
 from datetime import datetime
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common import subjects
 from proctor_common.bus import Bus
@@ -12,10 +13,11 @@ from proctor_common.messages.base import decode
 from proctor_common.messages.views import RunChanged
 from proctor_common.states import StepResult
 from proctor_controller.db.runs import views
-from proctor_controller.db.runs.attempts import load_order
+from proctor_controller.db.runs.attempts import load_call
 from proctor_controller.db.session import session
 from proctor_controller.engine.engine import Engine
-from support.engine import FakeAgent, call, step_of, submit, until_finished, until_step
+from proctor_controller.engine.orders import open_order
+from support.engine import FakeAgent, call, make_runs_engine, step_of, submit, until_finished, until_step
 from support.postgres import Database
 from support.steps import plan, step
 from support.steps import run as begin
@@ -38,6 +40,30 @@ async def test_a_test_case_runs_to_its_end(engine: Engine, agent: FakeAgent) -> 
     step = await step_of(engine, run["id"])
     assert (step["state"], step["result"], step["exit_code"], step["host"]) == ("finished", "passed", 0, "h1")
     assert (step["log_lines"], step["log_bytes"]) == (1, 3)
+
+
+async def test_the_answer_to_a_submission_is_the_view_of_the_run(rows: AsyncEngine, bus: Bus, agent: FakeAgent) -> None:
+    engine = make_runs_engine(rows, bus, perform=False)
+    call_of = {"uses": "shell.run", "runs_on": {"host": "h1"}, "with": {"command": "true"}}
+    document = {
+        "testplan_version": "2026-12-01",
+        "name": "p",
+        "steps": {"a": call_of, "b": {**call_of, "depends_on": ["a"]}},
+        "always": [call_of],
+    }
+    concurrency = {"group": "one", "max": 1}
+    answers = [await submit(engine, host="h1") for _ in range(agent.slots + 1)]
+    for plan_given in (document, {**document, "concurrency": concurrency}, {**document, "concurrency": concurrency}):
+        answers.append(await call(engine, "run.submit", run=new_id(), plan=json.dumps(plan_given)))
+    assert {answer["state"] for answer in answers} == {"running", "queued"}
+    for answer in answers:
+        assert answer == await call(engine, "run.get", run=answer["id"])
+    first = answers[0]["id"]
+    async with session(rows) as db:
+        await db.execute("UPDATE control.runs SET state = 'finished', result = 'failed' WHERE id = $1", first)
+    again = await call(engine, "run.rerun", run=first, new_run=new_id())
+    assert again["rerun_of"] == first
+    assert again == await call(engine, "run.get", run=again["id"])
 
 
 async def test_every_transition_is_an_event_without_holes(engine: Engine, agent: FakeAgent) -> None:
@@ -132,9 +158,10 @@ async def test_hidden_parameters_are_sealed_masked_and_listed(
 
     # The order of a step whose first one was lost is put together from the database.
     async with session(engine.database) as db:
-        again = await load_order(db, order.step, engine.services.seal)
-    assert again is not None
-    assert (again.order.parameters, again.order.secrets) == (order.parameters, order.secrets)
+        found = await load_call(db, order.step)
+    assert found is not None
+    again = open_order(*found, engine.services.seal)
+    assert (again.parameters, again.secrets) == (order.parameters, order.secrets)
 
 
 async def test_numbers_and_lists(engine: Engine, agent: FakeAgent) -> None:

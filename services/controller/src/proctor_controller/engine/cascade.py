@@ -1,4 +1,4 @@
-"""What follows at once from a decision, decided in the same breath: dependants become ready and get a slot.
+"""What follows at once from the end of a step, saved in the same commit: dependants become ready and get a slot.
 
 Each of these is an event of its own, and would be decided as one a moment later; together they are saved by one
 statement instead of three. Whatever is left out here stays an effect of the decision.
@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from proctor_controller.db.hosts import candidates
-from proctor_controller.db.runs.cascade import MOST, Onward, Ready, load_onward
+from proctor_controller.db.runs.cascade import MAX_STEPS, NextNode, NextStep, load_next_nodes
 from proctor_controller.db.session import Session
 from proctor_controller.domain.hosts.placement import Candidate, choose
 from proctor_controller.domain.runs import events
@@ -30,7 +30,7 @@ QUEUE_AGE = 0.5
 
 
 class Cascade:
-    """Extends decisions."""
+    """Extends decisions by what follows from them."""
 
     def __init__(self, services: EngineServices, orders: Orders) -> None:
         self._policy = services.settings.policy
@@ -50,42 +50,42 @@ class Cascade:
                 follows.setdefault(effect.event.node, effect)
         if not follows or len(follows) > MAX_NODES:
             return decision
-        found = await load_onward(db, decision.run.id, list(follows))
-        ready: dict[str, Ready] = {}
+        found = await load_next_nodes(db, decision.run.id, list(follows))
+        ready: dict[str, NextStep] = {}
         for name, follow in follows.items():
-            onward = found.get(name)
-            following = None if onward is None else self._tell(decision, onward, follow.event, now)
-            if onward is None or following is None:
+            found_node = found.get(name)
+            following = None if found_node is None else self._follow(decision, found_node, follow.event, now)
+            if found_node is None or following is None:
                 continue
             # Of a node that several ends have opened again there is one for each of them.
             left = tuple(each for each in decision.effects if each != follow)
             decision = join(replace(decision, effects=left), following)
-            ready.update({each.step.id: each for each in onward.steps})
+            ready.update({each.step.id: each for each in found_node.steps})
         return await self._place(db, decision, ready, now)
 
-    def _tell(self, decision: Decision, onward: Onward, event: events.Event, now: datetime) -> Decision | None:
+    def _follow(self, decision: Decision, found: NextNode, event: events.Event, now: datetime) -> Decision | None:
         """The decision about a node as the former ones leave it; None where it is better made by itself."""
         changed = {node.name: node for node in decision.nodes}
-        node = as_changed(onward.node, changed)
+        node = as_changed(found.node, changed)
         if node.phase is not Phase.MAIN:
             return None
         if node.is_stopping or (node.rules is not None and node.rules.is_reading):
             # What its expressions read may be what has not been saved yet.
             return None
-        limit = MOST if node.dead else max(0, min(MOST, node.room))
-        if len(onward.steps) > limit == MOST:
+        limit = MAX_STEPS if node.dead else max(0, min(MAX_STEPS, node.room))
+        if len(found.steps) > limit == MAX_STEPS:
             return None
         part = Slice(
             run=decision.run,
-            steps=tuple(each.step for each in onward.steps[:limit]),
+            steps=tuple(each.step for each in found.steps[:limit]),
             nodes=(node,),
-            edges={name: edges_as_changed(edges, changed) for name, edges in onward.edges.items()},
-            more=len(onward.steps) > limit,
+            edges={name: edges_as_changed(edges, changed) for name, edges in found.edges.items()},
+            more=len(found.steps) > limit,
         )
         outcome = decide(part, event, now, self._policy)
         return None if isinstance(outcome, Stale) else outcome
 
-    async def _place(self, db: Session, decision: Decision, ready: Mapping[str, Ready], now: datetime) -> Decision:
+    async def _place(self, db: Session, decision: Decision, ready: Mapping[str, NextStep], now: datetime) -> Decision:
         """Give steps that have become ready the slots that the decision releases on their host, or one that is free."""
         if decision.held or time.monotonic() - self._queue_seen < QUEUE_AGE:
             return decision
@@ -109,7 +109,7 @@ class Cascade:
         return decision
 
     def _dispatch(
-        self, decision: Decision, each: Ready, effect: Effect, agent: Candidate, now: datetime
+        self, decision: Decision, each: NextStep, effect: Effect, agent: Candidate, now: datetime
     ) -> Decision | None:
         step = next(step for step in decision.steps if step.id == each.step.id)
         node = next(node for node in decision.nodes if node.name == step.node)
@@ -118,23 +118,22 @@ class Cascade:
         placed = decide(part, event, now, self._policy)
         if isinstance(placed, Stale):
             return None
-        if each.order is not None:
-            self._orders.prepare(each.order)
+        self._orders.prepare(each.step, each.call)
         left = tuple(other for other in decision.effects if other is not effect)
         return join(replace(decision, effects=left), placed)
 
-    async def _find_host(self, db: Session, each: Ready, run: Run) -> candidates.Found | None:
+    async def _find_host(self, db: Session, each: NextStep, run: Run) -> candidates.Found | None:
         """The agent of the host, where it takes work as far as was heard a moment ago; its claim asks again."""
         if each.place.host is None:
             return None
         # A host that the run may hold for itself is remembered for this run only.
         whose = run.group if each.step.role is None else f"run {run.id}"
-        key = (each.place, each.plugin, each.method, whose)
+        key = (each.place, each.call.plugin, each.call.method, whose)
         known = self._cache.host(key)
         if known is not None:
             return known
         found = await candidates.find_candidates(
-            db, each.place, each.plugin, each.method, group=run.group, with_spec=True, run=run.id
+            db, each.place, each.call.plugin, each.call.method, group=run.group, with_spec=True, run=run.id
         )
         chosen = choose(f.candidate for f in found)
         if chosen is None:

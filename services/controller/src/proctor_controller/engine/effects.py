@@ -10,8 +10,9 @@ import structlog
 
 from proctor_common import subjects
 from proctor_common.bus import BusError
-from proctor_common.messages.views import EventView, RunChanged
+from proctor_common.messages.views import RunChanged
 from proctor_controller.db.runs.decisions import Saved
+from proctor_controller.db.runs.views import event_view
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import (
     Allocate,
@@ -113,22 +114,7 @@ class Effects:
     async def _wake(self, decision: Decision, saved: Saved) -> None:
         run = decision.run
         views = [
-            EventView(
-                seq=row.seq,
-                cursor=number,
-                run=run.id,
-                kind=row.kind,
-                step=row.step_name,
-                step_id=row.step,
-                attempt=row.attempt,
-                host=row.host,
-                old=row.old,
-                new=row.new,
-                result=row.result,
-                reason=row.reason,
-                at=saved.at,
-            )
-            for row, number in zip(decision.events, saved.ids, strict=True)
+            event_view(run.id, row, number, saved.at) for row, number in zip(decision.events, saved.ids, strict=True)
         ]
         changed = RunChanged(run=run.id, group=run.group, state=run.state, result=run.result, events=views)
         await self._publish(subjects.wake(run.id), changed.encode())

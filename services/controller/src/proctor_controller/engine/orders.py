@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import structlog
 
@@ -19,9 +21,11 @@ from proctor_common.messages.orders import (
     StartOrder,
     StartReply,
 )
-from proctor_controller.db.runs.attempts import keep_shown, load_order
+from proctor_controller.db.runs.attempts import MethodCall, keep_shown, load_call
 from proctor_controller.db.runs.timers import is_lost
+from proctor_controller.db.sealing import Seal
 from proctor_controller.db.session import Session, session
+from proctor_controller.domain.documents.method_parameters import Path, secret_texts
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import CancelAttempt, QueryAttempt, Stale, StartAttempt
 from proctor_controller.domain.runs.order_rendering import RenderFault, render
@@ -50,11 +54,12 @@ class Orders:
         self._feed = feed
         self._prepared: OrderedDict[str, StartOrder] = OrderedDict()
 
-    def prepare(self, order: StartOrder) -> None:
-        """Keep the order of a step until it is sent for the first time."""
-        self._prepared[order.step] = order
-        while len(self._prepared) > MAX_PREPARED:
-            self._prepared.popitem(last=False)
+    def prepare(self, step: Step, call: MethodCall, secrets: Sequence[str] = ()) -> None:
+        """Keep the order of a step until it is sent for the first time, unless the call is sealed or has templates."""
+        if call.sealed is None and not _has_templates(call):
+            self._prepared[step.id] = build_order(step, call, secrets)
+            while len(self._prepared) > MAX_PREPARED:
+                self._prepared.popitem(last=False)
 
     async def cancel(self, run: str, effect: CancelAttempt) -> None:
         """Order an attempt to stop."""
@@ -122,14 +127,15 @@ class Orders:
         prepared = self._prepared.pop(effect.step, None)
         if prepared is None:
             async with session(self._services.database) as db:
-                loaded = await load_order(db, effect.step, self._services.seal)
-                if loaded is None or loaded.order.run != run:
+                loaded = await load_call(db, effect.step)
+                if loaded is None or loaded[0].run != run:
                     return None
-                prepared = loaded.order
+                step, call = loaded
+                prepared = open_order(step, call, self._services.seal)
                 fault = ""
-                if loaded.rules is not None:
+                if call.rules is not None and call.rules.is_filling:
                     try:
-                        prepared = await self._fill(db, loaded.order, loaded.step, loaded.rules)
+                        prepared = await self._fill(db, prepared, step, call.rules)
                     except RenderFault as wrong:
                         fault = str(wrong)
             if fault:
@@ -197,6 +203,44 @@ class Orders:
     async def _is_lost(self, agent: str) -> bool:
         async with session(self._services.database) as db:
             return await is_lost(db, agent)
+
+
+def build_order(step: Step, call: MethodCall, secrets: Sequence[str] = ()) -> StartOrder:
+    """A step's order but for what belongs to one attempt: attempt, token, not_after. ``secrets``: texts that logs are
+    to hide.
+    """
+    return StartOrder(
+        run=step.run,
+        run_number=call.run_number,
+        step=step.id,
+        step_name=step.name,
+        attempt=1,
+        token="",
+        not_after=datetime.now(UTC),
+        plugin=call.plugin,
+        method=call.method,
+        parameters=dict(call.parameters),
+        secrets=list(secrets),
+        env=dict(call.env),
+        target=call.target,
+        artefacts=list(call.rules.artefacts) if call.rules is not None else [],
+        timeout_s=step.timeout_s,
+        grace_s=step.grace_s,
+    )
+
+
+def open_order(step: Step, call: MethodCall, seal: Seal) -> StartOrder:
+    """The same, with the hidden values of a sealed call."""
+    if call.sealed is None:
+        return build_order(step, call)
+    opened = seal.open(call.sealed, step.id)
+    paths: tuple[Path, ...] = tuple(tuple(path) for path in opened["secrets"])
+    parameters = opened["parameters"]
+    return build_order(step, call._replace(parameters=parameters), secret_texts(parameters, paths))
+
+
+def _has_templates(call: MethodCall) -> bool:
+    return call.rules is not None and call.rules.is_filling
 
 
 def standing_event(run: str, effect: CancelAttempt | QueryAttempt, reply: StandingReply) -> events.Event | None:

@@ -3,64 +3,45 @@
 # ruff: noqa: S608 - statements are put together from constants of this package
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from proctor_common.messages.orders import StartOrder
 from proctor_controller.db.runs.columns import STEP_COLUMNS, to_step
-from proctor_controller.db.sealing import Seal
-from proctor_controller.db.session import Session, to_json
-from proctor_controller.domain.documents.method_parameters import Path, secret_texts
+from proctor_controller.db.session import Row, Session, to_json
 from proctor_controller.domain.runs.step import Step
 from proctor_controller.domain.runs.step_rules import Rules, rules_of
 
 
-class LoadedOrder(NamedTuple):
-    """A step's order, but for what belongs to one attempt (attempt, token, not_after). ``rules``: with templates that
-    have still to be filled in, else None.
+class MethodCall(NamedTuple):
+    """What a step calls, as it is stored. ``run_number``: of its run; ``parameters``: with hidden values masked, then
+    ``sealed`` has them whole; ``rules``: of its node.
     """
 
-    order: StartOrder
-    step: Step
-    rules: Rules | None
+    run_number: int
+    plugin: str
+    method: str
+    parameters: Mapping[str, Any]
+    env: Mapping[str, str]
+    target: str | None
+    sealed: str | None = None
+    rules: Rules | None = None
 
 
-async def load_order(session: Session, step: str, seal: Seal) -> LoadedOrder | None:
-    """The start order of a step; None where there is no such step."""
+def to_call(row: Row, rules: Rules | None) -> MethodCall:
+    """The call in a row of a step's columns and its run's number."""
+    return MethodCall(
+        row["number"], row["plugin"], row["method"], row["parameters"], row["env"], row["target"], row["sealed"], rules
+    )
+
+
+async def load_call(session: Session, step: str) -> tuple[Step, MethodCall] | None:
+    """A step and what it calls; None where there is no such step."""
     row = await session.fetchrow(
         f"""SELECT {STEP_COLUMNS}, r.number, s.plugin, s.method, s.parameters, s.sealed, s.env, s.target, n.rules
            FROM control.steps s JOIN control.runs r ON r.id = s.run_id
            JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node WHERE s.id = $1""",
         step,
     )
-    if row is None:
-        return None
-    parameters, secrets = row["parameters"], list[str]()
-    if row["sealed"] is not None:
-        opened = seal.open(row["sealed"], step)
-        parameters = opened["parameters"]
-        paths: tuple[Path, ...] = tuple(tuple(path) for path in opened["secrets"])
-        secrets = secret_texts(parameters, paths)
-    rules = rules_of(row["rules"])
-    order = StartOrder(
-        run=str(row["run"]),
-        run_number=row["number"],
-        step=step,
-        step_name=row["name"],
-        attempt=1,
-        token="",
-        not_after=datetime.now(UTC),
-        plugin=row["plugin"],
-        method=row["method"],
-        parameters=parameters,
-        secrets=secrets,
-        env=row["env"],
-        target=row["target"],
-        artefacts=list(rules.artefacts) if rules is not None else [],
-        timeout_s=row["timeout_s"],
-        grace_s=row["grace_s"],
-    )
-    return LoadedOrder(order, to_step(row), rules if rules is not None and rules.is_filling else None)
+    return None if row is None else (to_step(row), to_call(row, rules_of(row["rules"])))
 
 
 async def keep_shown(session: Session, step: str, parameters: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - statements are put together from constants of this package; SQL is not wrapped
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from proctor_common.states import StepState
 from proctor_controller.db.column import Columns
 from proctor_controller.db.runs.columns import (
     CASE_MADE,
@@ -28,7 +30,7 @@ from proctor_controller.db.runs.columns import (
     plan_values,
 )
 from proctor_controller.db.runs.decisions import ATTEMPTS_SAVED, EVENTS_SAVED, add_argument, claim
-from proctor_controller.db.session import Session
+from proctor_controller.db.session import Session, clean
 from proctor_controller.domain.runs.decision import Decision
 from proctor_controller.domain.runs.step import Node, Phase
 from proctor_controller.domain.runs.submission import RunSpec
@@ -120,6 +122,37 @@ async def insert_run(
             raise DuplicateRun(spec.id) from fault
         raise
     return None if row["number"] is None else Inserted(row["number"], row["at"], row["ids"] or [])
+
+
+def new_run_row(spec: RunSpec, decision: Decision, inserted: Inserted, now: datetime) -> dict[str, Any]:
+    """A run that has just been stored, as the rows that are shown of runs (db/runs/views.py)."""
+    run, decided = decision.run, {step.id: step for step in decision.steps}
+    main = [decided.get(row.id, row) for row in spec.rows() if row.phase is Phase.MAIN]
+    return {
+        "id": spec.id,
+        "number": inserted.number,
+        "name": clean(spec.name),
+        "kind": spec.kind,
+        "state": run.state,
+        "result": run.result,
+        "reason": clean(run.reason),
+        "created_at": now,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "plan": spec.plan,
+        "parameters": dict(spec.parameters),
+        "group_name": spec.group,
+        "created_by": clean(spec.created_by),
+        "rerun_of": spec.rerun_of,
+        "parent": spec.parent,
+        "outputs": dict(run.outputs or {}),
+        "tally": {name.value: count for name, count in run.tally.items()},
+        "unfinished": Counter(step.state.value for step in main if step.state is not StepState.FINISHED),
+        "phase": run.phase.value,
+        "waiting_for": clean(run.waiting_for) if run.waiting_for else None,
+        "hold_until": run.hold_until,
+        "webhook": None,
+    }
 
 
 def _steps(spec: RunSpec, hidden: Mapping[str, Hidden], decision: Decision) -> list[NewStep]:

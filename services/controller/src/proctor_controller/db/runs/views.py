@@ -10,8 +10,9 @@ from proctor_common.ids import is_id
 from proctor_common.messages.views import AttemptLog, EventView, RunLogIndex, RunView, StepView, WebhookCall
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.runs.columns import EVENT_COLUMNS
-from proctor_controller.db.session import Row, Session
+from proctor_controller.db.session import Row, Session, clean
 from proctor_controller.domain.hosts.holders import NAME
+from proctor_controller.domain.runs.decision import EventRow
 from proctor_controller.domain.runs.run import UNSTARTED
 from proctor_controller.domain.runs.step import Phase
 
@@ -50,7 +51,8 @@ def parse_key(text: str) -> RunKey | None:
     return None
 
 
-def _view(row: Row) -> RunView:
+def run_view(row: Row) -> RunView:
+    """A run as it is shown, by whatever way its row came."""
     steps = {**(row["unfinished"] or {}), **row["tally"]}
     return RunView(
         id=str(row["id"]),
@@ -85,7 +87,7 @@ async def find_run(session: Session, key: RunKey, groups: Sequence[str] | None) 
     row = await session.fetchrow(
         f"{_RUN} WHERE {where} AND {seen}", key.id if key.id is not None else key.number, _array(groups)
     )
-    return None if row is None else _view(row)
+    return None if row is None else run_view(row)
 
 
 def _array(groups: Sequence[str] | None) -> list[str] | None:
@@ -124,7 +126,7 @@ async def list_runs(session: Session, wanted: RunFilter, groups: Sequence[str] |
         wanted.before,
         limit,
     )
-    return [_view(row) for row in rows]
+    return [run_view(row) for row in rows]
 
 
 # -- steps --------------------------------------------------------------------------------------------------------
@@ -274,22 +276,39 @@ def _gate(row: Row) -> dict[str, Any] | None:
 _EVENT = f"SELECT e.id, e.run_id, {EVENT_COLUMNS}, e.at FROM control.run_events e"
 
 
-def _event(row: Row) -> EventView:
+def event_view(run: str, event: EventRow, cursor: int, at: datetime) -> EventView:
+    """A state change as it is shown, by whatever way it came."""
     return EventView(
-        seq=row["seq"],
-        cursor=row["id"],
-        run=str(row["run_id"]),
-        kind=row["kind"],
-        step=row["step"],
-        step_id=str(row["step_id"]) if row["step_id"] else None,
-        attempt=row["attempt"],
-        host=row["host"],
-        old=row["old"],
-        new=row["new"],
-        result=row["result"],
-        reason=row["reason"],
-        at=row["at"],
+        seq=event.seq,
+        cursor=cursor,
+        run=run,
+        kind=event.kind,
+        step=event.step_name,
+        step_id=event.step,
+        attempt=event.attempt,
+        host=event.host,
+        old=event.old,
+        new=event.new,
+        result=event.result,
+        reason=clean(event.reason),
+        at=at,
     )
+
+
+def _event(row: Row) -> EventView:
+    event = EventRow(
+        row["seq"],
+        row["kind"],
+        row["old"],
+        row["new"],
+        str(row["step_id"]) if row["step_id"] else None,
+        row["step"],
+        row["attempt"],
+        row["host"],
+        row["result"],
+        row["reason"],
+    )
+    return event_view(str(row["run_id"]), event, row["id"], row["at"])
 
 
 async def events_of_run(session: Session, run: str, after: int, limit: int) -> list[EventView]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
-from proctor_common.messages.orders import StartOrder
 from proctor_common.messages.views import RunView
 from proctor_common.states import StepState
 from proctor_controller.db.hosts import candidates
+from proctor_controller.db.runs.attempts import MethodCall
 from proctor_controller.db.runs.decisions import Saved
-from proctor_controller.db.runs.submissions import Hidden, Inserted, insert_run
+from proctor_controller.db.runs.submissions import Hidden, insert_run, new_run_row
+from proctor_controller.db.runs.views import run_view
 from proctor_controller.db.session import Session
 from proctor_controller.domain.documents.method_parameters import mask, secret_texts
 from proctor_controller.domain.hosts.placement import Candidate, choose, explain
@@ -86,13 +87,12 @@ class Submissions:
             return None
         self._cache.set_clock(inserted.at)
         self._cache.keep(apply(spec.first_slice(), decision))
-        plain = not any(node.rules and (node.rules.is_filling or node.rules.artefacts) for node in spec.node_specs)
-        if len(spec.steps) == 1 and plain:
-            self._orders.prepare(_order(spec, spec.steps[0], inserted.number))
+        if len(spec.steps) == 1:
+            self._prepare(spec, inserted.number)
         self._committed(decision, Saved(inserted.ids, inserted.at))
         if any(step.state is StepState.WAITING for step in decision.steps):
             self._queue.look_later()
-        return _view(spec, decision, inserted, now)
+        return run_view(new_run_row(spec, decision, inserted, now))
 
     def _decide_first(self, spec: RunSpec, fit: list[Candidate], chosen: Candidate | None, now: datetime) -> Decision:
         part = spec.first_slice()
@@ -113,6 +113,12 @@ class Submissions:
             return created
         return join(created, second, done=(PlaceStep,))
 
+    def _prepare(self, spec: RunSpec, number: int) -> None:
+        (step,), (row,) = spec.steps, spec.rows()
+        rules = next((node.rules for node in spec.node_specs if node.name == step.node), None)
+        call = MethodCall(number, step.plugin, step.method, step.parameters, step.env, step.target, rules=rules)
+        self._orders.prepare(row, call, secret_texts(step.parameters, step.secrets))
+
     def _hide(self, step: StepSpec) -> Hidden:
         if not step.secrets:
             return Hidden(step.parameters, None)
@@ -126,50 +132,3 @@ def _with_birth(decision: Decision) -> Decision:
     moved = tuple(replace(row, seq=row.seq + 1) for row in decision.events)
     run = replace(decision.run, event_seq=decision.run.event_seq + 1)
     return replace(decision, run=run, events=(birth, *moved))
-
-
-def _order(spec: RunSpec, step: StepSpec, number: int) -> StartOrder:
-    return StartOrder(
-        run=spec.id,
-        run_number=number,
-        step=step.id,
-        step_name=step.name,
-        attempt=1,
-        token="",
-        not_after=datetime.now(UTC),
-        plugin=step.plugin,
-        method=step.method,
-        parameters=dict(step.parameters),
-        secrets=secret_texts(step.parameters, step.secrets),
-        env=dict(step.env),
-        target=step.target,
-        timeout_s=step.timeout_s,
-        grace_s=step.grace_s,
-    )
-
-
-def _view(spec: RunSpec, decision: Decision, inserted: Inserted, now: datetime) -> RunView:
-    run = decision.run
-    steps: dict[str, int] = {name.value: count for name, count in run.tally.items()}
-    decided = {step.id: step for step in decision.steps}
-    for row in spec.rows():
-        step = decided.get(row.id, row)
-        if step.result is None:
-            steps[step.state.value] = steps.get(step.state.value, 0) + 1
-    return RunView(
-        id=spec.id,
-        number=inserted.number,
-        name=spec.name,
-        kind=spec.kind,
-        state=run.state,
-        result=run.result,
-        reason=run.reason,
-        created_at=now,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-        plan=spec.plan,
-        parameters=dict(spec.parameters),
-        group=spec.group,
-        created_by=spec.created_by,
-        steps=steps,
-    )

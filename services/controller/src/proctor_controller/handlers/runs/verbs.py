@@ -99,7 +99,7 @@ async def rerun(context: ProcessContext, actor: Actor, body: RunAgain) -> RunVie
         except DuplicateRun:
             return await existing_run(db, actor, body.new_run)
     await _note(context, actor, "run.rerun", view)
-    return new.model_copy(update={"rerun_of": view.id})
+    return new
 
 
 async def _spec_again(engine: Engine, db: Session, view: RunView, actor: Actor, body: RunAgain) -> RunSpec:
