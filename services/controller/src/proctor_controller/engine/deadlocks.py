@@ -1,4 +1,4 @@
-"""Breaks circles of runs that hold hosts and wait for each other's: the youngest of those who wait gives up."""
+"""Breaks deadlocks: of runs that hold hosts and wait for each other's, the youngest that waits gives up."""
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine

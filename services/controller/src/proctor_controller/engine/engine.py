@@ -1,4 +1,4 @@
-"""The shell around ``decide``: load a slice, decide, save, commit, perform.
+"""The path of an event (docs/engine.md): load a slice, decide, save it in one commit, perform what follows.
 
 No transaction is held over a wait for the network. A decision is saved only while the run's row has the version it
 was decided on; where another controller was quicker, it is made again on what that one left.

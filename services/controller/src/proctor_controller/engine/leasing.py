@@ -1,4 +1,4 @@
-"""What runs hold as a whole: concurrency slots, hosts by role, volumes. All of it or nothing, the oldest run first."""
+"""Gives runs what they hold as a whole: places in concurrency groups, hosts, volumes; all or nothing, oldest first."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ import structlog
 
 from proctor_common.states import RunState
 from proctor_controller.db.hosts.leasing import (
-    Rivals,
+    Peers,
     Waiting,
     drop_hosts,
-    find_elders,
     find_hosts,
+    find_older_runs,
     find_ready_steps,
     find_reserver,
     find_waiting_runs,
     hold_hosts,
     keep_hosts,
     load_hosts,
-    load_rivals,
+    load_peers,
     load_waiting_run,
     lock_leases,
     release_hosts,
@@ -116,9 +116,9 @@ class Leasing:
             waiting = await load_waiting_run(db, run)
             if waiting is None:
                 return
-            found, cancel, elders = await self._allocate(db, waiting)
-        for elder in elders:
-            await self._tell(elder)
+            found, cancel, older_runs = await self._allocate(db, waiting)
+        for older in older_runs:
+            await self._tell(older)
         if cancel is not None:
             await self._feed(events.CancelAsked(cancel, by=f"run {waiting.number} of the same group"))
         if isinstance(found, events.HostsHeld) and waiting.wants.volumes:
@@ -144,27 +144,27 @@ class Leasing:
             why = f"{name_run(waiting.resting, waiting.group)}, which it is nested in, to be resumed"
             return events.MustWait(waiting.run, why, admitted=waiting.state is RunState.ALLOCATING), None, []
         if wants.concurrency is not None and waiting.state is RunState.QUEUED:
-            rivals = await load_rivals(db, waiting, wants.concurrency.key)
-            if rivals.under_way + rivals.before >= wants.concurrency.max:
-                why = _no_place(wants.concurrency, rivals, waiting.group)
+            peers = await load_peers(db, waiting, wants.concurrency.key)
+            if peers.under_way + peers.before >= wants.concurrency.max:
+                why = _no_place(wants.concurrency, peers, waiting.group)
                 if wants.concurrency.when_full is WhenFull.REJECT:
                     return events.CannotBegin(waiting.run, f"there is no place in {why}", rejected=True), None, []
-                making_room = wants.concurrency.when_full is WhenFull.CANCEL_OLDEST and not rivals.before
-                return events.MustWait(waiting.run, f"a place in {why}"), rivals.oldest if making_room else None, []
+                making_room = wants.concurrency.when_full is WhenFull.CANCEL_OLDEST and not peers.before
+                return events.MustWait(waiting.run, f"a place in {why}"), peers.oldest if making_room else None, []
         if not wants.roles or waiting.holds:
             return events.HostsHeld(waiting.run), None, []
         hosts = await load_hosts(db, waiting)
-        elders = []
+        older_runs = []
         mine = choose_hosts(wants.roles, hosts)
         if isinstance(mine, Leased):
-            # What has just come free is for whoever has waited longest, although he may not have been looked at yet.
+            # What has just come free is for the run that has waited longest, which may not have been looked at yet.
             picked = [host for found in mine.hosts.values() for host in found]
-            before = [each for each in await find_elders(db, waiting) if not each.holds and each.resting is None]
-            for elder in [each for each in before if may_mean(each.wants.roles, each.group, picked)][:AT_ONCE]:
-                elders.append(await _take_hosts(db, elder, await load_hosts(db, elder)))
-            if elders:
+            before = [each for each in await find_older_runs(db, waiting) if not each.holds and each.resting is None]
+            for older in [each for each in before if may_mean(each.wants.roles, each.group, picked)][:AT_ONCE]:
+                older_runs.append(await _take_hosts(db, older, await load_hosts(db, older)))
+            if older_runs:
                 hosts = await load_hosts(db, waiting)
-        return await _take_hosts(db, waiting, hosts), None, elders
+        return await _take_hosts(db, waiting, hosts), None, older_runs
 
     async def _with_volumes(self, waiting: Waiting) -> events.HostsHeld | events.MustWait | events.CannotBegin:
         """The run has its hosts: its volumes too, or neither, so that others may use the hosts meanwhile."""
@@ -238,11 +238,9 @@ def _may_gain(waiting: Waiting, ended: Requirements, freed: Sequence[LeasableHos
     return bool(ended.volumes and waiting.wants.volumes) or may_mean(waiting.wants.roles, waiting.group, freed)
 
 
-def _no_place(concurrency: Concurrency, rivals: Rivals, group: str | None) -> str:
+def _no_place(concurrency: Concurrency, peers: Peers, group: str | None) -> str:
     """A full concurrency group, and who fills it."""
-    names = f" by {name_runs(rivals.some, group, rivals.under_way)}" if rivals.under_way else ""
-    taken = f"{rivals.under_way} of {concurrency.max} are taken{names}"
-    before = (
-        f"; {rivals.before} older {'run waits' if rivals.before == 1 else 'runs wait'} too" if rivals.before else ""
-    )
+    names = f" by {name_runs(peers.some, group, peers.under_way)}" if peers.under_way else ""
+    taken = f"{peers.under_way} of {concurrency.max} are taken{names}"
+    before = f"; {peers.before} older {'run waits' if peers.before == 1 else 'runs wait'} too" if peers.before else ""
     return f"concurrency group {concurrency.key}: {taken}{before}"

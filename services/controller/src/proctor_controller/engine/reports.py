@@ -1,5 +1,5 @@
-"""What agents report on stream EVENT. The subject says who speaks; the payload is believed only about what that agent
-was given.
+"""Takes what agents report on stream EVENT. The subject says which agent it is; its payload counts only for attempts
+that this agent was given.
 """
 
 from collections.abc import Awaitable, Callable

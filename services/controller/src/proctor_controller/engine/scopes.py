@@ -1,4 +1,4 @@
-"""The whole scope of one step, hidden values and secrets included: only orders and nested plans are filled from it."""
+"""What the expressions of one step may read, with hidden values and secrets: for orders and nested plans only."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Effects that are being performed: tasks with an owner, so that they end with the engine and their faults are seen."""
+"""Background tasks of the engine: they end with it, and their faults are logged."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -60,7 +60,7 @@ async def load_waiting_run(session: Session, run: str) -> Waiting | None:
     return None if row is None else _waiting(row)
 
 
-async def find_elders(session: Session, waiting: Waiting) -> list[Waiting]:
+async def find_older_runs(session: Session, waiting: Waiting) -> list[Waiting]:
     """Older runs that wait for hosts and nothing else, the oldest first; not those that the run is nested in."""
     rows = await session.fetch(
         f"""{_WAITING} AND r.number < $2 AND r.id <> ALL (control.lineage($1)) AND r.wants::jsonb ? 'roles'
@@ -92,7 +92,7 @@ def _waiting(row: Row) -> Waiting:
     )
 
 
-class Rivals(NamedTuple):
+class Peers(NamedTuple):
     """Runs of the same concurrency group: how many are under way, some of them, the oldest one that may be cancelled,
     and how many older ones wait.
     """
@@ -103,7 +103,7 @@ class Rivals(NamedTuple):
     before: int
 
 
-async def load_rivals(session: Session, waiting: Waiting, key: str) -> Rivals:
+async def load_peers(session: Session, waiting: Waiting, key: str) -> Peers:
     """The other runs with this key in its group, but for those that it is nested in: they wait for it."""
     row = await session.fetchrow(
         f"""SELECT count(*) FILTER (WHERE state <> 'queued') AS under_way,
@@ -118,7 +118,7 @@ async def load_rivals(session: Session, waiting: Waiting, key: str) -> Rivals:
         waiting.group,
     )
     some = [to_holder(each) for each in row["some"] or ()]
-    return Rivals(row["under_way"], some, str(row["oldest"]) if row["oldest"] else None, row["before"])
+    return Peers(row["under_way"], some, str(row["oldest"]) if row["oldest"] else None, row["before"])
 
 
 OWNED = """a.instance IS NOT NULL AS registered, ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,

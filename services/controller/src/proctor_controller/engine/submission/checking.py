@@ -1,4 +1,4 @@
-"""A plan that has been read, against what there is: agents and their methods, stored plans, secrets."""
+"""Checks a plan against what there is: agents and their methods, stored plans, secrets, types of volumes."""
 
 import asyncio
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The methods that agents publish, as a plan's steps need them: their schemas, and what is wrong with a step."""
+"""Looks up the methods that a plan's steps call: their schemas as agents publish them, or why there is none."""
 
 import difflib
 import json

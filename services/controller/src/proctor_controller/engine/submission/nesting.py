@@ -1,4 +1,4 @@
-"""Nested plans at submission: they are there, they take what they are given, and none nests itself."""
+"""Checks nested plans at submission: each is stored, takes what it is given, and does not nest itself."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""From a plan's text to a run that may be stored: everything checked against the agents and stored plans there are."""
+"""Makes a run that may be stored of a plan's text, or says everything that is wrong with it."""
 
 import asyncio
 import json
