@@ -43,7 +43,7 @@ def wheel() -> Iterator[Path]:
     unused = shutil.ignore_patterns("pginstall", "include", "*.a")
     for part in (package, package.with_name(f"{package.name}.libs")):
         shutil.copytree(part, site / part.name, ignore=unused)
-    for path in site.rglob("*"):
+    for path in (site, *site.rglob("*")):
         path.chmod(path.stat().st_mode & 0o700)
     yield site
     remove_tree(site)

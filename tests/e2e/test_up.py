@@ -254,7 +254,6 @@ def test_a_taken_port_starts_nothing(processes: Processes, tmp_path: Path) -> No
 
 
 def test_beyond_loopback_it_speaks_tls_and_its_own_commands_trust_it(up_again: Up) -> None:
-    up_again.data.parent.chmod(0o700)
     child = up_again.start(http="0.0.0.0:0")
     eventually_sync(lambda: "ready " in child.stdout or not child.alive, START_SECONDS, "the line ready", retry_on=())
     assert child.stdout.startswith("ready https://127.0.0.1:"), up_again.told()

@@ -12,8 +12,11 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from proctor_cli.local.processes import has_namespaces
+
 PLACE = Path("/tmp")
 PREFIX = "proctor-test-"
+_has_namespaces = cache(has_namespaces)
 
 
 @cache
@@ -31,10 +34,15 @@ def run_folder() -> Path:
 
 
 def short_dir(prefix: str, *, owner: int | None = None) -> Path:
-    """A new private folder with a short path (UNIX sockets allow about 100 bytes), owned by uid `owner`."""
+    """A new private folder with a short path (UNIX sockets allow about 100 bytes), owned by uid `owner`.
+
+    As root on a machine without user namespaces others may pass through it: `proctor up` could not use it otherwise.
+    """
     path = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=run_folder()))
     if owner is not None:
         os.chown(path, owner, owner)
+    elif os.geteuid() == 0 and not _has_namespaces():
+        path.chmod(0o711)
     return path
 
 
