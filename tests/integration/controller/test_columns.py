@@ -15,7 +15,7 @@ from proctor_controller.db.runs.columns import (
     RUNS,
     STEPS,
 )
-from proctor_controller.db.session import session
+from proctor_controller.db.session import close_sessions, session
 
 TABLES: dict[str, tuple[Columns, set[str]]] = {
     "runs": (Columns((*RUNS, *NEW_RUNS)), {"number"}),
@@ -42,6 +42,7 @@ async def test_the_schema_has_these_columns_and_no_others(rows: AsyncEngine, tab
             column.name: await db.fetchval("SELECT format_type($1::text::regtype, NULL)", column.type)
             for column in columns
         }
+    await close_sessions(rows)
     assert len(named) == len(columns)
     assert named == {row["attname"]: row["type"] for row in found if row["attname"] not in others}
 

@@ -10,8 +10,8 @@ from proctor_common.bus import Bus
 from proctor_common.clock import Clock
 from proctor_common.ids import is_id
 from proctor_common.pg import transaction
-from proctor_controller.db.agents.orphan_logs import find_known
 from proctor_controller.db.duties import Held, holds_duty
+from proctor_controller.db.runs.attempts import find_known
 
 log = structlog.get_logger(__name__)
 

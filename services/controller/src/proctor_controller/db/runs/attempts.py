@@ -5,6 +5,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from proctor_controller.db.runs.columns import STEP_COLUMNS, to_step
 from proctor_controller.db.session import Row, Session, to_json
 from proctor_controller.domain.runs.step import Step
@@ -152,3 +155,22 @@ async def live_attempts(session: Session, agent: str) -> list[Live]:
         Live(str(row["run_id"]), str(row["step_id"]), row["attempt"], row["token"], row["state"], row["age"])
         for row in rows
     ]
+
+
+AttemptOf = tuple[str, str, int, str]
+"""Run, step, attempt, agent."""
+
+
+async def find_known(connection: AsyncConnection, asked: Sequence[AttemptOf]) -> set[AttemptOf]:
+    """Those that stand in the rows: the agent was given that attempt of that step of that run."""
+    if not asked:
+        return set()
+    runs, steps, attempts, agents = (list(column) for column in zip(*asked, strict=True))
+    rows = await connection.execute(
+        text("""SELECT a.run_id, a.step_id, a.attempt, a.agent_id FROM control.attempts a
+             JOIN unnest(CAST(:runs AS uuid[]), CAST(:steps AS uuid[]), CAST(:attempts AS int[]),
+                         CAST(:agents AS uuid[])) AS q(run_id, step_id, attempt, agent_id)
+             ON a.step_id = q.step_id AND a.attempt = q.attempt AND a.run_id = q.run_id AND a.agent_id = q.agent_id"""),
+        {"runs": runs, "steps": steps, "attempts": attempts, "agents": agents},
+    )
+    return {(str(row.run_id), str(row.step_id), row.attempt, str(row.agent_id)) for row in rows}

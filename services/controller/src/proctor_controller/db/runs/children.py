@@ -1,12 +1,13 @@
-"""SQL of nested plans: the run that a step stands for, and the step that a run was begun by."""
+"""SQL of steps that no agent runs: the gates of a run, the nested plans and the runs that they stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from proctor_common.states import RunResult, RunState
+from proctor_common.ids import is_id
+from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.runs.columns import STEP_COLUMNS, to_step
 from proctor_controller.db.session import Session
-from proctor_controller.domain.runs.step import Step
+from proctor_controller.domain.runs.step import Step, StepKind
 from proctor_controller.domain.runs.step_rules import Rules, rules_of
 
 
@@ -95,3 +96,40 @@ async def find_nests(session: Session, run: str) -> list[tuple[str, int]]:
         "SELECT id, attempt FROM control.steps WHERE run_id = $1 AND kind = 'plan' AND state = 'running'", run
     )
     return [(str(row["id"]), row["attempt"]) for row in rows]
+
+
+class FoundStep(NamedTuple):
+    """A step as far as deciding a gate needs it. ``roles``: whose tokens may, of a gate."""
+
+    id: str
+    kind: StepKind
+    state: StepState
+    result: StepResult | None
+    reason: str
+    waiting_for: str | None
+    roles: Sequence[str]
+
+
+async def find_steps(session: Session, run: str, name: str) -> list[FoundStep]:
+    """The steps of a run with this name, name and instance (``name[instance]``) or id: two at most."""
+    rows = await session.fetch(
+        """SELECT s.id, s.kind, s.state, s.result, s.reason, s.waiting_for, n.rules -> 'gate' -> 'roles' AS roles
+           FROM control.steps s JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node
+           WHERE s.run_id = $1 AND (s.id = $3::uuid OR s.name = $2 OR s.name || '[' || s.instance || ']' = $2)
+           ORDER BY s.idx LIMIT 2""",
+        run,
+        name,
+        name if is_id(name) else None,
+    )
+    return [
+        FoundStep(
+            id=str(row["id"]),
+            kind=StepKind(row["kind"]),
+            state=StepState(row["state"]),
+            result=StepResult(row["result"]) if row["result"] else None,
+            reason=row["reason"],
+            waiting_for=row["waiting_for"],
+            roles=tuple(row["roles"] or ("admin",)),
+        )
+        for row in rows
+    ]

@@ -1,13 +1,29 @@
-"""SQL of what a run is made from again: the step of a test case, the steps of a plan that passed."""
+"""SQL of what a run was made from, and is made from again: its document, its test case, its steps that passed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from proctor_common.messages.views import DocumentView
 from proctor_controller.db.hosts.candidates import place_in
+from proctor_controller.db.runs.views import RunKey
 from proctor_controller.db.session import Session
 from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step_rules import Rules, rules_of
 from proctor_controller.domain.runs.submission import Reused
+
+
+async def find_document(session: Session, key: RunKey, groups: Sequence[str] | None) -> DocumentView | None:
+    """The document of a run, if the run is there and may be seen by who belongs to ``groups`` (None: all)."""
+    row = await session.fetchrow(
+        """SELECT id, plan, plan_version, document FROM control.runs
+        WHERE (id = $1::uuid OR number = $2::bigint) AND ($3::text[] IS NULL OR group_name = ANY($3::text[]))""",
+        key.id,
+        key.number,
+        None if groups is None else list(groups),
+    )
+    if row is None:
+        return None
+    return DocumentView(run=str(row["id"]), plan=row["plan"], version=row["plan_version"], document=row["document"])
 
 
 class Case(NamedTuple):

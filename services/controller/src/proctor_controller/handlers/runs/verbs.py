@@ -15,7 +15,7 @@ from proctor_common.pg import transaction
 from proctor_common.states import Role, RunResult, RunState, StepResult, StepState
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.hosts.candidates import read_clock
-from proctor_controller.db.runs.gates import FoundStep, find_steps
+from proctor_controller.db.runs.children import FoundStep, find_steps
 from proctor_controller.db.runs.reruns import Case, end_hold, load_case, load_passed
 from proctor_controller.db.runs.submissions import DuplicateRun
 from proctor_controller.db.session import Session, session

@@ -10,7 +10,7 @@ from proctor_common.messages.pages import EventsPage, RunPage, StepPage
 from proctor_common.messages.views import DocumentView, RunLogIndex, RunView
 from proctor_common.states import RunResult, RunState
 from proctor_controller.context import ProcessContext
-from proctor_controller.db.runs.documents import find_document
+from proctor_controller.db.runs.reruns import find_document
 from proctor_controller.db.runs.views import (
     RunFilter,
     StepAfter,
