@@ -259,6 +259,8 @@ class World:
         raise not_found("agent", body.agent)
 
     def on_agent_join(self, actor: Actor, body: Any) -> AgentView:
+        if not self.agents:
+            raise not_found("agent", "any")
         return self.agents[0]
 
     def on_audit_add(self, actor: Actor, body: Any) -> Listing:
