@@ -11,9 +11,8 @@ from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor_api.catalog.dates import NEVER, read_date
-from proctor_api.catalog.fields import refuse_infinite, trust_of
-from proctor_api.catalog.ids import creation_date, is_record_id, new_record_id
+from proctor_api.catalog.dates import NEVER, creation_date, read_date
+from proctor_api.catalog.fields import is_record_id, new_record_id, refuse_infinite, trust_of
 from proctor_api.catalog.queries import ResultQuery, read_query
 from proctor_api.catalog.record import Record, named
 from proctor_api.catalog.results import read_result

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proctor_api.catalog.dashboard.boards import NAMED, board_of, is_named, status_board
 from proctor_api.catalog.dashboard.values import number
-from proctor_api.catalog.trust import LAST, trust_of
+from proctor_api.catalog.dashboard.verdicts import LAST, trust_of
 
 
 def row(details: Any = None, day: int = 1, passed: bool | None = True, seconds: float | None = 60.0) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Dates as clients write them. No I/O."""
+"""Dates as clients write them, and as they are shown. No I/O."""
 
 import re
 from datetime import UTC, datetime, tzinfo
@@ -30,3 +30,8 @@ def read_date(text: str | None, zone: tzinfo) -> datetime | None:
     if not 1900 <= found.year <= 9998:
         return None
     return (found if found.tzinfo is not None else found.replace(tzinfo=zone)).astimezone(UTC)
+
+
+def creation_date(now: datetime, zone: tzinfo) -> str:
+    """``YYYY-MM-DD HH:MM:SS.ffffff`` in the server's zone."""
+    return now.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S.%f")

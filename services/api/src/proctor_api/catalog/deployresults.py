@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_api.catalog.dates import NEVER, read_date
 from proctor_api.catalog.faults import bad, unknown
-from proctor_api.catalog.fields import dump, name_of, text_of
-from proctor_api.catalog.ids import is_record_id, new_record_id
+from proctor_api.catalog.fields import dump, is_record_id, name_of, new_record_id, text_of
 from proctor_api.catalog.queries import MAX_NUMBER, PAGE, ResultQuery, read_query
 from proctor_common.pg import session
 

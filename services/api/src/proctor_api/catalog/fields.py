@@ -2,7 +2,11 @@
 
 import math
 import re
+import secrets
+import threading
 from collections.abc import Mapping
+from datetime import datetime
+from itertools import count
 from typing import Any
 
 from pydantic_core import to_json
@@ -33,11 +37,28 @@ CASE = (
 )
 """Members beside name, ``_id`` and ``creation_date`` (and, of a case, ``project_name``). Their values are free."""
 
+_ID_LENGTH = 24
+_process = secrets.token_hex(5)
+_counter = count(secrets.randbelow(1 << 23))
+_lock = threading.Lock()
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FAR = re.compile(rb"[eE][+-]?[0-9]{3}|[0-9]{300}")
 
 KEPT = frozenset({"_id", "creation_date"})
 """The server's own; a client that sends back what it was given may name them."""
+
+
+def new_record_id(now: datetime) -> str:
+    """24 hex digits: seconds, this process, a counter. Later ones of one process sort after earlier ones."""
+    with _lock:
+        number = next(_counter) & 0xFFFFFF
+    return f"{int(now.timestamp()) & 0xFFFFFFFF:08x}{_process}{number:06x}"
+
+
+def is_record_id(text: str) -> bool:
+    """Whether a text has the shape of an ``_id``."""
+    return len(text) == _ID_LENGTH and all(character in "0123456789abcdef" for character in text)
 
 
 def object_of(body: Any) -> dict[str, Any]:

@@ -17,9 +17,9 @@ import asyncpg
 import structlog
 from pydantic_core import to_json
 
-from proctor_api.catalog.dates import read_date
+from proctor_api.catalog.dates import creation_date, read_date
 from proctor_api.catalog.faults import bad
-from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.fields import new_record_id
 from proctor_api.catalog.rejections import Rejections
 from proctor_api.catalog.results import INSERT, NewResult, Origin, read_result, what_is_unknown
 from proctor_api.context import ProcessContext

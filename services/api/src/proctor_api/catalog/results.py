@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_api.catalog.dates import NEVER, read_date
 from proctor_api.catalog.faults import bad, unknown
-from proctor_api.catalog.fields import dump, name_of, project_name_of, text_of, trust_of
-from proctor_api.catalog.ids import is_record_id, new_record_id
+from proctor_api.catalog.fields import dump, is_record_id, name_of, new_record_id, project_name_of, text_of, trust_of
 from proctor_api.catalog.queries import PAGE, ResultQuery
 from proctor_common.errors import ProctorError
 from proctor_common.pg import Session, session

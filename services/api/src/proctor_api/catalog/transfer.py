@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor_api.catalog.fields import object_of
-from proctor_api.catalog.ids import creation_date, is_record_id, new_record_id
+from proctor_api.catalog.dates import creation_date
+from proctor_api.catalog.fields import is_record_id, new_record_id, object_of
 from proctor_api.catalog.results import COLUMN_TYPES, NewResult, read_result
 from proctor_common.clock import Clock
 from proctor_common.errors import Code, ProctorError

@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor_api.catalog.dashboard.verdicts import SQL_FAILED, SQL_PASSED, SQL_SECONDS, passed_of
+from proctor_api.catalog.dashboard.verdicts import LAST, SQL_FAILED, SQL_PASSED, SQL_SECONDS, passed_of, trust_of
 from proctor_api.catalog.queries import ResultQuery
-from proctor_api.catalog.trust import LAST, trust_of
 from proctor_common.pg import session
 
 SCOPE = 50_000

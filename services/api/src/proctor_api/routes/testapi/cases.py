@@ -3,8 +3,8 @@
 from fastapi import Request, Response
 
 from proctor_api.catalog.cases import Cases
-from proctor_api.catalog.fields import CASE, changes_of, members, name_of, object_of
-from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.dates import creation_date
+from proctor_api.catalog.fields import CASE, changes_of, members, name_of, new_record_id, object_of
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of
 from proctor_api.routes.testapi.base import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads

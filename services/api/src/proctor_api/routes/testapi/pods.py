@@ -2,8 +2,8 @@
 
 from fastapi import Request, Response
 
-from proctor_api.catalog.fields import POD, members, name_of, object_of
-from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.dates import creation_date
+from proctor_api.catalog.fields import POD, members, name_of, new_record_id, object_of
 from proctor_api.catalog.pods import Pods
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of

@@ -2,8 +2,8 @@
 
 from fastapi import Request, Response
 
-from proctor_api.catalog.fields import PROJECT, changes_of, members, object_of, project_name_of
-from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.dates import creation_date
+from proctor_api.catalog.fields import PROJECT, changes_of, members, new_record_id, object_of, project_name_of
 from proctor_api.catalog.projects import Projects
 from proctor_api.catalog.record import Record, named
 from proctor_api.context import context_of

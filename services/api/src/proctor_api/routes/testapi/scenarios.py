@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from proctor_api.catalog.dates import creation_date
 from proctor_api.catalog.faults import bad
-from proctor_api.catalog.fields import object_of, plain_name_of
-from proctor_api.catalog.ids import creation_date, new_record_id
+from proctor_api.catalog.fields import new_record_id, object_of, plain_name_of
 from proctor_api.catalog.scenarios import edits
 from proctor_api.catalog.scenarios.edits import Action, Edit, Place
 from proctor_api.catalog.scenarios.shape import Rename, Scenario, read, refuse_twins
