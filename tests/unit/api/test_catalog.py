@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from proctor_api.catalog.dates import NEVER, creation_date, read_date
 from proctor_api.catalog.fields import is_record_id, new_record_id, refuse_infinite, trust_of
 from proctor_api.catalog.queries import ResultQuery, read_query
-from proctor_api.catalog.record import Record, named
+from proctor_api.catalog.record import CatalogRecord, named
 from proctor_api.catalog.results import read_result
 from proctor_api.catalog.transfer import lines_of
 from proctor_api.routes.testapi.base import pairs_of
@@ -126,7 +126,7 @@ def test_numbers_beyond_float_are_found_wherever_they_are() -> None:
 
 
 def test_a_record_says_what_has_changed() -> None:
-    record = Record("i", "a", {"description": "x"}, "d")
+    record = CatalogRecord("i", "a", {"description": "x"}, "d")
     assert record.changed({"description": "y", "name": "b"}).view(("description",)) == {
         "_id": "i",
         "name": "b",
@@ -140,7 +140,7 @@ def test_a_record_says_what_has_changed() -> None:
 
 @given(st.text(max_size=40))
 def test_any_pattern_finds_or_is_refused(pattern: str) -> None:
-    records = [Record("i", "a" * 255, {}, "d")]
+    records = [CatalogRecord("i", "a" * 255, {}, "d")]
     with suppress(ProctorError):
         assert named(records, pattern) in ([], records)
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proctor_api.logs.cursor import OPEN_LIMIT, Cursor, binding, decode, encode
-from proctor_api.logs.order import WINDOW, Gap, Order, Piece, Shown
-from proctor_api.logs.record import Record
+from proctor_api.logs.order import WINDOW, Gap, LogPiece, Order, Shown
+from proctor_api.logs.record import RunRecord
 from proctor_common.messages.log import Chunk
 from proctor_common.messages.views import AttemptLog, RunLogIndex
 from proctor_common.states import GapReason, RunState, Source, StepResult, StepState
@@ -18,7 +18,7 @@ BOUND = binding("r", None)
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def record(chunks: Mapping[int, int | None], *, finished: bool = True, lines: int | None = None) -> Record:
+def record(chunks: Mapping[int, int | None], *, finished: bool = True, lines: int | None = None) -> RunRecord:
     """A run with attempts 1, 2, …; ``chunks``: how many each has (None: not known)."""
     attempts = [
         AttemptLog(
@@ -35,14 +35,14 @@ def record(chunks: Mapping[int, int | None], *, finished: bool = True, lines: in
         for number, count in chunks.items()
     ]
     state = RunState.FINISHED if finished else RunState.RUNNING
-    return Record(RunLogIndex(run="r", number=1, state=state, created_at=NOW, attempts=attempts), 0.0)
+    return RunRecord(RunLogIndex(run="r", number=1, state=state, created_at=NOW, attempts=attempts), 0.0)
 
 
-def piece(at: int, number: int, seq: int, *, data: bytes = b"abc\n", line: int | None = None) -> Piece:
-    return Piece(at, number, Chunk(seq, line or seq, 0.0, Source.STDOUT, data))
+def piece(at: int, number: int, seq: int, *, data: bytes = b"abc\n", line: int | None = None) -> LogPiece:
+    return LogPiece(at, number, Chunk(seq, line or seq, 0.0, Source.STDOUT, data))
 
 
-def show(order: Order, stream: list[Piece]) -> list[tuple[Shown, str]]:
+def show(order: Order, stream: list[LogPiece]) -> list[tuple[Shown, str]]:
     """Read the stream as a viewer does; each thing shown with the cursor behind it."""
     shown: list[tuple[Shown, str]] = []
     while True:
@@ -57,11 +57,11 @@ def show(order: Order, stream: list[Piece]) -> list[tuple[Shown, str]]:
 
 
 def names(shown: list[tuple[Shown, str]]) -> list[tuple[int, object]]:
-    return [(t.number, t.chunk.seq if isinstance(t, Piece) else (t.first, t.last, t.reason.value)) for t, _ in shown]
+    return [(t.number, t.chunk.seq if isinstance(t, LogPiece) else (t.first, t.last, t.reason.value)) for t, _ in shown]
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> tuple[dict[int, int], list[Piece]]:
+def streams(draw: st.DrawFn) -> tuple[dict[int, int], list[LogPiece]]:
     """Up to four attempts, their chunks shuffled within a window, some stored twice or much later."""
     counts = {n: draw(st.integers(0, 12)) for n in range(1, draw(st.integers(1, 4)) + 1)}
     chaos = random.Random(draw(st.integers(0, 2**32)))
@@ -78,7 +78,7 @@ def streams(draw: st.DrawFn) -> tuple[dict[int, int], list[Piece]]:
 
 @settings(max_examples=150, deadline=None)
 @given(streams())
-def test_every_chunk_is_shown_once_and_in_order(world: tuple[dict[int, int], list[Piece]]) -> None:
+def test_every_chunk_is_shown_once_and_in_order(world: tuple[dict[int, int], list[LogPiece]]) -> None:
     counts, stream = world
     order = Order(record(counts), Cursor())
     shown = names(show(order, stream))
@@ -89,7 +89,7 @@ def test_every_chunk_is_shown_once_and_in_order(world: tuple[dict[int, int], lis
 
 @settings(max_examples=150, deadline=None)
 @given(streams(), st.integers(0, 1000))
-def test_any_cursor_goes_on_without_loss_or_double(world: tuple[dict[int, int], list[Piece]], where: int) -> None:
+def test_any_cursor_goes_on_without_loss_or_double(world: tuple[dict[int, int], list[LogPiece]], where: int) -> None:
     counts, stream = world
     known = record(counts)
     whole = show(Order(known, Cursor()), stream)
@@ -167,7 +167,7 @@ def test_more_attempts_than_a_cursor_holds_come_one_after_another() -> None:
 
 def test_a_gap_that_the_agent_announced_stands_where_its_bytes_would() -> None:
     order = Order(record({1: 3}), Cursor())
-    dropped = Piece(2, 1, Chunk(2, 2, 0.0, Source.STDOUT, b"", GapReason.SPOOL_FULL, 7000))
+    dropped = LogPiece(2, 1, Chunk(2, 2, 0.0, Source.STDOUT, b"", GapReason.SPOOL_FULL, 7000))
     shown = names(show(order, [piece(1, 1, 1), dropped, piece(3, 1, 3, line=2)]))
     assert shown == [(1, 1), (1, (2, None, "spool_full")), (1, 3)]
 

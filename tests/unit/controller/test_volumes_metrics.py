@@ -8,7 +8,7 @@ from typing import Any, cast
 from prometheus_client import CollectorRegistry
 
 from proctor_controller.db.pool.jobs import Job
-from proctor_controller.db.pool.pools import Pool as Row
+from proctor_controller.db.pool.pools import PoolRow as Row
 from proctor_controller.domain.volumes.breaker import BACKEND, FAILURES, Breaker
 from proctor_controller.domain.volumes.refill import BUCKETS
 from proctor_controller.pool.figures import observe_pool

@@ -20,7 +20,7 @@ from proctor_common.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessContext:
+class ApiContext:
     """Everything a route may use."""
 
     settings: ApiSettings
@@ -39,9 +39,9 @@ class ProcessContext:
     figures: Figures
 
 
-def context_of(connection: HTTPConnection) -> ProcessContext:
+def context_of(connection: HTTPConnection) -> ApiContext:
     """The process's context."""
-    context: ProcessContext = connection.app.state.context
+    context: ApiContext = connection.app.state.context
     return context
 
 

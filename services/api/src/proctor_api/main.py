@@ -13,12 +13,12 @@ from proctor_api import errors
 from proctor_api.auth import Authenticator
 from proctor_api.catalog.recorder import Recorder
 from proctor_api.catalog.streams import ResultStreams
-from proctor_api.context import ProcessContext
+from proctor_api.context import ApiContext
 from proctor_api.controller_client import ControllerClient
 from proctor_api.figures import Figures
 from proctor_api.http import server
 from proctor_api.http.fast_path import Straight, Ways, ways_of
-from proctor_api.http.middleware import Frame
+from proctor_api.http.middleware import HttpFrame
 from proctor_api.http.proxies import Proxies
 from proctor_api.idempotency import Idempotency
 from proctor_api.limits import RateLimit, Sockets
@@ -56,7 +56,7 @@ class App(FastAPI):
             await super().__call__(scope, receive, send)
 
 
-def make_app(context: ProcessContext) -> FastAPI:
+def make_app(context: ApiContext) -> FastAPI:
     """The application over a context; nothing is connected here."""
     app = App(
         title="Proctor",
@@ -71,7 +71,7 @@ def make_app(context: ProcessContext) -> FastAPI:
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.streams = ResultStreams(context.engine)
     app.state.recorder = Recorder(context)
-    app.add_middleware(Frame, figures=context.figures)
+    app.add_middleware(HttpFrame, figures=context.figures)
     settings = context.settings
     if settings.root_path or settings.trusted_proxies:
         app.add_middleware(Proxies, root_path=settings.root_path, trusted=settings.proxies)
@@ -81,13 +81,13 @@ def make_app(context: ProcessContext) -> FastAPI:
     app.router.routes += [*app.state.routes, *(WebSocketRoute(path, endpoint) for path, endpoint in SOCKETS)]
     openapi.install(app)
     app.ways = ways_of(app.state.routes)
-    app.short = Frame(Straight(app, app.ways), context.figures)
+    app.short = HttpFrame(Straight(app, app.ways), context.figures)
     if settings.root_path or settings.trusted_proxies:
         app.short = Proxies(app.short, root_path=settings.root_path, trusted=settings.proxies)
     return app
 
 
-async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ProcessContext:
+async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ApiContext:
     """Connect to PostgreSQL and NATS, bring the schema up to date, store the first token; ``stack`` ends it all.
 
     Waits ``start_timeout`` seconds for both. Raises StartError.
@@ -127,7 +127,7 @@ async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ProcessC
     controllers = ControllerClient(bus, settings.call_timeout)
     watch = Watch(bus, controllers)
     await watch.start()
-    context = ProcessContext(
+    context = ApiContext(
         settings=settings,
         clock=clock,
         bus=bus,
@@ -172,7 +172,7 @@ async def serve(settings: ApiSettings, stop: Stop, listening: socket.socket) -> 
         await server.run(http, listening, stop)
 
 
-async def _note_uses(context: ProcessContext, stop: Stop) -> None:
+async def _note_uses(context: ApiContext, stop: Stop) -> None:
     """Write down when tokens were used, many at once."""
     ending = False
     while not ending:
@@ -185,7 +185,7 @@ async def _note_uses(context: ProcessContext, stop: Stop) -> None:
                 log.warning("token_uses_lost", error=fault.message)
 
 
-async def _sweep(context: ProcessContext, stop: Stop) -> None:
+async def _sweep(context: ApiContext, stop: Stop) -> None:
     """Drop idempotency keys that are over their time."""
     while not await stop.sleep(SWEEP_SECONDS):
         try:

@@ -12,7 +12,7 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from proctor_api.auth import Caller
-from proctor_api.context import ProcessContext, context_of
+from proctor_api.context import ApiContext, context_of
 from proctor_api.errors import problem
 from proctor_api.logs.cursor import BadCursor
 from proctor_api.logs.frames import HEARTBEAT
@@ -72,7 +72,7 @@ def parameter(socket: WebSocket, name: str) -> str | None:
     return value or None
 
 
-async def serve(socket: WebSocket, open_: Callable[[ProcessContext, Caller], Texts]) -> None:
+async def serve(socket: WebSocket, open_: Callable[[ApiContext, Caller], Texts]) -> None:
     """Answer a websocket with the frames that ``open_`` gives, until they or the client end."""
     context = context_of(socket)
     try:
@@ -101,7 +101,7 @@ async def serve(socket: WebSocket, open_: Callable[[ProcessContext, Caller], Tex
 class _Conversation:
     """An accepted websocket."""
 
-    def __init__(self, socket: WebSocket, context: ProcessContext, caller: Caller, texts: Texts) -> None:
+    def __init__(self, socket: WebSocket, context: ApiContext, caller: Caller, texts: Texts) -> None:
         self._socket = socket
         self._context = context
         self._caller = caller

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from starlette.websockets import WebSocket
 
 from proctor_api.auth import Caller
-from proctor_api.context import ProcessContext
+from proctor_api.context import ApiContext
 from proctor_api.logs import frames
 from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
 from proctor_api.logs.feeds import Feed
@@ -25,7 +25,7 @@ QUIET = 1.0
 async def tail_log(socket: WebSocket) -> None:
     """``WS /v1/runs/{run}/logs/tail?after=&step=``."""
 
-    async def texts(context: ProcessContext, caller: Caller) -> AsyncIterator[str | None]:
+    async def texts(context: ApiContext, caller: Caller) -> AsyncIterator[str | None]:
         step, after = parameter(socket, "step"), parameter(socket, "after")
         index = await _index(context, caller, socket)
         await _require_step(context, caller, index, step)
@@ -44,7 +44,7 @@ async def tail_log(socket: WebSocket) -> None:
 async def tail_run_events(socket: WebSocket) -> None:
     """``WS /v1/runs/{run}/events?after=``: every state change of one run, then ``end``."""
 
-    async def texts(context: ProcessContext, caller: Caller) -> AsyncIterator[str | None]:
+    async def texts(context: ApiContext, caller: Caller) -> AsyncIterator[str | None]:
         after = parameter(socket, "after")
         index = await _index(context, caller, socket)
         bound = binding(index.run, "events")
@@ -92,7 +92,7 @@ async def _events(feed: Feed, seen: int) -> AsyncIterator[EventView | None]:
 async def tail_all_events(socket: WebSocket) -> None:
     """``WS /v1/events?after=``: the state changes of all runs that the caller may see, from now on or from a cursor."""
 
-    async def texts(context: ProcessContext, caller: Caller) -> AsyncIterator[str | None]:
+    async def texts(context: ApiContext, caller: Caller) -> AsyncIterator[str | None]:
         after = _global_cursor(parameter(socket, "after"))
         subscriber = context.watch.subscribe()
         try:
@@ -141,13 +141,13 @@ def _global_cursor(text: str | None) -> int | None:
     return int.from_bytes(data[1:])
 
 
-async def _index(context: ProcessContext, caller: Caller, socket: WebSocket) -> RunLogIndex:
+async def _index(context: ApiContext, caller: Caller, socket: WebSocket) -> RunLogIndex:
     """The run's record, as far as the caller may see it. Raises 404."""
     run = socket.path_params["run"]
     return await load_index(context.controllers, caller.actor, run)
 
 
-async def _require_step(context: ProcessContext, caller: Caller, index: RunLogIndex, step: str | None) -> None:
+async def _require_step(context: ApiContext, caller: Caller, index: RunLogIndex, step: str | None) -> None:
     """Raises 400 for a step that the run does not have: 4404 is for the run alone."""
     try:
         await require_step(context.controllers, caller.actor, index, step)

@@ -13,7 +13,7 @@ class BadMessage(Exception):
     """Bytes from the bus that are not the message they should be; never retried."""
 
 
-class Message(BaseModel):
+class WireMessage(BaseModel):
     """A frozen message; unknown fields are ignored, so that a newer peer can add some."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

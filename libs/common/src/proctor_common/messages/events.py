@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from proctor_common.messages.base import VERSION, JsonObject, Message
+from proctor_common.messages.base import VERSION, JsonObject, WireMessage
 from proctor_common.states import StepResult
 
 
-class MethodError(Message):
+class MethodError(WireMessage):
     """Why a method did not end well: a kind for machines, a message for people, data of the method's own."""
 
     kind: str
@@ -21,7 +21,7 @@ class MethodError(Message):
     data: JsonObject = {}
 
 
-class StepFinished(Message):
+class StepFinished(WireMessage):
     """The end of an attempt; published once its last log chunk is stored, and again until a controller confirms
     it.
     """
@@ -51,7 +51,7 @@ class StepFinished(Message):
     """
 
 
-class AttemptRef(Message):
+class AttemptRef(WireMessage):
     """One attempt by its names."""
 
     step: str
@@ -59,7 +59,7 @@ class AttemptRef(Message):
     token: str = ""
 
 
-class Heartbeat(Message):
+class Heartbeat(WireMessage):
     """Every 5 s, a request to the controllers' queue group. ``attempts``: those that live; ``ended``: ends not
     confirmed yet.
     """
@@ -78,7 +78,7 @@ class Heartbeat(Message):
     """The agent's clock, for its operator; the controller decides by its own."""
 
 
-class HeartbeatReply(Message):
+class HeartbeatReply(WireMessage):
     """``time``: the controller's clock. ``confirmed``: ends that are committed: the agent may forget them.
     ``unwanted``: attempts the agent should not have: it kills them. ``register_again``: register once more.
     ``over``: of the runs that it is ``holding`` outputs for, those that have ended. ``refused``: another instance
@@ -95,7 +95,7 @@ class HeartbeatReply(Message):
     draining: bool = False
 
 
-class MethodSpec(Message):
+class MethodSpec(WireMessage):
     """A method as its plugin publishes it; ``parameters`` is a JSON Schema (64 KiB at most, ``$ref`` only inside).
 
     Members of the schema's properties that Proctor knows: ``x-argv`` (a string is split by POSIX shell rules by the
@@ -106,7 +106,7 @@ class MethodSpec(Message):
     parameters: JsonObject = Field(default_factory=lambda: {"type": "object"})
 
 
-class PluginSpec(Message):
+class PluginSpec(WireMessage):
     """A plugin and its methods (200 at most)."""
 
     description: str = ""
@@ -114,7 +114,7 @@ class PluginSpec(Message):
     methods: dict[str, MethodSpec] = {}
 
 
-class TargetSpec(Message):
+class TargetSpec(WireMessage):
     """An SSH endpoint an agent knows, as far as others may see it."""
 
     host: str
@@ -122,7 +122,7 @@ class TargetSpec(Message):
     user: str = ""
 
 
-class Registration(Message):
+class Registration(WireMessage):
     """What an agent brings; sent at each start and whenever asked for. Host, groups and labels come from the
     enrolment, not from here.
     """
@@ -141,7 +141,7 @@ class Registration(Message):
     """Attempts of a former instance that are being cleaned up: no new work until they are gone."""
 
 
-class RegistrationReply(Message):
+class RegistrationReply(WireMessage):
     """What an agent is told that registers: its number and the controller's time, or why it is refused."""
 
     v: int = VERSION

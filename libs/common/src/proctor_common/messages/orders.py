@@ -10,11 +10,11 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from proctor_common.messages.base import VERSION, JsonObject, Message
+from proctor_common.messages.base import VERSION, JsonObject, WireMessage
 from proctor_common.messages.events import StepFinished
 
 
-class StartOrder(Message):
+class StartOrder(WireMessage):
     """Run one method once. Times by the controller's clock (the agent knows its offset); durations in seconds."""
 
     v: int = VERSION
@@ -59,7 +59,7 @@ class StartAnswer(StrEnum):
     """No such plugin, method or target, or the parameters break the schema: ``reason`` says which; tombstoned."""
 
 
-class StartReply(Message):
+class StartReply(WireMessage):
     """An agent's answer to a start order."""
 
     v: int = VERSION
@@ -67,7 +67,7 @@ class StartReply(Message):
     reason: str = ""
 
 
-class CancelOrder(Message):
+class CancelOrder(WireMessage):
     """Stop an attempt: SIGTERM to its process group, ``grace_s`` seconds, SIGKILL, look again, report."""
 
     v: int = VERSION
@@ -80,7 +80,7 @@ class CancelOrder(Message):
     grace_s: float = 10.0
 
 
-class QueryOrder(Message):
+class QueryOrder(WireMessage):
     """Ask what became of an attempt."""
 
     v: int = VERSION
@@ -102,7 +102,7 @@ class AttemptStanding(StrEnum):
     """Finished, and the controller had confirmed the end already."""
 
 
-class StandingReply(Message):
+class StandingReply(WireMessage):
     """Answer to cancel and query; ``end`` is there when the standing is finished."""
 
     v: int = VERSION
@@ -110,14 +110,14 @@ class StandingReply(Message):
     end: StepFinished | None = None
 
 
-class DrainOrder(Message):
+class DrainOrder(WireMessage):
     """Take no new work (or take it again); running attempts go on."""
 
     v: int = VERSION
     draining: bool
 
 
-class DrainReply(Message):
+class DrainReply(WireMessage):
     """An agent's answer to a drain order: whether it drains now."""
 
     v: int = VERSION
@@ -128,7 +128,7 @@ MAX_PIECE = 512 * 1024
 """Bytes of a file in one answer: it is on the bus as base64."""
 
 
-class ReadOrder(Message):
+class ReadOrder(WireMessage):
     """Read a piece of a file on a target; the file is one that a step's end named as an artefact."""
 
     v: int = VERSION
@@ -148,7 +148,7 @@ class ReadOutcome(StrEnum):
     """The target cannot be asked: ``reason`` says why."""
 
 
-class ReadReply(Message):
+class ReadReply(WireMessage):
     """A piece of a file."""
 
     v: int = VERSION

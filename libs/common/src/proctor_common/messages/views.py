@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proctor_common.messages.base import Encoded, JsonObject, Message
+from proctor_common.messages.base import Encoded, JsonObject, WireMessage
 from proctor_common.messages.events import PluginSpec, TargetSpec
 from proctor_common.states import AgentState, RunResult, RunState, StepResult, StepState
 
@@ -163,7 +163,7 @@ class EventView(View):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
 
-class RunChanged(Message):
+class RunChanged(WireMessage):
     """The wake-up on ``subjects.wake(run)``, after the commit. Lost ones are healed by reading; ``events`` save the
     trip.
     """

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_api.catalog.faults import forbidden, referred, unknown
 from proctor_api.catalog.fields import dump
 from proctor_api.catalog.projects import RENAMING, RENAMING_SECONDS
-from proctor_api.catalog.record import Record, record_of
+from proctor_api.catalog.record import CatalogRecord, record_of
 from proctor_common.pg import changing, session
 
 _COLUMNS = "SELECT id, project_name, name, body::text AS body, creation_date FROM catalog.cases"
@@ -20,13 +20,13 @@ class Cases:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def list(self, project: str) -> list[Record]:
+    async def list(self, project: str) -> list[CatalogRecord]:
         """Those of a project, oldest first; none where the project is unknown."""
         async with session(self._engine) as connection:
             rows = await connection.fetch(f"{_COLUMNS} WHERE project_name = $1 ORDER BY id", project)
             return [record_of(row) for row in rows]
 
-    async def get(self, project: str, name: str) -> Record:
+    async def get(self, project: str, name: str) -> CatalogRecord:
         """Raises 404."""
         async with session(self._engine) as connection:
             row = await connection.fetchrow(f"{_COLUMNS} WHERE project_name = $1 AND name = $2", project, name)
@@ -34,7 +34,7 @@ class Cases:
             raise unknown("test case", f"{project}/{name}")
         return record_of(row)
 
-    async def add(self, record: Record) -> None:
+    async def add(self, record: CatalogRecord) -> None:
         """Raises 403 where the project is unknown or the name exists in it."""
         try:
             async with session(self._engine) as connection:
@@ -50,7 +50,7 @@ class Cases:
         except asyncpg.PostgresError as fault:
             raise _refusal(record, fault) from None
 
-    async def change(self, project: str, name: str, change: Callable[[Record], Record]) -> Record:
+    async def change(self, project: str, name: str, change: Callable[[CatalogRecord], CatalogRecord]) -> CatalogRecord:
         """The record as ``change`` makes it. Raises 404, 403."""
         try:
             async with changing(self._engine) as connection:
@@ -84,7 +84,7 @@ class Cases:
             raise unknown("test case", f"{project}/{name}")
 
 
-def _refusal(record: Record, fault: asyncpg.PostgresError) -> Exception:
+def _refusal(record: CatalogRecord, fault: asyncpg.PostgresError) -> Exception:
     if isinstance(fault, asyncpg.ForeignKeyViolationError):
         return forbidden(f"no such project: {record.project}")
     if isinstance(fault, asyncpg.UniqueViolationError):

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_api.catalog.faults import forbidden, referred, unknown
 from proctor_api.catalog.fields import dump
-from proctor_api.catalog.record import Record, record_of
+from proctor_api.catalog.record import CatalogRecord, record_of
 from proctor_common.pg import session
 
 _COLUMNS = "SELECT id, name, body::text AS body, creation_date FROM catalog.pods"
@@ -17,12 +17,12 @@ class Pods:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def list(self) -> list[Record]:
+    async def list(self) -> list[CatalogRecord]:
         """All, oldest first."""
         async with session(self._engine) as connection:
             return [record_of(row) for row in await connection.fetch(f"{_COLUMNS} ORDER BY id")]
 
-    async def get(self, name: str) -> Record:
+    async def get(self, name: str) -> CatalogRecord:
         """Raises 404."""
         async with session(self._engine) as connection:
             row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1", name)
@@ -30,7 +30,7 @@ class Pods:
             raise unknown("pod", name)
         return record_of(row)
 
-    async def add(self, record: Record) -> None:
+    async def add(self, record: CatalogRecord) -> None:
         """Raises 403 where the name exists."""
         try:
             async with session(self._engine) as connection:

@@ -11,7 +11,7 @@ MAX_PATTERN = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class CatalogRecord:
     """One row. ``body``: the members beside the name, as JSON values; ``project``: a test case's."""
 
     id: str
@@ -26,7 +26,7 @@ class Record:
         rest = {name: self.body.get(name) for name in fields}
         return {"_id": self.id, "name": self.name, **project, **rest, "creation_date": self.creation_date}
 
-    def changed(self, wanted: dict[str, Any]) -> "Record":
+    def changed(self, wanted: dict[str, Any]) -> "CatalogRecord":
         """The record with what a PUT wants. Raises 403 where that is as it was."""
         body = dict(self.body)
         name, project = self.name, self.project
@@ -37,7 +37,7 @@ class Record:
                 project = value
             else:
                 body[key] = value
-        made = Record(self.id, name, body, self.creation_date, project)
+        made = CatalogRecord(self.id, name, body, self.creation_date, project)
         if (made.name, made.project) == (self.name, self.project) and all(
             value == self.body.get(key) for key, value in body.items()
         ):
@@ -45,13 +45,13 @@ class Record:
         return made
 
 
-def record_of(row: Any) -> Record:
+def record_of(row: Any) -> CatalogRecord:
     """The record in a row of id, name, body (as text), creation_date and, of cases, project_name."""
     project = row["project_name"] if "project_name" in row.keys() else None  # noqa: SIM118 - a row holds values
-    return Record(row["id"], row["name"], orjson.loads(row["body"]), row["creation_date"], project)
+    return CatalogRecord(row["id"], row["name"], orjson.loads(row["body"]), row["creation_date"], project)
 
 
-def named(records: list[Record], pattern: str | None) -> list[Record]:
+def named(records: list[CatalogRecord], pattern: str | None) -> list[CatalogRecord]:
     """Those whose name a regular expression finds, whatever the case. Linear time. Raises 400 for a bad pattern."""
     if not pattern:
         return records

@@ -21,8 +21,8 @@ from proctor_api.catalog.dates import creation_date, read_date
 from proctor_api.catalog.faults import bad
 from proctor_api.catalog.fields import new_record_id
 from proctor_api.catalog.rejections import Rejections
-from proctor_api.catalog.results import INSERT, NewResult, Origin, read_result, what_is_unknown
-from proctor_api.context import ProcessContext
+from proctor_api.catalog.results import INSERT, NewResult, ResultOrigin, read_result, what_is_unknown
+from proctor_api.context import ApiContext
 from proctor_api.controller_client import SELF
 from proctor_api.settings import ApiSettings
 from proctor_common import subjects
@@ -46,7 +46,7 @@ TEXTS = ("installer", "version", "scenario", "build_tag", "criteria")
 class Recorder:
     """Takes records from the controllers; every replica of the api may run one."""
 
-    def __init__(self, context: ProcessContext) -> None:
+    def __init__(self, context: ApiContext) -> None:
         self._engine = context.engine
         self._bus = context.bus
         self._controllers = context.controllers
@@ -108,7 +108,7 @@ class Recorder:
     async def _store_result(self, item: RecordView) -> None:
         now = self._clock.now()
         body = body_of(item, self._settings)
-        origin = Origin(item.run, item.step, item.attempt)
+        origin = ResultOrigin(item.run, item.step, item.attempt)
         result = read_result(body, now, self._settings.zone, group=item.group, origin=origin)
         declared = (item.body or {}).get("declare") is True
         try:

@@ -62,7 +62,7 @@ INSERT = f"INSERT INTO catalog.results ({', '.join(name for name, _ in COLUMN_TY
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ResultOrigin:
     """The attempt that a recorded result tells of; ids as text."""
 
     run: str
@@ -84,7 +84,7 @@ class NewResult:
     trust_indicator: float
     details: str | None
     owner_group: str | None = None
-    origin: Origin | None = None
+    origin: ResultOrigin | None = None
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -122,7 +122,7 @@ def read_result(
     zone: tzinfo,
     *,
     group: str | None = None,
-    origin: Origin | None = None,
+    origin: ResultOrigin | None = None,
     id_: str | None = None,
 ) -> NewResult:
     """The result in a body; ``id_`` None: with a new ``_id``. Raises 400."""

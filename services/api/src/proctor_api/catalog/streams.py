@@ -35,7 +35,7 @@ _COLUMNS = f"{', '.join(COLUMNS)}, start_at, size, CASE WHEN size <= {LARGE} THE
 
 
 @dataclass(slots=True)
-class Place:
+class ReadSoFar:
     """How far a list has been read."""
 
     after: tuple[datetime, str] | None = None
@@ -49,9 +49,9 @@ class ResultStreams:
         self._engine = engine
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def first(self, query: ResultQuery) -> tuple[list[Shown], Place | None]:
+    async def first(self, query: ResultQuery) -> tuple[list[Shown], ReadSoFar | None]:
         """The first rows, and the place behind them; None where these are all."""
-        place = Place(None, query.last or None)
+        place = ReadSoFar(None, query.last or None)
         async with session(self._engine) as connection:
             batch = BATCH if place.left is None else min(BATCH, place.left)
             text, values = _select(query, place)
@@ -60,7 +60,7 @@ class ResultStreams:
         _move(place, rows)
         return shown, (None if len(rows) < BATCH or place.left == 0 else place)
 
-    async def rest(self, query: ResultQuery, place: Place) -> AsyncIterator[list[Shown]]:
+    async def rest(self, query: ResultQuery, place: ReadSoFar) -> AsyncIterator[list[Shown]]:
         """What comes behind a place, batch by batch."""
         queue: _Queue = asyncio.Queue(QUEUED)
         reading = asyncio.create_task(self._read(query, place, queue), name="results read")
@@ -73,7 +73,7 @@ class ResultStreams:
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
 
-    async def _read(self, query: ResultQuery, place: Place, queue: _Queue) -> None:
+    async def _read(self, query: ResultQuery, place: ReadSoFar, queue: _Queue) -> None:
         """Put all batches into the queue; None behind the last one, and behind a fault."""
         try:
             more = True
@@ -87,7 +87,7 @@ class ResultStreams:
             raise
         await queue.put(None)
 
-    async def _turn(self, query: ResultQuery, place: Place, queue: _Queue) -> tuple[bool, list[Shown] | None]:
+    async def _turn(self, query: ResultQuery, place: ReadSoFar, queue: _Queue) -> tuple[bool, list[Shown] | None]:
         """Read on for a turn: whether there is more, and a batch that nobody took in time."""
         end = asyncio.get_running_loop().time() + TURN
         async with changing(self._engine) as connection:
@@ -108,13 +108,13 @@ class ResultStreams:
                     return more, None
 
 
-def _select(query: ResultQuery, place: Place) -> tuple[str, list[Any]]:
+def _select(query: ResultQuery, place: ReadSoFar) -> tuple[str, list[Any]]:
     """The statement and its arguments."""
     where, values = query.where(place.after)
     return f"SELECT {_COLUMNS} FROM catalog.results WHERE {where} ORDER BY {query.order}", values
 
 
-def _move(place: Place, rows: list[Any]) -> None:
+def _move(place: ReadSoFar, rows: list[Any]) -> None:
     if rows:
         place.after = (rows[-1]["start_at"], rows[-1]["_id"])
         if place.left is not None:

@@ -19,7 +19,7 @@ HEADERS = [
 ]
 
 
-class Frame:
+class HttpFrame:
     """Plain ASGI: it touches neither body nor stream."""
 
     def __init__(self, app: ASGIApp, figures: Figures) -> None:

@@ -67,7 +67,7 @@ class Corked:
         return getattr(self._transport, name)
 
 
-class Http(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """uvicorn's protocol over a corked transport, which goes on to the websocket when there is one."""
 
     def connection_made(self, transport: Any) -> None:
@@ -121,7 +121,7 @@ def make_server(app: FastAPI, settings: ApiSettings) -> Server:
     config = uvicorn.Config(
         app,
         ws=Socket,
-        http=Http,
+        http=HttpConnection,
         loop="asyncio",
         lifespan="off",
         log_config=None,

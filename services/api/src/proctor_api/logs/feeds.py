@@ -17,8 +17,8 @@ import structlog
 from proctor_api.controller_client import SELF, ControllerClient
 from proctor_api.events import EventRing
 from proctor_api.logs.index import load_index
-from proctor_api.logs.order import Piece
-from proctor_api.logs.record import Record
+from proctor_api.logs.order import LogPiece
+from proctor_api.logs.record import RunRecord
 from proctor_api.watch import Watch
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError, Stored
@@ -52,7 +52,7 @@ class Pace:
 class Batch:
     """Chunks in the order of the stream; all below ``upto`` is in it. ``at_end``: there was nothing behind."""
 
-    pieces: list[Piece]
+    pieces: list[LogPiece]
     upto: int
     at_end: bool
 
@@ -71,12 +71,12 @@ class Feed:
         self.pace = pace
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
-        self._record: Record | None = None
+        self._record: RunRecord | None = None
         self._record_stale = True
-        self._asking: asyncio.Task[Record] | None = None
+        self._asking: asyncio.Task[RunRecord] | None = None
         self._pulling: asyncio.Task[None] | None = None
         self._pulled_wake = -1
-        self._kept: list[Piece] = []
+        self._kept: list[LogPiece] = []
         self._kept_bytes = 0
         self._start = self._end = 1
         self._stranger_check = 0.0
@@ -113,7 +113,7 @@ class Feed:
 
     # -- the record -----------------------------------------------------------------------------------------------
 
-    async def record(self) -> Record:
+    async def record(self) -> RunRecord:
         """The newest record that is known to matter. Raises ProctorError."""
         known = self._record
         if known is None:
@@ -123,7 +123,7 @@ class Feed:
         return known
 
     @property
-    def known_record(self) -> Record | None:
+    def known_record(self) -> RunRecord | None:
         """The record as it was last seen."""
         return self._record
 
@@ -144,7 +144,7 @@ class Feed:
         self.wake()
         return found
 
-    async def record_since(self, moment: float) -> Record:
+    async def record_since(self, moment: float) -> RunRecord:
         """A record that was asked for at ``moment`` (the loop's clock) or later. Raises ProctorError."""
         while self._record is None or self._record.asked < moment:
             if self._asking is None:
@@ -158,7 +158,7 @@ class Feed:
                     self._asking = None
         return self._record
 
-    async def _ask(self) -> Record:
+    async def _ask(self) -> RunRecord:
         asked = self._loop.time()
         self._record_stale = False
         try:
@@ -166,7 +166,7 @@ class Feed:
         except BaseException:
             self._record_stale = True
             raise
-        self._record = Record(index, asked)
+        self._record = RunRecord(index, asked)
         return self._record
 
     async def _fetch_events(self, after: int) -> EventsPage:
@@ -234,7 +234,7 @@ class Feed:
             return Batch([], pos, True)
         return Batch(await self._attribute(found), found[-1].seq + 1, found[-1].num_pending == 0)
 
-    async def _attribute(self, found: list[Stored]) -> list[Piece]:
+    async def _attribute(self, found: list[Stored]) -> list[LogPiece]:
         """The chunks that belong to attempts of the run; those of strangers are dropped.
 
         Nobody is called a stranger by a record that is older than the chunk.
@@ -259,7 +259,7 @@ class Feed:
                 self.strangers += 1
                 continue
             try:
-                pieces.append(Piece(stored.seq, number, decode_chunk(stored.data)))
+                pieces.append(LogPiece(stored.seq, number, decode_chunk(stored.data)))
             except BadMessage as fault:
                 self.strangers += 1
                 log.warning("bad_chunk", run=self.run, agent=origin.agent, error=str(fault))
@@ -293,11 +293,11 @@ def heed(task: "asyncio.Task[Any]") -> None:
         task.exception()
 
 
-def _place(piece: Piece) -> int:
+def _place(piece: LogPiece) -> int:
     return piece.at
 
 
-def _cost(piece: Piece) -> int:
+def _cost(piece: LogPiece) -> int:
     return len(piece.chunk.data) + PIECE_COST
 
 

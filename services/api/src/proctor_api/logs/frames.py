@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from proctor_api.logs.order import Gap, Piece
+from proctor_api.logs.order import Gap, LogPiece
 from proctor_common.messages.views import AttemptLog, EventView
 
 HEARTBEAT = '{"type":"heartbeat"}'
@@ -20,7 +20,7 @@ def instant(seconds: float) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def chunk_body(piece: Piece, entry: AttemptLog) -> str:
+def chunk_body(piece: LogPiece, entry: AttemptLog) -> str:
     """All of a chunk's frame that is the same for every viewer; it follows behind the cursor."""
     chunk = piece.chunk
     return (

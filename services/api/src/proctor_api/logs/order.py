@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proctor_api.logs.cursor import MAX_LINE, MAX_SEQ, OPEN_LIMIT, Cursor
-from proctor_api.logs.record import Record, matches_step
+from proctor_api.logs.record import RunRecord, matches_step
 from proctor_common.messages.log import Chunk
 from proctor_common.states import GapReason, StepResult
 
@@ -18,7 +18,7 @@ was stored once and is gone.
 """
 
 
-class Piece:
+class LogPiece:
     """A chunk where it stands in the stream; ``body`` keeps its encoded form for the other viewers."""
 
     __slots__ = ("at", "body", "chunk", "number")
@@ -41,7 +41,7 @@ class Gap:
     reason: GapReason
 
 
-Shown = Piece | Gap
+Shown = LogPiece | Gap
 
 
 class _Open:
@@ -52,13 +52,13 @@ class _Open:
     def __init__(self, seq: int = 1, line: int = 1) -> None:
         self.seq = seq
         self.line = line
-        self.held: dict[int, Piece] = {}
+        self.held: dict[int, LogPiece] = {}
 
 
 class Order:
     """One viewer's place in a run's log. After each thing shown, :meth:`cursor` is the place behind it."""
 
-    def __init__(self, record: Record, cursor: Cursor, step: str | None = None) -> None:
+    def __init__(self, record: RunRecord, cursor: Cursor, step: str | None = None) -> None:
         self.pos = cursor.base
         """The stream sequence to read from."""
         self.record = record
@@ -71,13 +71,13 @@ class Order:
         """Attempts that did not fit into the cursor, and where their first chunk stands."""
         self.update(record)
 
-    def update(self, record: Record) -> None:
+    def update(self, record: RunRecord) -> None:
         """Go on with a newer record."""
         self.record = record
         for number in list(self._open):
             self._close_if_over(number)
 
-    def take(self, piece: Piece) -> Iterator[Shown]:
+    def take(self, piece: LogPiece) -> Iterator[Shown]:
         """The next chunk of the stream. When ``pos`` is not ``piece.at + 1`` afterwards, read again from ``pos``."""
         self.pos = piece.at + 1
         attempt = self._find(piece.number, piece.at)
@@ -111,7 +111,7 @@ class Order:
                     self._close_if_over(self._mark)
         return self._open.get(number)
 
-    def _show(self, number: int, attempt: _Open, piece: Piece) -> Shown:
+    def _show(self, number: int, attempt: _Open, piece: LogPiece) -> Shown:
         """The place moves behind the piece before it is shown."""
         chunk = piece.chunk
         attempt.seq = chunk.seq + 1

@@ -6,7 +6,7 @@ from proctor_common.messages.views import AttemptLog, RunLogIndex
 from proctor_common.states import RunResult, RunState, StepState
 
 
-class Record:
+class RunRecord:
     """A run's record as it was at ``asked`` (seconds of the event loop's clock)."""
 
     def __init__(self, index: RunLogIndex, asked: float) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from proctor_api.logs.cursor import Cursor
 from proctor_api.logs.feeds import BATCH, BATCH_BYTES, Feed
-from proctor_api.logs.record import Record, matches_step
+from proctor_api.logs.record import RunRecord, matches_step
 from proctor_common import subjects
 from proctor_common.bus import Bus
 from proctor_common.messages.base import BadMessage
@@ -55,7 +55,7 @@ async def start_of_tail(feed: Feed, bus: Bus, step: str | None, lines: int) -> S
         window *= 4
 
 
-def _note(found: dict[tuple[int, int], _Piece], record: Record, step: str | None, subject: str, data: bytes) -> None:
+def _note(found: dict[tuple[int, int], _Piece], record: RunRecord, step: str | None, subject: str, data: bytes) -> None:
     origin = subjects.parse_log(subject)
     number = record.number_of(origin.agent, origin.step, origin.attempt) if origin is not None else None
     if number is None or not matches_step(record.attempts[number], step):
@@ -77,7 +77,7 @@ def _lines(found: dict[tuple[int, int], _Piece]) -> int:
     return sum(piece.newlines for piece in found.values()) + open_ends
 
 
-def _start(record: Record, found: dict[tuple[int, int], _Piece], begin: int, too_many: int) -> Start:
+def _start(record: RunRecord, found: dict[tuple[int, int], _Piece], begin: int, too_many: int) -> Start:
     if begin == 1:
         return Start(Cursor(), max(0, too_many))
     first: dict[int, int] = {}

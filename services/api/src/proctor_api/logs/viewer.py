@@ -10,8 +10,8 @@ import structlog
 from proctor_api.logs import frames
 from proctor_api.logs.cursor import BadCursor, Cursor, binding, decode, encode
 from proctor_api.logs.feeds import ENDS, Feed, heed
-from proctor_api.logs.order import Order, Piece, Shown
-from proctor_api.logs.record import Record, matches_step
+from proctor_api.logs.order import LogPiece, Order, Shown
+from proctor_api.logs.record import RunRecord, matches_step
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError
 from proctor_common.errors import ProctorError
@@ -39,16 +39,16 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class LogFrame:
     """What a viewer is shown. ``text``: the frame as JSON ("" for idle); ``piece``: the chunk itself."""
 
     kind: Kind
     text: str
-    piece: Piece | None = None
+    piece: LogPiece | None = None
     shown: Shown | None = None
 
 
-IDLE = Frame(Kind.IDLE, "")
+IDLE = LogFrame(Kind.IDLE, "")
 
 
 class Viewer:
@@ -87,7 +87,7 @@ class Viewer:
         self._event = cursor.event
         self._order = Order(record, cursor, self._step)
 
-    async def frames(self) -> AsyncIterator[Frame]:
+    async def frames(self) -> AsyncIterator[LogFrame]:
         """What there is to show, in order, up to the end. IDLE stands where there is nothing just now: the caller
         may do something else, and goes on when the feed wakes.
         """
@@ -98,7 +98,7 @@ class Viewer:
             if self._news is not None:
                 self._news.cancel()
 
-    async def _follow_log(self) -> AsyncIterator[Frame]:
+    async def _follow_log(self) -> AsyncIterator[LogFrame]:
         while True:
             seen = self._feed.wakes
             try:
@@ -120,7 +120,7 @@ class Viewer:
             yield IDLE
             await self._feed.wait(seen, 1.0)
 
-    async def _read(self) -> AsyncIterator[Frame]:
+    async def _read(self) -> AsyncIterator[LogFrame]:
         """What is new in the stream, with the state changes between. Raises BusError, ProctorError."""
         order = self._order
         self._at_end = False
@@ -142,7 +142,7 @@ class Viewer:
         order.pos = max(order.pos, batch.upto)
         self._at_end = batch.at_end
 
-    async def _look_around(self) -> AsyncIterator[Frame]:
+    async def _look_around(self) -> AsyncIterator[LogFrame]:
         """At the end of what is stored: ends of attempts, what is missing, the end of it all."""
         for frame in self._due_events(read_to_end=True):
             yield frame
@@ -152,10 +152,10 @@ class Viewer:
             for frame in self._due_events(read_to_end=True):
                 yield frame
             if self._order.record.finished:
-                yield Frame(Kind.END, frames.end_frame(self._order.record.result))
+                yield LogFrame(Kind.END, frames.end_frame(self._order.record.result))
             self._over = True
 
-    def without_lines(self, frame: Frame, skip: int) -> tuple[Frame | None, int]:
+    def without_lines(self, frame: LogFrame, skip: int) -> tuple[LogFrame | None, int]:
         """The frame just given, without its first ``skip`` lines; and how many are to be skipped still."""
         if frame.piece is None:
             return frame, skip
@@ -167,7 +167,7 @@ class Viewer:
         if not rest:
             return None, 0
         cut = Chunk(chunk.seq, chunk.first_line + skip, chunk.time, chunk.source, rest)
-        return self._frame(Piece(frame.piece.at, frame.piece.number, cut)), 0
+        return self._frame(LogPiece(frame.piece.at, frame.piece.number, cut)), 0
 
     async def _is_over(self) -> bool:
         """Whether nothing can follow."""
@@ -210,7 +210,7 @@ class Viewer:
         if self._with_events:
             self._queue.extend(event for event in known or [] if event.seq > self._last_queued)
 
-    def _due_events(self, *, read_to_end: bool) -> list[Frame]:
+    def _due_events(self, *, read_to_end: bool) -> list[LogFrame]:
         """Changes to show now. An attempt's end is shown behind its log."""
         due = []
         while self._queue:
@@ -223,7 +223,7 @@ class Viewer:
             del self._queue[0]
             self._event = event.seq
             if event.kind == "step" and self._shows(event, number):
-                due.append(Frame(Kind.STEP, frames.event_frame(self._cursor(), event)))
+                due.append(LogFrame(Kind.STEP, frames.event_frame(self._cursor(), event)))
         return due
 
     def _shows(self, event: EventView, number: int | None) -> bool:
@@ -235,7 +235,7 @@ class Viewer:
 
     # -- what is missing ------------------------------------------------------------------------------------------
 
-    async def _settle(self) -> AsyncIterator[Frame]:
+    async def _settle(self) -> AsyncIterator[LogFrame]:
         """Announce what will not come any more. Everything stored before the stream was read is shown by now."""
         order = self._order
         now = self._loop.time()
@@ -270,14 +270,14 @@ class Viewer:
     def _cursor(self) -> str:
         return encode(self._order.cursor(self._event), self._bound)
 
-    def _frame(self, shown: Shown) -> Frame:
-        record: Record = self._order.record
+    def _frame(self, shown: Shown) -> LogFrame:
+        record: RunRecord = self._order.record
         entry = record.attempts[shown.number]
-        if not isinstance(shown, Piece):
-            return Frame(Kind.GAP, frames.gap_frame(self._cursor(), shown, entry), None, shown)
+        if not isinstance(shown, LogPiece):
+            return LogFrame(Kind.GAP, frames.gap_frame(self._cursor(), shown, entry), None, shown)
         body = shown.body
         if body is None:
             body = frames.chunk_body(shown, entry)
             if self._feed.viewers > 1:
                 shown.body = body
-        return Frame(Kind.CHUNK, frames.chunk_frame(self._cursor(), body), shown, shown)
+        return LogFrame(Kind.CHUNK, frames.chunk_frame(self._cursor(), body), shown, shown)

@@ -10,9 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from proctor_api.logs.cursor import BadCursor
 from proctor_api.logs.index import load_index, require_step
-from proctor_api.logs.order import Gap, Piece
+from proctor_api.logs.order import Gap, LogPiece
 from proctor_api.logs.tailing import start_of_tail
-from proctor_api.logs.viewer import Frame, Kind, Viewer
+from proctor_api.logs.viewer import Kind, LogFrame, Viewer
 from proctor_api.routes.guard import caller_of, context_of, needs, router
 from proctor_api.routes.models import RunRef
 from proctor_common.bus import BusError
@@ -75,7 +75,7 @@ async def get_logs(
         raise ProctorError(Code.BAD_REQUEST, "tail and after exclude each other")
     await require_step(context.controllers, actor, index, step or None)
 
-    async def frames() -> AsyncIterator[Frame]:
+    async def frames() -> AsyncIterator[LogFrame]:
         async with context.feeds.open(index.run) as feed:
             viewer = Viewer(feed, context.bus, step=step, follow=False, events=False)
             start = await start_of_tail(feed, context.bus, step, tail) if tail is not None else None
@@ -84,7 +84,7 @@ async def get_logs(
             async for frame in viewer.frames():
                 if frame.kind is Kind.IDLE:
                     continue
-                shown: Frame | None = frame
+                shown: LogFrame | None = frame
                 if skip:
                     shown, skip = viewer.without_lines(frame, skip)
                 if shown is not None:
@@ -108,10 +108,10 @@ async def get_logs(
     return PatientResponse(parts(), MEDIA[format], context.settings.slow_viewer)
 
 
-def _encode(frame: Frame, format_: str) -> bytes:
+def _encode(frame: LogFrame, format_: str) -> bytes:
     if format_ == "ndjson":
         return frame.text.encode() + b"\n"
-    if isinstance(frame.shown, Piece):
+    if isinstance(frame.shown, LogPiece):
         data = frame.shown.chunk.data
         return data if format_ == "raw" else data.decode("utf-8", "replace").encode()
     return b"" if frame.shown is None else _gap_line(frame.shown)

@@ -10,7 +10,7 @@ import structlog
 
 from proctor_common import subjects
 from proctor_common.bus import BusError, BusUnavailable, NoResponders
-from proctor_common.messages.base import BadMessage, Message, decode
+from proctor_common.messages.base import BadMessage, WireMessage, decode
 from proctor_common.messages.events import StepFinished
 from proctor_common.messages.orders import (
     AttemptStanding,
@@ -184,7 +184,9 @@ class Orders:
             )
         )
 
-    async def _ask_standing(self, run: str, effect: CancelAttempt | QueryAttempt, verb: str, order: Message) -> None:
+    async def _ask_standing(
+        self, run: str, effect: CancelAttempt | QueryAttempt, verb: str, order: WireMessage
+    ) -> None:
         subject = subjects.order(effect.agent, verb)
         try:
             reply = await self._bus.request(subject, order.encode(), timeout=self._settings.order_timeout)

@@ -13,8 +13,7 @@ from proctor_common import subjects
 from proctor_common.bus import BusError, Message
 from proctor_common.errors import Code, ProctorError, fault, faults, invalid
 from proctor_common.limits import MAX_FAULTS
-from proctor_common.messages.base import BadMessage, Encoded, decode
-from proctor_common.messages.base import Message as Body
+from proctor_common.messages.base import BadMessage, Encoded, WireMessage, decode
 from proctor_common.messages.calls.operation import (
     A,
     Actor,
@@ -102,7 +101,7 @@ def is_finite(value: Any) -> bool:
     return True
 
 
-def read_body(model: type[Body], call: CallEnvelope) -> Body:
+def read_body(model: type[WireMessage], call: CallEnvelope) -> WireMessage:
     """The operation's body. Raises ProctorError ``invalid`` with all faults; none of them quotes the input."""
     if not is_finite(call.body):
         raise invalid("a number in it is infinite or none at all")

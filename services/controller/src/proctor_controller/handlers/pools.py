@@ -16,7 +16,7 @@ from proctor_controller.context import ProcessContext
 from proctor_controller.db.pool import vnfps as rows
 from proctor_controller.db.pool.claims import Demand
 from proctor_controller.db.pool.jobs import Job, load_breakers, load_jobs
-from proctor_controller.db.pool.pools import Pool, load_standing, put_target
+from proctor_controller.db.pool.pools import PoolRow, load_standing, put_target
 from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.breaker import BACKEND, Breaker
 from proctor_controller.domain.volumes.refill import hit_rate, quantile
@@ -42,7 +42,7 @@ async def _views(context: ProcessContext) -> list[PoolView]:
     return [_pool_view(pool, jobs, _stopped(pool, breakers, hold)) for pool in pools if pool.listed]
 
 
-def _stopped(pool: Pool, breakers: dict[str, Breaker], hold: str) -> str | None:
+def _stopped(pool: PoolRow, breakers: dict[str, Breaker], hold: str) -> str | None:
     for scope in (BACKEND, pool.type):
         breaker = breakers.get(scope)
         if breaker is not None and breaker.open:
@@ -50,7 +50,7 @@ def _stopped(pool: Pool, breakers: dict[str, Breaker], hold: str) -> str | None:
     return f"the quota is used up: {hold}" if hold else None
 
 
-def _pool_view(pool: Pool, jobs: dict[str, Job], stopped: str | None) -> PoolView:
+def _pool_view(pool: PoolRow, jobs: dict[str, Job], stopped: str | None) -> PoolView:
     return PoolView(
         type=pool.type,
         size_gb=pool.size_gb,

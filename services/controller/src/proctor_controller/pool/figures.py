@@ -6,18 +6,18 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from proctor_controller.db.pool.pools import Pool as Row
+from proctor_controller.db.pool.pools import PoolRow
 from proctor_controller.domain.volumes.refill import quantile
 from proctor_controller.pool.pool import Pool
 
-_BY_TYPE: tuple[tuple[str, str, Callable[[Row], float]], ...] = (
+_BY_TYPE: tuple[tuple[str, str, Callable[[PoolRow], float]], ...] = (
     ("proctor_pool_target", "Spares wanted", lambda row: row.stock.target),
     ("proctor_pool_ready", "Idle spares", lambda row: row.ready),
     ("proctor_pool_creating", "Spares on their way", lambda row: row.creating + row.intent),
     ("proctor_pool_failed", "Volumes that failed within the last day", lambda row: row.failed),
     ("proctor_pool_leaked", "Volumes that the backend will not delete", lambda row: row.leaked),
 )
-_COUNTED: tuple[tuple[str, str, Callable[[Row], float]], ...] = (
+_COUNTED: tuple[tuple[str, str, Callable[[PoolRow], float]], ...] = (
     ("proctor_pool_claims", "Volumes asked for by VNFs and runs", lambda row: row.claims),
     ("proctor_pool_hits", "Of these, served from the pool", lambda row: row.hits),
 )

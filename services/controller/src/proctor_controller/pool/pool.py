@@ -14,8 +14,7 @@ from proctor_common.clock import Clock
 from proctor_common.errors import ProctorError, not_found
 from proctor_controller.db.pool.claims import Demand
 from proctor_controller.db.pool.jobs import ask_job, load_breakers, load_jobs
-from proctor_controller.db.pool.pools import Pool as PoolRow
-from proctor_controller.db.pool.pools import add_types, apply_types, ask_reload, load_pools, load_sizes
+from proctor_controller.db.pool.pools import PoolRow, add_types, apply_types, ask_reload, load_pools, load_sizes
 from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.settings import BadPoolSettings
 from proctor_controller.pool.claims import Claims

@@ -9,7 +9,7 @@ import structlog
 from proctor_common.clock import Clock
 from proctor_common.errors import ProctorError
 from proctor_controller.db.pool.claims import hand_over
-from proctor_controller.db.pool.pools import Pool, count_volumes, load_pools
+from proctor_controller.db.pool.pools import PoolRow, count_volumes, load_pools
 from proctor_controller.db.pool.vnfps import explain_wait
 from proctor_controller.db.pool.volumes import (
     count_old,
@@ -79,7 +79,7 @@ class Refill:
         if asked or trimmed:
             self._desk.progress()
 
-    def _too_many(self, pools: Sequence[Pool]) -> dict[str, int]:
+    def _too_many(self, pools: Sequence[PoolRow]) -> dict[str, int]:
         found = {pool.type: pool.stock for pool in pools}
         extra = {
             type: min(stock.intent, stock.ready + stock.pending - stock.target)
@@ -130,7 +130,7 @@ class Refill:
             self._room = None
         return done if not self.missing else f"{done}; {self.missing} still missing: {self.obstacle() or 'no room'}"
 
-    async def _renew(self, pools: Sequence[Pool]) -> None:
+    async def _renew(self, pools: Sequence[PoolRow]) -> None:
         age = self._desk.settings.max_age
         if not age:
             return

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from proctor_controller.db.pool.jobs import Job
-from proctor_controller.db.pool.pools import Pool
+from proctor_controller.db.pool.pools import PoolRow
 from proctor_controller.domain.volumes.breaker import Breaker
 
 
@@ -11,6 +11,6 @@ from proctor_controller.domain.volumes.breaker import Breaker
 class Snapshot:
     """The rows of pools, breakers and jobs."""
 
-    pools: list[Pool] = field(default_factory=list)
+    pools: list[PoolRow] = field(default_factory=list)
     breakers: dict[str, Breaker] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)

@@ -2,26 +2,26 @@
 
 from pydantic import Field
 
-from proctor_common.messages.base import Message
+from proctor_common.messages.base import WireMessage
 from proctor_common.messages.calls.operation import Operation
 from proctor_common.messages.pages import AgentPage, GroupPage
 from proctor_common.messages.views import AgentView, EnrolmentView, GroupView, JoinView
 
 
-class AgentRef(Message):
+class AgentRef(WireMessage):
     """``agent``: id, host name or number as text."""
 
     agent: str
 
 
-class AgentList(Message):
+class AgentList(WireMessage):
     """By host name."""
 
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: str | None = None
 
 
-class Enrol(Message):
+class Enrol(WireMessage):
     """Permission for a new agent, good once."""
 
     host: str
@@ -29,27 +29,27 @@ class Enrol(Message):
     labels: dict[str, str] = {}
 
 
-class Join(Message):
+class Join(WireMessage):
     """``public_key``: the agent's own nkey (``U…``). The same key again within the time: the same answer."""
 
     token: str
     public_key: str
 
 
-class GroupRef(Message):
+class GroupRef(WireMessage):
     """The answer to a delete is the group as it was."""
 
     name: str
 
 
-class GroupList(Message):
+class GroupList(WireMessage):
     """By name."""
 
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: str | None = None
 
 
-class GroupBinding(Message):
+class GroupBinding(WireMessage):
     """``agent``: id, host name or number as text."""
 
     name: str

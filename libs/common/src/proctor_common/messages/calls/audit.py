@@ -2,17 +2,17 @@
 
 from pydantic import Field
 
-from proctor_common.messages.base import JsonObject, Message
+from proctor_common.messages.base import JsonObject, WireMessage
 from proctor_common.messages.calls.operation import Operation
 from proctor_common.messages.pages import AuditPage
 from proctor_common.messages.views import AuditView, Done
 
 
-class PingRequest(Message):
+class PingRequest(WireMessage):
     """A round trip that includes a query, for readiness."""
 
 
-class AuditAdd(Message):
+class AuditAdd(WireMessage):
     """One of the api's own deeds (tokens, sessions)."""
 
     action: str
@@ -20,7 +20,7 @@ class AuditAdd(Message):
     detail: JsonObject = {}
 
 
-class AuditList(Message):
+class AuditList(WireMessage):
     """Newest first."""
 
     limit: int = Field(default=100, ge=1, le=1000)

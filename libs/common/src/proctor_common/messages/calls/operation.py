@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from proctor_common.errors import Code, ProctorError
-from proctor_common.messages.base import VERSION, BadMessage, JsonObject, Message, decode
+from proctor_common.messages.base import VERSION, BadMessage, JsonObject, WireMessage, decode
 from proctor_common.states import Role
 
-Q = TypeVar("Q", bound=Message)
+Q = TypeVar("Q", bound=WireMessage)
 A = TypeVar("A")
 
 
@@ -30,7 +30,7 @@ class Operation(Generic[Q, A]):
 AnyOperation: TypeAlias = Operation[Any, Any]
 
 
-class Actor(Message):
+class Actor(WireMessage):
     """Who asks. ``groups`` None: bound to no group, sees all."""
 
     name: str
@@ -44,7 +44,7 @@ class Actor(Message):
         return self.groups is None or (group is not None and group in self.groups)
 
 
-class CallEnvelope(Message):
+class CallEnvelope(WireMessage):
     """One request."""
 
     v: int = VERSION
@@ -52,7 +52,7 @@ class CallEnvelope(Message):
     body: JsonObject = {}
 
 
-class Refusal(Message):
+class Refusal(WireMessage):
     """Why a request was not carried out."""
 
     code: Code

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from proctor_common.messages.base import JsonObject, Message
+from proctor_common.messages.base import JsonObject, WireMessage
 from proctor_common.messages.calls.operation import Operation
 from proctor_common.messages.pages import PlanPage, SchedulePage
 from proctor_common.messages.views import PlanFaults, PlanView, ScheduleView
 
 
-class PlanValidate(Message):
+class PlanValidate(WireMessage):
     """Every fault at once, and nothing starts. ``parameters`` None: those that the plan needs are not asked for."""
 
     plan: JsonObject | str
@@ -18,11 +18,11 @@ class PlanValidate(Message):
     group: str | None = None
 
 
-class PlanSchema(Message):
+class PlanSchema(WireMessage):
     """The answer is the JSON Schema of test plans."""
 
 
-class PlanPut(Message):
+class PlanPut(WireMessage):
     """A new version; the same text as the newest one's makes none. ``plan``: YAML or JSON text, kept as it is, or an
     object. ``group``: whom the plan belongs to (None: as it was, or nobody).
     """
@@ -32,21 +32,21 @@ class PlanPut(Message):
     group: str | None = None
 
 
-class PlanRef(Message):
+class PlanRef(WireMessage):
     """``version`` None: the newest; delete takes all versions away."""
 
     name: str
     version: int | None = None
 
 
-class PlanList(Message):
+class PlanList(WireMessage):
     """By name, the newest version of each, without its text."""
 
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: str | None = None
 
 
-class SchedulePut(Message):
+class SchedulePut(WireMessage):
     """``cron``: five fields, or ``@daily`` and the like; ``timezone``: an IANA name; ``plan``, ``parameters``,
     ``group``: as of ``run.submit``; ``overlap``: skip, a tick whose former run still goes on.
     """
@@ -60,13 +60,13 @@ class SchedulePut(Message):
     group: str | None = None
 
 
-class ScheduleRef(Message):
+class ScheduleRef(WireMessage):
     """The answer to a delete is the schedule as it was."""
 
     name: str
 
 
-class ScheduleList(Message):
+class ScheduleList(WireMessage):
     """By name."""
 
     limit: int = Field(default=100, ge=1, le=1000)

@@ -2,25 +2,25 @@
 
 from pydantic import Field
 
-from proctor_common.messages.base import Message
+from proctor_common.messages.base import WireMessage
 from proctor_common.messages.calls.operation import Operation
 from proctor_common.messages.pages import PoolPage, VnfpPage, VolumePage
 from proctor_common.messages.pool_views import JobView, PoolView, VnfpView, VolumeView
 from proctor_common.states import VnfpState, VolumeState
 
 
-class PoolList(Message):
+class PoolList(WireMessage):
     """All pools, by type. At a reload every controller reads its file again."""
 
 
-class PoolPut(Message):
+class PoolPut(WireMessage):
     """Set a target by hand; it stands until the file's own value changes."""
 
     type: str
     target: int = Field(ge=0, le=10_000)
 
 
-class VolumeList(Message):
+class VolumeList(WireMessage):
     """Newest first; deleted ones only with ``state``."""
 
     state: VolumeState | None = None
@@ -29,13 +29,13 @@ class VolumeList(Message):
     cursor: str | None = None
 
 
-class VolumeRef(Message):
+class VolumeRef(WireMessage):
     """A volume that a run has retained."""
 
     volume: str
 
 
-class VnfpCreate(Message):
+class VnfpCreate(WireMessage):
     """``id`` is chosen by the api: a repeated request makes nothing twice."""
 
     id: str
@@ -44,13 +44,13 @@ class VnfpCreate(Message):
     size_gb: int | None = Field(default=None, ge=1, le=100_000)
 
 
-class VnfpRef(Message):
+class VnfpRef(WireMessage):
     """``vnfp``: its id."""
 
     vnfp: str
 
 
-class VnfpList(Message):
+class VnfpList(WireMessage):
     """Newest first; deleted ones only with ``state``."""
 
     state: VnfpState | None = None

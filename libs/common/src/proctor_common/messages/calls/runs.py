@@ -4,13 +4,13 @@ records that they leave for the Test API.
 
 from pydantic import Field
 
-from proctor_common.messages.base import JsonObject, Message
+from proctor_common.messages.base import JsonObject, WireMessage
 from proctor_common.messages.calls.operation import Operation
 from proctor_common.messages.pages import ArtefactsPage, EventsPage, RecordPage, RunPage, StepPage
 from proctor_common.messages.views import ArtefactPiece, DocumentView, Done, RunLogIndex, RunView
 
 
-class SubmitCase(Message):
+class SubmitCase(WireMessage):
     """One of host, group, labels says where."""
 
     run: str
@@ -28,7 +28,7 @@ class SubmitCase(Message):
     """What the Test API is to get when it is finished: members as of a plan's ``record``."""
 
 
-class SubmitRun(Message):
+class SubmitRun(WireMessage):
     """``plan``: an object, YAML/JSON text, or a stored plan as ``name`` or ``name@version``.
 
     A plan in the legacy form (``{name, environment, testplan}``) makes a run of kind ``seed``; its steps are named
@@ -42,7 +42,7 @@ class SubmitRun(Message):
     name: str | None = None
 
 
-class RunRef(Message):
+class RunRef(WireMessage):
     """``run`` is an id or a run's number as text. A verb that changes nothing gives the run as it stands, an impossible
     one is a conflict.
     """
@@ -50,7 +50,7 @@ class RunRef(Message):
     run: str
 
 
-class RunList(Message):
+class RunList(WireMessage):
     """Newest first."""
 
     state: str | None = None
@@ -63,7 +63,7 @@ class RunList(Message):
     cursor: str | None = None
 
 
-class RunAgain(Message):
+class RunAgain(WireMessage):
     """The answer is the new run, which has ``rerun_of``. ``new_run``: the id it gets, chosen by the api: a repeated
     request starts nothing twice. ``failed_only``: steps that passed keep their outputs and are not run anew.
     """
@@ -73,14 +73,14 @@ class RunAgain(Message):
     failed_only: bool = False
 
 
-class StepRef(Message):
+class StepRef(WireMessage):
     """A person's word on a gate. ``step``: its name (with its instance) or id."""
 
     run: str
     step: str
 
 
-class StepList(Message):
+class StepList(WireMessage):
     """In document order; ``attempts``: every attempt, not only the last."""
 
     run: str
@@ -89,7 +89,7 @@ class StepList(Message):
     cursor: str | None = None
 
 
-class EventList(Message):
+class EventList(WireMessage):
     """Oldest first. With ``run``: after that run's ``seq``; without: after
     the global ``cursor``.
     """
@@ -99,14 +99,14 @@ class EventList(Message):
     limit: int = Field(default=1000, ge=1, le=1000)
 
 
-class LogIndex(Message):
+class LogIndex(WireMessage):
     """Attempts behind the one with index ``after``, as many as an answer holds."""
 
     run: str
     after: int = Field(default=0, ge=0, le=2**31 - 1)
 
 
-class ArtefactList(Message):
+class ArtefactList(WireMessage):
     """In the order of the steps."""
 
     run: str
@@ -114,7 +114,7 @@ class ArtefactList(Message):
     cursor: str | None = None
 
 
-class ArtefactRead(Message):
+class ArtefactRead(WireMessage):
     """What the file holds from ``offset`` on. ``artefact``: the id in the list."""
 
     run: str
@@ -122,13 +122,13 @@ class ArtefactRead(Message):
     offset: int = Field(default=0, ge=0, le=2**53)
 
 
-class RecordsPending(Message):
+class RecordsPending(WireMessage):
     """The oldest first: what nobody has confirmed yet."""
 
     limit: int = Field(default=100, ge=1, le=1000)
 
 
-class RecordsConfirm(Message):
+class RecordsConfirm(WireMessage):
     """These are stored (or refused for good, which is stored too). Again: no effect."""
 
     ids: list[int] = Field(max_length=1000)

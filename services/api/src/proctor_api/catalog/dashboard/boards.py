@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from proctor_api.catalog.dashboard.figures import Bar, Board, Figure, Graph, Point, Row
+from proctor_api.catalog.dashboard.figures import BarFigure, Board, Figure, Graph, Point, Row
 from proctor_api.catalog.dashboard.values import Number, dig, mean, members, number, objects, plain
 
 PROJECTS = ("functest", "yardstick", "vsperf", "bottlenecks", "qtip", "promise", "doctor")
@@ -34,7 +34,7 @@ def _ping(case: str) -> Sequence[Figure]:
     """vPing, vPing_userdata, doctor-notification."""
     return (
         Graph(f"{case} duration", [SECONDS], lambda row: [plain(dig(row["details"], "duration"))]),
-        Bar(
+        BarFigure(
             f"{case} status",
             ["Nb tests", "Nb Success"],
             lambda row: [1, int(dig(row["details"], "status") == "OK")],
@@ -59,7 +59,7 @@ def _tempest(_: str) -> Sequence[Figure]:
             ["Number of tests", "Number of failures"],
             lambda row: [plain(dig(row["details"], name)) for name in ("tests", "failures")],
         ),
-        Bar(RUN_AND_FAILED, ["Run", "Failed"], counts),
+        BarFigure(RUN_AND_FAILED, ["Run", "Failed"], counts),
         Graph("Tempest success rate", ["Success rate"], rate, numbered=True),
     )
 
@@ -111,7 +111,7 @@ def _vims(_: str) -> Sequence[Figure]:
             ["Number of tests passed", "Number of tests failed", "Number of tests skipped"],
             verdicts,
         ),
-        Bar(RUN_AND_FAILED, ["Run", "Failed"], totals),
+        BarFigure(RUN_AND_FAILED, ["Run", "Failed"], totals),
     )
 
 
@@ -128,7 +128,7 @@ def _yardstick_ping(_: str) -> Sequence[Figure]:
 
     return (
         Graph("ping duration", [SECONDS], trip),
-        Bar("ping status", ["Nb tests", "Nb Success"], status),
+        BarFigure("ping status", ["Nb tests", "Nb Success"], status),
     )
 
 
@@ -155,7 +155,7 @@ def _general(case: str) -> Sequence[Figure]:
     return (
         Graph(f"{case} pass rate", [f"pass rate of the last {WINDOW} (%)"], rate),
         Graph(f"{case} duration", [SECONDS], lambda row: [row["seconds"]]),
-        Bar(f"{case} status", ["Nb tests", "Nb Success"], lambda row: [1, int(row["passed"] is True)]),
+        BarFigure(f"{case} status", ["Nb tests", "Nb Success"], lambda row: [1, int(row["passed"] is True)]),
     )
 
 

@@ -52,7 +52,7 @@ class Graph:
         }
 
 
-class Bar:
+class BarFigure:
     """Sums over all results; an empty data set where there was none."""
 
     def __init__(self, name: str, labels: Sequence[str], read: Callable[[Row], Sequence[Number]]) -> None:

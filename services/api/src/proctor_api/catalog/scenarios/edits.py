@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from proctor_api.catalog.faults import bad, unknown
 from proctor_api.catalog.scenarios.shape import (
     Installer,
-    Owner,
+    NewOwner,
     Project,
     Score,
     SomePart,
@@ -36,7 +36,7 @@ Edit = Callable[[list[Installer]], list[Installer]]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlaceInScenario:
     """Where in a scenario; None or empty: not said."""
 
     installer: str | None = None
@@ -64,7 +64,7 @@ class Place:
         return _there([one for one in found if one.project == self.project], "project", self.project)
 
 
-def add_score(place: Place, body: Any) -> Edit:
+def add_score(place: PlaceInScenario, body: Any) -> Edit:
     """Append a score to a project."""
     place.require("installer", "version", "project")
     score = read(Score, body)
@@ -77,7 +77,7 @@ def add_score(place: Place, body: Any) -> Edit:
     return edit
 
 
-def add_trust_indicator(place: Place, body: Any) -> Edit:
+def add_trust_indicator(place: PlaceInScenario, body: Any) -> Edit:
     """Append a trust indicator to a project."""
     place.require("installer", "version", "project")
     indicator = read(TrustIndicator, body)
@@ -90,10 +90,10 @@ def add_trust_indicator(place: Place, body: Any) -> Edit:
     return edit
 
 
-def change_owner(place: Place, body: Any) -> Edit:
+def change_owner(place: PlaceInScenario, body: Any) -> Edit:
     """Give a version another owner."""
     place.require("installer", "version")
-    owner = read(Owner, body).owner
+    owner = read(NewOwner, body).owner
 
     def edit(installers: list[Installer]) -> list[Installer]:
         for version in place.versions(installers):
@@ -103,7 +103,7 @@ def change_owner(place: Place, body: Any) -> Edit:
     return edit
 
 
-def change_customs(place: Place, body: Any, action: Action) -> Edit:
+def change_customs(place: PlaceInScenario, body: Any, action: Action) -> Edit:
     """A project's own test cases: a list of names, of which it keeps each once."""
     place.require("installer", "version", "project")
     given = read_names(body)
@@ -121,7 +121,7 @@ def change_customs(place: Place, body: Any, action: Action) -> Edit:
     return edit
 
 
-def change_projects(place: Place, body: Any, action: Action) -> Edit:
+def change_projects(place: PlaceInScenario, body: Any, action: Action) -> Edit:
     """The projects of a version."""
     place.require("installer", "version")
     change = _change(Project, body, action)
@@ -134,7 +134,7 @@ def change_projects(place: Place, body: Any, action: Action) -> Edit:
     return edit
 
 
-def change_versions(place: Place, body: Any, action: Action) -> Edit:
+def change_versions(place: PlaceInScenario, body: Any, action: Action) -> Edit:
     """The versions of an installer."""
     place.require("installer")
     change = _change(Version, body, action)

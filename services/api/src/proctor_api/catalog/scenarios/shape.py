@@ -110,7 +110,7 @@ class Scenario(Part):
     installers: list[Installer] = Field(default=[], max_length=MOST_MEMBERS)
 
 
-class Owner(Part):
+class NewOwner(Part):
     """A version's new owner."""
 
     owner: Name

@@ -6,7 +6,7 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from proctor_api.context import ProcessContext
+from proctor_api.context import ApiContext
 from proctor_api.routes.guard import ViewResponse, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.models import Word
 from proctor_api.routes.testcases import KEY
@@ -152,7 +152,7 @@ def _output(run: RunView, step: StepView | None) -> str:
     return step.reason or run.reason
 
 
-async def _agents(context: ProcessContext, actor: Actor) -> list[AgentView]:
+async def _agents(context: ApiContext, actor: Actor) -> list[AgentView]:
     """All agents that the caller may see and that are not removed."""
     found: list[AgentView] = []
     cursor = None

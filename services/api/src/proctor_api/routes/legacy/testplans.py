@@ -9,7 +9,7 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from proctor_api.context import ProcessContext
+from proctor_api.context import ApiContext
 from proctor_api.routes.guard import ViewResponse, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.legacy.testcases import number_of, renamed
 from proctor_api.routes.repeated import plan_as_sent
@@ -203,7 +203,7 @@ def _input(step: StepView) -> dict[str, Any]:
 
 
 async def _outputs(
-    context: ProcessContext, run: str, steps: list[StepView]
+    context: ApiContext, run: str, steps: list[StepView]
 ) -> list[tuple[tuple[int, int], StepView, dict[str, Any]]]:
     room = asyncio.Semaphore(READ_AT_ONCE)
 
@@ -221,7 +221,7 @@ async def _outputs(
     ]
 
 
-async def _log(context: ProcessContext, run: str, step: StepView) -> str:
+async def _log(context: ApiContext, run: str, step: StepView) -> str:
     """What the step has logged; of much the last of its standard output. Where it logged nothing, why it ended so."""
     stdout = step.output.get("stdout")
     if isinstance(stdout, str) and stdout and (step.log_bytes or 0) > LOG_LIMIT:

@@ -5,7 +5,7 @@ from fastapi import Request, Response
 from proctor_api.catalog.cases import Cases
 from proctor_api.catalog.dates import creation_date
 from proctor_api.catalog.fields import CASE, changes_of, members, name_of, new_record_id, object_of
-from proctor_api.catalog.record import Record, named
+from proctor_api.catalog.record import CatalogRecord, named
 from proctor_api.context import context_of
 from proctor_api.routes.testapi.base import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads
 
@@ -42,7 +42,7 @@ async def add_case(request: Request, project: str) -> Response:
     body = object_of(await request.json())
     context = context_of(request)
     now = context.clock.now()
-    case = Record(
+    case = CatalogRecord(
         new_record_id(now), name_of(body), members(body, CASE), creation_date(now, context.settings.zone), project
     )
     await Cases(context.engine).add(case)

@@ -5,7 +5,7 @@ from fastapi import Request, Response
 from proctor_api.catalog.dates import creation_date
 from proctor_api.catalog.fields import POD, members, name_of, new_record_id, object_of
 from proctor_api.catalog.pods import Pods
-from proctor_api.catalog.record import Record, named
+from proctor_api.catalog.record import CatalogRecord, named
 from proctor_api.context import context_of
 from proctor_api.routes.testapi.base import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads
 
@@ -34,7 +34,9 @@ async def add_pod(request: Request) -> Response:
     body = object_of(await request.json())
     context = context_of(request)
     now = context.clock.now()
-    pod = Record(new_record_id(now), name_of(body), members(body, POD), creation_date(now, context.settings.zone))
+    pod = CatalogRecord(
+        new_record_id(now), name_of(body), members(body, POD), creation_date(now, context.settings.zone)
+    )
     await Pods(context.engine).add(pod)
     return href(request, pod.name)
 

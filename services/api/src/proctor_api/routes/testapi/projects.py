@@ -5,7 +5,7 @@ from fastapi import Request, Response
 from proctor_api.catalog.dates import creation_date
 from proctor_api.catalog.fields import PROJECT, changes_of, members, new_record_id, object_of, project_name_of
 from proctor_api.catalog.projects import Projects
-from proctor_api.catalog.record import Record, named
+from proctor_api.catalog.record import CatalogRecord, named
 from proctor_api.context import context_of
 from proctor_api.routes.testapi.base import BAD_NAME, NAME, Router, answer, changes, creates, done, href, reads
 
@@ -39,7 +39,7 @@ async def add_project(request: Request) -> Response:
     context = context_of(request)
     now = context.clock.now()
     about = members(body, PROJECT)
-    project = Record(new_record_id(now), project_name_of(body), about, creation_date(now, context.settings.zone))
+    project = CatalogRecord(new_record_id(now), project_name_of(body), about, creation_date(now, context.settings.zone))
     await Projects(context.engine).add(project)
     return href(request, project.name)
 

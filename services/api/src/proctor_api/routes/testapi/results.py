@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from proctor_api.catalog.fields import object_of
 from proctor_api.catalog.queries import read_query
 from proctor_api.catalog.results import Results, Shown, read_result
-from proctor_api.catalog.streams import Place
+from proctor_api.catalog.streams import ReadSoFar
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
 from proctor_api.routes.testapi.base import (
@@ -77,7 +77,7 @@ async def list_results(request: Request) -> Response:
     if place is None:
         return Response(_whole(rows, 1, 1), media_type=JSON)
 
-    async def body(place: Place) -> AsyncIterator[bytes]:
+    async def body(place: ReadSoFar) -> AsyncIterator[bytes]:
         yield b'{"results":[' + orjson.dumps(rows)[1:-1]
         async for batch in streams.rest(query, place):
             yield b"," + orjson.dumps(batch)[1:-1]

@@ -8,7 +8,7 @@ from proctor_api.catalog.dates import creation_date
 from proctor_api.catalog.faults import bad
 from proctor_api.catalog.fields import new_record_id, object_of, plain_name_of
 from proctor_api.catalog.scenarios import edits
-from proctor_api.catalog.scenarios.edits import Action, Edit, Place
+from proctor_api.catalog.scenarios.edits import Action, Edit, PlaceInScenario
 from proctor_api.catalog.scenarios.shape import Rename, Scenario, read, refuse_twins
 from proctor_api.catalog.scenarios.store import Made, Scenarios
 from proctor_api.context import caller_of, context_of
@@ -158,9 +158,9 @@ async def delete_scenario(request: Request, scenario: str) -> Response:
     return done()
 
 
-def _place(request: Request) -> Place:
+def _place(request: Request) -> PlaceInScenario:
     query = request.query_params
-    return Place(query.get("installer"), query.get("version"), query.get("project"))
+    return PlaceInScenario(query.get("installer"), query.get("version"), query.get("project"))
 
 
 async def _body(request: Request) -> Any:

@@ -19,7 +19,7 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AgentStanding:
     """The agent as it was before the beat. ``settling``: it was lost, returned, and may run what was given up
     meanwhile; ``busy``: it was given attempts that have not ended; ``closed``: it is to take
     no orders, since it is drained and no run has leased it; ``now`` is the database's clock.
@@ -58,14 +58,14 @@ SELECT old.*, now() AS now,
 """
 
 
-async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict[str, Standing]:
+async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict[str, AgentStanding]:
     """Note that the agents live, where the beat comes from the instance that is registered. Unknown ones are left
     out.
     """
     values = {"agents": [beat.agent for beat in beats], "instances": [beat.instance for beat in beats]}
     rows = await connection.execute(text(_SAVE), values)
     return {
-        str(row.id): Standing(
+        str(row.id): AgentStanding(
             state=AgentState(row.state),
             instance=row.instance,
             closed=row.closed,

@@ -10,7 +10,7 @@ from proctor_controller.domain.volumes.settings import PoolType
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class PoolRow:
     """A type as the pool keeps it: what is wanted of it, what there is, how it was used."""
 
     type: str
@@ -51,10 +51,10 @@ ORDER BY type
 """
 
 
-async def load_pools(db: Session) -> list[Pool]:
+async def load_pools(db: Session) -> list[PoolRow]:
     """All types, by name; also those that the file no longer lists."""
     return [
-        Pool(
+        PoolRow(
             type=row["type"],
             size_gb=row["size_gb"],
             target=row["target"],

@@ -15,7 +15,7 @@ WHERE a.run_id = $1 AND CASE WHEN json_typeof(a.output -> 'artefacts') = 'array'
  THEN json_array_length(a.output -> 'artefacts') > 0 END"""
 
 
-class Place(NamedTuple):
+class PlaceInRun(NamedTuple):
     """Where an artefact stands in its run: step and attempt by their numbers, and its number among theirs."""
 
     step: int = -1
@@ -26,16 +26,16 @@ class Place(NamedTuple):
         return f"{self.step}-{self.attempt}-{self.item}"
 
 
-class Found(NamedTuple):
+class FoundArtefact(NamedTuple):
     """An artefact. ``agent``: who ran the attempt · ``target``: on which of its targets."""
 
-    place: Place
+    place: PlaceInRun
     view: ArtefactView
     agent: str
     target: str | None
 
 
-async def list_artefacts(session: Session, run: str, after: Place) -> list[Found]:
+async def list_artefacts(session: Session, run: str, after: PlaceInRun) -> list[FoundArtefact]:
     """The artefacts of a run behind ``after``: those of MOST attempts at most."""
     rows = await session.fetch(
         f"""{_FROM} AND (s.idx, a.attempt) >= ($2::int, $3::int)
@@ -47,13 +47,13 @@ async def list_artefacts(session: Session, run: str, after: Place) -> list[Found
     return [found for row in rows for found in _found(row) if found.place > after]
 
 
-async def find_artefact(session: Session, run: str, place: Place) -> Found | None:
+async def find_artefact(session: Session, run: str, place: PlaceInRun) -> FoundArtefact | None:
     """One artefact; None where there is none of that place."""
     row = await session.fetchrow(f"{_FROM} AND s.idx = $2 AND a.attempt = $3", run, place.step, place.attempt)
     return None if row is None else next((found for found in _found(row) if found.place == place), None)
 
 
-def _found(row: Row) -> list[Found]:
+def _found(row: Row) -> list[FoundArtefact]:
     """What the output names in the form that Proctor's own methods use; what has another form is somebody else's."""
     found = []
     for number, item in enumerate(row["artefacts"]):
@@ -62,7 +62,7 @@ def _found(row: Row) -> list[Found]:
                 pass
             case _:
                 continue
-        place = Place(row["idx"], row["attempt"], number)
+        place = PlaceInRun(row["idx"], row["attempt"], number)
         if not path.startswith("/"):
             if not (row["workspace"] or "").startswith("/"):
                 continue
@@ -76,5 +76,5 @@ def _found(row: Row) -> list[Found]:
             size=size,
             sha256=digest,
         )
-        found.append(Found(place, view, str(row["agent_id"]), row["target"]))
+        found.append(FoundArtefact(place, view, str(row["agent_id"]), row["target"]))
     return found

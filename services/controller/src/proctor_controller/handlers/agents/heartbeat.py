@@ -18,7 +18,7 @@ from proctor_common.messages.events import AttemptRef, Heartbeat, HeartbeatReply
 from proctor_common.pg import transaction
 from proctor_common.states import AgentState
 from proctor_controller.context import ProcessContext
-from proctor_controller.db.agents.heartbeats import Beat, Standing, mark_settled, save_beats
+from proctor_controller.db.agents.heartbeats import AgentStanding, Beat, mark_settled, save_beats
 from proctor_controller.domain.hosts.agent import MISSED_BEATS, is_instance
 
 log = structlog.get_logger(__name__)
@@ -32,12 +32,12 @@ class Beats:
 
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
-        self._waiting: list[tuple[Beat, asyncio.Future[Standing | None]]] = []
+        self._waiting: list[tuple[Beat, asyncio.Future[AgentStanding | None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def save(self, beat: Beat) -> Standing | None:
+    async def save(self, beat: Beat) -> AgentStanding | None:
         """The agent as it was before the beat; None for an unknown one. Raises what the database raises."""
-        future: asyncio.Future[Standing | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AgentStanding | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((beat, future))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(), name="write beats")
@@ -110,7 +110,7 @@ class Heartbeats:
         over = await context.engine.agent_status.over(heartbeat.holding) if heartbeat.holding else []
         return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.closed, over=over)
 
-    def _rivalry(self, standing: Standing) -> str:
+    def _rivalry(self, standing: AgentStanding) -> str:
         """Why an instance that is not the registered one is not listened to; empty where it only has to register."""
         if standing.instance is None or standing.last_heartbeat is None:
             return ""

@@ -12,7 +12,7 @@ from proctor_common.messages.orders import MAX_PIECE, ReadOrder, ReadOutcome, Re
 from proctor_common.messages.pages import ArtefactsPage
 from proctor_common.messages.views import ArtefactPiece
 from proctor_controller.context import ProcessContext
-from proctor_controller.db.runs.artefacts import MOST, Found, Place, find_artefact, list_artefacts
+from proctor_controller.db.runs.artefacts import MOST, FoundArtefact, PlaceInRun, find_artefact, list_artefacts
 from proctor_controller.db.session import session
 from proctor_controller.handlers.access import visible_run
 
@@ -24,7 +24,7 @@ MOST_DIGITS = 9
 
 async def get_artefacts(context: ProcessContext, actor: Actor, body: ArtefactList) -> Encoded[ArtefactsPage]:
     """What the run's steps left, in the order of the steps."""
-    after = Place() if body.cursor is None else _place(body.cursor)
+    after = PlaceInRun() if body.cursor is None else _place(body.cursor)
     if after is None:
         raise invalid("is not a cursor of this list", path="cursor")
     view = await visible_run(context, actor, body.run)
@@ -55,7 +55,7 @@ async def read_artefact(context: ProcessContext, actor: Actor, body: ArtefactRea
     return ArtefactPiece(artefact=found.view, data=reply.data)
 
 
-async def _read(context: ProcessContext, found: Found, offset: int) -> ReadReply:
+async def _read(context: ProcessContext, found: FoundArtefact, offset: int) -> ReadReply:
     length = max(0, min(MAX_PIECE, found.view.size - offset))
     order = ReadOrder(target=found.target, path=found.view.path, offset=offset, length=length)
     try:
@@ -69,10 +69,10 @@ async def _read(context: ProcessContext, found: Found, offset: int) -> ReadReply
         ) from None
 
 
-def _place(text: str) -> Place | None:
+def _place(text: str) -> PlaceInRun | None:
     parts = text.split("-")
-    if len(parts) != len(Place._fields):
+    if len(parts) != len(PlaceInRun._fields):
         return None
     if not all(part.isascii() and part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
         return None
-    return Place(*(int(part) for part in parts))
+    return PlaceInRun(*(int(part) for part in parts))
