@@ -150,9 +150,9 @@ def test_secrets_are_found_masked_and_listed() -> None:
 
 def test_patterns_take_linear_time() -> None:
     evil = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a+)+$"}}}
-    start = time.monotonic()
+    start = time.process_time()
     assert check_parameters(evil, {"x": "a" * 50_000 + "!"}).faults
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -293,10 +293,10 @@ def test_work_at_submission_is_bounded_and_told_once() -> None:
         f"  s{n}: {{uses: p.m, runs_on: {{host: h}}, timeout: '${{{{ size(params.l.map(x, x + {n})) }}}}'}}\n"
         for n in range(200)
     )
-    began = time.monotonic()
+    began = time.process_time()
     (fault,) = faults(f"parameters: {{l: {{type: list, default: {[1] * 9000}}}}}\nsteps:\n{steps}")
     assert (fault["code"], "too long" in fault["message"]) == ("too_large", True)
-    assert time.monotonic() - began < 4, "each of them alone takes 35 ms"
+    assert time.process_time() - began < 4, "each of them alone takes 35 ms"
 
 
 def test_a_large_plan_is_read_at_once() -> None:
