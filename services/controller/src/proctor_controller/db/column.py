@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from proctor_controller.db.session import clean, rows_json, to_json
 
 T = TypeVar("T")
+Member = TypeVar("Member", bound=StrEnum)
 
 
 class When(Flag):
@@ -159,18 +160,18 @@ def _made(text: str, known: dict[str, Any]) -> Callable[..., Any]:
 # -- values -------------------------------------------------------------------------------------------------------
 
 
-def member_of(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
+def member_of(kind: type[Member]) -> Callable[[str], Member]:
     """The member of an enumeration in its text. Raises KeyError."""
     return {member.value: member for member in kind}.__getitem__
 
 
-def maybe_member_of(kind: type[StrEnum]) -> Callable[[str | None], StrEnum | None]:
+def maybe_member_of(kind: type[Member]) -> Callable[[str | None], Member | None]:
     """The same, or None. Raises KeyError."""
-    members: dict[str | None, StrEnum | None] = {member.value: member for member in kind}
+    members: dict[str | None, Member | None] = {member.value: member for member in kind}
     return {None: None, **members}.__getitem__
 
 
-def counts_of(kind: type[StrEnum]) -> Callable[[Mapping[str, int]], dict[StrEnum, int]]:
+def counts_of(kind: type[Member]) -> Callable[[Mapping[str, int]], dict[Member, int]]:
     """Counts by member, from counts by its text."""
     return lambda counts: {kind(name): count for name, count in counts.items()}
 

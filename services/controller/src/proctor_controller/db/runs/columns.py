@@ -301,6 +301,7 @@ to_step: Callable[[Row], Step] = reader(Step, STEPS.at(READ))
 """The step in a row of STEP_COLUMNS."""
 to_node: Callable[[Row, str, str], Node] = reader(Node, NODES.at(READ), "run", "name")
 """The node in a row of NODE_COLUMNS; its run and name are told."""
+_to_condition = member_of(Condition)
 _to_target: Callable[[Any, str], Node] = reader(Node, NODES_SAVED, "run", start=2)
 
 
@@ -308,7 +309,7 @@ def to_edges(run: str, rows: Iterable[Any]) -> dict[str, tuple[Edge, ...]]:
     """Edges by their source, from rows (source, condition, TARGET_COLUMNS)."""
     edges: dict[str, tuple[Edge, ...]] = {}
     for row in rows:
-        edge = Edge(Condition(row[1]), _to_target(row, run))
+        edge = Edge(_to_condition(row[1]), _to_target(row, run))
         edges[row[0]] = (*edges.get(row[0], ()), edge)
     return edges
 
