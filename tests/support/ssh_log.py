@@ -74,5 +74,8 @@ class RecordedAttempt(Printed):
     def hides(self, text: str) -> bool:
         return text in self.secrets
 
+    def connection_lost(self, target: str) -> None:
+        pass
+
     async def group_ended(self, group: ProcessGroup) -> None:
         self.ended.append(group)

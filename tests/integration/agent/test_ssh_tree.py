@@ -131,6 +131,17 @@ async def test_a_number_that_was_given_to_another_process_is_left_alone(lab: Tar
     await running.end()
 
 
+async def test_what_belongs_to_another_boot_is_gone(lab: Targets, tmp_path: Path) -> None:
+    running = Running(lab, "echo $$; echo ready; sleep 300", tmp_path)
+    (pid,) = await running.pids()
+    assert running.groups[0].boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    before = [replace(group, boot="00000000-0000-0000-0000-000000000000") for group in running.groups]
+    assert await end_tree(lab, "lab", before, "some-other.1", 1) is True
+    assert is_alive(pid)
+    assert await end_tree(lab, "lab", running.groups, "", 1) is True
+    await running.end()
+
+
 async def test_nothing_left_is_gone_at_once(lab: Targets, tmp_path: Path) -> None:
     running = Running(lab, "echo ready", tmp_path)
     await running.task

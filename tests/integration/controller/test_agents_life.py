@@ -425,3 +425,15 @@ async def test_keys_are_not_shown(here: Control, secure_nats: SecureNats) -> Non
     shown = json.dumps(await here.call("agent.get", {"agent": "node-1"}))
     assert key.seed not in shown
     assert secure_nats.account.seed not in here.database.psql("SELECT * FROM control.audit")
+
+
+async def test_what_may_live_on_on_a_host_is_told_until_it_is_gone(here: Control) -> None:
+    agent = await here.join("node-1")
+    async with agent.connect() as bus:
+        await agent.register(bus)
+        await agent.beat(bus, remains=["what s.1 left on target lab is not known to be gone", "\0 odd"])
+        view = await here.call("agent.get", {"agent": "node-1"})
+        assert (view["ready"], view["reason"]) == (False, "what s.1 left on target lab is not known to be gone;  odd")
+        await agent.beat(bus)
+        view = await here.call("agent.get", {"agent": "node-1"})
+        assert (view["ready"], view["reason"]) == (True, "")

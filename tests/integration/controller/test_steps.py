@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_common.bus import Bus
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.calls.operation import Actor
+from proctor_common.messages.events import MethodError
 from proctor_common.states import Role, StepResult
 from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step import Retry, StepKind
@@ -143,6 +144,35 @@ async def test_until_is_tried_again(engine: Engine, agent: FakeAgent) -> None:
         await agent.finish(agent.started[-1], output={"n": number})
     view = await until_finished(engine, spec.id)
     assert (view["result"], len(agent.started)) == ("passed", 3)
+
+
+@pytest.mark.parametrize(
+    ("result", "gone", "idempotent", "again"),
+    [
+        (StepResult.ERROR, None, False, False),
+        (StepResult.ERROR, False, False, False),
+        (StepResult.ERROR, True, False, True),
+        (StepResult.ERROR, None, True, True),
+        (StepResult.TIMED_OUT, None, False, False),
+        (StepResult.TIMED_OUT, True, False, True),
+    ],
+)
+async def test_what_may_live_on_is_not_tried_again_beside_it(
+    engine: Engine, agent: FakeAgent, result: StepResult, gone: bool | None, idempotent: bool, again: bool
+) -> None:
+    spec = plan(step("s", retry=Retry(attempts=2), idempotent=idempotent))
+    await run(engine, spec)
+    await eventually(partial(_has_started, agent, 1))
+    error = MethodError(kind="connection_lost", message="gone") if result is StepResult.ERROR else None
+    await agent.finish(agent.started[0], result, error=error, reason="gone", tree_gone=gone)
+    if again:
+        await eventually(partial(_has_started, agent, 2))
+        await agent.finish(agent.started[1])
+    view = await until_finished(engine, spec.id)
+    assert (view["result"], len(agent.started)) == (("passed", 2) if again else (view["result"], 1))
+    assert again or view["result"] != "passed"
+    said = (await steps_of(engine, spec.id))["s"]["reason"]
+    assert ("gone; not tried again: what this attempt left may still run" in said) is not again
 
 
 async def test_what_cannot_be_filled_in_is_never_sent(engine: Engine, agent: FakeAgent) -> None:

@@ -36,7 +36,7 @@ class Target:
     switch the check off. ``waiting_shell``: after each command the next one's shell is started in advance ·
     ``legacy_algorithms``: ciphers and key exchanges that are no longer safe are taken too · ``connect_timeout``,
     ``login_timeout``, ``start_timeout``: seconds that the TCP connection, the login and the start of a command may
-    take.
+    take · ``reconnect_timeout``: and, beyond the grace, what a lost connection left behind may be looked for.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Target:
     connect_timeout: float = 10.0
     login_timeout: float = 20.0
     start_timeout: float = 30.0
+    reconnect_timeout: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class ProcessGroup:
     target: str
     pgid: int
     started: int
+    boot: str = field(default="", compare=False)
+    """Id of the boot of the target that it belongs to ("" = unknown): after another one it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,10 @@ class Attempt(Protocol):
         """Record a process group, so that even the agent's next life can kill it."""
         ...
 
+    def connection_lost(self, target: str) -> None:
+        """A connection was lost in the middle of a command there: what it left has to be looked for."""
+        ...
+
     async def group_ended(self, group: ProcessGroup) -> None:
         """The group's command has ended by itself."""
         ...
@@ -168,10 +175,13 @@ class Workbench(Protocol):
         """
         ...
 
-    async def stop_tree(self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float) -> bool | None:
+    async def stop_tree(
+        self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float, *, lost: bool = False
+    ) -> bool | None:
         """SIGTERM to the groups on one target and to every process whose environment has the marker, up to
         ``grace_s`` seconds, SIGKILL, look again. True: nothing is left; False: something is; None: could not be
-        looked (target unreachable). Bounded by ``grace_s`` + 8 s.
+        looked (target unreachable). Bounded by ``grace_s`` + 8 s; after a
+        ``lost`` connection by ``grace_s`` and the target's ``reconnect_timeout``.
         """
         ...
 

@@ -104,6 +104,7 @@ class Heart:
             ended=list(seen.ended),
             spool_bytes=seen.spool_bytes,
             holding=list(seen.holding),
+            remains=list(seen.remains),
             time=datetime.now(UTC),
         )
         try:

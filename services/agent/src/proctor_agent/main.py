@@ -14,6 +14,7 @@ import structlog
 
 from proctor_agent import loader
 from proctor_agent.attempts.context import AgentContext
+from proctor_agent.attempts.debts import Debts
 from proctor_agent.attempts.ends import Ends
 from proctor_agent.attempts.journal import Journal
 from proctor_agent.attempts.leftovers import Leftovers
@@ -70,7 +71,11 @@ async def run(settings: AgentSettings, stop: Stop) -> None:
         for name, reason in workbench.load_errors.items():
             log.error("plugin_not_loaded", plugin=name, reason=reason)
         ends = Ends(bus, identity.agent, journal, spool, republish=settings.republish)
-        context = AgentContext(identity.agent, bus, journal, spool, workbench, ends, targets.default, folder / "work")
+        debts = Debts(workbench)
+        stack.push_async_callback(debts.close)
+        context = AgentContext(
+            identity.agent, bus, journal, spool, workbench, ends, debts, targets.default, folder / "work"
+        )
         leftovers = Leftovers(context)
         await leftovers.find()
         process = _Process(settings, context, instance, leftovers)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from proctor_agent.attempt import Attempt, ProcessGroup, Target
 from proctor_agent.ssh import Command, SshFault, Targets, end_tree
+from proctor_agent.ssh.faults import CONNECTION_LOST
 from proctor_common.states import Source
 
 __all__ = ["Argv", "Completed", "Context", "Failed", "MethodFault", "Plugin", "Result", "Secret", "method"]
@@ -261,6 +262,8 @@ class Context:
             async with asyncio.timeout(timeout_s):
                 end = await self._targets.run(self._target.name, command, sink, on_start)
         except SshFault as fault:
+            if fault.kind == CONNECTION_LOST:
+                self._attempt.connection_lost(self._target.name)
             raise MethodFault(fault.kind, fault.message, **fault.data) from None
         except TimeoutError:
             gone = await end_tree(self._targets, self._target.name, groups, "", TIMEOUT_GRACE_S) if groups else None

@@ -70,9 +70,12 @@ class PluginWorkbench:
         except SshFault as fault:
             raise OSError(fault.message) from None
 
-    async def stop_tree(self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float) -> bool | None:
+    async def stop_tree(
+        self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float, *, lost: bool = False
+    ) -> bool | None:
         try:
-            return await end_tree(self._targets, target, groups, marker, grace_s)
+            extra_s = self._targets.find(target).reconnect_timeout if lost else None
+            return await end_tree(self._targets, target, groups, marker, grace_s, extra_s=extra_s)
         except SshFault:
             # A target that is no longer configured: nobody can look.
             return None

@@ -34,6 +34,9 @@ class TargetSettings(BaseModel):
     """For key exchange and log in."""
     start_timeout: float = Field(default=30.0, gt=0, le=600)
     """From a command's order to the target's word that it starts: what the login shell may take."""
+    reconnect_timeout: float = Field(default=60.0, ge=0, le=3600)
+    """After a connection that was lost in the middle of a command: beyond the step's grace, for how long the target is
+    tried again, to end what the command left."""
 
 
 class AgentSettings(ServiceSettings):

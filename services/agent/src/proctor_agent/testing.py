@@ -87,5 +87,8 @@ class _Attempt:
     async def group_started(self, group: ProcessGroup) -> None:
         self.groups.append(group)
 
+    def connection_lost(self, target: str) -> None:
+        pass
+
     async def group_ended(self, group: ProcessGroup) -> None:
         self.groups.remove(group)

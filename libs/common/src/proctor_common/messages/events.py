@@ -74,6 +74,8 @@ class Heartbeat(WireMessage):
     spool_bytes: int = 0
     holding: list[str] = []
     """Runs whose steps have left something on a target that still holds an output: which of them are over?"""
+    remains: list[str] = []
+    """What of ended attempts may live on on the targets, in sentences for people."""
     time: datetime
     """The agent's clock, for its operator; the controller decides by its own."""
 

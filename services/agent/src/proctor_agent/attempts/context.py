@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proctor_agent.attempt import Workbench
+from proctor_agent.attempts.debts import Debts
 from proctor_agent.attempts.ends import Ends
 from proctor_agent.attempts.journal import Journal
 from proctor_agent.log.spool import Spool
@@ -20,5 +21,6 @@ class AgentContext:
     spool: Spool
     workbench: Workbench
     ends: Ends
+    debts: Debts
     default_target: str | None
     folder: Path

@@ -57,6 +57,11 @@ class Execution:
         self._asked: _StopAsked | None = None
         self._method: asyncio.Task[Outcome] | None = None
         self._targets: set[str] = set()
+        self._lost: set[str] = set()
+        self._groups: list[ProcessGroup] = []
+        """Those of commands whose ends are not known, with the boot that they belong to."""
+        self._unsettled: dict[str, list[ProcessGroup]] = {}
+        self._debts = context.debts
 
     # -- the protocol Attempt -------------------------------------------------------------------------------------
 
@@ -90,9 +95,15 @@ class Execution:
 
     async def group_started(self, group: ProcessGroup) -> None:
         self._targets.add(group.target)
+        self._groups.append(group)
         self._journal.group_started(self.order.step, self.order.attempt, group)
 
+    def connection_lost(self, target: str) -> None:
+        self._lost.add(target)
+
     async def group_ended(self, group: ProcessGroup) -> None:
+        if group in self._groups:
+            self._groups.remove(group)
         self._journal.group_ended(self.order.step, self.order.attempt, group)
 
     # -- its life -------------------------------------------------------------------------------------------------
@@ -122,6 +133,7 @@ class Execution:
                 outcome = self._stopped_outcome(self._asked)
             else:
                 outcome = self._own_outcome()
+                tree_gone = await self._make_up() if self._lost else None
         finally:
             timer.cancel()
             if self._method is not None:
@@ -139,6 +151,8 @@ class Execution:
 
     async def _end(self, outcome: Outcome, started_at: datetime, tree_gone: bool | None) -> StepFinished:
         order = self.order
+        for target, groups in self._unsettled.items():
+            self._debts.owe(order.run, self.marker, target, groups)
         totals = await self._ship.finish()
         return StepFinished(
             run=order.run,
@@ -241,6 +255,14 @@ class Execution:
             log.warning("method_failed_while_stopping", attempt=self.marker, fault=fault)
         return gone
 
+    async def _make_up(self) -> bool | None:
+        """End what was left when a connection was lost in the middle of a command."""
+        self._ship.say("proctor: the connection was lost; what the command left is looked for and ended")
+        gone = await self._stop_trees(self.order.grace_s, lost=True)
+        said = {True: "nothing of it is left", False: "something of it could not be ended", None: "that is not known"}
+        self._ship.say(f"proctor: after the lost connection: {said[gone]}")
+        return gone
+
     async def _look_again(self, until: float) -> bool | None:
         try:
             async with asyncio.timeout_at(until):
@@ -248,39 +270,56 @@ class Execution:
         except TimeoutError:
             return None
 
-    async def _stop_trees(self, grace_s: float) -> bool | None:
+    async def _stop_trees(self, grace_s: float, *, lost: bool = False) -> bool | None:
         order = self.order
         target = order.target or self._default_target
         if target is not None:
             self._targets.add(target)
         try:
-            groups = await self._journal.groups(order.step, order.attempt)
+            written = await self._journal.groups(order.step, order.attempt)
         except sqlite3.Error as fault:
             # Without them the marker in the environment still finds the processes.
             log.error("journal_not_readable", error=str(fault))
-            groups = []
-        return await stop_trees(self._workbench, self._targets, groups, self.marker, grace_s)
+            written = []
+        groups = [*self._groups, *(group for group in written if group not in self._groups)]
+        found = await stop_trees(self._workbench, self._targets | self._lost, groups, self.marker, grace_s, lost=lost)
+        for name, gone in found.items():
+            mine = [group for group in groups if group.target == name]
+            if gone is None and (mine or name in self._lost):
+                self._unsettled[name] = mine
+            else:
+                self._unsettled.pop(name, None)
+        return all_gone(found)
 
 
 async def stop_trees(
-    workbench: Workbench, targets: set[str], groups: list[ProcessGroup], marker: str, grace_s: float
-) -> bool | None:
-    """Stop an attempt's processes on several targets at once: False if any is left, None if any cannot be told."""
-    targets = targets | {group.target for group in groups}
+    workbench: Workbench,
+    targets: set[str],
+    groups: list[ProcessGroup],
+    marker: str,
+    grace_s: float,
+    *,
+    lost: bool = False,
+) -> dict[str, bool | None]:
+    """Stop an attempt's processes on several targets at once: whether they are gone, by target; None: not known."""
+    names = sorted(targets | {group.target for group in groups})
 
     async def stop(target: str) -> bool | None:
         mine = [group for group in groups if group.target == target]
         try:
-            async with asyncio.timeout(grace_s + BRING_DOWN):
-                return await workbench.stop_tree(target, mine, marker, grace_s)
+            return await workbench.stop_tree(target, mine, marker, grace_s, lost=lost)
         except Exception as fault:
             log.warning("tree_not_stopped", target=target, attempt=marker, error=str(fault) or type(fault).__name__)
             return None
 
-    answers = await asyncio.gather(*(stop(target) for target in targets))
-    if False in answers:
+    return dict(zip(names, await asyncio.gather(*map(stop, names)), strict=True))
+
+
+def all_gone(found: Mapping[str, bool | None]) -> bool | None:
+    """False if any is left, None if any cannot be told."""
+    if False in found.values():
         return False
-    return None if None in answers or not answers else True
+    return None if None in found.values() or not found else True
 
 
 def _error(kind: str, message: str) -> Outcome:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from proctor_agent.attempts.context import AgentContext
-from proctor_agent.attempts.execution import stop_trees
+from proctor_agent.attempts.execution import all_gone, stop_trees
 from proctor_agent.attempts.journal import Entry
 from proctor_agent.log.redact import Redactor
 from proctor_agent.log.shipping import LogOf, LogShip
@@ -80,7 +80,11 @@ class Leftovers:
         groups = await self._journal.groups(entry.step, entry.attempt)
         target = entry.target or self._context.default_target
         marker = f"{entry.step}.{entry.attempt}"
-        gone = await stop_trees(self._context.workbench, {target} if target else set(), groups, marker, GRACE_S)
+        found = await stop_trees(self._context.workbench, {target} if target else set(), groups, marker, GRACE_S)
+        for name in [name for name, gone in found.items() if gone is None]:
+            mine = [group for group in groups if group.target == name]
+            self._context.debts.owe(entry.run, marker, name, mine)
+        gone = all_gone(found)
         log.warning("attempt_cut_off", step=entry.step, attempt=entry.attempt, tree_gone=gone)
         return gone
 

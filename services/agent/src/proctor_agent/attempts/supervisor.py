@@ -61,6 +61,7 @@ class Snapshot:
     ended: tuple[AttemptRef, ...] = ()
     spool_bytes: int = 0
     holding: tuple[str, ...] = ()
+    remains: tuple[str, ...] = ()
 
 
 class Supervisor:
@@ -114,6 +115,7 @@ class Supervisor:
             ended=self._ends.unconfirmed[:MOST_REFS],
             spool_bytes=self._context.spool.used,
             holding=tuple(self._context.workbench.held_runs),
+            remains=self._context.debts.remains,
         )
 
     # -- orders ---------------------------------------------------------------------------------------------------
@@ -175,6 +177,8 @@ class Supervisor:
             return StartReply(answer=StartAnswer.BUSY, reason=closed)
         if len(self._live.keys() | self._taking) >= self._slots:
             return StartReply(answer=StartAnswer.BUSY, reason=f"all {self._slots} slots are taken")
+        if owed := self._context.debts.against(order.run, order.target or self._context.default_target):
+            return StartReply(answer=StartAnswer.BUSY, reason=owed)
         reason = self._context.workbench.check(order.plugin, order.method, order.target, order.parameters)
         if reason:
             return StartReply(answer=StartAnswer.REFUSED, reason=Redactor(order.secrets).text(reason))

@@ -242,7 +242,7 @@ async def _late(target: Target, begun: _Begun) -> SshFault:
 
 
 def _group(target: Target, started: Started) -> ProcessGroup:
-    return ProcessGroup(target=target.name, pgid=started.pid, started=started.started)
+    return ProcessGroup(target=target.name, pgid=started.pid, started=started.started, boot=started.boot)
 
 
 async def _exit_of(endpoint: _Endpoint, begun: _Begun, began: float) -> Exit:

@@ -15,13 +15,14 @@ EXTRA_S = 8.0
 """What looking, connecting and killing may take beyond the grace."""
 LONGEST_LOOK_INTERVAL_S = 0.5
 
-# Arguments: a signal or "look", the marker (or ""), then PGID:STARTED of each group. Prints "left PID…".
+# Arguments: a signal or "look", the marker (or ""), then PGID:STARTED:BOOT of each group. Prints "left PID…".
 # A process belongs to the tree if it is in such a group or in its session, if its environment has the marker, or if
-# its parent belongs to it. A leader with another start time is a stranger that got the number later; of a group
-# whose leader has gone, only what started after it counts.
+# its parent belongs to it. A group of another boot of the target is gone. A leader with another start time is a
+# stranger that got the number later; of a group whose leader has gone, only what started after it counts.
 _SCRIPT = f"""
 _sig=$1; _mark=$2; shift 2; _roots="$*"; _all=; _in=' '
 exec 2>/dev/null
+_boot=; read -r _boot </proc/sys/kernel/random/boot_id
 for _d in /proc/[0-9]*; do
   _s=; read -r _s <"$_d/stat" || continue
   _p=${{_s%% *}}; set -- ${{_s##*) }}
@@ -30,7 +31,8 @@ for _d in /proc/[0-9]*; do
 "
 done
 for _r in $_roots; do
-  _g=${{_r%:*}}; _t=${{_r#*:}}; _leader=
+  _g=${{_r%%:*}}; _t=${{_r#*:}}; _b=${{_t#*:}}; _t=${{_t%%:*}}; _leader=
+  [ -n "$_b" ] && [ -n "$_boot" ] && [ "$_b" != "$_boot" ] && continue
   set -- $_all
   while [ $# -gt 4 ]; do [ "$1" = "$_g" ] && _leader=$5; shift 5; done
   [ -n "$_leader" ] && [ "$_t" != 0 ] && [ "$_leader" != "$_t" ] && continue
@@ -72,14 +74,20 @@ echo "left$_in"
 
 
 async def end_tree(
-    targets: Targets, name: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float
+    targets: Targets,
+    name: str,
+    groups: Sequence[ProcessGroup],
+    marker: str,
+    grace_s: float,
+    *,
+    extra_s: float | None = None,
 ) -> bool | None:
     """End the groups on one target and every process that carries the marker. True: nothing is left; False: something
-    is; None: it could not be looked (target unreachable). Takes at most ``grace_s`` + 8 s.
+    is; None: it could not be looked (target unreachable). Takes at most ``grace_s`` + ``extra_s`` (8 s).
     """
-    roots = [f"{group.pgid}:{group.started}" for group in groups if group.pgid > 1]
+    roots = [f"{group.pgid}:{group.started}:{group.boot}" for group in groups if group.pgid > 1]
     try:
-        async with asyncio.timeout(grace_s + EXTRA_S):
+        async with asyncio.timeout(grace_s + (EXTRA_S if extra_s is None else extra_s)):
             return not await _end(targets, name, roots, marker, grace_s)
     except TimeoutError:
         return None

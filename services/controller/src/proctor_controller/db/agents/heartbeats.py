@@ -1,5 +1,6 @@
 """SQL of heartbeats: many agents' beats in one statement, and what the controller thinks of each."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,8 @@ class Beat:
 
     agent: str
     instance: str
+    remains: tuple[str, ...] = ()
+    """What of ended attempts may live on on its targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,14 @@ class AgentStanding:
 # that a crash of PostgreSQL takes back is made good by the next one: its commit waits for no disk.
 _SAVE = """
 WITH b AS (
-    SELECT * FROM unnest(CAST(:agents AS uuid[]), CAST(:instances AS text[])) AS b(id, instance)
+    SELECT * FROM unnest(CAST(:agents AS uuid[]), CAST(:instances AS text[]), CAST(:remains AS text[]))
+        AS b(id, instance, remains)
 ), old AS (
     SELECT a.id, a.state, a.instance, a.draining, a.leftovers, a.settling, a.last_heartbeat
     FROM control.agents a WHERE a.id IN (SELECT id FROM b) ORDER BY a.id FOR UPDATE
 ), new AS (
     UPDATE control.agents a SET last_heartbeat = now(), state = 'online',
+        remains = ARRAY(SELECT jsonb_array_elements_text(CAST(b.remains AS jsonb))),
         leftovers = old.leftovers OR old.state = 'lost',
         settling = old.settling OR (old.state = 'lost' AND NOT old.leftovers)
     FROM old JOIN b ON b.id = old.id
@@ -63,6 +68,7 @@ async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict
     out.
     """
     values = {"agents": [beat.agent for beat in beats], "instances": [beat.instance for beat in beats]}
+    values["remains"] = [json.dumps(beat.remains) for beat in beats]
     rows = await connection.execute(text(_SAVE), values)
     return {
         str(row.id): AgentStanding(

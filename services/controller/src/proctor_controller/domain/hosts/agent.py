@@ -48,6 +48,7 @@ class Agent:
     groups: list[str] = field(default_factory=list)
     used_slots: int = 0
     leases: int = 0
+    remains: list[str] = field(default_factory=list)
 
     @property
     def registered(self) -> bool:
@@ -71,7 +72,7 @@ class Agent:
             return "it is drained"
         if self.leftovers:
             return "attempts that were given up may still run on its targets"
-        return ""
+        return "; ".join(self.remains)
 
     def warning(self) -> str:
         """What an operator should know although work goes on; empty where nothing."""

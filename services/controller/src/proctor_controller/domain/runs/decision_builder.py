@@ -49,6 +49,7 @@ from proctor_controller.domain.runs.verdict import (
     null_outputs,
 )
 
+NOT_AGAIN = "not tried again: what this attempt left may still run, and the step is not idempotent"
 _WITH_OUTPUTS = frozenset({StepResult.PASSED, StepResult.REUSED})
 
 
@@ -260,6 +261,9 @@ class Draft:
             reported=reported,
             finished_at=self.now,
         )
+        if again and end is not None and end.may_live_on and not row.idempotent and row.may_retry(verdict.result):
+            again = False
+            verdict = replace(verdict, reason=f"{verdict.reason}; {NOT_AGAIN}".removeprefix("; "))
         self._go_on(row, verdict, again=again)
 
     def end_child(self, step: str, verdict: StepVerdict, result: Mapping[str, Any]) -> None:

@@ -76,6 +76,10 @@ _RETRY_WORD = {
 }
 
 
+CONNECTION_LOST = "connection_lost"
+"""Kind of an agent's error: how the command ended is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """``attempts`` counts all of them; ``delay_s`` grows by ``backoff`` up to ``max_delay_s``."""
@@ -280,3 +284,11 @@ class AttemptEnd:
     tree_gone: bool | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+    @property
+    def may_live_on(self) -> bool:
+        """Whether something of it may still run: it was to be ended, or its connection was lost, and it is not known
+        to be gone.
+        """
+        lost = self.error is not None and self.error.get("kind") == CONNECTION_LOST
+        return (lost or self.result is StepResult.TIMED_OUT) and self.tree_gone is not True

@@ -24,6 +24,8 @@ from proctor_controller.domain.hosts.agent import MISSED_BEATS, is_instance
 log = structlog.get_logger(__name__)
 
 MAX_BATCH = 500
+MAX_REMAINS = 20
+MAX_REMAIN = 500
 MAX_HEARTBEAT = 512 * 1024
 
 
@@ -60,6 +62,12 @@ class Beats:
                     future.set_result(standings.get(beat.agent))
 
 
+def _told(remains: list[str]) -> tuple[str, ...]:
+    """The sentences, as far as the database takes them."""
+    texts = (text.replace("\0", "").encode("utf-8", "replace").decode() for text in remains[:MAX_REMAINS])
+    return tuple(text[:MAX_REMAIN] for text in texts)
+
+
 class Heartbeats:
     """Answers heartbeats; the subject says whose."""
 
@@ -87,7 +95,7 @@ class Heartbeats:
         context = self._context
         # What is no instance's name is none's: it must not reach a statement that others' beats share.
         instance = heartbeat.instance if is_instance(heartbeat.instance) else ""
-        standing = await self._beats.save(Beat(agent, instance)) if is_id(agent) else None
+        standing = await self._beats.save(Beat(agent, instance, _told(heartbeat.remains))) if is_id(agent) else None
         if standing is None or standing.state is AgentState.REMOVED:
             return HeartbeatReply(time=context.clock.now(), refused="this agent was removed; it has to join again")
         # The database's clock is the one that orders go by.

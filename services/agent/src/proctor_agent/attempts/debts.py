@@ -1,0 +1,78 @@
+"""Bring-downs that could not be confirmed: made up for in the background, before their target gets other runs' work."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from proctor_agent.attempt import ProcessGroup, Workbench
+
+log = structlog.get_logger(__name__)
+
+LONGEST_S = 600.0
+"""A target that cannot be reached for so long gets work again."""
+PAUSE_S = 2.0
+MOST_TOLD = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Debt:
+    """What an attempt may have left on a target; ``until``: loop time."""
+
+    run: str
+    marker: str
+    target: str
+    groups: tuple[ProcessGroup, ...]
+    until: float
+
+    def __str__(self) -> str:
+        return f"what {self.marker} left on target {self.target} is not known to be gone"
+
+
+class Debts:
+    """All of this agent. Use from its main loop."""
+
+    def __init__(self, workbench: Workbench) -> None:
+        self._workbench = workbench
+        self._open: dict[Debt, asyncio.Task[None]] = {}
+
+    @property
+    def remains(self) -> tuple[str, ...]:
+        """What may be left, in sentences; may be read in another thread."""
+        return tuple(str(debt) for debt in list(self._open)[:MOST_TOLD])
+
+    def owe(self, run: str, marker: str, target: str, groups: Sequence[ProcessGroup]) -> None:
+        """What the attempt left there is not known to be gone."""
+        until = asyncio.get_running_loop().time() + LONGEST_S
+        debt = Debt(run, marker, target, tuple(groups), until)
+        self._open[debt] = asyncio.create_task(self._make_up(debt), name=f"debt of {marker}")
+
+    def against(self, run: str, target: str | None) -> str:
+        """Why the target takes no work of this run now; empty where it does."""
+        for debt in self._open:
+            if debt.target == target and debt.run != run:
+                left = max(0.0, debt.until - asyncio.get_running_loop().time())
+                return f"{debt}; it is looked for, {left:.0f} s more at most"
+        return ""
+
+    async def close(self) -> None:
+        """Look no more."""
+        tasks = list(self._open.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+
+    async def _make_up(self, debt: Debt) -> None:
+        gone = None
+        try:
+            async with asyncio.timeout_at(debt.until):
+                while gone is None:
+                    await asyncio.sleep(PAUSE_S)
+                    gone = await self._workbench.stop_tree(debt.target, debt.groups, debt.marker, 0.0)
+        except TimeoutError:
+            pass
+        finally:
+            self._open.pop(debt, None)
+        log.warning("bring_down_made_up", attempt=debt.marker, target=debt.target, tree_gone=gone)
