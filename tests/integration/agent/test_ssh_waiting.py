@@ -93,7 +93,20 @@ async def test_a_command_that_needs_its_own_shell_gets_it(lab: Lab, command: Com
     waits = await lab.ready()
     printed = await lab.run(command)
     assert printed.out.split()[0] != str(waits).encode()
-    assert await lab.ready() == waits
+
+
+async def test_no_shell_waits_that_was_started_before_a_command_ended(lab: Lab) -> None:
+    waits = await lab.ready()
+    await lab.run(Command(["sh", "-c", "sleep 0.1"], cwd="/"))
+    await eventually(lambda: not is_alive(waits))
+    assert await lab.ready() != waits
+    # One that is being started while a command ends is not taken either.
+    first = asyncio.create_task(lab.run(Command(["true"], cwd="/")))
+    second = asyncio.create_task(lab.run(Command(["sleep", "0.2"], cwd="/")))
+    await asyncio.gather(first, second)
+    last = await lab.ready()
+    printed = await lab.run(Command(WHO))
+    assert printed.out.split()[0] == str(last).encode()
 
 
 async def test_a_command_runs_though_the_shell_that_waited_is_killed(lab: Lab) -> None:

@@ -50,7 +50,7 @@ def test_the_built_in_plugins_are_installed_and_publish_their_methods() -> None:
     assert loaded.errors == {}
     assert set(loaded.plugins) >= {"linux_system", "build_server"}
     linux = loaded.plugins["linux_system"].spec
-    assert set(linux.methods) == {"run_shell", "system_information", "ping"}
+    assert set(linux.methods) == {"run_shell", "system_information", "ping", "reset_connection"}
     assert set(loaded.plugins["build_server"].spec.methods) == {"run_shell", "system_information", "build"}
     assert all(method.description for plugin in loaded.plugins.values() for method in plugin.spec.methods.values())
     assert linux.methods["run_shell"].parameters["properties"]["args"]["x-argv"] is True

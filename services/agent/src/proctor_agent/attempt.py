@@ -36,7 +36,8 @@ class Target:
     switch the check off. ``waiting_shell``: after each command the next one's shell is started in advance ·
     ``legacy_algorithms``: ciphers and key exchanges that are no longer safe are taken too · ``connect_timeout``,
     ``login_timeout``, ``start_timeout``: seconds that the TCP connection, the login and the start of a command may
-    take · ``reconnect_timeout``: and, beyond the grace, what a lost connection left behind may be looked for.
+    take · ``reconnect_timeout``: and, beyond the grace, what a lost connection left behind may be looked for ·
+    ``connection_age``: seconds after which a connection takes no further command.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Target:
     login_timeout: float = 20.0
     start_timeout: float = 30.0
     reconnect_timeout: float = 60.0
+    connection_age: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

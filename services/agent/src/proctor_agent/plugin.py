@@ -282,6 +282,15 @@ class Context:
             duration_s=round(end.duration_s, 6),
         )
 
+    async def reset_connection(self) -> None:
+        """Log in to the target anew: commands that start from now on have the groups, limits and environment of a new
+        login. Raises MethodFault where that cannot be.
+        """
+        try:
+            await self._targets.reset(self._target.name)
+        except SshFault as fault:
+            raise MethodFault(fault.kind, fault.message, **fault.data) from None
+
     async def shell(self, text: str, *args: str, **options: Any) -> Completed:
         """Run shell text by the target's ``/bin/sh``; ``args`` are its ``$1``, ``$2``, … Never put a value into the
         text: pass it as an argument. Options are those of ``run``.

@@ -37,6 +37,8 @@ class TargetSettings(BaseModel):
     reconnect_timeout: float = Field(default=60.0, ge=0, le=3600)
     """After a connection that was lost in the middle of a command: beyond the step's grace, for how long the target is
     tried again, to end what the command left."""
+    connection_age: float = Field(default=900.0, ge=1, le=86400)
+    """A connection takes commands for so long; a fresh one is there before. What a login gives is never older."""
 
 
 class AgentSettings(ServiceSettings):

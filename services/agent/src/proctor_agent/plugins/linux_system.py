@@ -54,6 +54,13 @@ class LinuxSystem(Plugin):
     async def system_information(self, context: Context) -> SystemInformation:
         return await system.system_information(context)
 
+    @method(
+        description="log in to the target anew: commands that start later have the groups, limits and environment of a "
+        "new login; those that run go on"
+    )
+    async def reset_connection(self, context: Context) -> None:
+        await context.reset_connection()
+
     @method(description="ask a host for echoes, from the target; passes if at least one comes back")
     async def ping(
         self,

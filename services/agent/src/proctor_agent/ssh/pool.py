@@ -15,7 +15,9 @@ from proctor_agent.ssh.faults import SshFault
 IDLE_S = 60.0
 """A further connection, opened because the first would take no more channels, is closed after so long without use."""
 MAX_CONNECTIONS = 16
-"""Most connections to one target."""
+"""Most connections to one target that take commands."""
+RENEW_S = 30.0
+"""So long before a connection is too old there is another one."""
 ANSWER_S = 3.0
 MAX_DEATHS = 3
 """How often a connection may die while a channel is being opened on it."""
@@ -31,11 +33,18 @@ class Link:
     channels: int = 0
     held: int = 0
     full: bool = False
+    until: float = 0.0
+    """Loop time from which on it takes no further command."""
 
     @property
     def usable(self) -> bool:
         """Whether the connection stands."""
         return not self.connection.is_closed()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it takes further commands."""
+        return self.usable and asyncio.get_running_loop().time() < self.until
 
     async def answers(self) -> bool:
         """Whether the target has done what it was asked for so far: it says no to what nobody has."""
@@ -64,8 +73,9 @@ class Pool:
 
     @property
     def is_warm(self) -> bool:
-        """Whether a connection stands."""
-        return any(link.usable for link in self._links)
+        """Whether a connection stands that takes commands for a while yet."""
+        soon = asyncio.get_running_loop().time() + min(RENEW_S, self.target.connection_age / 4)
+        return any(link.usable and soon < link.until for link in self._links)
 
     @property
     def is_idle(self) -> bool:
@@ -73,8 +83,29 @@ class Pool:
         return not any(link.channels for link in self._links)
 
     async def warm(self) -> None:
-        """See to it that a connection stands. Raises SshFault."""
+        """See to it that a connection stands, a new one before the old one is too old. Raises SshFault."""
+        if not self.is_warm:
+            await self._link({link for link in self._links if link.usable})
+            self.close_old()
+
+    async def reset(self) -> None:
+        """Commands that start from now on get a new connection. Raises SshFault."""
+        now = asyncio.get_running_loop().time()
+        for link in self._links:
+            link.until = min(link.until, now)
+        if self._connecting is not None:
+            # What it brings was logged in before.
+            await asyncio.wait({self._connecting})
+            for link in self._links:
+                link.until = min(link.until, now)
         await self._link(set())
+        self.close_old()
+
+    def close_old(self) -> None:
+        """Close the connections that are too old, once nothing is open on them any more."""
+        for link in [link for link in self._links if not link.fresh and not link.used]:
+            self._links.remove(link)
+            link.connection.close()
 
     async def open(self, wire: WireCommand) -> tuple[Link, CommandSession]:
         """A channel with the command started on it; to be released. Raises SshFault; unless ``connection_lost``
@@ -123,7 +154,9 @@ class Pool:
 
     def _emptied(self, link: Link) -> None:
         link.full = False
-        if not link.used and self._links and link is not self._links[0]:
+        if not link.fresh:
+            self.close_old()
+        elif not link.used and self._links and link is not self._links[0]:
             asyncio.get_running_loop().call_later(IDLE_S, self._close_idle, link)
 
     async def close(self) -> None:
@@ -141,7 +174,7 @@ class Pool:
         while (link := self._free(refused)) is None:
             if self._connecting is None:
                 self._links = [link for link in self._links if link.usable]
-                if len(self._links) >= MAX_CONNECTIONS:
+                if sum(link.fresh for link in self._links) >= MAX_CONNECTIONS:
                     raise _refusal(self.target, f"all {MAX_CONNECTIONS} connections to it are full")
                 self._connecting = asyncio.create_task(self._connect(), name="connect")
                 # Nobody may be left to hear of its fault.
@@ -152,7 +185,8 @@ class Pool:
 
     async def _connect(self) -> Link:
         try:
-            link = Link(await connect(self.target))
+            opened = asyncio.get_running_loop().time()
+            link = Link(await connect(self.target), until=opened + self.target.connection_age)
             self._links.append(link)
             return link
         finally:
@@ -160,7 +194,7 @@ class Pool:
 
     def _free(self, refused: set[Link]) -> Link | None:
         for link in self._links:
-            if link.usable and not link.full and link not in refused:
+            if link.fresh and not link.full and link not in refused:
                 return link
         return None
 

@@ -83,6 +83,7 @@ class Targets:
         loop = asyncio.get_running_loop()
         while True:
             for endpoint in list(self._endpoints.values()):
+                endpoint.pool.close_old()
                 if endpoint.retry_at <= loop.time() and not endpoint.pool.is_warm:
                     await self._warm(endpoint)
             await asyncio.sleep(WARM_LOOK_S)
@@ -166,6 +167,12 @@ class Targets:
         await sink(Source.SYSTEM, HELD)
         if oldest is not None:
             await sink(Source.SYSTEM, f"proctor: the output of {oldest}, held for longest, is closed for it\n".encode())
+
+    async def reset(self, name: str | None) -> None:
+        """Commands that start there from now on get a new login. Raises SshFault."""
+        endpoint = self._endpoint(self.find(name))
+        endpoint.waiting.dismiss()
+        await endpoint.pool.reset()
 
     @property
     def held_runs(self) -> set[str]:

@@ -40,6 +40,8 @@ class WaitingShell:
         self._pool = pool
         self._ready: Waiting | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._ends = 0
+        """Commands that have ended."""
         self._end: asyncio.TimerHandle | None = None
 
     def take(self) -> Waiting | None:
@@ -48,15 +50,19 @@ class WaitingShell:
         if self._end is not None:
             self._end.cancel()
             self._end = None
-        if ready is not None and (ready.session.closed or not ready.link.usable):
+        if ready is not None and (ready.session.closed or not ready.link.fresh):
+            ready.session.abort()
             self._pool.release(ready.link)
             return None
         return ready
 
     def prepare(self) -> None:
-        """Have a shell started in the background, unless one waits, or other commands keep the target busy: then it
-        would only take their time.
+        """A command has ended: have a shell started in the background, unless other commands keep the target busy: then
+        it would only take their time. One that was started before that end goes: the command may have changed what a
+        login gives.
         """
+        self.dismiss()
+        self._ends += 1
         if self._pool.target.waiting_shell and self._pool.is_idle and self._ready is None and self._opening is None:
             self._opening = asyncio.create_task(self._open(build_waiting()), name="waiting shell")
 
@@ -65,17 +71,22 @@ class WaitingShell:
             await asyncio.sleep(PAUSE_S)
             if not self._pool.is_idle:
                 return
+            ends = self._ends
             link, session = await self._pool.open(wire)
+            if ends != self._ends:
+                session.abort()
+                self._pool.release(link)
+                return
         except SshFault as fault:
             # A command that needs the target gets such a fault as its own.
             log.debug("no_waiting_shell", target=self._pool.target.name, reason=fault.message)
         else:
             self._ready = Waiting(link, session, wire.tag)
-            self._end = asyncio.get_running_loop().call_later(LONGEST_S, self._dismiss)
+            self._end = asyncio.get_running_loop().call_later(LONGEST_S, self.dismiss)
         finally:
             self._opening = None
 
-    def _dismiss(self) -> None:
+    def dismiss(self) -> None:
         """Close it: at the end of its input the shell goes."""
         ready = self.take()
         if ready is not None:
@@ -88,4 +99,4 @@ class WaitingShell:
         if opening is not None:
             opening.cancel()
             await asyncio.wait({opening})
-        self._dismiss()
+        self.dismiss()
