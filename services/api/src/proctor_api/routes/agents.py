@@ -11,33 +11,23 @@ from proctor_common.messages.pages import AgentPage
 from proctor_common.messages.views import AgentView, EnrolmentView, JoinView
 from proctor_common.states import Role
 
-routes = router()
+routes = router("agents")
 
 
-@routes.get("/v1/agents", tags=["agents"], summary="Agents", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/agents", summary="Agents", openapi_extra=needs(Role.VIEWER))
 async def list_agents(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[AgentPage]:
     """Agents that the token may see, by host name, with their plugins and methods."""
-    body = calls.AgentList(limit=limit, cursor=cursor)
-    return await pass_on(request, calls.LIST_AGENTS, body)
+    return await pass_on(request, calls.LIST_AGENTS, calls.AgentList(limit=limit, cursor=cursor))
 
 
-@routes.get(
-    "/v1/agents/{agent}",
-    tags=["agents"],
-    summary="An agent",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/agents/{agent}", summary="An agent", openapi_extra=needs(Role.VIEWER))
 async def get_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
     """One agent by its id, host name or number."""
     return await pass_on(request, calls.GET_AGENT, calls.AgentRef(agent=agent))
 
 
 @routes.post(
-    "/v1/agents/{agent}/drain",
-    status_code=202,
-    tags=["agents"],
-    summary="Give an agent no more work",
-    openapi_extra=needs(Role.ADMIN),
+    "/v1/agents/{agent}/drain", status_code=202, summary="Give an agent no more work", openapi_extra=needs(Role.ADMIN)
 )
 async def drain_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
     """What runs there goes on to its end."""
@@ -45,47 +35,27 @@ async def drain_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentVi
 
 
 @routes.post(
-    "/v1/agents/{agent}/undrain",
-    status_code=202,
-    tags=["agents"],
-    summary="Give an agent work again",
-    openapi_extra=needs(Role.ADMIN),
+    "/v1/agents/{agent}/undrain", status_code=202, summary="Give an agent work again", openapi_extra=needs(Role.ADMIN)
 )
 async def undrain_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
     """The end of a drain."""
     return await pass_on(request, calls.UNDRAIN_AGENT, calls.AgentRef(agent=agent), 202)
 
 
-@routes.delete(
-    "/v1/agents/{agent}",
-    tags=["agents"],
-    summary="Remove an agent",
-    openapi_extra=needs(Role.ADMIN),
-)
+@routes.delete("/v1/agents/{agent}", summary="Remove an agent", openapi_extra=needs(Role.ADMIN))
 async def remove_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
     """Its credentials end at once and its connection is closed."""
     return await pass_on(request, calls.REMOVE_AGENT, calls.AgentRef(agent=agent))
 
 
-@routes.post(
-    "/v1/agents/enrolments",
-    status_code=201,
-    tags=["agents"],
-    summary="Permit a new agent",
-    openapi_extra=needs(Role.ADMIN),
-)
+@routes.post("/v1/agents/enrolments", status_code=201, summary="Permit a new agent", openapi_extra=needs(Role.ADMIN))
 async def enrol_agent(request: Request, enrolment: EnrolRequest) -> ViewResponse[EnrolmentView]:
     """A join token, shown this once: good for one agent, one host name and 15 minutes."""
     body = calls.Enrol(host=enrolment.host, groups=enrolment.groups, labels=enrolment.labels)
     return await pass_on(request, calls.ENROL_AGENT, body, 201)
 
 
-@routes.post(
-    "/v1/agents/join",
-    tags=["agents"],
-    summary="Join as an agent",
-    openapi_extra=anyone(),
-)
+@routes.post("/v1/agents/join", summary="Join as an agent", openapi_extra=anyone())
 async def join_agent(request: Request, joining: JoinRequest) -> ViewResponse[JoinView]:
     """Used by the agent itself. The same key again within the time gets the same answer; another key a 409."""
     context = context_of(request)

@@ -18,32 +18,25 @@ from proctor_common.messages.views import ArtefactPiece
 from proctor_common.states import Role
 
 log = structlog.get_logger(__name__)
-routes = router()
+routes = router("runs")
 
 
 class BrokenOff(Exception):
     """The file cannot be handed out to its end: the connection is closed, so that the client sees it."""
 
 
-@routes.get(
-    "/v1/runs/{run}/artefacts",
-    tags=["runs"],
-    summary="A run's artefacts",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/runs/{run}/artefacts", summary="A run's artefacts", openapi_extra=needs(Role.VIEWER))
 async def list_artefacts(
     request: Request, run: RunRef, limit: Limit = 100, cursor: After = None
 ) -> ViewResponse[ArtefactsPage]:
     """The files that the plan's `artefacts` and builds have found, with their size and SHA-256 when their step ended.
     They stay where they are, on the target.
     """
-    body = calls.ArtefactList(run=run, limit=limit, cursor=cursor)
-    return await pass_on(request, calls.LIST_ARTEFACTS, body)
+    return await pass_on(request, calls.LIST_ARTEFACTS, calls.ArtefactList(run=run, limit=limit, cursor=cursor))
 
 
 @routes.get(
     "/v1/runs/{run}/artefacts/{artefact}",
-    tags=["runs"],
     summary="One artefact's bytes",
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},

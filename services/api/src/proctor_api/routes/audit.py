@@ -8,11 +8,10 @@ from proctor_common.messages.calls import audit as calls
 from proctor_common.messages.pages import AuditPage
 from proctor_common.states import Role
 
-routes = router()
+routes = router("access")
 
 
-@routes.get("/v1/audit", tags=["access"], summary="The audit", openapi_extra=needs(Role.ADMIN))
+@routes.get("/v1/audit", summary="The audit", openapi_extra=needs(Role.ADMIN))
 async def list_audit(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[AuditPage]:
     """Deeds, newest first."""
-    body = calls.AuditList(limit=limit, cursor=cursor)
-    return await pass_on(request, calls.LIST_AUDIT, body)
+    return await pass_on(request, calls.LIST_AUDIT, calls.AuditList(limit=limit, cursor=cursor))

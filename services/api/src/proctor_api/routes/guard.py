@@ -101,9 +101,9 @@ class GuardedRoute(APIRoute):
         return handle
 
 
-def router() -> APIRouter:
-    """A router whose routes are guarded."""
-    return APIRouter(route_class=GuardedRoute)
+def router(*sections: str) -> APIRouter:
+    """A router of guarded routes; ``sections``: where the OpenAPI document lists them (``SECTIONS`` in openapi.py)."""
+    return APIRouter(route_class=GuardedRoute, tags=[*sections])
 
 
 async def pass_on(request: Request, operation: Operation[Q, A], body: Q, status: int = 200) -> ViewResponse[A]:

@@ -17,7 +17,7 @@ from proctor_common.messages.calls.runs import RunRef as RunCall
 from proctor_common.messages.views import RunView, StepView
 from proctor_common.states import Role, RunResult, StepResult
 
-routes = router()
+routes = router("runs")
 
 MEDIA = "application/xml"
 PAGE = 50
@@ -76,7 +76,6 @@ class Counts:
 
 @routes.get(
     "/v1/runs/{run}/junit",
-    tags=["runs"],
     summary="A run as JUnit XML",
     response_class=Response,
     responses={200: {"content": {MEDIA: {"schema": {"type": "string"}}}}},

@@ -19,7 +19,7 @@ from proctor_common.bus import BusError
 from proctor_common.errors import Code, ProctorError
 from proctor_common.states import Role
 
-routes = router()
+routes = router("runs")
 
 Format = Literal["text", "ndjson", "raw"]
 MEDIA = {"text": "text/plain; charset=utf-8", "ndjson": "application/x-ndjson", "raw": "application/octet-stream"}
@@ -49,7 +49,6 @@ class PatientResponse(StreamingResponse):
 
 @routes.get(
     "/v1/runs/{run}/logs",
-    tags=["runs"],
     summary="A run's log",
     response_class=Response,
     responses={

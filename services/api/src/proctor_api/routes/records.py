@@ -9,7 +9,7 @@ from proctor_api.routes.models import After, Limit, RejectionPage, RetryView
 from proctor_common.errors import invalid
 from proctor_common.states import Role
 
-routes = router()
+routes = router("results")
 MAX_ID = 2**63 - 1
 AT_ONCE = 100
 
@@ -17,7 +17,6 @@ AT_ONCE = 100
 @routes.get(
     "/v1/results/rejected",
     response_model=RejectionPage,
-    tags=["results"],
     summary="Records that could not be stored",
     openapi_extra=needs(Role.VIEWER),
 )
@@ -32,7 +31,6 @@ async def list_rejections(request: Request, limit: Limit = 100, cursor: After = 
 @routes.post(
     "/v1/results/rejected/retry",
     response_model=RetryView,
-    tags=["results"],
     summary="Try again to store them",
     openapi_extra=needs(Role.RUNNER),
 )

@@ -15,7 +15,7 @@ from proctor_common.messages.pages import EventsPage, RunPage, StepPage
 from proctor_common.messages.views import DocumentView, RunView
 from proctor_common.states import Role, RunResult, RunState
 
-routes = router()
+routes = router("runs")
 
 StepName = Annotated[str, Path(description="The step's name, with its instance, or its id", max_length=300)]
 
@@ -35,7 +35,6 @@ ALL_STEPS = AgainRequest()
     "/v1/runs",
     status_code=202,
     responses=STARTED,
-    tags=["runs"],
     summary="Run a test plan",
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
@@ -52,7 +51,7 @@ async def submit_run(request: Request, run: RunRequest) -> ViewResponse[RunView]
     return await context.idempotency.start(request, caller, begin)
 
 
-@routes.get("/v1/runs", tags=["runs"], summary="Runs", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/runs", summary="Runs", openapi_extra=needs(Role.VIEWER))
 async def list_runs(
     request: Request,
     *,
@@ -79,18 +78,13 @@ async def list_runs(
     return await pass_on(request, calls.LIST_RUNS, body)
 
 
-@routes.get("/v1/runs/{run}", tags=["runs"], summary="A run", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/runs/{run}", summary="A run", openapi_extra=needs(Role.VIEWER))
 async def get_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
     """One run by its id or number."""
     return await pass_on(request, calls.GET_RUN, calls.RunRef(run=run))
 
 
-@routes.get(
-    "/v1/runs/{run}/steps",
-    tags=["runs"],
-    summary="A run's steps",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/runs/{run}/steps", summary="A run's steps", openapi_extra=needs(Role.VIEWER))
 async def list_steps(
     request: Request,
     run: RunRef,
@@ -103,12 +97,7 @@ async def list_steps(
     return await pass_on(request, calls.LIST_STEPS, body)
 
 
-@routes.get(
-    "/v1/runs/{run}/events",
-    tags=["runs"],
-    summary="A run's state changes",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/runs/{run}/events", summary="A run's state changes", openapi_extra=needs(Role.VIEWER))
 async def list_events(
     request: Request,
     run: RunRef,
@@ -121,13 +110,7 @@ async def list_events(
     return await pass_on(request, calls.LIST_EVENTS, body)
 
 
-@routes.post(
-    "/v1/runs/{run}/cancel",
-    status_code=202,
-    tags=["runs"],
-    summary="Cancel a run",
-    openapi_extra=needs(Role.RUNNER),
-)
+@routes.post("/v1/runs/{run}/cancel", status_code=202, summary="Cancel a run", openapi_extra=needs(Role.RUNNER))
 async def cancel_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
     """Ask for the end of a run: what runs is killed with its process tree, and cleanup follows. Of no effect on a
     run that has finished.
@@ -135,13 +118,7 @@ async def cancel_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
     return await pass_on(request, calls.CANCEL_RUN, calls.RunRef(run=run), 202)
 
 
-@routes.post(
-    "/v1/runs/{run}/pause",
-    status_code=202,
-    tags=["runs"],
-    summary="Pause a run",
-    openapi_extra=needs(Role.RUNNER),
-)
+@routes.post("/v1/runs/{run}/pause", status_code=202, summary="Pause a run", openapi_extra=needs(Role.RUNNER))
 async def pause_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
     """Nothing new is started; what runs goes on to its end, and hosts stay with the run. Its clock does not stop.
     Of no effect on a run that is paused. Where the run's state makes it impossible: 409.
@@ -150,11 +127,7 @@ async def pause_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
 
 
 @routes.post(
-    "/v1/runs/{run}/resume",
-    status_code=202,
-    tags=["runs"],
-    summary="Let a paused run go on",
-    openapi_extra=needs(Role.RUNNER),
+    "/v1/runs/{run}/resume", status_code=202, summary="Let a paused run go on", openapi_extra=needs(Role.RUNNER)
 )
 async def resume_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
     """Of no effect on a run that is not paused. Where the run's state makes it impossible: 409."""
@@ -165,7 +138,6 @@ async def resume_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
     "/v1/runs/{run}/rerun",
     status_code=202,
     responses=STARTED,
-    tags=["runs"],
     summary="Run it again",
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
@@ -182,11 +154,7 @@ async def rerun_run(request: Request, run: RunRef, wanted: AgainRequest = ALL_ST
 
 
 @routes.post(
-    "/v1/runs/{run}/steps/{step}/approve",
-    status_code=202,
-    tags=["runs"],
-    summary="Open a gate",
-    openapi_extra=needs(Role.RUNNER),
+    "/v1/runs/{run}/steps/{step}/approve", status_code=202, summary="Open a gate", openapi_extra=needs(Role.RUNNER)
 )
 async def approve_step(request: Request, run: RunRef, step: StepName) -> ViewResponse[RunView]:
     """For the roles that the gate names. Again: of no effect; a gate that was refused or timed out: 409."""
@@ -194,23 +162,14 @@ async def approve_step(request: Request, run: RunRef, step: StepName) -> ViewRes
 
 
 @routes.post(
-    "/v1/runs/{run}/steps/{step}/reject",
-    status_code=202,
-    tags=["runs"],
-    summary="Keep a gate shut",
-    openapi_extra=needs(Role.RUNNER),
+    "/v1/runs/{run}/steps/{step}/reject", status_code=202, summary="Keep a gate shut", openapi_extra=needs(Role.RUNNER)
 )
 async def reject_step(request: Request, run: RunRef, step: StepName) -> ViewResponse[RunView]:
     """The gate fails, and with it what depends on it. Again: of no effect; a gate that was opened: 409."""
     return await pass_on(request, calls.REJECT_STEP, calls.StepRef(run=run, step=step), 202)
 
 
-@routes.get(
-    "/v1/runs/{run}/document",
-    tags=["runs"],
-    summary="The plan that a run was made from",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/runs/{run}/document", summary="The plan that a run was made from", openapi_extra=needs(Role.VIEWER))
 async def get_document(request: Request, run: RunRef) -> ViewResponse[DocumentView]:
     """The exact text, whatever became of a stored plan since; null for a test case."""
     return await pass_on(request, calls.GET_DOCUMENT, calls.RunRef(run=run))

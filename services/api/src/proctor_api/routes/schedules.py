@@ -13,7 +13,7 @@ from proctor_common.messages.pages import SchedulePage
 from proctor_common.messages.views import ScheduleView
 from proctor_common.states import Role
 
-routes = router()
+routes = router("schedules")
 
 ScheduleRef = Annotated[str, Path(description="The schedule's name", max_length=64, examples=["nightly"])]
 
@@ -53,36 +53,19 @@ class ScheduleRequest(Body):
     group: GroupName | None = None
 
 
-@routes.get(
-    "/v1/schedules",
-    tags=["schedules"],
-    summary="Schedules",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/schedules", summary="Schedules", openapi_extra=needs(Role.VIEWER))
 async def list_schedules(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[SchedulePage]:
     """Schedules that the token may see, by name, each with its next tick and its newest ones."""
-    body = calls.ScheduleList(limit=limit, cursor=cursor)
-    return await pass_on(request, calls.LIST_SCHEDULES, body)
+    return await pass_on(request, calls.LIST_SCHEDULES, calls.ScheduleList(limit=limit, cursor=cursor))
 
 
-@routes.get(
-    "/v1/schedules/{name}",
-    tags=["schedules"],
-    summary="A schedule",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/schedules/{name}", summary="A schedule", openapi_extra=needs(Role.VIEWER))
 async def get_schedule(request: Request, name: ScheduleRef) -> ViewResponse[ScheduleView]:
     """One schedule: when it is due next, and what became of its newest ticks."""
-    body = calls.ScheduleRef(name=name)
-    return await pass_on(request, calls.GET_SCHEDULE, body)
+    return await pass_on(request, calls.GET_SCHEDULE, calls.ScheduleRef(name=name))
 
 
-@routes.put(
-    "/v1/schedules/{name}",
-    tags=["schedules"],
-    summary="Make or change a schedule",
-    openapi_extra=needs(Role.RUNNER),
-)
+@routes.put("/v1/schedules/{name}", summary="Make or change a schedule", openapi_extra=needs(Role.RUNNER))
 async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequest) -> ViewResponse[ScheduleView]:
     """Faults of the plan, its parameters, the expression or the time zone are a 422 now, not at night."""
     body = calls.SchedulePut(
@@ -97,13 +80,7 @@ async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequ
     return await pass_on(request, calls.PUT_SCHEDULE, body)
 
 
-@routes.delete(
-    "/v1/schedules/{name}",
-    tags=["schedules"],
-    summary="Delete a schedule",
-    openapi_extra=needs(Role.RUNNER),
-)
+@routes.delete("/v1/schedules/{name}", summary="Delete a schedule", openapi_extra=needs(Role.RUNNER))
 async def delete_schedule(request: Request, name: ScheduleRef) -> ViewResponse[ScheduleView]:
     """The runs it has started go on. The answer is the schedule as it was."""
-    body = calls.ScheduleRef(name=name)
-    return await pass_on(request, calls.DELETE_SCHEDULE, body)
+    return await pass_on(request, calls.DELETE_SCHEDULE, calls.ScheduleRef(name=name))

@@ -11,7 +11,7 @@ from proctor_api.routes.models import SessionRequest, SessionView
 from proctor_common.errors import Code, ProctorError
 from proctor_common.ids import new_token, token_hash
 
-routes = router()
+routes = router("access")
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Proctor: log in</title>
@@ -37,13 +37,7 @@ async def login_page() -> Response:
     return Response(PAGE, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
-@routes.post(
-    "/v1/session",
-    status_code=201,
-    tags=["access"],
-    summary="Open a browser's session",
-    openapi_extra=anyone(),
-)
+@routes.post("/v1/session", status_code=201, summary="Open a browser's session", openapi_extra=anyone())
 async def open_session(request: Request, given: SessionRequest) -> ViewResponse[SessionView]:
     """Takes a token and sets the session's cookie (HttpOnly, SameSite=Strict)."""
     context = context_of(request)
@@ -74,9 +68,7 @@ async def open_session(request: Request, given: SessionRequest) -> ViewResponse[
     return response
 
 
-@routes.delete(
-    "/v1/session", status_code=204, tags=["access"], summary="End the browser's session", openapi_extra=anyone()
-)
+@routes.delete("/v1/session", status_code=204, summary="End the browser's session", openapi_extra=anyone())
 async def close_session(request: Request) -> Response:
     """Of no effect where there is none."""
     context = context_of(request)

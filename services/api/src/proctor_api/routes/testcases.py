@@ -11,7 +11,7 @@ from proctor_common.messages.calls.runs import SUBMIT_CASE, SubmitCase
 from proctor_common.messages.views import RunView
 from proctor_common.states import Role
 
-routes = router()
+routes = router("runs")
 
 STARTED: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "/v1/runs/{id}", "schema": {"type": "string"}}}}
@@ -29,7 +29,6 @@ KEY = {
     "/v1/testcases",
     status_code=202,
     responses=STARTED,
-    tags=["runs"],
     summary="Run a test case",
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )

@@ -14,7 +14,7 @@ from proctor_common.messages.pages import PlanPage
 from proctor_common.messages.views import PlanFaults, PlanView
 from proctor_common.states import Role
 
-routes = router()
+routes = router("test plans")
 
 EXAMPLE: dict[str, Any] = {
     "testplan_version": "2026-12-01",
@@ -56,7 +56,6 @@ class PlanRequest(Body):
 @routes.get(
     "/docs/testplan.schema.json",
     response_model=dict[str, Any],
-    tags=["test plans"],
     summary="The JSON Schema of test plans",
     openapi_extra=anyone(),
 )
@@ -66,12 +65,7 @@ async def show_schema(request: Request) -> Response:
     return Response(schema.data, media_type="application/schema+json", headers={"Cache-Control": "public, max-age=300"})
 
 
-@routes.post(
-    "/v1/testplans/validate",
-    tags=["test plans"],
-    summary="Check a test plan",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.post("/v1/testplans/validate", summary="Check a test plan", openapi_extra=needs(Role.VIEWER))
 async def validate_plan(request: Request, wanted: ValidateRequest) -> ViewResponse[PlanFaults]:
     """Every fault at once, each with line and column (for text) and path; none: it may be run. Nothing is started."""
     plan = await plan_as_sent(request, wanted.plan)
@@ -79,46 +73,26 @@ async def validate_plan(request: Request, wanted: ValidateRequest) -> ViewRespon
     return await pass_on(request, calls.VALIDATE_PLAN, body)
 
 
-@routes.get(
-    "/v1/testplans",
-    tags=["test plans"],
-    summary="Stored plans",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/testplans", summary="Stored plans", openapi_extra=needs(Role.VIEWER))
 async def list_plans(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[PlanPage]:
     """The newest version of each plan that the token may see, by name."""
     return await pass_on(request, calls.LIST_PLANS, calls.PlanList(limit=limit, cursor=cursor))
 
 
-@routes.get(
-    "/v1/testplans/{name}",
-    tags=["test plans"],
-    summary="A stored plan",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v1/testplans/{name}", summary="A stored plan", openapi_extra=needs(Role.VIEWER))
 async def get_plan(request: Request, name: PlanRef, version: Version = None) -> ViewResponse[PlanView]:
     """A version of a plan, with its exact text."""
     return await pass_on(request, calls.GET_PLAN, calls.PlanRef(name=name, version=version))
 
 
-@routes.put(
-    "/v1/testplans/{name}",
-    tags=["test plans"],
-    summary="Store a plan",
-    openapi_extra=needs(Role.RUNNER),
-)
+@routes.put("/v1/testplans/{name}", summary="Store a plan", openapi_extra=needs(Role.RUNNER))
 async def put_plan(request: Request, name: PlanRef, wanted: PlanRequest) -> ViewResponse[PlanView]:
     """A new version; the same text again makes none. Faults of the plan are a 422 with all of them at once."""
     plan = await plan_as_sent(request, wanted.plan)
     return await pass_on(request, calls.PUT_PLAN, calls.PlanPut(name=name, plan=plan, group=wanted.group))
 
 
-@routes.delete(
-    "/v1/testplans/{name}",
-    tags=["test plans"],
-    summary="Delete a stored plan",
-    openapi_extra=needs(Role.RUNNER),
-)
+@routes.delete("/v1/testplans/{name}", summary="Delete a stored plan", openapi_extra=needs(Role.RUNNER))
 async def delete_plan(request: Request, name: PlanRef) -> ViewResponse[PlanView]:
     """All its versions. Runs of it go on, and keep the text they were made from."""
     return await pass_on(request, calls.DELETE_PLAN, calls.PlanRef(name=name))

@@ -11,7 +11,7 @@ from proctor_common.ids import is_id, new_token
 from proctor_common.messages.calls.agents import GET_GROUP, GroupRef
 from proctor_common.states import Role
 
-routes = router()
+routes = router("access")
 
 
 def view_of(token: Token) -> TokenView:
@@ -28,13 +28,7 @@ def view_of(token: Token) -> TokenView:
     )
 
 
-@routes.post(
-    "/v1/tokens",
-    status_code=201,
-    tags=["access"],
-    summary="Make a token",
-    openapi_extra=needs(Role.ADMIN),
-)
+@routes.post("/v1/tokens", status_code=201, summary="Make a token", openapi_extra=needs(Role.ADMIN))
 async def add_token(request: Request, wanted: TokenRequest) -> ViewResponse[NewTokenView]:
     """The token itself is shown this once. A token that is bound to groups makes tokens for these only. An unknown
     group is a 404 that names it.
@@ -69,7 +63,7 @@ async def add_token(request: Request, wanted: TokenRequest) -> ViewResponse[NewT
     return ViewResponse(view.encoded(), 201, {"Location": f"/v1/tokens/{made.id}"})
 
 
-@routes.get("/v1/tokens", tags=["access"], summary="Tokens", openapi_extra=needs(Role.ADMIN))
+@routes.get("/v1/tokens", summary="Tokens", openapi_extra=needs(Role.ADMIN))
 async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[TokenPage]:
     """Tokens, oldest first; never the secrets."""
     context, caller = context_of(request), caller_of(request)
@@ -82,23 +76,13 @@ async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None
     return ViewResponse(TokenPage(items=shown, next=following).encoded())
 
 
-@routes.get(
-    "/v1/tokens/{token}",
-    tags=["access"],
-    summary="A token",
-    openapi_extra=needs(Role.ADMIN),
-)
+@routes.get("/v1/tokens/{token}", summary="A token", openapi_extra=needs(Role.ADMIN))
 async def get_token(request: Request, token: str) -> ViewResponse[TokenView]:
     """One token by its id."""
     return ViewResponse(view_of(await _visible(request, token)).encoded())
 
 
-@routes.delete(
-    "/v1/tokens/{token}",
-    tags=["access"],
-    summary="Revoke a token",
-    openapi_extra=needs(Role.ADMIN),
-)
+@routes.delete("/v1/tokens/{token}", summary="Revoke a token", openapi_extra=needs(Role.ADMIN))
 async def delete_token(request: Request, token: str) -> ViewResponse[TokenView]:
     """It is refused from now on, its sessions with it; its open websockets are closed within a minute."""
     context, caller = context_of(request), caller_of(request)

@@ -20,9 +20,8 @@ from proctor_api.routes.session import PAGE_POLICY
 from proctor_common.errors import Code, ProctorError, invalid, not_found
 from proctor_common.states import Role
 
-routes = router()
+routes = router("dashboard")
 
-TAG = "dashboard"
 TEN_YEARS = 3653
 OWN = {
     "dashboard.js": "text/javascript",
@@ -124,7 +123,6 @@ async def show_dashboard_asset(request: Request, name: str) -> Response:
 @routes.get(
     "/v1/dashboard/options",
     response_model=DashboardOptions,
-    tags=[TAG],
     summary="What results can be filtered by",
     openapi_extra=needs(Role.VIEWER),
 )
@@ -138,7 +136,6 @@ async def list_options(request: Request) -> Response:
 @routes.get(
     "/v1/dashboard/trend",
     response_model=DashboardTrend,
-    tags=[TAG],
     summary="Pass rate and duration over time",
     openapi_extra=needs(Role.VIEWER),
 )
@@ -155,7 +152,6 @@ async def show_trend(
 @routes.get(
     "/v1/dashboard/matrix",
     response_model=DashboardMatrix,
-    tags=[TAG],
     summary="The last verdict of each scenario and test case",
     openapi_extra=needs(Role.VIEWER),
 )
@@ -167,7 +163,6 @@ async def show_matrix(request: Request, filters: Filtered) -> Response:
 @routes.get(
     "/v1/dashboard/results",
     response_model=DashboardResults,
-    tags=[TAG],
     summary="The results behind a point or a cell",
     openapi_extra=needs(Role.VIEWER),
 )

@@ -18,7 +18,7 @@ from proctor_common.messages.calls.runs import GET_RUN, LIST_STEPS, SUBMIT_CASE,
 from proctor_common.messages.views import AgentView, RunView, StepView
 from proctor_common.states import AgentState, Role, RunResult, RunState
 
-routes = router()
+routes = router("v2.1")
 
 MAX_NUMBER = 2**31 - 1
 AT_ONCE = 1000
@@ -45,13 +45,7 @@ class LegacyCase(BaseModel):
     parameters: dict[str, Any] = Field(default={})
 
 
-@routes.get(
-    "/v2.1/slaves",
-    response_model=dict[str, Any],
-    tags=["v2.1"],
-    summary="Agents, briefly",
-    openapi_extra=needs(Role.VIEWER),
-)
+@routes.get("/v2.1/slaves", response_model=dict[str, Any], summary="Agents, briefly", openapi_extra=needs(Role.VIEWER))
 async def list_slaves(request: Request) -> Response:
     """`{uuid: {host, id}}`"""
     agents = await _agents(context_of(request), caller_of(request).actor)
@@ -61,7 +55,6 @@ async def list_slaves(request: Request) -> Response:
 @routes.get(
     "/v2.1/slaves/detail",
     response_model=dict[str, Any],
-    tags=["v2.1"],
     summary="Agents with their plugins and methods",
     openapi_extra=needs(Role.VIEWER),
 )
@@ -72,11 +65,7 @@ async def list_slave_details(request: Request) -> Response:
 
 
 @routes.get(
-    "/v2.1/slaves/{number}",
-    response_model=dict[str, Any],
-    tags=["v2.1"],
-    summary="An agent",
-    openapi_extra=needs(Role.VIEWER),
+    "/v2.1/slaves/{number}", response_model=dict[str, Any], summary="An agent", openapi_extra=needs(Role.VIEWER)
 )
 async def get_slave(request: Request, number: str) -> Response:
     """The same without the outer key, plus `uuid`."""
@@ -91,11 +80,7 @@ async def get_slave(request: Request, number: str) -> Response:
 
 
 @routes.post(
-    "/v2.1/testcases",
-    status_code=202,
-    tags=["v2.1"],
-    summary="Run a test case",
-    openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
+    "/v2.1/testcases", status_code=202, summary="Run a test case", openapi_extra=needs(Role.RUNNER, parameters=[KEY])
 )
 async def submit_legacy_case(request: Request, case: LegacyCase) -> ViewResponse[dict[str, int]]:
     """`{"CaseId": n}`"""
@@ -112,7 +97,6 @@ async def submit_legacy_case(request: Request, case: LegacyCase) -> ViewResponse
 @routes.get(
     "/v2.1/testcases/{number}",
     response_model=dict[str, Any],
-    tags=["v2.1"],
     summary="What became of a test case",
     openapi_extra=needs(Role.VIEWER),
 )

@@ -31,7 +31,7 @@ from proctor_common.messages.log import decode_chunk
 from proctor_common.messages.views import StepView
 from proctor_common.states import Role, StepResult, StepState
 
-routes = router()
+routes = router("v2.1")
 
 PAGE = 50
 LOG_LIMIT = 64 * 1024
@@ -76,11 +76,7 @@ class LegacyPlan(BaseModel):
 
 
 @routes.post(
-    "/v2.1/testplan",
-    status_code=202,
-    tags=["v2.1"],
-    summary="Run a test plan",
-    openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
+    "/v2.1/testplan", status_code=202, summary="Run a test plan", openapi_extra=needs(Role.RUNNER, parameters=[KEY])
 )
 async def submit_legacy_plan(request: Request, plan: LegacyPlan) -> ViewResponse[dict[str, int]]:
     """`{"TestPlan": n}`"""
@@ -111,7 +107,6 @@ def _with_places(fault: ProctorError) -> ProctorError:
 @routes.get(
     "/v2.1/testplan/{number}",
     response_model=dict[str, Any],
-    tags=["v2.1"],
     summary="What became of a test plan",
     openapi_extra=needs(Role.VIEWER),
 )

@@ -10,14 +10,13 @@ from proctor_common.messages.pages import VnfpPage
 from proctor_common.messages.pool_views import VnfpView
 from proctor_common.states import Role, VnfpState
 
-routes = router()
+routes = router("pools")
 
 
 @routes.post(
     "/v1/vnfps",
     status_code=202,
     responses={202: {"headers": {"Location": {"description": "/v1/vnfps/{id}", "schema": {"type": "string"}}}}},
-    tags=["pools"],
     summary="Create a VNF",
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
@@ -33,28 +32,21 @@ async def create_vnfp(request: Request, wish: VnfpRequest) -> ViewResponse[VnfpV
     return await context.idempotency.start(request, caller, begin)
 
 
-@routes.get("/v1/vnfps", tags=["pools"], summary="VNFs", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/vnfps", summary="VNFs", openapi_extra=needs(Role.VIEWER))
 async def list_vnfps(
     request: Request, state: VnfpState | None = None, limit: Limit = 100, cursor: After = None
 ) -> ViewResponse[VnfpPage]:
     """The newest first; deleted ones only with `?state=deleted`."""
-    body = calls.VnfpList(state=state, limit=limit, cursor=cursor)
-    return await pass_on(request, calls.LIST_VNFPS, body)
+    return await pass_on(request, calls.LIST_VNFPS, calls.VnfpList(state=state, limit=limit, cursor=cursor))
 
 
-@routes.get("/v1/vnfps/{vnfp}", tags=["pools"], summary="A VNF", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/vnfps/{vnfp}", summary="A VNF", openapi_extra=needs(Role.VIEWER))
 async def get_vnfp(request: Request, vnfp: VnfpRef) -> ViewResponse[VnfpView]:
     """A VNF with its volume."""
     return await pass_on(request, calls.GET_VNFP, calls.VnfpRef(vnfp=vnfp))
 
 
-@routes.delete(
-    "/v1/vnfps/{vnfp}",
-    status_code=202,
-    tags=["pools"],
-    summary="Delete a VNF",
-    openapi_extra=needs(Role.RUNNER),
-)
+@routes.delete("/v1/vnfps/{vnfp}", status_code=202, summary="Delete a VNF", openapi_extra=needs(Role.RUNNER))
 async def delete_vnfp(request: Request, vnfp: VnfpRef) -> ViewResponse[VnfpView]:
     """Its volume is deleted with it. Again changes nothing."""
     return await pass_on(request, calls.DELETE_VNFP, calls.VnfpRef(vnfp=vnfp), 202)

@@ -11,11 +11,11 @@ from proctor_common.messages.pages import VolumePage
 from proctor_common.messages.pool_views import VolumeView
 from proctor_common.states import Role, VolumeState
 
-routes = router()
+routes = router("pools")
 Type = Annotated[str | None, Query(max_length=64, description="Only volumes of this type")]
 
 
-@routes.get("/v1/volumes", tags=["pools"], summary="Volumes", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/volumes", summary="Volumes", openapi_extra=needs(Role.VIEWER))
 async def list_volumes(
     request: Request, state: VolumeState | None = None, type: Type = None, limit: Limit = 100, cursor: After = None
 ) -> ViewResponse[VolumePage]:
@@ -25,13 +25,8 @@ async def list_volumes(
 
 
 @routes.delete(
-    "/v1/volumes/{volume}",
-    status_code=202,
-    tags=["pools"],
-    summary="Delete a retained volume",
-    openapi_extra=needs(Role.RUNNER),
+    "/v1/volumes/{volume}", status_code=202, summary="Delete a retained volume", openapi_extra=needs(Role.RUNNER)
 )
 async def delete_volume(request: Request, volume: VolumeRef) -> ViewResponse[VolumeView]:
     """One that its run has retained (`on_end: retain`); any other belongs to a VNF, a run or the pool: 409."""
-    body = calls.VolumeRef(volume=volume)
-    return await pass_on(request, calls.DELETE_VOLUME, body, 202)
+    return await pass_on(request, calls.DELETE_VOLUME, calls.VolumeRef(volume=volume), 202)

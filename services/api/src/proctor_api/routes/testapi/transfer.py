@@ -17,7 +17,7 @@ from proctor_api.routes.testapi.results import FILTERS
 from proctor_common.errors import ProctorError
 from proctor_common.states import Role
 
-routes = router()
+routes = router("results")
 NDJSON = "application/x-ndjson"
 BODY: dict[str, Any] = {
     "required": True,
@@ -32,7 +32,6 @@ ADDED = 512
 @routes.post(
     "/v1/results/import",
     response_model=ImportView,
-    tags=["results"],
     summary="Import results",
     openapi_extra=needs(Role.RUNNER, requestBody=BODY, **{STREAMED: True}),
 )
@@ -61,7 +60,6 @@ async def import_results(
 
 @routes.get(
     "/v1/results/export",
-    tags=["results"],
     summary="Export results",
     openapi_extra=needs(
         Role.VIEWER,
