@@ -313,7 +313,12 @@ def _members() -> dict[str, Schema]:
             },
             "additionalProperties": False,
         },
-        "with": {"description": "The method's parameters", "type": "object"},
+        "with": {
+            "description": "The method's parameters; shell text holds no expressions: its values come in args and env",
+            "type": "object",
+            "if": {"required": ["shell"], "properties": {"shell": {"const": True}}},
+            "then": {"properties": {"command": {"not": {"type": "string", "pattern": r"(^|[^$])\$\{\{"}}}},
+        },
         "runs_on": {
             "description": "A role, role[i], each role; or a place",
             "anyOf": [{"type": "string", "pattern": _RUNS_ON}, place, _ref("early")],

@@ -11,7 +11,7 @@ from proctor_controller.domain.documents.method_parameters import MAX_ENV
 from proctor_controller.domain.documents.spelling import hint, misspelt
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill
 from proctor_controller.domain.expressions.text import has_expression
-from proctor_controller.domain.plan import matrix, resources, verdict
+from proctor_controller.domain.plan import matrix, resources, shell_text, verdict
 from proctor_controller.domain.plan.hot import is_hot
 from proctor_controller.domain.plan.model import Path, PlanStep, RunsOn
 from proctor_controller.domain.plan.places import NOWHERE, read_runs_on
@@ -146,6 +146,8 @@ class Steps:
         given = reader.mapping(step.get("with", {}), (*path, "with"))
         hidden = replace(names, hidden=True)
         parameters = self._with(given, (*path, "with"), hidden, refs)
+        for where in shell_text.find_values(parameters):
+            reader.fault((*path, "with", *where), shell_text.MESSAGE, shell_text.CODE)
         env = self._env(step.get("env", {}), (*path, "env"), hidden, refs)
         with_template, env_template = _has_expression(parameters), _has_expression(env)
         rules = Rules(
