@@ -1,6 +1,7 @@
 """Schedules: a run at each tick, once, whoever dies; skipped, missed and refused ticks are told."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.errors import Code, ProctorError
+from proctor_common.ids import new_id
 from proctor_common.messages.calls.operation import Actor
 from proctor_common.messages.calls.runs import SubmitRun
 from proctor_common.pg import transaction
@@ -21,11 +23,8 @@ from support.engine import Context, FakeAgent, call, until_finished
 from support.postgres import Database
 from support.wait import eventually
 
-PLAN = {
-    "testplan_version": "2026-12-01",
-    "name": "nightly",
-    "steps": {"a": {"uses": "shell.run", "runs_on": {"host": "h1"}, "with": {"command": "true"}}},
-}
+STEP = {"uses": "shell.run", "runs_on": {"host": "h1"}, "with": {"command": "true"}}
+PLAN = {"testplan_version": "2026-12-01", "name": "nightly", "steps": {"a": STEP}}
 OF_LAB_B = Actor(name="b", role=Role.ADMIN, groups=["lab-b"])
 
 
@@ -235,6 +234,24 @@ async def test_a_plan_that_cannot_start_any_more_is_told(
     ((outcome, why),) = await ticks(engine)
     assert outcome == "refused"
     assert "no plugin shell" in why
+
+
+async def test_a_stored_plan_that_the_language_refuses_now_says_so_at_its_run_and_its_schedule(
+    engine: Engine, agent: FakeAgent, control_database: Database, clock: Clock
+) -> None:
+    await call(engine, "plan.put", name="nightly", plan=PLAN)
+    await put(engine, plan="nightly")
+    held = await hold(engine.database)
+    older = {**PLAN, "steps": {"a": {**STEP, "with": {"command": "sh", "args": "-c 'rm ${{ run.id }}'"}}}}
+    control_database.psql(f"UPDATE control.plans SET document = $plan${json.dumps(older)}$plan$")
+    with pytest.raises(ProctorError) as refused:
+        await call(engine, "run.submit", run=new_id(), plan="nightly")
+    assert [each["code"] for each in refused.value.details["errors"]] == ["value_in_shell_text"]
+    due_at(control_database, this_minute())
+    await clock.turn(held)
+    ((outcome, why),) = await ticks(engine)
+    assert outcome == "refused"
+    assert "steps.a.with.args" in why and "shell text" in why
 
 
 async def test_a_controller_that_lost_the_duty_changes_nothing(

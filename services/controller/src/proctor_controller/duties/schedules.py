@@ -148,6 +148,8 @@ class ScheduleClock:
             if fault.status >= 500:
                 log.warning("schedule_not_started", schedule=schedule.name, error=fault.message)
                 return None
-            return Tick(tick.at, TickOutcome.REFUSED, reason=fault.message)
+            where = next((each["path"] for each in fault.details.get("errors", ())), "")
+            reason = f"{where}: {fault.message}" if where else fault.message
+            return Tick(tick.at, TickOutcome.REFUSED, reason=reason)
         log.info("schedule_started", schedule=schedule.name, run=tick.run, tick=tick.at.isoformat())
         return Tick(tick.at, TickOutcome.STARTED, tick.run)
