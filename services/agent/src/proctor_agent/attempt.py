@@ -187,6 +187,10 @@ class Workbench(Protocol):
         """
         ...
 
+    async def find_left(self, target: str, groups: Sequence[ProcessGroup], marker: str) -> list[str] | None:
+        """What of an attempt is on one target: each process in words; None where it cannot be looked."""
+        ...
+
     @property
     def held_runs(self) -> set[str]:
         """The runs whose steps have left something that still holds an output; may be read in another thread."""

@@ -11,7 +11,7 @@ from proctor_agent.attempt import Attempt, Outcome, ProcessGroup
 from proctor_agent.loader import Loaded, LoadedMethod
 from proctor_agent.plugin import Context, Failed, MethodFault, Result
 from proctor_agent.schema import faults_of
-from proctor_agent.ssh import SshFault, Targets, end_tree
+from proctor_agent.ssh import SshFault, Targets, end_tree, find_left
 from proctor_common.messages.base import JsonObject
 from proctor_common.messages.events import MethodError, PluginSpec
 from proctor_common.states import StepResult
@@ -79,6 +79,9 @@ class PluginWorkbench:
         except SshFault:
             # A target that is no longer configured: nobody can look.
             return None
+
+    async def find_left(self, target: str, groups: Sequence[ProcessGroup], marker: str) -> list[str] | None:
+        return await find_left(self._targets, target, groups, marker)
 
     @property
     def held_runs(self) -> set[str]:

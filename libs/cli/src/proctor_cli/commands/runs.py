@@ -178,7 +178,9 @@ def values_line(values: dict[str, Any], most: int = 80) -> str:
 
 
 def cancel(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
-    """Ask to cancel a run; its processes are stopped, and it says whether they are gone."""
+    """Ask to cancel a run. Its steps' processes are ended; what could not be ended, or is not known to be gone, stands
+    in the steps' reasons (proctor show RUN) and with their hosts (proctor agents).
+    """
     with open_client() as client:
         found = client.post(f"/v1/runs/{run}/cancel")
     if output is Output.JSON:

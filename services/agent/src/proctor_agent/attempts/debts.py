@@ -13,7 +13,9 @@ log = structlog.get_logger(__name__)
 LONGEST_S = 600.0
 """A target that cannot be reached for so long gets work again."""
 PAUSE_S = 2.0
+LOOK_S = 15.0
 MOST_TOLD = 20
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,9 +27,20 @@ class Debt:
     target: str
     groups: tuple[ProcessGroup, ...]
     until: float
+    left: tuple[str, ...] | None = None
+    """Processes that are known to be there; None: it is not known whether any is."""
 
     def __str__(self) -> str:
+        if self.left is not None:
+            return f"{self.marker}: {describe_left(self.target, self.left)}"
         return f"what {self.marker} left on target {self.target} is not known to be gone"
+
+
+def describe_left(target: str, left: Sequence[str]) -> str:
+    """Processes that could not be ended, as a sentence."""
+    some = ", ".join(left[:MOST_NAMED]) + (", …" if len(left) > MOST_NAMED else "")
+    count = f"{len(left)} process{'es' if len(left) != 1 else ''}" if left else "something"
+    return f"{count} could not be ended on target {target}" + (f": {some}" if some else "")
 
 
 class Debts:
@@ -42,16 +55,19 @@ class Debts:
         """What may be left, in sentences; may be read in another thread."""
         return tuple(str(debt) for debt in list(self._open)[:MOST_TOLD])
 
-    def owe(self, run: str, marker: str, target: str, groups: Sequence[ProcessGroup]) -> None:
-        """What the attempt left there is not known to be gone."""
+    def owe(
+        self, run: str, marker: str, target: str, groups: Sequence[ProcessGroup], left: Sequence[str] | None = None
+    ) -> None:
+        """What the attempt left there is not known to be gone, or known to be ``left``: told until it is gone."""
         until = asyncio.get_running_loop().time() + LONGEST_S
-        debt = Debt(run, marker, target, tuple(groups), until)
-        self._open[debt] = asyncio.create_task(self._make_up(debt), name=f"debt of {marker}")
+        debt = Debt(run, marker, target, tuple(groups), until, None if left is None else tuple(left))
+        work = self._make_up(debt) if left is None else self._watch(debt)
+        self._open[debt] = asyncio.create_task(work, name=f"debt of {marker}")
 
     def against(self, run: str, target: str | None) -> str:
         """Why the target takes no work of this run now; empty where it does."""
         for debt in self._open:
-            if debt.target == target and debt.run != run:
+            if debt.left is None and debt.target == target and debt.run != run:
                 left = max(0.0, debt.until - asyncio.get_running_loop().time())
                 return f"{debt}; it is looked for, {left:.0f} s more at most"
         return ""
@@ -63,6 +79,16 @@ class Debts:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
+
+    async def _watch(self, debt: Debt) -> None:
+        """Look now and then whether what is left has gone."""
+        try:
+            left: Sequence[str] | None = debt.left
+            while left != []:
+                await asyncio.sleep(LOOK_S)
+                left = await self._workbench.find_left(debt.target, debt.groups, debt.marker)
+        finally:
+            self._open.pop(debt, None)
 
     async def _make_up(self, debt: Debt) -> None:
         gone = None

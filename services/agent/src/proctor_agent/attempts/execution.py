@@ -13,6 +13,7 @@ import structlog
 
 from proctor_agent.attempt import Outcome, ProcessGroup, Workbench
 from proctor_agent.attempts.context import AgentContext
+from proctor_agent.attempts.debts import describe_left
 from proctor_agent.attempts.output import fit, shorten
 from proctor_agent.log.redact import Redactor
 from proctor_agent.log.shipping import LogShip
@@ -61,6 +62,8 @@ class Execution:
         self._groups: list[ProcessGroup] = []
         """Those of commands whose ends are not known, with the boot that they belong to."""
         self._unsettled: dict[str, list[ProcessGroup]] = {}
+        self._left: dict[str, list[str]] = {}
+        """What could not be ended, by target."""
         self._debts = context.debts
 
     # -- the protocol Attempt -------------------------------------------------------------------------------------
@@ -152,7 +155,8 @@ class Execution:
     async def _end(self, outcome: Outcome, started_at: datetime, tree_gone: bool | None) -> StepFinished:
         order = self.order
         for target, groups in self._unsettled.items():
-            self._debts.owe(order.run, self.marker, target, groups)
+            self._debts.owe(order.run, self.marker, target, groups, self._left.get(target))
+        reason = "; ".join(filter(None, (outcome.reason, self._tell_left())))
         totals = await self._ship.finish()
         return StepFinished(
             run=order.run,
@@ -160,7 +164,7 @@ class Execution:
             attempt=order.attempt,
             token=order.token,
             result=outcome.result,
-            reason=shorten(self._redactor.extract(outcome.reason), MAX_REASON),
+            reason=shorten(self._redactor.extract(reason), MAX_REASON),
             exit_code=outcome.exit_code,
             output=fit(self._redactor.document(outcome.output)),
             error=self._masked(outcome.error),
@@ -285,11 +289,21 @@ class Execution:
         found = await stop_trees(self._workbench, self._targets | self._lost, groups, self.marker, grace_s, lost=lost)
         for name, gone in found.items():
             mine = [group for group in groups if group.target == name]
+            self._unsettled.pop(name, None)
+            self._left.pop(name, None)
             if gone is None and (mine or name in self._lost):
                 self._unsettled[name] = mine
-            else:
-                self._unsettled.pop(name, None)
+            elif gone is False:
+                self._unsettled[name] = mine
+                self._left[name] = await self._workbench.find_left(name, mine, self.marker) or []
         return all_gone(found)
+
+    def _tell_left(self) -> str:
+        """What could not be ended, in the log and as a sentence."""
+        told = [describe_left(target, left) for target, left in self._left.items()]
+        for text in told:
+            self._ship.say(f"proctor: {text}")
+        return "; ".join(told)
 
 
 async def stop_trees(

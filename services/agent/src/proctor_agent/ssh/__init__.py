@@ -6,6 +6,6 @@
 from proctor_agent.ssh.command import Command, Exit
 from proctor_agent.ssh.faults import SshFault
 from proctor_agent.ssh.targets import Targets
-from proctor_agent.ssh.tree import end_tree
+from proctor_agent.ssh.tree import end_tree, find_left
 
-__all__ = ["Command", "Exit", "SshFault", "Targets", "end_tree"]
+__all__ = ["Command", "Exit", "SshFault", "Targets", "end_tree", "find_left"]

@@ -9,18 +9,22 @@ from proctor_agent.ssh.faults import SshFault
 from proctor_agent.ssh.targets import Targets
 from proctor_common.states import Source
 
+NAMES_S = 3.0
 KILL_WAIT_S = 5.0
 """How long killed processes may take to go; one in an uninterruptible wait does not."""
 EXTRA_S = 8.0
 """What looking, connecting and killing may take beyond the grace."""
 LONGEST_LOOK_INTERVAL_S = 0.5
 
-# Arguments: a signal or "look", the marker (or ""), then PGID:STARTED:BOOT of each group. Prints "left PID…".
+# Arguments: a signal, "look" or "names", the marker (or ""), then PGID:STARTED:BOOT of each group. Prints "left PID…",
+# and with "names" a line "PID UID NAME" of each. A signal with + goes by sudo to those that are not the account's own.
 # A process belongs to the tree if it is in such a group or in its session, if its environment has the marker, or if
 # its parent belongs to it. A group of another boot of the target is gone. A leader with another start time is a
 # stranger that got the number later; of a group whose leader has gone, only what started after it counts.
 _SCRIPT = f"""
-_sig=$1; _mark=$2; shift 2; _roots="$*"; _all=; _in=' '
+_sig=$1; _mark=$2; shift 2; _sudo=; _names=
+case $_sig in *+) _sig=${{_sig%+}}; command -v sudo >/dev/null && _sudo=1;; names) _sig=look; _names=1;; esac
+ _roots="$*"; _all=; _in=' '
 exec 2>/dev/null
 _boot=; read -r _boot </proc/sys/kernel/random/boot_id
 for _d in /proc/[0-9]*; do
@@ -68,8 +72,18 @@ done
 if [ "$_sig" != look ] && [ "$_in" != ' ' ]; then
   kill -"$_sig" $_in
   [ "$_sig" = TERM ] && kill -CONT $_in
+  _not=
+  for _p in $_in; do kill -0 "$_p" || [ ! -d "/proc/$_p" ] || _not="$_not $_p"; done
+  [ -n "$_not" ] && [ -n "$_sudo" ] && sudo -n kill -"$_sig" $_not </dev/null >/dev/null
 fi
 echo "left$_in"
+if [ "$_names" = 1 ]; then
+  for _p in $_in; do
+    _n=; _u=
+    while read -r _k _v _w; do case $_k in Name:) _n="$_v${{_w:+ $_w}}";; Uid:) _u=$_v;; esac; done <"/proc/$_p/status"
+    [ -n "$_n" ] && echo "$_p $_u $_n"
+  done
+fi
 """
 
 
@@ -97,12 +111,27 @@ async def _end(targets: Targets, name: str, roots: list[str], marker: str, grace
     async def look(signal: str) -> bool:
         return await _look(targets, name, [signal, marker, *roots])
 
-    left = await look("TERM")
+    left = await look("TERM+")
     if left:
         left = await _wait(look, "look", grace_s)
     if left:
-        left = await _wait(look, "KILL", KILL_WAIT_S)
+        # By sudo once only: each time that it is not allowed stands in the target's logs.
+        left = await look("KILL+") and await _wait(look, "KILL", KILL_WAIT_S)
     return left
+
+
+async def find_left(targets: Targets, name: str, groups: Sequence[ProcessGroup], marker: str) -> list[str] | None:
+    """What of a tree is on one target: ``PID NAME (uid UID)`` of each process. Takes at most 3 s; None where it
+    cannot be looked.
+    """
+    roots = [f"{group.pgid}:{group.started}:{group.boot}" for group in groups if group.pgid > 1]
+    try:
+        async with asyncio.timeout(NAMES_S):
+            printed = await _ask(targets, name, ["names", marker, *roots])
+    except TimeoutError:
+        return None
+    lines = [line.split(maxsplit=2) for line in printed.decode("utf-8", "replace").splitlines()[1:]]
+    return [f"{words[0]} {words[2]} (uid {words[1]})" for words in lines if len(words) == 3]
 
 
 async def _wait(look: Callable[[str], Awaitable[bool]], signal: str, limit_s: float) -> bool:
@@ -121,8 +150,13 @@ async def _wait(look: Callable[[str], Awaitable[bool]], signal: str, limit_s: fl
 
 
 async def _look(targets: Targets, name: str, arguments: list[str]) -> bool:
-    """Whether something of the tree was there; it has been sent the signal. Tries again until it could look: signals
-    sent twice do no harm. Raises SshFault for a target that is not configured.
+    """Whether something of the tree was there; it has been sent the signal."""
+    return len((await _ask(targets, name, arguments)).splitlines()[0].split()) > 1
+
+
+async def _ask(targets: Targets, name: str, arguments: list[str]) -> bytes:
+    """What the script prints. Tries again until it could look: signals sent twice do no harm. Raises SshFault for a
+    target that is not configured.
     """
     targets.find(name)
     command = Command(["/bin/sh", "-c", _SCRIPT, "proctor-look", *arguments])
@@ -138,8 +172,7 @@ async def _look(targets: Targets, name: str, arguments: list[str]) -> bool:
             await targets.run(name, command, keep)
         except SshFault:
             printed.clear()
-        words = printed.split()
-        if words[:1] == [b"left"]:
-            return len(words) > 1
+        if printed.split()[:1] == [b"left"]:
+            return bytes(printed)
         await asyncio.sleep(interval)
         interval = min(interval * 2, 2.0)

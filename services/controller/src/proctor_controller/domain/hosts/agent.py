@@ -72,13 +72,13 @@ class Agent:
             return "it is drained"
         if self.leftovers:
             return "attempts that were given up may still run on its targets"
-        return "; ".join(self.remains)
+        return ""
 
     def warning(self) -> str:
         """What an operator should know although work goes on; empty where nothing."""
         if self.rival is not None:
             return f"a second process speaks with its key (a cloned machine?): instance {self.rival} was refused"
-        return ""
+        return "; ".join(self.remains)
 
 
 _INSTANCE = re.compile(r"^[A-Za-z0-9-]{1,64}\Z")
