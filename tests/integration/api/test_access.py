@@ -50,6 +50,7 @@ BEYOND = [
     ("runner", "GET", "/v1/audit"),
     ("runner", "POST", "/v1/agents/enrolments"),
     ("runner", "POST", "/v1/agents/local-1/drain"),
+    ("runner", "POST", "/v1/agents/local-1/release"),
     ("runner", "DELETE", "/v1/agents/local-1"),
     ("runner", "PUT", "/v1/groups/lab"),
 ]

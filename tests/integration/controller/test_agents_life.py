@@ -224,7 +224,7 @@ async def test_a_drained_agent_goes_on_for_a_run_that_has_leased_it(here: Contro
 
 
 async def test_an_agent_that_there_is_none_of_is_not_found(here: Control) -> None:
-    for op in ("agent.get", "agent.drain", "agent.undrain", "agent.remove"):
+    for op in ("agent.get", "agent.drain", "agent.undrain", "agent.release", "agent.remove"):
         for name in ("nobody", new_id(), "99", "99999999999999999999", "", "a\0b", "*"):
             async with refused(Code.NOT_FOUND):
                 await here.call(op, {"agent": name})
@@ -356,7 +356,7 @@ async def test_groups_are_made_bound_and_deleted(here: Control) -> None:
 async def test_what_changes_something_is_in_the_audit(here: Control) -> None:
     await here.call("group.put", {"name": "red"})
     await here.join("node-1", groups=["red"])
-    for op in ("agent.drain", "agent.undrain"):
+    for op in ("agent.drain", "agent.undrain", "agent.release"):
         await here.call(op, {"agent": "node-1"})
     await here.call("group.unbind", {"name": "red", "agent": "node-1"})
     await here.call("agent.remove", {"agent": "node-1"})
@@ -373,6 +373,7 @@ async def test_what_changes_something_is_in_the_audit(here: Control) -> None:
         "agent.join",
         "agent.drain",
         "agent.undrain",
+        "agent.release",
         "group.unbind",
         "agent.remove",
         "group.delete",
@@ -434,6 +435,7 @@ async def test_what_may_live_on_on_a_host_is_told_until_it_is_gone(here: Control
         await agent.beat(bus, remains=["what s.1 left on target lab is not known to be gone", "\0 odd"])
         view = await here.call("agent.get", {"agent": "node-1"})
         assert (view["ready"], view["reason"]) == (True, "what s.1 left on target lab is not known to be gone;  odd")
+        assert "gone" in (await here.call("agent.release", {"agent": "node-1"}))["reason"]
         await agent.beat(bus)
         view = await here.call("agent.get", {"agent": "node-1"})
         assert (view["ready"], view["reason"]) == (True, "")

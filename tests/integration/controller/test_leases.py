@@ -117,6 +117,37 @@ async def test_a_wait_ends_with_its_time(engine: Engine, agent: FakeAgent) -> No
     assert len(agent.seen) == 1
 
 
+async def test_a_host_with_processes_left_is_nobodys_alone_until_they_are_gone_or_let_go(
+    engine: Engine, agent: FakeAgent, control_database: Database
+) -> None:
+    agent.ends = StepResult.PASSED
+    control_database.psql("UPDATE control.agents SET remains = ARRAY['2 processes could not be ended']")
+    # A run that shares the host is not kept from it.
+    shared = plan(step("s"))
+    await run(engine, shared)
+    assert (await until_finished(engine, shared.id))["result"] == "passed"
+    first = alone("h1")
+    await run(engine, first)
+
+    async def waits() -> Any:
+        view = await call(engine, "run.get", run=first.id)
+        assert view["state"] != "finished", view
+        return "2 processes could not be ended (an admin lets it be leased by" in str(view)
+
+    await eventually(waits, 10, "the run to say what it waits for")
+    assert len(agent.seen) == 1
+    control_database.psql("UPDATE control.agents SET released = remains")
+    await engine.agent_status.capacity_changed([agent.id])
+    assert (await until_finished(engine, first.id))["result"] == "passed"
+    # What is left later is not let go with it.
+    control_database.psql("UPDATE control.agents SET remains = remains || ARRAY['1 process could not be ended']")
+    second = alone("h1")
+    await run(engine, second)
+    control_database.psql("UPDATE control.agents SET remains = '{}'")
+    await engine.agent_status.capacity_changed([agent.id])
+    assert (await until_finished(engine, second.id))["result"] == "passed"
+
+
 async def test_a_drained_host_goes_on_for_those_who_hold_it(
     engine: Engine, agent: FakeAgent, control_database: Database
 ) -> None:

@@ -44,7 +44,7 @@ def test_an_unknown_step_is_a_wrong_option() -> None:
 
 
 HELPED = ["agents", "groups", "token"]
-HELPED += [f"agents {verb}" for verb in ("show", "enroll", "drain", "undrain", "remove")]
+HELPED += [f"agents {verb}" for verb in ("show", "enroll", "drain", "undrain", "release", "remove")]
 HELPED += [f"groups {verb}" for verb in ("create", "delete", "add", "remove")]
 HELPED += ["junit", "show"]
 HELPED += [f"token {verb}" for verb in ("create", "list", "revoke")]

@@ -10,7 +10,7 @@ from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import ago, as_json, harmless, table, talk
 
 agents_app = typer.Typer(
-    help="List agents; enrol, drain and remove them.",
+    help="List agents; enrol, drain, release and remove them.",
     invoke_without_command=True,
     epilog="Example: proctor agents -o json · proctor agents show lab-7",
 )
@@ -123,6 +123,12 @@ def enroll(
 def drain(agent: AgentArgument) -> None:
     """Give an agent no new work. What runs there goes on, and so do runs that have leased the host."""
     _act(agent, "drain")
+
+
+@agents_app.command("release", epilog="Example: proctor agents release lab-7")
+def release(agent: AgentArgument) -> None:
+    """Let runs lease the host for themselves though processes of ended steps are left on it."""
+    _act(agent, "release")
 
 
 @agents_app.command("undrain", epilog="Example: proctor agents undrain lab-7")

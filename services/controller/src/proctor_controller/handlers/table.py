@@ -45,6 +45,7 @@ _ALL = (
     on(of_agents.GET_AGENT, registry.get_agent),
     on(of_agents.DRAIN_AGENT, registry.drain_agent),
     on(of_agents.UNDRAIN_AGENT, registry.undrain_agent),
+    on(of_agents.RELEASE_AGENT, registry.release_agent),
     on(of_agents.REMOVE_AGENT, registry.remove_agent),
     on(of_agents.ENROL_AGENT, registry.enrol_agent),
     on(of_agents.JOIN_AGENT, registry.join_agent),

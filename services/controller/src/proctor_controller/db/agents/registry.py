@@ -143,6 +143,11 @@ async def save_registration(connection: AsyncConnection, agent: str, brought: Re
     )
 
 
+async def release_remains(connection: AsyncConnection, agent: str) -> None:
+    """What is left on its targets now keeps nobody from leasing it."""
+    await connection.execute(text("UPDATE control.agents SET released = remains WHERE id = :id"), {"id": agent})
+
+
 async def save_rival(connection: AsyncConnection, agent: str, rival: str) -> None:
     """Note that a second process speaks as the agent."""
     await connection.execute(

@@ -126,7 +126,8 @@ OWNED = """a.instance IS NOT NULL AS registered, ARRAY(SELECT jsonb_object_keys(
   WHERE a.plugins -> split_part(u, '.', 1) -> 'methods' ? split_part(u, '.', 2)) AS methods,
  ARRAY(SELECT jsonb_object_keys(a.targets)) AS targets"""
 """What agent ``a`` has: of its methods those in ``uses`` only."""
-_HOSTS = f"""SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers, {OWNED.format(uses="$4")},
+_HOSTS = f"""SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers,
+ ARRAY(SELECT unnest(a.remains) EXCEPT SELECT unnest(a.released)) AS remains, {OWNED.format(uses="$4")},
  (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
  (SELECT {holder_json("q")} FROM control.allocations x JOIN control.runs q ON q.id = x.run_id
   WHERE x.agent_id = a.id AND x.exclusive AND x.run_id <> ALL (o.own) LIMIT 1) AS alone,
@@ -193,7 +194,7 @@ def _host(row: Row, group: str | None) -> LeasableHost:
         away=candidate.is_away or not row["registered"],
         alone="" if row["alone"] is None else has_alone(to_holder(row["alone"]), group),
         shared="" if not row["shared"] else hold_it(*_holders(row["shared"]), group=group),
-        used=f"steps of {used} are under way on it" if used else "",
+        used=f"steps of {used} are under way on it" if used else _remaining(row["host"], row["remains"]),
         kept=""
         if row["kept"] is None
         else f"it is kept free for {name_run(to_holder(row['kept']), group)}, which is older",
@@ -203,6 +204,12 @@ def _host(row: Row, group: str | None) -> LeasableHost:
 def _holders(values: Sequence[list[Any]]) -> tuple[list[Holder], int]:
     """Some holders, and how many there are."""
     return [to_holder(value) for value, _ in values], values[0][1]
+
+
+def _remaining(host: str, remains: Sequence[str]) -> str:
+    if not remains:
+        return ""
+    return f"{'; '.join(remains)} (an admin lets it be leased by `proctor agents release {host}`)"
 
 
 def _names(values: Sequence[list[Any]] | None, group: str | None) -> str:

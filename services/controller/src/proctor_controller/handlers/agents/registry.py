@@ -1,4 +1,4 @@
-"""Operations on agents: enrol, join, show, drain, remove. No SQL."""
+"""Operations on agents: enrol, join, show, drain, release, remove. No SQL."""
 
 import re
 
@@ -115,6 +115,19 @@ async def _set_draining(context: ProcessContext, actor: Actor, body: AgentRef, *
         changed = await rows.load_agent(connection, agent.id)
         assert changed is not None
         return view_of(changed)
+
+
+async def release_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
+    """``agent.release``: what is left on its targets now keeps no run from leasing it for itself."""
+    async with transaction(context.database) as connection:
+        agent = await visible_agent(connection, actor, body.agent)
+        if agent.state is AgentState.REMOVED:
+            raise ProctorError(Code.CONFLICT, f"{agent.host} was removed")
+        require_whole(actor, agent)
+        await rows.release_remains(connection, agent.id)
+        await note(connection, actor, "agent.release", agent.host, {"id": agent.id, "remains": agent.remains})
+    await context.engine.agent_status.capacity_changed([agent.id])
+    return view_of(agent)
 
 
 async def remove_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
