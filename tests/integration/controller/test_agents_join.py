@@ -145,3 +145,50 @@ async def test_a_caller_bound_to_groups_enrols_for_them_only(here: Control) -> N
         async with refused(Code.FORBIDDEN):
             await here.call("agent.enrol", {"host": "node-1", "groups": groups}, red)
     assert (await here.call("agent.enrol", {"host": "node-1"}, red))["groups"] == ["red"]
+
+
+async def test_only_an_admin_of_all_groups_of_a_host_enrols_it(here: Control) -> None:
+    for name in ("red", "blue"):
+        await here.call("group.put", {"name": name})
+    red = Actor(name="red admin", role=Role.ADMIN, groups=["red"])
+    both = Actor(name="admin of both", role=Role.ADMIN, groups=["blue", "red"])
+    for host, groups in (("theirs", ["blue"]), ("shared", ["blue", "red"]), ("nobodys", [])):
+        agent = await here.join(host, groups=groups)
+        for state in ("enrolled", "online", "suspect", "lost"):
+            here.database.psql(f"UPDATE control.agents SET state = '{state}' WHERE host = '{host}'")
+            async with refused(Code.NOT_FOUND) as errors:
+                await here.call("agent.enrol", {"host": host, "groups": ["red"]}, red)
+            assert agent.id not in str((errors[0].message, errors[0].details))
+        view = await here.call("agent.get", {"agent": host})
+        assert (view["id"], view["groups"]) == (agent.id, groups)
+    assert (await here.call("agent.enrol", {"host": "shared", "groups": ["red"]}, both))["groups"] == ["red"]
+    await here.call("agent.remove", {"agent": "theirs"})
+    await here.call("agent.enrol", {"host": "theirs"}, red)
+
+
+async def test_an_enrolment_of_others_stays_until_it_ends(here: Control) -> None:
+    for name in ("red", "blue"):
+        await here.call("group.put", {"name": name})
+    red, blue = (Actor(name=name, role=Role.ADMIN, groups=[name]) for name in ("red", "blue"))
+    token = (await here.call("agent.enrol", {"host": "node-1"}, blue))["token"]
+    async with refused(Code.NOT_FOUND):
+        await here.call("agent.enrol", {"host": "node-1"}, red)
+    agent = await here.use(token, "node-1", new_key())
+    await here.call("agent.enrol", {"host": "node-2"}, blue)
+    here.database.psql("UPDATE control.enrolments SET expires_at = now() WHERE host = 'node-2'")
+    await here.call("agent.enrol", {"host": "node-2"}, red)
+    assert (await here.call("agent.get", {"agent": "node-1"}, blue))["id"] == agent.id
+
+
+async def test_a_host_that_went_to_others_since_is_not_theirs_who_enrolled_it(here: Control) -> None:
+    for name in ("red", "blue"):
+        await here.call("group.put", {"name": name})
+    blue = Actor(name="blue", role=Role.ADMIN, groups=["blue"])
+    agent = await here.join("node-1", groups=["blue"])
+    token = (await here.call("agent.enrol", {"host": "node-1"}, blue))["token"]
+    await here.call("group.bind", {"name": "red", "agent": "node-1"})
+    async with refused(Code.NOT_FOUND) as errors:
+        await here.use(token, "node-1", new_key())
+    assert agent.id not in str(errors[0].details)
+    await here.call("group.unbind", {"name": "red", "agent": "node-1"})
+    assert (await here.use(token, "node-1", new_key())).id == agent.id

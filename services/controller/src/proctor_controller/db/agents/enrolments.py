@@ -10,11 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """One permission. ``fresh``: its time is not over, by the database's clock."""
+    """One permission. ``fresh``: its time is not over, by the database's clock. ``bound``: the groups that the admin
+    was bound to who gave it; None: to none.
+    """
 
     id: str
     host: str
     groups: list[str]
+    bound: list[str] | None
     labels: dict[str, str]
     fresh: bool
     used_key: str | None
@@ -28,6 +31,7 @@ async def insert_enrolment(
     token_hash: str,
     host: str,
     groups: list[str],
+    bound: list[str] | None,
     labels: dict[str, str],
     created_by: str,
     lifetime: float,
@@ -37,14 +41,16 @@ async def insert_enrolment(
         text("DELETE FROM control.enrolments WHERE host = :host AND used_at IS NULL"), {"host": host}
     )
     ends = await connection.scalar(
-        text("""INSERT INTO control.enrolments (id, token_hash, host, groups, labels, created_by, expires_at)
-             VALUES (:id, :hash, :host, :groups, :labels, :by, now() + make_interval(secs => :lifetime))
+        text("""INSERT INTO control.enrolments (id, token_hash, host, groups, bound, labels, created_by,
+             expires_at) VALUES
+             (:id, :hash, :host, :groups, :bound, :labels, :by, now() + make_interval(secs => :lifetime))
              RETURNING expires_at"""),
         {
             "id": enrolment,
             "hash": token_hash,
             "host": host,
             "groups": groups,
+            "bound": bound,
             "labels": json.dumps(labels),
             "by": created_by,
             "lifetime": lifetime,
@@ -54,11 +60,21 @@ async def insert_enrolment(
     return ends
 
 
+async def pending_groups(connection: AsyncConnection, host: str) -> list[str] | None:
+    """The groups of the host's permission that may still be used; None where there is none."""
+    groups: list[str] | None = await connection.scalar(
+        text("""SELECT groups FROM control.enrolments WHERE host = :host AND used_at IS NULL AND expires_at > now()
+             LIMIT 1"""),
+        {"host": host},
+    )
+    return groups
+
+
 async def lock_enrolment(connection: AsyncConnection, token_hash: str) -> Enrolment | None:
     """The permission of a token, locked until the transaction ends: two that use it at once come one by one."""
     row = (
         await connection.execute(
-            text("""SELECT id, host, groups, labels, expires_at > now() AS fresh, used_key, agent_id
+            text("""SELECT id, host, groups, bound, labels, expires_at > now() AS fresh, used_key, agent_id
                  FROM control.enrolments WHERE token_hash = :hash FOR UPDATE"""),
             {"hash": token_hash},
         )
@@ -69,6 +85,7 @@ async def lock_enrolment(connection: AsyncConnection, token_hash: str) -> Enrolm
         id=str(row.id),
         host=row.host,
         groups=list(row.groups),
+        bound=row.bound,
         labels=row.labels,
         fresh=row.fresh,
         used_key=row.used_key,

@@ -22,7 +22,13 @@ from proctor_common.pg import transaction
 from proctor_common.states import AgentState
 from proctor_controller.context import ProcessContext
 from proctor_controller.db.agents import registry as rows
-from proctor_controller.db.agents.enrolments import Enrolment, insert_enrolment, lock_enrolment, use_enrolment
+from proctor_controller.db.agents.enrolments import (
+    Enrolment,
+    insert_enrolment,
+    lock_enrolment,
+    pending_groups,
+    use_enrolment,
+)
 from proctor_controller.db.agents.groups import missing_groups
 from proctor_controller.domain.hosts.agent import Agent
 from proctor_controller.handlers.access import visible_agent
@@ -148,7 +154,9 @@ async def remove_agent(context: ProcessContext, actor: Actor, body: AgentRef) ->
 
 
 async def enrol_agent(context: ProcessContext, actor: Actor, body: Enrol) -> EnrolmentView:
-    """``agent.enrol``: a token that is good once, for one host name. The groups must exist."""
+    """``agent.enrol``: a token that is good once, for one host name. The groups must exist, and the caller be of all
+    groups of the host: of its agent, whatever that one's state, and of an enrolment that waits.
+    """
     groups = _groups_for(actor, body)
     _check_enrolment(body)
     token = new_token("join")
@@ -156,15 +164,15 @@ async def enrol_agent(context: ProcessContext, actor: Actor, body: Enrol) -> Enr
         missing = await missing_groups(connection, groups)
         if missing:
             raise not_found("group", missing[0])
-        agent = await rows.find_host(connection, body.host)
-        if agent is not None and agent.state in ALIVE:
-            raise _still_there(agent)
+        _require_free(await rows.find_host(connection, body.host), body.host, actor.groups)
+        _require_all(actor.groups, await pending_groups(connection, body.host), body.host)
         expires_at = await insert_enrolment(
             connection,
             new_id(),
             token_hash=token_hash(token),
             host=body.host,
             groups=groups,
+            bound=actor.groups,
             labels=body.labels,
             created_by=actor.name,
             lifetime=context.settings.enrolment_lifetime,
@@ -201,10 +209,19 @@ def _check_enrolment(body: Enrol) -> None:
         raise faults([fault("invalid", text, path) for path, text in errors])
 
 
-def _still_there(agent: Agent) -> ProctorError:
-    return ProctorError(
-        Code.CONFLICT, f"an agent of host {agent.host} is {agent.state}; remove it first", agent=agent.id
-    )
+def _require_all(bound: list[str] | None, groups: list[str] | None, host: str) -> None:
+    """Refuse one who is bound to groups a host that others have a part in: for him there is none (404)."""
+    if bound is not None and groups is not None and not (groups and set(groups) <= set(bound)):
+        raise not_found("agent", host)
+
+
+def _require_free(agent: Agent | None, host: str, bound: list[str] | None) -> None:
+    if agent is None:
+        return
+    _require_all(bound, agent.groups, host)
+    if agent.state in ALIVE:
+        message = f"an agent of host {host} is {agent.state}; remove it first"
+        raise ProctorError(Code.CONFLICT, message, agent=agent.id)
 
 
 async def join_agent(context: ProcessContext, actor: Actor, body: Join) -> JoinView:
@@ -248,8 +265,8 @@ async def _join_first(
     if not enrolment.fresh:
         raise _expired()
     former = await rows.find_host(connection, enrolment.host, lock=True)
-    if former is not None and former.state in ALIVE:
-        raise _still_there(former)
+    # Again: the host may have come to life, or to other groups, since it was enrolled.
+    _require_free(former, enrolment.host, enrolment.bound)
     if former is None:
         agent = new_id()
         await rows.insert_agent(connection, agent, host=enrolment.host, public_key=public_key, labels=enrolment.labels)
