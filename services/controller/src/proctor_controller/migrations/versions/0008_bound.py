@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0007_bound"
-down_revision = "0006_remains"
+revision = "0008_bound"
+down_revision = "0007_released"
 
 
 def upgrade() -> None:
