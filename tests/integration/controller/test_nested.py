@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proctor_common.bus import Bus
 from proctor_common.errors import ProctorError
 from proctor_common.ids import new_id
-from proctor_common.states import StepResult
+from proctor_common.messages.calls.operation import Actor
+from proctor_common.states import Role, StepResult
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.runs.decision import Policy
 from proctor_controller.domain.runs.submission import RunSpec
 from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.engine.watchdog import Watchdog
-from support.engine import FakeAgent, call, make_watchdog, until_finished
+from support.engine import ADMIN, FakeAgent, call, hearing_engine, make_watchdog, until_finished
 from support.postgres import Database
 from support.steps import steps_of, until_there
 from support.wait import eventually
@@ -301,3 +305,34 @@ async def test_a_run_is_over_when_all_that_it_is_nested_in_is(engine: Engine, ag
     await agent.finish(agent.alive_orders()[0])
     await until_finished(engine, run)
     assert set(await work.over([run, child])) == {run, child}
+
+
+async def test_nested_and_repeated_runs_have_the_secrets_of_their_group(
+    rows: AsyncEngine, bus: Bus, agent: FakeAgent, control_database: Database, tmp_path: Path
+) -> None:
+    for name, text in (("red/KEY", "of-red"), ("blue/KEY", "of-blue"), ("TOP", "of-all")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    control_database.psql(f"""INSERT INTO control.groups (name) VALUES ('red'), ('blue');
+        INSERT INTO control.group_agents SELECT name, '{agent.id}' FROM control.groups""")
+    red, blue = (Actor(name=name, role=Role.RUNNER, groups=[name]) for name in ("red", "blue"))
+    login = command("login", env={"KEY": "${{ secrets.KEY }}"})
+    async with hearing_engine(rows, bus, EngineSettings(policy=QUICK.policy, secrets_dir=tmp_path)) as engine:
+        for who, key in ((red, "of-red"), (blue, "of-blue")):
+            agent.started.clear()
+            child = document(f"child-{who.name}", {"a": login}, secrets={"KEY": "KEY"})
+            await call(engine, "plan.put", who, name=child["name"], plan=json.dumps(child))
+            parent = json.dumps(document("parent", {"n": {"plan": child["name"]}}))
+            run = await call(engine, "run.submit", who, run=new_id(), plan=parent)
+            await eventually(lambda: len(agent.started) == 1, 10, "the order")
+            await agent.finish(agent.started[0], StepResult.PASSED)
+            await until_ended(engine, run["id"])
+            assert agent.started[0].env == {"KEY": key}
+        run = await call(engine, "run.rerun", blue, run=run["id"], new_run=new_id())
+        await eventually(lambda: len(agent.started) == 2, 10, "the order")
+        assert agent.started[1].env == {"KEY": "of-blue"}
+        top = json.dumps(document("top", {"a": login}, secrets={"KEY": "TOP"}))
+        for actor, plan in ((red, top), (ADMIN, "child-red")):
+            with pytest.raises(ProctorError, match="there is no secret"):
+                await call(engine, "run.submit", actor, run=new_id(), plan=plan)
+            assert len((await call(engine, "plan.validate", actor, plan=plan))["errors"]) == 1

@@ -46,7 +46,8 @@ class ControllerSettings(ServiceSettings):
     seal_key: SecretStr | None = None
     """Keys that seal stored secrets, ``<id>:<base64 of 32 bytes>`` a line; the first one seals."""
     secrets_dir: Path | None = None
-    """A folder with one file a secret, by the names that plans refer to them."""
+    """A folder with one file a secret, by the names that plans refer to them: in a folder for each group, and at the
+    top for runs without a group and for the groups that its file ``shared`` names."""
     metrics_http: str | None = None
     """``address:port`` of ``/healthz`` and ``/metrics``."""
 

@@ -10,7 +10,7 @@ from proctor_controller.domain.runs.step import Phase, Step
 from proctor_controller.domain.runs.step_rules import Rules
 
 # Only the steps that are referred to, and what their methods returned only where that is read: an output may be big.
-_SHARED = """SELECT r.id, r.name, r.parent, r.parameters, r.sealed,
+_SHARED = """SELECT r.id, r.name, r.parent, r.group_name, r.parameters, r.sealed,
  (SELECT json_agg(json_build_array(a.role, a.host, g.labels, g.targets, g.default_target) ORDER BY a.role, a.idx)
   FROM control.allocations a LEFT JOIN control.agents g ON g.id = a.agent_id WHERE a.run_id = r.id) AS hosts,
  (SELECT json_agg(json_build_array(s.node, s.instance, s.result, s.outputs, s.host, t.output, t.error, t.exit_code)
@@ -27,10 +27,12 @@ WHERE s.run_id = $1 AND s.node = $2 AND s.instance = $3"""
 
 
 class SharedScope:
-    """``names``: what expressions of any step of the run may read · ``sealed``: the hidden parameters, as stored."""
+    """``names``: what expressions of any step of the run may read · ``sealed``: the hidden parameters, as stored ·
+    ``group``: of the run.
+    """
 
-    def __init__(self, names: Scope, sealed: str | None) -> None:
-        self.names, self.sealed = names, sealed
+    def __init__(self, names: Scope, sealed: str | None, group: str | None) -> None:
+        self.names, self.sealed, self.group = names, sealed, group
 
 
 async def load_scope(session: Session, run: str, refs: Sequence[str], *, results: bool = True) -> SharedScope | None:
@@ -55,7 +57,7 @@ async def load_scope(session: Session, run: str, refs: Sequence[str], *, results
         "volumes": volumes,
         "run": run_scope(run, row["name"], str(row["parent"]) if row["parent"] else None),
     }
-    return SharedScope(names, row["sealed"])
+    return SharedScope(names, row["sealed"], row["group_name"])
 
 
 def _place(key: str) -> tuple[str, int]:

@@ -43,6 +43,7 @@ class Checking:
         self._scopes = scopes
         self._db = db
         self._nesting = nesting
+        self._group = group
         self._methods = Methods(db, group)
         self._below: dict[str, list[Fault]] = {}
 
@@ -67,7 +68,7 @@ class Checking:
     async def _check_secrets(self, reading: Reading, checked: Checked) -> None:
         for name, reference in reading.plan.secrets.items():
             try:
-                await self._scopes.secret(reference)
+                await self._scopes.secret(reference, self._group)
             except RenderFault as none:
                 path = _path_of_secret(reading.document.value, name)
                 checked.faults += reading.new([fault("not_found", str(none), dotted(path))])

@@ -88,7 +88,7 @@ async def prepare_run(services: EngineServices, db: Session, request: Request) -
         created_by=request.created_by,
         plan=text.stored[0] if text.stored else plan.name[:MAX_NAME],
         plan_version=text.stored[1] if text.stored else None,
-        hidden=await _hidden(services, text, plan, calls),
+        hidden=await _hidden(services, text, plan, calls, request.group),
         parent=request.parent,
         parent_step=request.parent_step,
         depth=request.depth,
@@ -205,7 +205,7 @@ def _texts(plan: Plan, calls: Mapping[Path, CheckedCall]) -> list[str]:
 
 
 async def _hidden(
-    services: EngineServices, text: Text, plan: Plan, calls: Mapping[Path, CheckedCall]
+    services: EngineServices, text: Text, plan: Plan, calls: Mapping[Path, CheckedCall], group: str | None
 ) -> dict[str, Any]:
     """What is sealed with the run: hidden parameters by their names, and what goes by no name of a parameter."""
     hidden: dict[str, Any] = {name: plan.values[name] for name in plan.hidden if name in plan.values}
@@ -215,14 +215,14 @@ async def _hidden(
     if _texts(plan, calls):
         hidden[DOCUMENT] = text.document
     if plan.webhook_secret is not None:
-        hidden[WEBHOOK_SECRET] = await _webhook_secret(services, plan)
+        hidden[WEBHOOK_SECRET] = await _webhook_secret(services, plan, group)
     return hidden
 
 
-async def _webhook_secret(services: EngineServices, plan: Plan) -> str:
+async def _webhook_secret(services: EngineServices, plan: Plan, group: str | None) -> str:
     path = dotted(["webhook", "secret"])
     try:
-        secrets = {name: await services.scopes.secret(reference) for name, reference in plan.secrets.items()}
+        secrets = {name: await services.scopes.secret(ref, group) for name, ref in plan.secrets.items()}
         return fill_text(plan.webhook_secret or "", {"params": plan.values, "secrets": secrets})
     except (RenderFault, ExpressionFault) as wrong:
         raise faults([fault("invalid", str(wrong), path)]) from None
