@@ -1,14 +1,12 @@
-"""The words for where things are in their life (state) and how they ended (result). No I/O.
-
-The transitions between them live in the controller's ``domain``; here are only the words, because they cross the
-bus and HTTP.
+"""States and results, as they stand in messages and in HTTP answers. The transitions between states are in the
+controller's ``domain``.
 """
 
 from enum import StrEnum
 
 
 class RunState(StrEnum):
-    """Where a run is in its life; ``finished`` absorbs."""
+    """The state of a run; `finished` is final."""
 
     QUEUED = "queued"
     ALLOCATING = "allocating"
@@ -33,7 +31,7 @@ class RunResult(StrEnum):
 
 
 class StepState(StrEnum):
-    """Where a step instance's last attempt is in its life; ``finished`` absorbs."""
+    """The state of a step instance's last attempt; `finished` is final."""
 
     PENDING = "pending"
     READY = "ready"
@@ -47,7 +45,7 @@ class StepState(StrEnum):
 
 
 class StepResult(StrEnum):
-    """How a step (or one attempt of it) ended."""
+    """How a step, or one attempt of it, ended."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -61,7 +59,7 @@ class StepResult(StrEnum):
 
 
 class AgentState(StrEnum):
-    """What the controller thinks of an agent. ``draining`` is a flag beside the state, not a state."""
+    """The state of an agent: `suspect` is 15 s without a heartbeat (no new work), `lost` 60 s. Draining is no state."""
 
     ENROLLED = "enrolled"
     """Permitted to join, never seen."""
@@ -75,27 +73,27 @@ class AgentState(StrEnum):
 
 
 class VolumeState(StrEnum):
-    """Where a volume is in its life."""
+    """The state of a volume."""
 
     INTENT = "intent"
-    """Written down; the backend may have been asked for it."""
+    """Recorded here; the backend may have been asked for it."""
     CREATING = "creating"
-    """Known to the backend."""
+    """The backend is making it."""
     READY = "ready"
-    """A spare that nobody uses."""
+    """A spare that nobody has claimed."""
     CLAIMED = "claimed"
-    """Given away; the backend does not show it yet."""
+    """Claimed; the backend does not show that yet."""
     IN_USE = "in_use"
     DELETING = "deleting"
     DELETED = "deleted"
     FAILED = "failed"
-    """Of no use; what is left of it in the backend is being deleted."""
+    """Unusable; what is left of it in the backend is being deleted."""
     LEAKED = "leaked"
-    """Of no use, still in the backend, which will not delete it."""
+    """Unusable, and the backend does not delete it."""
 
 
 class VnfpState(StrEnum):
-    """Where a VNF is in its life: creating while it waits for its volume."""
+    """The state of a VNF; `creating` while it waits for its volume."""
 
     CREATING = "creating"
     ACTIVE = "active"
@@ -105,14 +103,14 @@ class VnfpState(StrEnum):
 
 
 class Role(StrEnum):
-    """What a token may do; each role may do all that the ones before it may."""
+    """What a token may do: a viewer reads, a runner also starts and changes, an admin manages agents and tokens."""
 
     VIEWER = "viewer"
     RUNNER = "runner"
     ADMIN = "admin"
 
     def covers(self, needed: "Role") -> bool:
-        """Whether a caller of this role may do what asks for ``needed``."""
+        """Whether this role includes the role ``needed``."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 

@@ -98,10 +98,10 @@ class HeartbeatReply(WireMessage):
 
 
 class MethodSpec(WireMessage):
-    """A method as its plugin publishes it; ``parameters`` is a JSON Schema (64 KiB at most, ``$ref`` only inside).
+    """A method as its plugin publishes it. `parameters` is a JSON Schema: at most 64 KiB, `$ref` only within it.
 
-    Members of the schema's properties that Proctor knows: ``x-argv`` (a string is split by POSIX shell rules by the
-    controller, before any expression is filled in), ``x-secret`` (sealed when stored, masked when shown).
+    A property of the schema may have `x-argv` (the controller splits a string by POSIX shell rules, before it
+    evaluates expressions) and `x-secret` (stored encrypted, shown masked).
     """
 
     description: str = ""
@@ -109,7 +109,7 @@ class MethodSpec(WireMessage):
 
 
 class PluginSpec(WireMessage):
-    """A plugin and its methods (200 at most)."""
+    """A plugin and its methods, at most 200."""
 
     description: str = ""
     version: str = ""
@@ -117,7 +117,7 @@ class PluginSpec(WireMessage):
 
 
 class TargetSpec(WireMessage):
-    """An SSH endpoint an agent knows, as far as others may see it."""
+    """An SSH endpoint that an agent knows, without its credentials."""
 
     host: str
     port: int = 22

@@ -1,4 +1,4 @@
-"""Lists, page by page: as many rows as fit into a reply, and where the next page starts."""
+"""Pages of lists: at most as many rows as fit into one reply, and the cursor of the next page."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic, Self, TypeVar
@@ -22,25 +22,26 @@ from proctor_common.messages.views import (
 )
 
 MAX_REPLY = 1024 * 1024
-"""Most bytes of an answer: a list then gives fewer rows than asked for, and a ``next``."""
+"""Bytes of an answer at most. A longer list gives fewer rows than asked for, and a ``next``."""
 ROOM = MAX_REPLY - 4096
-"""What the rows may take: the reply has a frame around them."""
+"""Bytes for the rows: MAX_REPLY without the envelope."""
 V = TypeVar("V", bound=View)
 
 
 class Page(View, Generic[V]):
-    """A page of a list; ``next`` is the cursor of the following one, null at the end."""
+    """One page of a list."""
 
     items: list[V]
     next: str | None
+    """The `cursor` of the next page; null on the last one."""
 
     @classmethod
     def of(
         cls, views: Sequence[V], limit: int, cursor: Callable[[V], str], following: str | None = None
     ) -> Encoded[Self]:
-        """A page of at most ``limit`` of the views; ``next`` is the last shown one's cursor where more follow.
+        """A page of at most ``limit`` views; ``next`` is the cursor of the last one shown if more follow.
 
-        Give one view more than ``limit``, so that the end is known. ``following``: ``next`` where all views are shown.
+        Pass ``limit + 1`` views, so that the end is known. ``following``: what ``next`` is if all views are shown.
         """
         rows: list[bytes] = []
         size = 0
@@ -60,7 +61,7 @@ class RunPage(Page[RunView]):
 
 
 class StepPage(Page[StepView]):
-    """A page of steps, in document order."""
+    """A page of steps, in the order of the plan."""
 
 
 class AgentPage(Page[AgentView]):
@@ -84,7 +85,7 @@ class VnfpPage(Page[VnfpView]):
 
 
 class AuditPage(Page[AuditView]):
-    """A page of the audit, newest first."""
+    """A page of the audit log, newest first."""
 
 
 class ArtefactsPage(Page[ArtefactView]):
@@ -96,7 +97,7 @@ class EventsPage(Page[EventView]):
 
 
 class PlanPage(Page[PlanView]):
-    """A page of stored plans, by name; without their text."""
+    """A page of stored plans, by name, without their text."""
 
 
 class SchedulePage(Page[ScheduleView]):

@@ -1,5 +1,6 @@
-"""What a controller shows of its state: the answers of the HTTP API under ``/v1``, encoded once; the api passes
-them on as they are.
+"""The answers of the HTTP API under ``/v1``. A controller encodes them; the api passes the bytes on unread.
+
+The docstring under a field is its description in the OpenAPI document.
 """
 
 from datetime import datetime
@@ -13,143 +14,168 @@ from proctor_common.states import AgentState, RunResult, RunState, StepResult, S
 
 
 class View(BaseModel):
-    """A frozen view; members that are null are shown as null."""
+    """A frozen view; a member without a value is shown as null."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     def encode(self) -> bytes:
         """JSON as UTF-8, nulls included."""
         return self.__pydantic_serializer__.to_json(self)
 
     def encoded(self) -> Encoded[Self]:
-        """The same, which still says what it is the JSON of."""
+        """The same bytes, typed with the view that they are the JSON of."""
         return Encoded(self.encode())
 
 
 class WebhookCall(View):
-    """The call when a run has ended."""
+    """The HTTP call that a plan asks for when its run has ended."""
 
     state: str
-    """One of waiting, taken, given_up."""
+    """`waiting` (not delivered yet), `taken` (the receiver answered with success) or `given_up`."""
     tries: int = 0
+    """How often it was tried."""
     status: int | None = None
-    """The HTTP status of the last answer; None where there was none."""
+    """The HTTP status of the last answer; null if none came."""
     reason: str = ""
-    """Why the last try failed."""
+    """Why the last try failed; empty if none has."""
     next_at: datetime | None = None
-    """When the next try is due."""
+    """When the next try is due; null if there will be none."""
 
 
 class RunView(View):
-    """One run."""
+    """One execution of a test plan or of a single test case."""
 
     id: str
     number: int
+    """A short number, unique in this installation; accepted wherever the id is."""
     name: str
     kind: str = "case"
-    """case | plan | seed"""
+    """`case` (a single test case), `plan`, or `seed` (a plan in the legacy format)."""
     state: RunState
     result: RunResult | None = None
+    """How it ended; null until it has."""
     reason: str = ""
+    """Why it ended with this result."""
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
     plan: str | None = None
+    """The plan's name; null for a test case."""
     parameters: JsonObject = {}
     group: str | None = None
+    """The group that it belongs to; null if to none."""
     created_by: str = ""
+    """The name of the token that started it."""
     rerun_of: str | None = None
+    """The id of the run that it repeats; null if it repeats none."""
     parent: str | None = None
+    """The id of the run whose step started it; null if a user or a schedule did."""
     outputs: JsonObject = {}
+    """What the plan's `outputs` evaluate to at its end, by name."""
     steps: dict[str, int] = {}
-    """How many step instances ended how; one that has not ended counts under its state. Without those of cleanup."""
+    """The number of step instances by result, or by state if they have not ended. Cleanup steps are not counted."""
     phase: str = "main"
-    """Which part of it is under way, or was last: main | on_failure | rollback | always"""
+    """The part that runs now or ran last: `main`, `on_failure`, `rollback` or `always`."""
     waiting_for: str | None = None
-    """Why it has not begun, while it is queued or allocating; who paused it."""
+    """What keeps it from starting, while it is queued or allocating; who paused it, while it is paused; else null."""
     hold_until: datetime | None = None
-    """Until when it keeps hosts after its end."""
+    """Until when it keeps its hosts after its end; null if it keeps none."""
     webhook: WebhookCall | None = None
-    """What became of the call that its plan asks for, once it has ended."""
+    """The call that its plan asks for at its end; null if there is none, or before the end."""
 
 
 class DocumentView(View):
-    """The exact text a run was made from; null for a test case. ``version``: of the stored plan, if it was one."""
+    """The text that a run was made from."""
 
     run: str
     plan: str | None = None
     version: int | None = None
+    """The version of the stored plan; null if the plan was sent with the request."""
     document: str | None = None
+    """The exact text; null for a test case."""
 
 
 class StepView(View):
-    """One step instance: its last attempt (or one attempt, with ``?attempts=all``)."""
+    """One step instance with its last attempt (with `?attempts=all`: with one of its attempts)."""
 
     id: str
     step: str
+    """The step's name in the plan."""
     instance: str = ""
+    """The cell of the step's matrix, as in `name[instance]`; empty without a matrix."""
     host: str | None = None
     agent: str | None = None
+    """The id of the agent that the attempt was given to; null before that."""
     kind: str = "method"
-    """method | gate | plan"""
+    """`method`, `gate` (a person decides) or `plan` (a nested plan)."""
     phase: str = "main"
-    """main | on_failure | rollback | always"""
+    """The part of the plan that it belongs to: `main`, `on_failure`, `rollback` or `always`."""
     plugin: str = ""
     method: str = ""
     parameters: JsonObject = {}
     state: StepState
     result: StepResult | None = None
+    """How it ended; null until it has."""
     attempt: int
+    """The attempt's number, from 1; 0 before the first."""
     reason: str = ""
+    """Why it ended with this result."""
     waiting_for: str | None = None
+    """What it waits for, while it neither runs nor has ended; else null."""
     outputs: JsonObject = {}
-    """What its plan makes of its result, by name; null where it did not pass."""
+    """What the step's `outputs` in the plan evaluate to, by name; null values if it did not pass."""
     output: JsonObject = {}
-    """What the method returned."""
+    """What the method returned: at most 64 KiB of JSON."""
     gate: JsonObject | None = None
-    """Of a gate: ``roles`` that may decide it, ``deadline`` while it waits for them."""
+    """For a gate: `roles` that may decide it, and `deadline` while it waits for them; else null."""
     child: str | None = None
-    """Of a nested plan: the run that its last attempt stands for."""
+    """For a nested plan: the id of the run that its last attempt started; else null."""
     error: JsonObject | None = None
+    """`kind`, `message` and `data` of the method's error; null if it reported none."""
     exit_code: int | None = None
+    """The exit code of the method's command; null if it reported none."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     log_lines: int | None = None
+    """Size of the attempt's log; null until it has ended with a report, as is `log_bytes`."""
     log_bytes: int | None = None
     tree_gone: bool | None = None
+    """After a kill: whether its process tree is gone; null if that is not confirmed, or nothing was killed."""
 
 
 class ArtefactView(View):
-    """A file that a step left on its target. ``id``: its name in the run, for its address."""
+    """A file that a step left on its target."""
 
     id: str
+    """Its name within the run, for its URL."""
     step: str
     attempt: int
     host: str | None = None
     path: str
-    """On the target: absolute."""
+    """The absolute path on the target."""
     size: int
-    """Bytes, when the step ended; as is ``sha256``."""
+    """Bytes, when the step ended. `sha256` is from then too."""
     sha256: str
 
 
 class ArtefactPiece(View):
-    """A part of a file, read just now. ``data``: base64."""
+    """A part of an artefact, as the file is at the moment of reading."""
 
     artefact: ArtefactView
     data: str
+    """Base64."""
 
 
 class EventView(View):
-    """One state change. ``seq`` counts within the run from 1 without holes; ``cursor`` orders the events of all
-    runs.
-    """
+    """One state change of a run or of one of its steps."""
 
     seq: int
+    """Counts within the run, from 1, without gaps."""
     cursor: int = 0
+    """Orders the events of all runs."""
     run: str
     kind: str
-    """run | step"""
+    """What changed: `run` or `step`. For `run`, the fields of a step are null."""
     step: str | None = None
     step_id: str | None = None
     attempt: int | None = None
@@ -164,8 +190,8 @@ class EventView(View):
 
 
 class RunChanged(WireMessage):
-    """The wake-up on ``subjects.wake(run)``, after the commit. Lost ones are healed by reading; ``events`` save the
-    trip.
+    """The notification on ``subjects.wake(run)``, sent after the commit. One may be lost: readers also ask from time to
+    time. ``events`` saves them from asking.
     """
 
     run: str
@@ -206,33 +232,40 @@ class RunLogIndex(View):
     created_at: datetime
     attempts: list[AttemptLog] = []
     next: int | None = None
-    """Behind which attempt the next page begins, where one answer does not hold all of them."""
+    """The ``index`` of the last attempt on this page, if another page follows; else None."""
 
 
 class AgentView(View):
-    """One agent, with what it offers."""
+    """An agent and what it offers."""
 
     id: str
     number: int
+    """A short number, unique in this installation; accepted wherever the id is."""
     host: str
     state: AgentState
     draining: bool = False
+    """Whether it takes no new work; what runs there goes on."""
     reason: str = ""
-    """Why it gets no work, where it gets none."""
+    """Why it gets no work, or a warning; empty if there is neither."""
     slots: int = 0
+    """How many steps it runs at the same time."""
     used_slots: int = 0
     leases: int = 0
-    """Runs that have leased it and go on there, also when it is drained."""
+    """Runs that hold the whole host. They go on there even while it is draining."""
     default_target: str | None = None
+    """The target of steps that name none; null if it has no targets."""
     targets: dict[str, TargetSpec] = {}
+    """The machines that it reaches by SSH, by name."""
     groups: list[str] = []
     labels: dict[str, str] = {}
     plugins: dict[str, PluginSpec] = {}
     load_errors: dict[str, str] = {}
+    """Why a plugin could not be loaded, by plugin."""
     last_heartbeat: datetime | None = None
+    """When it last reported; null if it never has."""
     version: str = ""
     ready: bool = False
-    """Whether work may be given to it now: online, registered, not draining, nothing left over."""
+    """Whether it is given work now: online, registered, not draining, no leftover processes to clean up."""
 
 
 class GroupView(View):
@@ -240,43 +273,45 @@ class GroupView(View):
 
     name: str
     agents: list[str] = []
-    """Host names."""
+    """The host names of its agents."""
     created_at: datetime
 
 
 class PlanView(View):
-    """A version of a stored plan. ``plan``: its exact text; None in a list. ``versions``: all there are."""
+    """One version of a stored plan."""
 
     name: str
     version: int
     versions: list[int] = []
+    """All versions that exist."""
     plan: str | None = None
+    """The exact text; null in a list."""
     group: str | None = None
     created_at: datetime
     created_by: str = ""
 
 
 class PlanFaults(View):
-    """What is wrong with a plan: ``{code, message, path, line, column}`` each; none: it may be run."""
+    """All that is wrong with a plan."""
 
     errors: list[JsonObject] = []
+    """`{code, message, path, line, column}` each; an empty list if the plan may be run."""
 
 
 class TickView(View):
-    """What became of a tick of a schedule. ``outcome``: firing (its run is about to be started), started, skipped,
-    missed or refused; ``reason`` says why no run was started.
-    """
+    """One time at which a schedule was due, and what came of it."""
 
     at: datetime
     outcome: str
+    """`firing` (its run is about to start), `started`, `skipped`, `missed` or `refused`."""
     run: str | None = None
+    """The id of its run; null if none was started."""
     reason: str = ""
+    """Why no run was started; empty if one was."""
 
 
 class ScheduleView(View):
-    """A plan by the clock. ``next_at``: its next tick; ``last_run``: the id of the newest run it started, for the tick
-    ``last_at``; ``ticks``: the newest first.
-    """
+    """A plan that is run by the clock."""
 
     name: str
     cron: str
@@ -288,15 +323,17 @@ class ScheduleView(View):
     created_by: str = ""
     created_at: datetime | None = None
     next_at: datetime
+    """When it is due next."""
     last_run: str | None = None
+    """The id of the newest run that it started; null if there is none."""
     last_at: datetime | None = None
+    """The tick that started `last_run`."""
     ticks: list[TickView] = []
+    """Its newest ticks, newest first."""
 
 
 class RecordView(View):
-    """What one attempt wants to be recorded. ``body``: the plan's ``record`` with its expressions filled in; None where
-    it is too large to be sent. ``step_name``: as viewers see it, with its instance. Dates in it are UTC.
-    """
+    """The result that one attempt asks to record."""
 
     id: int
     run: str
@@ -304,44 +341,51 @@ class RecordView(View):
     group: str | None = None
     step: str
     step_name: str
+    """The name that users see, with its instance."""
     attempt: int
     host: str | None = None
     volume: list[JsonObject] = []
     """The run's volumes: ``{key, name, type, size_gb, id}`` each."""
     body: JsonObject | None = None
+    """The plan's ``record`` with its expressions evaluated, dates in UTC; None if it is too large to be sent."""
 
 
 class AuditView(View):
-    """Who did what, when."""
+    """One action that changed something: who did what, and when."""
 
     id: int
     at: datetime
     actor: str
+    """The name of the token that did it."""
     role: str = ""
     action: str
+    """Such as `run.cancel`."""
     object: str = ""
+    """What it was done to: an id or a name."""
     detail: JsonObject = {}
 
 
 class EnrolmentView(View):
-    """An admin's permission for a new agent; the token is shown once."""
+    """Permission for one new agent."""
 
     host: str
     token: str
+    """The join token. It is shown only in this answer."""
     expires_at: datetime
     groups: list[str] = []
     labels: dict[str, str] = {}
 
 
 class NatsAddress(View):
-    """Where an agent finds the bus; ``ca``: PEM text of the CA, null where the connection is in the clear."""
+    """Where an agent finds NATS."""
 
     urls: list[str]
     ca: str | None = None
+    """The CA certificate as PEM text; null if the connection is not encrypted."""
 
 
 class JoinView(View):
-    """What an agent gets for its join token."""
+    """What an agent gets in exchange for its join token."""
 
     agent: str
     host: str
@@ -349,4 +393,4 @@ class JoinView(View):
 
 
 class Done(View):
-    """It is done, and there is nothing to say."""
+    """The answer of an operation that has nothing to return."""

@@ -1,4 +1,4 @@
-"""One file a noun. ``ALL_ROUTERS`` and ``SOCKETS`` are what the app serves."""
+"""HTTP routes, one file per noun. The app serves ``ALL_ROUTERS`` and ``SOCKETS``."""
 
 from collections.abc import Awaitable, Callable
 
@@ -30,7 +30,7 @@ from proctor_api.routes.pool import pools, vnfps, volumes
 from proctor_api.routes.testapi import transfer
 
 ALL_ROUTERS: tuple[APIRouter, ...] = (
-    # What is asked most stands first: routes are looked through one after the other.
+    # The most used routes come first, because the router tries them in order.
     testcases.routes,
     testapi.results.routes,
     runs.routes,

@@ -1,4 +1,4 @@
-"""``/v1/runs/{run}/artefacts``: files that steps left on their targets, listed and handed out."""
+"""``/v1/runs/{run}/artefacts``: list and download files that steps left on their targets."""
 
 import base64
 import hashlib
@@ -22,29 +22,29 @@ routes = router("runs")
 
 
 class BrokenOff(Exception):
-    """The file cannot be handed out to its end: the connection is closed, so that the client sees it."""
+    """The rest of the file cannot be sent: the connection is closed, so that the client notices."""
 
 
-@routes.get("/v1/runs/{run}/artefacts", summary="A run's artefacts", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/runs/{run}/artefacts", summary="List a run's artefacts", openapi_extra=needs(Role.VIEWER))
 async def list_artefacts(
     request: Request, run: RunRef, limit: Limit = 100, cursor: After = None
 ) -> ViewResponse[ArtefactsPage]:
-    """The files that the plan's `artefacts` and builds have found, with their size and SHA-256 when their step ended.
-    They stay where they are, on the target.
+    """Files that the plan's `artefacts` and build methods found, with size and SHA-256 at the end of their step. The
+    files themselves stay on the target.
     """
     return await pass_on(request, calls.LIST_ARTEFACTS, calls.ArtefactList(run=run, limit=limit, cursor=cursor))
 
 
 @routes.get(
     "/v1/runs/{run}/artefacts/{artefact}",
-    summary="One artefact's bytes",
+    summary="Download an artefact",
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
     openapi_extra=needs(Role.VIEWER),
 )
 async def get_artefact(request: Request, run: RunRef, artefact: ArtefactRef) -> Response:
-    """The file as it is on the target. One that is gone or has changed since its step ended is a 409, as is one whose
-    agent is away; where it changes while it is read, the answer breaks off.
+    """The file, read from the target now. 409 if it is gone or has changed since its step ended, or if its agent is not
+    available. If it changes while it is read, the connection is closed before the end.
     """
     actor = caller_of(request).actor
     first = await _piece(request, actor, run, artefact, 0)
@@ -52,7 +52,7 @@ async def get_artefact(request: Request, run: RunRef, artefact: ArtefactRef) -> 
     if about.size <= len(first.data) * 3 // 4 and not _is_whole(first):
         raise ProctorError(Code.CONFLICT, f"{about.path} has changed on its target since the step ended")
     headers = {
-        # It comes from a machine under test: no browser is to show it as a page of ours.
+        # The file comes from a machine under test: no browser may show it as a page of this origin.
         "Content-Disposition": "attachment",
         "Content-Length": str(about.size),
         "Repr-Digest": f"sha-256=:{base64.b64encode(_digest(about.sha256)).decode()}:",
@@ -65,7 +65,7 @@ async def get_artefact(request: Request, run: RunRef, artefact: ArtefactRef) -> 
             data = base64.b64decode(piece.data)
             seen.update(data)
             told += len(data)
-            # The last piece is held back until all of it is known to be right.
+            # The last piece is sent only after the checksum of the whole file matches.
             if told < about.size and data:
                 yield data
                 piece = await _piece(request, actor, run, artefact, told)

@@ -1,4 +1,4 @@
-"""``GET /v1/audit``: who did what, when."""
+"""``GET /v1/audit``: who changed what, and when."""
 
 from fastapi import Request
 
@@ -11,7 +11,7 @@ from proctor_common.states import Role
 routes = router("access")
 
 
-@routes.get("/v1/audit", summary="The audit", openapi_extra=needs(Role.ADMIN))
+@routes.get("/v1/audit", summary="Show the audit log", openapi_extra=needs(Role.ADMIN))
 async def list_audit(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[AuditPage]:
-    """Deeds, newest first."""
+    """Every action that changed something, newest first. 403 for a token that is bound to groups."""
     return await pass_on(request, calls.LIST_AUDIT, calls.AuditList(limit=limit, cursor=cursor))

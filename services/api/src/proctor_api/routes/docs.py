@@ -1,6 +1,6 @@
-"""Swagger UI from the wheel, with nothing from other places and no script in the page.
+"""``/docs``: Swagger UI from the installed package, without anything from other sites and without inline scripts.
 
-Addresses in pages are relative: a proxy may show the api below a path.
+URLs in pages are relative, because a proxy may serve the api below a path.
 """
 
 from importlib.resources import files
@@ -18,7 +18,7 @@ from proctor_common.errors import not_found
 routes = router()
 
 DOCS_POLICY = (
-    # Swagger UI writes style attributes; scripts come from files alone.
+    # Swagger UI writes style attributes; scripts come from files only.
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self';"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -63,9 +63,9 @@ form.addEventListener("submit", async (event) => {
       return;
     }
     const problem = await answer.json();
-    fault.textContent = problem.detail || "refused";
+    fault.textContent = problem.detail || "The login was refused.";
   } catch (error) {
-    fault.textContent = "the api does not answer";
+    fault.textContent = "The server does not answer. Try again in a moment.";
   }
 });
 """
@@ -81,7 +81,7 @@ TRYOUT = {
     "all": '["get", "put", "post", "delete", "options", "head", "patch", "trace"]',
     "read": '["get", "head", "options"]',
 }
-"""Methods that have a button to try them out, by setting."""
+"""HTTP methods with a "Try it out" button, by the setting ``tryout``."""
 OWN = {
     "login.js": (LOGIN_SCRIPT, "text/javascript"),
     "login.css": (LOGIN_STYLE, "text/css"),
@@ -95,13 +95,13 @@ BUNDLED = {
 
 @routes.get("/docs", include_in_schema=False, openapi_extra=anyone())
 async def show_docs() -> Response:
-    """The page."""
+    """The Swagger UI page."""
     return Response(PAGE, media_type="text/html", headers={"Content-Security-Policy": DOCS_POLICY})
 
 
 @routes.get("/openapi.json", include_in_schema=False, openapi_extra=anyone())
 async def show_openapi(request: Request) -> Response:
-    """The document; behind a proxy it names the path below which the api is."""
+    """The OpenAPI document; behind a proxy with the path below which the api is served."""
     document, prefix = request.app.openapi(), request.scope.get(EXTERNAL_PREFIX)
     if prefix:
         document = {**document, "servers": [{"url": prefix}]}
@@ -110,10 +110,10 @@ async def show_openapi(request: Request) -> Response:
 
 @routes.get("/docs/assets/{name}", include_in_schema=False, openapi_extra=anyone())
 async def show_asset(request: Request, name: str) -> Response:
-    """A script, style sheet or picture of our pages."""
+    """A script, style sheet or image of the docs and login pages. Raises 404."""
     headers = {"Cache-Control": "public, max-age=3600", "Content-Security-Policy": PAGE_POLICY}
     if name == "docs.js":
-        # What may be tried out is a setting, which the next visit shall show.
+        # Not cached, so that a changed setting shows at the next visit.
         text = DOCS_SCRIPT.replace("METHODS", TRYOUT[context_of(request).settings.tryout])
         return Response(text, media_type="text/javascript", headers={**headers, "Cache-Control": "no-cache"})
     if name in OWN:
@@ -125,6 +125,6 @@ async def show_asset(request: Request, name: str) -> Response:
 
 
 def bundle() -> Path:
-    """The folder of the bundled Swagger UI; its name holds a version."""
+    """The folder of the bundled Swagger UI (its name has a version)."""
     vendor = Path(str(files("swagger_ui_bundle"))) / "vendor"
     return next(path for path in sorted(vendor.iterdir(), reverse=True) if path.name.startswith("swagger-ui"))

@@ -1,6 +1,6 @@
-"""Before a route runs: who asks, may they, is the body sound. Routes say their role; one that says none does not start.
+"""Checks before a route runs: the URL, the caller, their role, the body. A route without a role stops the start.
 
-The order matters: a stranger is refused before a byte of the body is read.
+The order matters: a caller without a valid token is refused before any byte of the body is read.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from proctor_common.states import Role
 ROLE = "x-proctor-role"
 OPEN = "anyone"
 STREAMED = "x-proctor-streamed"
-"""Marks a route that reads its body itself, piece by piece."""
+"""Marks a route that reads its body itself, as a stream."""
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 __all__ = [
@@ -39,17 +39,17 @@ __all__ = [
 
 
 def needs(role: Role, **extra: Any) -> dict[str, Any]:
-    """``openapi_extra`` of a route that asks for a role."""
+    """``openapi_extra`` of a route that requires a role."""
     return {ROLE: role.value, **extra}
 
 
 def anyone(**extra: Any) -> dict[str, Any]:
-    """``openapi_extra`` of a route that asks for no token."""
+    """``openapi_extra`` of a route that needs no token."""
     return {ROLE: OPEN, "security": [], **extra}
 
 
 class StrictRequest(Request):
-    """A request whose body has been read and parsed already."""
+    """A request whose body is already read and parsed."""
 
     def __init__(self, request: Request, raw: bytes, value: Any) -> None:
         super().__init__(request.scope, request.receive)
@@ -64,7 +64,7 @@ class StrictRequest(Request):
 
 
 class GuardedRoute(APIRoute):
-    """A route with a role. One that gives a ``ViewResponse`` is documented by what that is the JSON of."""
+    """A route with a role. If it returns a ``ViewResponse[T]``, the OpenAPI document shows the schema of T."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         shown = inspect.signature(endpoint).return_annotation
@@ -107,13 +107,13 @@ def router(*sections: str) -> APIRouter:
 
 
 async def pass_on(request: Request, operation: Operation[Q, A], body: Q, status: int = 200) -> ViewResponse[A]:
-    """A controller's answer to what the caller asks, unread."""
+    """Ask a controller on behalf of the caller and pass its answer on undecoded. Raises ProctorError."""
     view = await context_of(request).controllers.ask_encoded(operation, caller_of(request).actor, body)
     return ViewResponse(view, status)
 
 
 def json_view(data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """JSON that says not of what."""
+    """A JSON response without a type."""
     return Response(data, status, headers, JSON)
 
 
@@ -125,7 +125,7 @@ def _json_of(request: Request, raw: bytes) -> Any:
 
 
 def _refuse_fields(body: Any) -> None:
-    """Raises 422 where a route that takes no body is given one that says something."""
+    """Raises 422 if a route without a body gets one that is not empty or ``{}``."""
     if not isinstance(body, dict):
         raise invalid("the body must be empty or {}")
     if body:
@@ -133,7 +133,7 @@ def _refuse_fields(body: Any) -> None:
 
 
 def check_url(request: Request) -> None:
-    """Raises 413 for a URL that is too long, 422 for a NUL in it."""
+    """Raises 413 for a URL over URL_LIMIT bytes, 422 for a NUL character in it."""
     scope = request.scope
     length = len(scope["raw_path"]) + len(scope["query_string"])
     if length > URL_LIMIT:

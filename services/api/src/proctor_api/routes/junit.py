@@ -76,15 +76,15 @@ class Counts:
 
 @routes.get(
     "/v1/runs/{run}/junit",
-    summary="A run as JUnit XML",
+    summary="Show a run as JUnit XML",
     response_class=Response,
     responses={200: {"content": {MEDIA: {"schema": {"type": "string"}}}}},
     openapi_extra=needs(Role.VIEWER),
 )
 async def get_junit(request: Request, run: RunRef) -> Response:
-    """A suite of the plan's steps, and one for each part of its cleanup that ran; a case a step instance. A step that
-    failed or timed out is a failure, one in error or lost an error, one that did not run is skipped. Where the run
-    did not pass although no step failed, a case of its own says so.
+    """One suite for the plan's steps and one for each part of its cleanup that ran; one test case per step instance.
+    Steps that failed or timed out are failures, steps with an error or a lost agent are errors, steps that did not run
+    are skipped. If the run did not pass although no step failed, the additional case `(run)` says why.
     """
     context, actor = context_of(request), caller_of(request).actor
     view = await context.controllers.ask(GET_RUN, actor, RunCall(run=run))

@@ -1,4 +1,4 @@
-"""``GET /v1/runs/{run}/logs``: what a run has logged so far, streamed; the same reader as the tail's."""
+"""``GET /v1/runs/{run}/logs``: what a run has logged so far, streamed by the reader that websocket tails use too."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -21,13 +21,14 @@ from proctor_common.states import Role
 
 routes = router("runs")
 
-Format = Literal["text", "ndjson", "raw"]
+FORMATS = "`text`: UTF-8; `ndjson`: frames as on the websocket; `raw`: the bytes as logged"
+Format = Annotated[Literal["text", "ndjson", "raw"], Query(description=FORMATS)]
 MEDIA = {"text": "text/plain; charset=utf-8", "ndjson": "application/x-ndjson", "raw": "application/octet-stream"}
 MAX_TAIL = 100_000
 
 
 class PatientResponse(StreamingResponse):
-    """A stream that ends when its client takes nothing for ``patience`` seconds."""
+    """A stream that ends when its client reads nothing for ``patience`` seconds."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class PatientResponse(StreamingResponse):
 
 @routes.get(
     "/v1/runs/{run}/logs",
-    summary="A run's log",
+    summary="Show a run's log",
     response_class=Response,
     responses={
         200: {"content": {media: {"schema": {"type": "string"}} for media in ("text/plain", *list(MEDIA.values())[1:])}}
@@ -60,13 +61,13 @@ async def get_logs(
     request: Request,
     run: RunRef,
     *,
-    step: Annotated[str | None, Query(max_length=300, description="Only this step's")] = None,
-    tail: Annotated[int | None, Query(ge=1, le=MAX_TAIL, description="Only the last so many lines")] = None,
-    after: Annotated[str | None, Query(max_length=4096, description="A cursor, from a frame")] = None,
+    step: Annotated[str | None, Query(max_length=300, description="Only this step, by name or id")] = None,
+    tail: Annotated[int | None, Query(ge=1, le=MAX_TAIL, description="Only this many lines from the end")] = None,
+    after: Annotated[str | None, Query(max_length=4096, description="Only what follows this frame's cursor")] = None,
     format: Format = "text",
 ) -> Response:
-    """What is there now; it does not wait for more. `ndjson` gives the frames of the tail, `raw` the bytes as they
-    were. Lines that are gone are told in a line (`ndjson`: a gap frame) of their own. An unknown step is a 404.
+    """What the run has logged so far; the answer does not wait for more. A line (`ndjson`: a gap frame) stands for
+    lines that can no longer be shown. 404 for an unknown run or step; 400 for a bad cursor, or `tail` with `after`.
     """
     context, actor = context_of(request), caller_of(request).actor
     index = await load_index(context.controllers, actor, run)
@@ -91,7 +92,7 @@ async def get_logs(
 
     stream = frames()
     try:
-        # The first step shows whether the log can be read at all, while the answer may still be a fault.
+        # The first frame shows whether the log can be read, while the answer can still be an error.
         first = await anext(stream, None)
     except BadCursor as fault:
         raise ProctorError(Code.BAD_REQUEST, f"after: {fault}") from fault

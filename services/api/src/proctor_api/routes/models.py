@@ -1,4 +1,7 @@
-"""What native routes take and give: strict bodies, typed pages for the OpenAPI document, path and query types."""
+"""Bodies and parameters of the routes under ``/v1``, and the views of the api's own answers.
+
+The docstring under a field is its description in the OpenAPI document.
+"""
 
 import re
 import unicodedata
@@ -29,53 +32,55 @@ def _plan(value: Any) -> Any:
 
 
 PlanGiven = Annotated[dict[str, Any] | str, BeforeValidator(_plan)]
-"""An object, YAML or JSON text, or a stored plan's name (and version)."""
+"""An object, YAML or JSON text, or the name of a stored plan (``name`` or ``name@version``)."""
 Labels = dict[str, Annotated[str, StringConstraints(max_length=200)]]
 
 RunRef = Annotated[str, Path(description="The run's id or number", max_length=64, examples=["1"])]
 AgentRef = Annotated[str, Path(description="The agent's id, host name or number", max_length=64, examples=["local-1"])]
 ArtefactRef = Annotated[str, Path(description="The artefact's id in the run", max_length=64, examples=["0-1-0"])]
 GroupRef = Annotated[str, Path(description="The group's name", max_length=64, examples=["lab-a"])]
-TypeRef = Annotated[str, Path(description="A type of volume", max_length=64, examples=["igw"])]
+TypeRef = Annotated[str, Path(description="The type of volume", max_length=64, examples=["igw"])]
 VolumeRef = Annotated[str, Path(description="The volume's id", max_length=64)]
 VnfpRef = Annotated[str, Path(description="The VNF's id", max_length=64)]
-Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many rows; there may be fewer")]
-After = Annotated[str | None, Query(alias="cursor", max_length=4096, description="`next` of the page before")]
+Limit = Annotated[
+    int, Query(ge=1, le=1000, description="Rows per page at most; a page may have fewer and still not be the last")
+]
+After = Annotated[str | None, Query(alias="cursor", max_length=4096, description="`next` of the previous page")]
 
 
 def printable(text: str) -> str:
-    """The text itself. Raises ValueError where it holds a control character: a name is shown on terminals."""
+    """The text. Raises ValueError if it has a control character, because names are shown on terminals."""
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise ValueError("holds a control character")
     return text
 
 
 class Body(BaseModel):
-    """A request's body: unknown fields are refused."""
+    """The body of a request; unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 RecordText = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(printable)]
 
 
 class RecordRequest(Body):
-    """The result that the Test API gets when the test case is finished, exactly once."""
+    """The result to record in the Test API, exactly once, when the test case has finished."""
 
     project: RecordText
     case: RecordText
-    pod: RecordText | None = Field(default=None, description="Absent: the host")
+    pod: RecordText | None = Field(default=None, description="Absent: the host's name")
     installer: RecordText | None = None
     version: RecordText | None = None
     scenario: RecordText | None = None
     build_tag: RecordText | None = None
-    criteria: RecordText | None = Field(default=None, description="Absent: PASS or FAIL by the verdict")
-    details: Any = Field(default=None, description="Stands beside run, step, attempt, host, volume and log")
-    declare: bool = Field(default=False, description="Declare the pod, project and case that are missing")
+    criteria: RecordText | None = Field(default=None, description="Absent: PASS or FAIL, by the step's result")
+    details: Any = Field(default=None, description="Stored together with run, step, attempt, host, volume and log")
+    declare: bool = Field(default=False, description="Declare the pod, project and test case if they are missing")
 
 
 class CaseRequest(Body):
-    """A test case: one method of a plugin, once, on one agent. One of host, group, labels says where."""
+    """A test case: one method of a plugin, once, on one agent. One of `host`, `labels` and `group` says where."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -90,20 +95,25 @@ class CaseRequest(Body):
 
     plugin: Word
     method: Word
-    host: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    group: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    host: Word | None = None
+    """The host name of the agent."""
+    group: Word | None = None
+    """An agent of this group; beside `host` or `labels`: the group that the run belongs to."""
     labels: Labels | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
-    target: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
-        default=None, description="One of the agent's SSH endpoints; absent: its default"
-    )
-    parameters: dict[str, Any] = Field(default={}, description="As the method's JSON Schema says")
-    timeout: float | str | None = Field(default=None, description="Seconds, or a number with ms, s, m, h or d")
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    """An agent that has all these labels."""
+    target: Word | None = None
+    """The name of one of the agent's targets; absent: its default."""
+    parameters: dict[str, Any] = {}
+    """Parameters of the method, as its JSON Schema says."""
+    timeout: float | str | None = None
+    """Seconds, or a number with ms, s, m, h or d; above 0, at most 30 d. Absent: the controller's default."""
+    name: Word | None = None
+    """The run's name; absent: the method and where it runs."""
     record: RecordRequest | None = None
 
 
 class RunRequest(Body):
-    """A run of a plan: an object, YAML or JSON text, or a stored plan's name (and version)."""
+    """A plan to run."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -124,85 +134,103 @@ class RunRequest(Body):
     )
 
     plan: PlanGiven
+    """The plan as an object, as YAML or JSON text, or the name of a stored one (`name` or `name@version`)."""
     parameters: dict[str, Any] = {}
+    """Values of the plan's parameters; absent ones have their defaults."""
     group: GroupName | None = None
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    """The group that the run belongs to; absent: the token's, if it is bound to one."""
+    name: Word | None = None
+    """The run's name; absent: the plan's."""
 
 
 class EnrolRequest(Body):
-    """Permission for a new agent, good once, for 15 minutes and for this host name."""
+    """Permission for one new agent, valid for 15 minutes."""
 
     host: HostName = Field(examples=["builder-7"])
+    """The host name that the agent will have."""
     groups: list[GroupName] = Field(default=[], max_length=100)
+    """The groups that it becomes a member of."""
     labels: Labels = Field(default={}, max_length=MAX_LABELS)
 
 
 class JoinRequest(Body):
-    """What an agent joins with."""
+    """What an agent sends to join."""
 
-    token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    public_key: Annotated[str, StringConstraints(pattern=r"^U[A-Z2-7]{55}$")] = Field(
-        description="The agent's own nkey: `U` and 55 characters of base32"
-    )
+    token: Word
+    """The join token."""
+    public_key: Annotated[str, StringConstraints(pattern=r"^U[A-Z2-7]{55}$")]
+    """The agent's public nkey: `U` and 55 characters of base32."""
 
 
 class TokenRequest(Body):
-    """A new token. ``groups``: bound to them; absent: bound to none."""
+    """A token to create."""
 
     name: Annotated[Word, AfterValidator(printable)] = Field(examples=["ci"])
     role: Role = Field(examples=["runner"])
     groups: list[GroupName] | None = Field(default=None, min_length=1, max_length=100)
-    expires: datetime | None = Field(default=None, description="When it ends; absent: never")
+    """The groups that it is bound to: it sees and uses their agents and runs only. Absent: not bound."""
+    expires: datetime | None = None
+    """When it expires, with a time zone; absent: never."""
 
 
 class SessionRequest(Body):
-    """What a browser's session is opened with."""
+    """What a browser sends to log in."""
 
-    token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    token: Word
 
 
 class TokenView(View):
-    """A token as others may see it."""
+    """A token without its secret."""
 
     id: str
     name: str
     role: Role
     groups: list[str] | None
+    """The groups that it is bound to; null if to none."""
     created_at: datetime
     created_by: str
+    """The name of the token that created it."""
     expires_at: datetime | None
+    """Null: never."""
     last_use: datetime | None
+    """When it was last used, to within half a minute; null: not yet."""
 
 
 class NewTokenView(TokenView):
-    """A new token; ``token`` is shown this once."""
+    """A token that was just created."""
 
     token: str
+    """The secret. It is shown only in this answer."""
 
 
 class SessionView(View):
-    """Who the session belongs to."""
+    """A browser's session."""
 
     name: str
+    """The name of its token."""
     role: Role
     groups: list[str] | None
+    """The groups that the token is bound to; null if to none."""
     expires_at: datetime
 
 
 class TargetRequest(Body):
-    """How many idle spares there shall be."""
+    """A pool's new target."""
 
     target: int = Field(strict=True, ge=0, le=10_000, examples=[11])
+    """How many spares to keep ready."""
 
 
 class VnfpRequest(Body):
-    """A new VNF. ``size_gb``: at least so large; absent: as the pool's volumes are."""
+    """A VNF to create."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"\S"), AfterValidator(printable)] = (
         Field(examples=["vnf-1"])
     )
     type: Annotated[str, StringConstraints(min_length=1, max_length=63)] = Field(examples=["igw"])
+    """The type of its volume."""
     size_gb: int | None = Field(default=None, strict=True, ge=1, le=100_000)
+    """The least size of its volume in GB; absent: the size of the pool's volumes."""
 
 
 class TokenPage(Page[TokenView]):
@@ -210,7 +238,7 @@ class TokenPage(Page[TokenView]):
 
 
 class RejectionView(View):
-    """What a finished step wanted to be recorded, and why it was not. ``record``: as the plan filled it in."""
+    """A result that a finished step asked to record, and why that failed."""
 
     id: int
     run: str
@@ -220,51 +248,60 @@ class RejectionView(View):
     reason: str
     rejected_at: datetime
     record: dict[str, Any] | None
+    """The plan's `record` with its expressions evaluated; null if it is too large."""
 
 
 class RejectionPage(Page[RejectionView]):
-    """A page of records that could not be stored, the oldest first."""
+    """A page of results that could not be recorded, oldest first."""
 
 
 class LineFault(View):
-    """Why a line could not be stored."""
+    """Why a line was refused."""
 
     line: int
+    """Its number, from 1."""
     message: str
 
 
 class ImportView(View):
-    """What became of the lines. ``known``: their `_id` was there already; ``errors``: the first hundred refusals."""
+    """How many lines were stored, known or refused."""
 
     stored: int
     known: int
+    """Lines that were not stored again, because a result has their `_id`."""
     refused: int
     errors: list[LineFault]
+    """The first 100 refused lines."""
 
 
 class RetryView(View):
-    """How many records became results, and how many could not."""
+    """What came of recording them again."""
 
     stored: int
+    """How many are results now."""
     left: int
+    """How many failed again."""
 
 
 class Standing(View):
-    """Whether the process lives or may be given work."""
+    """The state of the service."""
 
     status: Literal["ok", "failed"]
     checks: dict[str, str] = {}
+    """`ok` or `failed` by check: `bus`, `database`. Empty for liveness."""
 
 
 class VersionView(View):
-    """What runs here."""
+    """Versions."""
 
     version: str
+    """The version of Proctor."""
     api: list[str]
+    """The versions of the API that it serves."""
 
 
 def seconds_of(value: float | str | None, path: str) -> float | None:
-    """A duration in seconds. Raises 422 that says how one is written."""
+    """A duration in seconds; None if none is given. Raises 422 with the accepted notation."""
     if value is None:
         return None
     seconds = read_duration(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own, put into the words of OpenAPI 3.0 (what the bundled Swagger UI reads)."""
+"""The OpenAPI document: what FastAPI generates (3.1), rewritten as 3.0, which the bundled Swagger UI reads."""
 
 from importlib import metadata
 from typing import Any
@@ -12,31 +12,36 @@ from proctor_api.routes.guard import OPEN, ROLE, STREAMED
 DESCRIPTION = """\
 Runs test cases and test plans on a fleet of hosts and shows their logs as they happen.
 
-Press **Authorize** and give a token, or open `/login`. Faults are `application/problem+json` with a stable `code`;
-`/v2.1` keeps the shapes of the framework that Proctor replaces.
+Press **Authorize** and enter a token, or log in at `/login`. Errors under `/v1` are `application/problem+json` with a
+stable `code`: 400 and 422 for a bad request, 401 and 403 for a missing or insufficient token, 404, 409 for a state that
+does not allow it, 413, 429, and 503 (with `Retry-After`) when the bus or the database is unavailable. The Test API and
+`/v2.1`, the API of the legacy framework, answer errors with `{code, message}`.
 
-Websockets (JSON text frames, resumed with `?after=<cursor>`), which this document cannot describe:
-`/v1/runs/{run}/logs/tail?after=&step=`, `/v1/runs/{run}/events?after=`, `/v1/events?after=`.
+Times are ISO 8601 with a time zone. Lists have `items` and `next`: pass `next` as `cursor` to get the following page.
+
+Three websockets send JSON text frames and resume with `?after=<cursor>`; OpenAPI cannot describe them:
+`/v1/runs/{run}/logs/tail?after=&step=`, `/v1/runs/{run}/events?after=` and `/v1/events?after=`.
 """
 SECTIONS = {
-    "runs": "Test cases and test plans under way, their steps and logs",
-    "test plans": "Stored plans",
-    "schedules": "Plans by the clock",
-    "agents": "Where steps run",
-    "groups": "Who sees and uses which agents",
-    "pools": "Volumes kept ready, and VNFs",
-    "Test API": "Pods, projects, test cases, results, deployments, scenarios and dashboards, for the clients that the "
-    "Test API of OPNFV has. Success is always 200; a refusal is `{code, message}`, with a code from 400 to 413",
-    "results": "Results in bulk",
-    "dashboard": "The figures behind the page `/dashboard/`",
+    "runs": "Start test cases and test plans; read runs, their steps, logs and artefacts; cancel, pause, repeat",
+    "test plans": "Store plans by name and version; check a plan without running it",
+    "schedules": "Run plans at fixed times",
+    "agents": "The hosts that steps run on",
+    "groups": "Named sets of agents: a token that is bound to groups sees and uses their agents only",
+    "pools": "Volumes that are kept ready, and VNFs",
+    "Test API": "Pods, projects, test cases, results, deployment results, scenarios and dashboards, compatible with "
+    "the Test API of OPNFV. Success is always 200; an error is `{code, message}`",
+    "results": "Import and export results of the Test API; results that could not be recorded",
+    "dashboard": "The data that the page `/dashboard/` shows",
     "access": "Tokens and sessions",
-    "system": "How the service is",
-    "v2.1": "The routes of the framework that Proctor replaces",
+    "system": "Health, metrics and version of the service",
+    "v2.1": "The API of the legacy framework, in its shapes and words (a slave is an agent)",
 }
-"""What operations are sorted by, in the order that readers see."""
+"""The sections of the document, in the order in which Swagger UI shows them."""
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "RFC 9457, with a stable code and members of its own (what, name, limit, errors …)",
+    "description": "An error as of RFC 9457. `code` is stable. More members depend on it, such as `what` and "
+    "`name` (404), `limit` in bytes (413), or `errors` with every fault of the request (422)",
     "required": ["type", "title", "status", "detail", "code"],
     "properties": {
         "type": {"type": "string"},
@@ -82,7 +87,7 @@ def version() -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Have the app make the document at its first use."""
+    """Make the app build the document when it is first asked for."""
 
     def document() -> dict[str, Any]:
         if not app.openapi_schema:
@@ -93,7 +98,7 @@ def install(app: FastAPI) -> None:
 
 
 def make(app: FastAPI) -> dict[str, Any]:
-    """The document."""
+    """Build the document."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     document["openapi"] = "3.0.3"
     document["tags"] = [{"name": name, "description": about} for name, about in SECTIONS.items()]
@@ -105,7 +110,7 @@ def make(app: FastAPI) -> dict[str, Any]:
     schemas["LegacyError"] = LEGACY_SCHEMA
     components["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "description": "A token: `Authorization: Bearer prt_…`"},
-        "session": {"type": "apiKey", "in": "cookie", "name": "proctor_session", "description": "From `/login`"},
+        "session": {"type": "apiKey", "in": "cookie", "name": "proctor_session", "description": "Set by `/login`"},
     }
     document["security"] = [{"token": []}, {"session": []}]
     for path, item in document["paths"].items():
@@ -116,7 +121,7 @@ def make(app: FastAPI) -> dict[str, Any]:
 
 
 def _finish(path: str, operation: dict[str, Any]) -> None:
-    """Say how an operation fails and which role it asks for."""
+    """Add the required role and the shape of errors to an operation."""
     role = operation.pop(ROLE, OPEN)
     for marker in ("x-proctor-creates", STREAMED):
         operation.pop(marker, None)
@@ -130,13 +135,13 @@ def _finish(path: str, operation: dict[str, Any]) -> None:
     responses = operation.setdefault("responses", {})
     responses.pop("422", None)
     responses["default"] = {
-        "description": "A fault; its code says which",
+        "description": "An error; its `code` says which",
         "content": {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
     }
 
 
 def _down(node: Any) -> Any:
-    """What 3.1 writes in another way than 3.0: null types, constants, lists of examples, exclusive limits."""
+    """Rewrite what 3.1 and 3.0 spell differently: null types, constants, lists of examples, exclusive limits."""
     if isinstance(node, list):
         return [_down(member) for member in node]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""``/v1/results/rejected``: what was to be recorded and could not be; and another try at it."""
+"""``/v1/results/rejected``: results of steps that could not be recorded, and recording them again."""
 
 import orjson
 from fastapi import Request, Response
@@ -17,11 +17,11 @@ AT_ONCE = 100
 @routes.get(
     "/v1/results/rejected",
     response_model=RejectionPage,
-    summary="Records that could not be stored",
+    summary="List results that could not be recorded",
     openapi_extra=needs(Role.VIEWER),
 )
 async def list_rejections(request: Request, limit: Limit = 100, cursor: After = None) -> Response:
-    """What finished steps wanted to be recorded and why it was not, the oldest first."""
+    """What finished steps asked to record, with the reason why that failed; oldest first."""
     after = _after(cursor)
     found = await _recorder(request).rejections.list(caller_of(request).actor.groups, after, limit + 1)
     following = str(found[limit - 1].item.id) if len(found) > limit else None
@@ -31,11 +31,11 @@ async def list_rejections(request: Request, limit: Limit = 100, cursor: After = 
 @routes.post(
     "/v1/results/rejected/retry",
     response_model=RetryView,
-    summary="Try again to store them",
+    summary="Record them again",
     openapi_extra=needs(Role.RUNNER),
 )
 async def retry_rejections(request: Request) -> Response:
-    """Each becomes a result if what it refers to is there by now; the others stay, with their newest reason."""
+    """Try each once more, for example after a missing pod was declared. Those that fail stay, with the new reason."""
     recorder = _recorder(request)
     stored, left, after = 0, 0, 0
     while page := await recorder.rejections.list(caller_of(request).actor.groups, after, AT_ONCE):

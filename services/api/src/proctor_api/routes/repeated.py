@@ -1,4 +1,4 @@
-"""Plans that come as JSON objects in which a name stands twice: a parser would keep the last one and say nothing."""
+"""Plans sent as JSON objects in which a name occurs twice. A parser would silently keep the last one."""
 
 import json
 import re
@@ -13,10 +13,10 @@ _WORD = json.JSONDecoder()
 
 
 async def plan_as_sent(request: Request, plan: Any, member: str | None = "plan") -> Any:
-    """The plan; its very text where a name is repeated in it, so that each repetition is told with its place beside
-    the plan's other faults. ``member``: of the body; None: the body is the plan.
+    """The plan as parsed; as its original text if a name occurs twice in it, so that the controller reports each
+    repetition with its line and column. ``member``: the member of the body that holds the plan; None if the body is it.
 
-    Raises 422 where the body itself has a member twice.
+    Raises 422 if a member of the body itself occurs twice.
     """
     if isinstance(plan, str):
         return plan
@@ -43,7 +43,7 @@ def _is_repeating(text: str) -> bool:
 
 
 def _members(text: str) -> list[tuple[str, str]]:
-    """Name and text of each member of the object; it is known to be JSON."""
+    """Name and text of each member of a JSON object; the text is known to be valid."""
     found: list[tuple[str, str]] = []
     at = _skip(text, text.index("{") + 1)
     while text[at] == '"':
@@ -64,4 +64,4 @@ def _skip(text: str, at: int) -> int:
 
 
 def _fault(name: str) -> Fault:
-    return fault("duplicate_key", f"the member {name!r} stands twice in the body", name)
+    return fault("duplicate_key", f"the member {name!r} occurs twice in the body", name)

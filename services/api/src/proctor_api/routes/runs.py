@@ -1,4 +1,4 @@
-"""Runs: starting them from a plan, what became of them and of their steps, and the verbs that act on them."""
+"""Runs: start one from a plan, list runs, their steps and events, and act on them (cancel, pause, rerun, gates)."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -17,15 +17,15 @@ from proctor_common.states import Role, RunResult, RunState
 
 routes = router("runs")
 
-StepName = Annotated[str, Path(description="The step's name, with its instance, or its id", max_length=300)]
+StepName = Annotated[str, Path(description="The step's name, `name[instance]` or id", max_length=300)]
 
 
 class AgainRequest(Body):
-    """What to run again."""
+    """Which steps to run again."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"failed_only": True}})
 
-    failed_only: bool = Field(default=False, description="Steps that passed keep their outputs and are not run again")
+    failed_only: bool = Field(default=False, description="Steps that passed keep their outputs and do not run again")
 
 
 ALL_STEPS = AgainRequest()
@@ -39,7 +39,9 @@ ALL_STEPS = AgainRequest()
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
 async def submit_run(request: Request, run: RunRequest) -> ViewResponse[RunView]:
-    """Start a run of a plan. Faults of the plan are a 422 with all of them at once, each with line and column."""
+    """Start a run of a plan. 422 with all faults of the plan at once, each with line and column; nothing is started
+    then. 404 if a stored plan or group is unknown.
+    """
     context, caller = context_of(request), caller_of(request)
     plan = await plan_as_sent(request, run.plan)
 
@@ -51,20 +53,20 @@ async def submit_run(request: Request, run: RunRequest) -> ViewResponse[RunView]
     return await context.idempotency.start(request, caller, begin)
 
 
-@routes.get("/v1/runs", summary="Runs", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/runs", summary="List runs", openapi_extra=needs(Role.VIEWER))
 async def list_runs(
     request: Request,
     *,
     state: RunState | None = None,
     result: RunResult | None = None,
-    plan: Annotated[str | None, Query(max_length=200)] = None,
-    host: Annotated[str | None, Query(max_length=200)] = None,
+    plan: Annotated[str | None, Query(max_length=200, description="Only runs of the plan with this name")] = None,
+    host: Annotated[str | None, Query(max_length=200, description="Only runs with a step on this host")] = None,
     group: GroupName | None = None,
-    since: Annotated[datetime | None, Query(description="Created at or after")] = None,
+    since: Annotated[datetime | None, Query(description="Only runs created at this time or later")] = None,
     limit: Limit = 100,
     cursor: After = None,
 ) -> ViewResponse[RunPage]:
-    """Runs that the token may see, newest first."""
+    """Runs that the token may see, newest first. Each filter that is given must hold."""
     body = calls.RunList(
         state=state,
         result=result,
@@ -78,59 +80,59 @@ async def list_runs(
     return await pass_on(request, calls.LIST_RUNS, body)
 
 
-@routes.get("/v1/runs/{run}", summary="A run", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/runs/{run}", summary="Show a run", openapi_extra=needs(Role.VIEWER))
 async def get_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
-    """One run by its id or number."""
+    """The run with this id or number. 404 if there is none, or the token may not see it."""
     return await pass_on(request, calls.GET_RUN, calls.RunRef(run=run))
 
 
-@routes.get("/v1/runs/{run}/steps", summary="A run's steps", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/runs/{run}/steps", summary="List a run's steps", openapi_extra=needs(Role.VIEWER))
 async def list_steps(
     request: Request,
     run: RunRef,
-    attempts: Annotated[Literal["all", "last"], Query(description="Every attempt, or each step's last")] = "last",
+    attempts: Annotated[
+        Literal["all", "last"], Query(description="`last`: the last attempt of each step; `all`: every attempt")
+    ] = "last",
     limit: Limit = 100,
     cursor: After = None,
 ) -> ViewResponse[StepPage]:
-    """A row a step instance, its last attempt; with `attempts=all` a row an attempt."""
+    """One row per step instance, in the order of the plan; with `attempts=all`, one row per attempt."""
     body = calls.StepList(run=run, attempts=attempts == "all", limit=limit, cursor=cursor)
     return await pass_on(request, calls.LIST_STEPS, body)
 
 
-@routes.get("/v1/runs/{run}/events", summary="A run's state changes", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/runs/{run}/events", summary="List a run's state changes", openapi_extra=needs(Role.VIEWER))
 async def list_events(
     request: Request,
     run: RunRef,
-    after: Annotated[int, Query(ge=0, le=2**53, description="Behind this `seq`")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Only events with a `seq` above this")] = 0,
     limit: Limit = 1000,
-    cursor: Annotated[int | None, Query(ge=0, le=2**53, description="`next` of the page before")] = None,
+    cursor: Annotated[int | None, Query(ge=0, le=2**53, description="`next` of the previous page")] = None,
 ) -> ViewResponse[EventsPage]:
-    """State changes, oldest first."""
+    """State changes of the run and its steps, oldest first."""
     body = calls.EventList(run=run, after=after if cursor is None else cursor, limit=limit)
     return await pass_on(request, calls.LIST_EVENTS, body)
 
 
 @routes.post("/v1/runs/{run}/cancel", status_code=202, summary="Cancel a run", openapi_extra=needs(Role.RUNNER))
 async def cancel_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
-    """Ask for the end of a run: what runs is killed with its process tree, and cleanup follows. Of no effect on a
-    run that has finished.
+    """Cancel the run: running steps are killed with their process trees, then its cleanup runs. A finished run that
+    still keeps its hosts gives them back; on any other finished run there is no effect.
     """
     return await pass_on(request, calls.CANCEL_RUN, calls.RunRef(run=run), 202)
 
 
 @routes.post("/v1/runs/{run}/pause", status_code=202, summary="Pause a run", openapi_extra=needs(Role.RUNNER))
 async def pause_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
-    """Nothing new is started; what runs goes on to its end, and hosts stay with the run. Its clock does not stop.
-    Of no effect on a run that is paused. Where the run's state makes it impossible: 409.
+    """Start no further steps. Running steps go on to their end, the run keeps its hosts, and its timeout keeps
+    counting. No effect on a paused run; 409 if the run is not running.
     """
     return await pass_on(request, calls.PAUSE_RUN, calls.RunRef(run=run), 202)
 
 
-@routes.post(
-    "/v1/runs/{run}/resume", status_code=202, summary="Let a paused run go on", openapi_extra=needs(Role.RUNNER)
-)
+@routes.post("/v1/runs/{run}/resume", status_code=202, summary="Resume a paused run", openapi_extra=needs(Role.RUNNER))
 async def resume_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
-    """Of no effect on a run that is not paused. Where the run's state makes it impossible: 409."""
+    """Start steps again. No effect on a run that is already running; 409 if there is nothing to resume."""
     return await pass_on(request, calls.RESUME_RUN, calls.RunRef(run=run), 202)
 
 
@@ -138,11 +140,13 @@ async def resume_run(request: Request, run: RunRef) -> ViewResponse[RunView]:
     "/v1/runs/{run}/rerun",
     status_code=202,
     responses=STARTED,
-    summary="Run it again",
+    summary="Run a run again",
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
 async def rerun_run(request: Request, run: RunRef, wanted: AgainRequest = ALL_STEPS) -> ViewResponse[RunView]:
-    """A new run of the same document and parameters, with `rerun_of`. A run that has not finished: 409."""
+    """Start a new run of the same text and parameters; its `rerun_of` is this run. 409 if this run has not finished, or
+    if `failed_only` is set and it passed.
+    """
     context, caller = context_of(request), caller_of(request)
 
     async def begin(new: str) -> ViewResponse[RunView]:
@@ -154,22 +158,26 @@ async def rerun_run(request: Request, run: RunRef, wanted: AgainRequest = ALL_ST
 
 
 @routes.post(
-    "/v1/runs/{run}/steps/{step}/approve", status_code=202, summary="Open a gate", openapi_extra=needs(Role.RUNNER)
+    "/v1/runs/{run}/steps/{step}/approve", status_code=202, summary="Approve a gate", openapi_extra=needs(Role.RUNNER)
 )
 async def approve_step(request: Request, run: RunRef, step: StepName) -> ViewResponse[RunView]:
-    """For the roles that the gate names. Again: of no effect; a gate that was refused or timed out: 409."""
+    """Let the run go on behind a gate. 403 unless the gate names the token's role. No effect on an approved gate; 409
+    if the gate is not open yet, was rejected or timed out, or if the step is no gate.
+    """
     return await pass_on(request, calls.APPROVE_STEP, calls.StepRef(run=run, step=step), 202)
 
 
 @routes.post(
-    "/v1/runs/{run}/steps/{step}/reject", status_code=202, summary="Keep a gate shut", openapi_extra=needs(Role.RUNNER)
+    "/v1/runs/{run}/steps/{step}/reject", status_code=202, summary="Reject a gate", openapi_extra=needs(Role.RUNNER)
 )
 async def reject_step(request: Request, run: RunRef, step: StepName) -> ViewResponse[RunView]:
-    """The gate fails, and with it what depends on it. Again: of no effect; a gate that was opened: 409."""
+    """Let a gate fail, and with it what depends on it. 403 unless the gate names the token's role. No effect on a
+    rejected gate; 409 if the gate is not open yet, was approved or timed out, or if the step is no gate.
+    """
     return await pass_on(request, calls.REJECT_STEP, calls.StepRef(run=run, step=step), 202)
 
 
-@routes.get("/v1/runs/{run}/document", summary="The plan that a run was made from", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/runs/{run}/document", summary="Show a run's plan", openapi_extra=needs(Role.VIEWER))
 async def get_document(request: Request, run: RunRef) -> ViewResponse[DocumentView]:
-    """The exact text, whatever became of a stored plan since; null for a test case."""
+    """The exact text that the run was made from, even if the stored plan has changed since."""
     return await pass_on(request, calls.GET_DOCUMENT, calls.RunRef(run=run))

@@ -1,4 +1,4 @@
-"""Schedules: plans by the clock."""
+"""Schedules: plans that run at fixed times."""
 
 from typing import Annotated, Any, Literal
 
@@ -42,32 +42,34 @@ class ScheduleRequest(Body):
     )
 
     cron: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
-        description="Five fields as of crontab(5), or @hourly, @daily, @weekly, @monthly, @yearly"
+        description="Five fields as in crontab(5), or @hourly, @daily, @weekly, @monthly, @yearly"
     )
     timezone: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
-        default="UTC", description="An IANA name"
+        default="UTC", description="The IANA name of the time zone of `cron`"
     )
-    plan: PlanGiven = Field(description="A stored plan's name (and version), or a plan as of POST /v1/runs")
+    plan: PlanGiven = Field(description="As for POST /v1/runs")
     parameters: dict[str, Any] = {}
-    overlap: Literal["skip"] = Field(default="skip", description="A tick is skipped while the former run goes on")
+    overlap: Literal["skip"] = Field(default="skip", description="`skip`: start no run while the last one is active")
     group: GroupName | None = None
 
 
-@routes.get("/v1/schedules", summary="Schedules", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/schedules", summary="List schedules", openapi_extra=needs(Role.VIEWER))
 async def list_schedules(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[SchedulePage]:
-    """Schedules that the token may see, by name, each with its next tick and its newest ones."""
+    """Schedules that the token may see, by name, each with the next and the latest times at which it is due."""
     return await pass_on(request, calls.LIST_SCHEDULES, calls.ScheduleList(limit=limit, cursor=cursor))
 
 
-@routes.get("/v1/schedules/{name}", summary="A schedule", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/schedules/{name}", summary="Show a schedule", openapi_extra=needs(Role.VIEWER))
 async def get_schedule(request: Request, name: ScheduleRef) -> ViewResponse[ScheduleView]:
-    """One schedule: when it is due next, and what became of its newest ticks."""
+    """One schedule with the next and the latest times at which it is due. 404 if there is none."""
     return await pass_on(request, calls.GET_SCHEDULE, calls.ScheduleRef(name=name))
 
 
-@routes.put("/v1/schedules/{name}", summary="Make or change a schedule", openapi_extra=needs(Role.RUNNER))
+@routes.put("/v1/schedules/{name}", summary="Create or change a schedule", openapi_extra=needs(Role.RUNNER))
 async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequest) -> ViewResponse[ScheduleView]:
-    """Faults of the plan, its parameters, the expression or the time zone are a 422 now, not at night."""
+    """Everything is checked now: 422 with the faults of the plan, its parameters, `cron` or the time zone; 409 if the
+    name is taken by a schedule that the token may not see.
+    """
     body = calls.SchedulePut(
         name=name,
         cron=wanted.cron,
@@ -82,5 +84,5 @@ async def put_schedule(request: Request, name: ScheduleRef, wanted: ScheduleRequ
 
 @routes.delete("/v1/schedules/{name}", summary="Delete a schedule", openapi_extra=needs(Role.RUNNER))
 async def delete_schedule(request: Request, name: ScheduleRef) -> ViewResponse[ScheduleView]:
-    """The runs it has started go on. The answer is the schedule as it was."""
+    """Delete the schedule; runs that it started go on. The answer is the schedule as it was."""
     return await pass_on(request, calls.DELETE_SCHEDULE, calls.ScheduleRef(name=name))

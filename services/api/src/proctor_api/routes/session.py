@@ -1,4 +1,4 @@
-"""Browsers: a page that takes a token, the session cookie that it gets, the end of the session."""
+"""The login page, and the session cookie that a browser gets for a token."""
 
 from datetime import timedelta
 
@@ -33,13 +33,15 @@ PAGE_POLICY = (
 
 @routes.get("/login", include_in_schema=False, openapi_extra=anyone())
 async def login_page() -> Response:
-    """The page."""
+    """The login page."""
     return Response(PAGE, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
-@routes.post("/v1/session", status_code=201, summary="Open a browser's session", openapi_extra=anyone())
+@routes.post("/v1/session", status_code=201, summary="Log in", openapi_extra=anyone())
 async def open_session(request: Request, given: SessionRequest) -> ViewResponse[SessionView]:
-    """Takes a token and sets the session's cookie (HttpOnly, SameSite=Strict)."""
+    """Exchange a token for a session cookie (HttpOnly, SameSite=Strict). 401 for a wrong token, 409 if the api runs
+    without authentication, 429 after too many tries from one address.
+    """
     context = context_of(request)
     count_try(request)
     if "origin" in request.headers and not context.auth.is_own_origin(request):
@@ -68,9 +70,9 @@ async def open_session(request: Request, given: SessionRequest) -> ViewResponse[
     return response
 
 
-@routes.delete("/v1/session", status_code=204, summary="End the browser's session", openapi_extra=anyone())
+@routes.delete("/v1/session", status_code=204, summary="Log out", openapi_extra=anyone())
 async def close_session(request: Request) -> Response:
-    """Of no effect where there is none."""
+    """End the session and delete its cookie. No effect without a session."""
     context = context_of(request)
     secret = request.cookies.get(COOKIE)
     if secret:

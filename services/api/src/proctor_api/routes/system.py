@@ -18,17 +18,15 @@ routes = router("system")
 CHECK_SECONDS = 2.0
 
 
-@routes.get("/healthz", summary="Whether the process lives", openapi_extra=anyone())
+@routes.get("/healthz", summary="Liveness", openapi_extra=anyone())
 async def healthz() -> ViewResponse[Standing]:
-    """An answer at all means that the process lives and its loop turns. The bus is watched by a supervisor that
-    replaces a dead connection; while NATS itself is away there is nothing that a restart would mend.
-    """
+    """200 as long as the process answers. NATS and PostgreSQL are not checked: a restart would not bring them back."""
     return ViewResponse(Standing(status="ok").encoded())
 
 
-@routes.get("/readyz", summary="Whether requests can be served", openapi_extra=anyone())
+@routes.get("/readyz", summary="Readiness", openapi_extra=anyone())
 async def readyz(request: Request) -> ViewResponse[Standing]:
-    """A NATS round trip and a query, 2 s each; 503 where one of them fails."""
+    """A NATS round trip and a database query, with a timeout of 2 s each. 503 if one of them fails."""
     context = context_of(request)
 
     async def of(check: str) -> str:
@@ -46,13 +44,13 @@ async def readyz(request: Request) -> ViewResponse[Standing]:
     return ViewResponse(view.encoded(), 200 if ready else 503, {} if ready else {"Retry-After": "2"})
 
 
-@routes.get("/metrics", summary="Figures for Prometheus", openapi_extra=needs(Role.VIEWER))
+@routes.get("/metrics", summary="Metrics", openapi_extra=needs(Role.VIEWER))
 async def show_metrics(request: Request) -> Response:
-    """The text format of Prometheus."""
+    """Metrics of this process in the text format of Prometheus."""
     return Response(metrics.render(context_of(request).registry), media_type=metrics.CONTENT_TYPE)
 
 
-@routes.get("/v1/version", summary="The version", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/version", summary="Show the version", openapi_extra=needs(Role.VIEWER))
 async def show_version() -> ViewResponse[VersionView]:
-    """What runs here."""
+    """The version of Proctor and the versions of its API."""
     return ViewResponse(VersionView(version=openapi.version(), api=["v1", "v2.1"]).encoded())

@@ -20,7 +20,8 @@ KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key and body again within 24 hours get the first answer, and start nothing",
+    "description": "1 to 255 printable characters. The same key and body again within 24 hours get the first answer "
+    "and start nothing. The same key with another body is a 422; while the first request still runs, a 409",
     "schema": {"type": "string", "maxLength": 255},
 }
 
@@ -33,10 +34,10 @@ KEY = {
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
 async def submit_case(request: Request, case: CaseRequest) -> ViewResponse[RunView]:
-    """Start a run of one method. An unknown host, plugin, method or group is a 404 that names it, wrong parameters
-    are a 422 that names all faults, and an agent that is lost or drained is a 409; nothing is started then.
-    ``group`` alone says where it runs; beside ``host`` or ``labels`` it is the run's group. A token that is bound to
-    several groups has to name one.
+    """Start a run of one method of a plugin on one agent. Give one of `host`, `labels` and `group` to say where.
+    `group` beside `host` or `labels` is the group that the run belongs to; a token that is bound to several groups must
+    name one. 404 for an unknown host, plugin, method, target or group; 409 if the agent is lost or draining; 422 with
+    all faults of the parameters. Nothing is started in these cases.
     """
     context, caller = context_of(request), caller_of(request)
     places = [name for name in ("host", "labels") if getattr(case, name) is not None]

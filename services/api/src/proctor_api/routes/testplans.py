@@ -1,4 +1,4 @@
-"""Stored test plans, each change a new version, and checking a plan without running it."""
+"""Stored test plans (each change makes a new version), and checking a plan without running it."""
 
 from typing import Annotated, Any
 
@@ -33,66 +33,70 @@ Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="One of it
 
 
 class ValidateRequest(Body):
-    """A plan to check: an object, YAML or JSON text, or a stored plan's name (and version)."""
+    """A plan to check."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"plan": EXAMPLE}})
 
     plan: PlanGiven
     parameters: dict[str, Any] | None = Field(
-        default=None, description="Checked with it; absent: those that it needs are not asked for"
+        default=None, description="Values to check with the plan; absent or null: required parameters may be missing"
     )
     group: GroupName | None = None
 
 
 class PlanRequest(Body):
-    """A plan to keep: YAML or JSON text, kept as it is, or an object."""
+    """A plan to store. YAML or JSON text is stored as it is; an object is stored as JSON."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"plan": EXAMPLE}})
 
     plan: PlanGiven
-    group: GroupName | None = Field(default=None, description="Whom it belongs to; absent: as it was, or nobody")
+    group: GroupName | None = Field(
+        default=None, description="The group that it belongs to; absent: as before; for a new plan, the token's"
+    )
 
 
 @routes.get(
     "/docs/testplan.schema.json",
     response_model=dict[str, Any],
-    summary="The JSON Schema of test plans",
+    summary="Show the JSON Schema of test plans",
     openapi_extra=anyone(),
 )
 async def show_schema(request: Request) -> Response:
-    """For editors, which send no token; the first line of a plan: `# yaml-language-server: $schema=<this address>`."""
+    """For editors, without a token. First line of a plan: `# yaml-language-server: $schema=<URL of this schema>`."""
     schema = await context_of(request).controllers.ask_encoded(calls.SHOW_PLAN_SCHEMA, SELF, calls.PlanSchema())
     return Response(schema.data, media_type="application/schema+json", headers={"Cache-Control": "public, max-age=300"})
 
 
 @routes.post("/v1/testplans/validate", summary="Check a test plan", openapi_extra=needs(Role.VIEWER))
 async def validate_plan(request: Request, wanted: ValidateRequest) -> ViewResponse[PlanFaults]:
-    """Every fault at once, each with line and column (for text) and path; none: it may be run. Nothing is started."""
+    """All faults of the plan, each with its path and, if it was sent as text, line and column. Nothing is started."""
     plan = await plan_as_sent(request, wanted.plan)
     body = calls.PlanValidate(plan=plan, parameters=wanted.parameters, group=wanted.group)
     return await pass_on(request, calls.VALIDATE_PLAN, body)
 
 
-@routes.get("/v1/testplans", summary="Stored plans", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/testplans", summary="List stored plans", openapi_extra=needs(Role.VIEWER))
 async def list_plans(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[PlanPage]:
-    """The newest version of each plan that the token may see, by name."""
+    """The newest version of each plan that the token may see, by name, without the text."""
     return await pass_on(request, calls.LIST_PLANS, calls.PlanList(limit=limit, cursor=cursor))
 
 
-@routes.get("/v1/testplans/{name}", summary="A stored plan", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/testplans/{name}", summary="Show a stored plan", openapi_extra=needs(Role.VIEWER))
 async def get_plan(request: Request, name: PlanRef, version: Version = None) -> ViewResponse[PlanView]:
-    """A version of a plan, with its exact text."""
+    """One version of a plan with its exact text. 404 if there is none, or the token may not see it."""
     return await pass_on(request, calls.GET_PLAN, calls.PlanRef(name=name, version=version))
 
 
 @routes.put("/v1/testplans/{name}", summary="Store a plan", openapi_extra=needs(Role.RUNNER))
 async def put_plan(request: Request, name: PlanRef, wanted: PlanRequest) -> ViewResponse[PlanView]:
-    """A new version; the same text again makes none. Faults of the plan are a 422 with all of them at once."""
+    """Store a new version, unless text and group are those of the newest one. 422 with all faults of the plan at once;
+    409 if the name is taken by a plan that the token may not see.
+    """
     plan = await plan_as_sent(request, wanted.plan)
     return await pass_on(request, calls.PUT_PLAN, calls.PlanPut(name=name, plan=plan, group=wanted.group))
 
 
 @routes.delete("/v1/testplans/{name}", summary="Delete a stored plan", openapi_extra=needs(Role.RUNNER))
 async def delete_plan(request: Request, name: PlanRef) -> ViewResponse[PlanView]:
-    """All its versions. Runs of it go on, and keep the text they were made from."""
+    """Delete all versions. Runs of the plan go on and keep their text."""
     return await pass_on(request, calls.DELETE_PLAN, calls.PlanRef(name=name))

@@ -1,4 +1,4 @@
-"""Tokens: making, listing and revoking them."""
+"""Tokens: create, list and revoke them."""
 
 from fastapi import Request
 
@@ -15,7 +15,7 @@ routes = router("access")
 
 
 def view_of(token: Token) -> TokenView:
-    """What others may see of a token."""
+    """The view of a token, without its secret."""
     return TokenView(
         id=token.id,
         name=token.name,
@@ -28,10 +28,10 @@ def view_of(token: Token) -> TokenView:
     )
 
 
-@routes.post("/v1/tokens", status_code=201, summary="Make a token", openapi_extra=needs(Role.ADMIN))
+@routes.post("/v1/tokens", status_code=201, summary="Create a token", openapi_extra=needs(Role.ADMIN))
 async def add_token(request: Request, wanted: TokenRequest) -> ViewResponse[NewTokenView]:
-    """The token itself is shown this once. A token that is bound to groups makes tokens for these only. An unknown
-    group is a 404 that names it.
+    """Create a token; it is shown only in this answer. 403 if a token that is bound to groups names other groups than
+    its own, 404 for an unknown group.
     """
     context, caller = context_of(request), caller_of(request)
     if wanted.expires is not None and wanted.expires.tzinfo is None:
@@ -45,7 +45,7 @@ async def add_token(request: Request, wanted: TokenRequest) -> ViewResponse[NewT
             raise ProctorError(Code.FORBIDDEN, "a token that is bound to groups makes tokens for its own groups only")
         groups = groups or mine
     for name in sorted(set(wanted.groups or ())):
-        # A mistyped group would see nothing now, and get rights when somebody makes that group later.
+        # A token for a mistyped group would gain rights when somebody creates a group of that name.
         await context.controllers.ask_encoded(GET_GROUP, caller.actor, GroupRef(name=name))
     secret = new_token(TOKEN_PREFIX)
     made = await context.tokens.add(
@@ -63,9 +63,9 @@ async def add_token(request: Request, wanted: TokenRequest) -> ViewResponse[NewT
     return ViewResponse(view.encoded(), 201, {"Location": f"/v1/tokens/{made.id}"})
 
 
-@routes.get("/v1/tokens", summary="Tokens", openapi_extra=needs(Role.ADMIN))
+@routes.get("/v1/tokens", summary="List tokens", openapi_extra=needs(Role.ADMIN))
 async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None) -> ViewResponse[TokenPage]:
-    """Tokens, oldest first; never the secrets."""
+    """Tokens, oldest first, without their secrets."""
     context, caller = context_of(request), caller_of(request)
     if cursor is not None and not is_id(cursor):
         raise invalid("cursor: not a cursor", path="query.cursor", code="cursor")
@@ -76,15 +76,15 @@ async def list_tokens(request: Request, limit: Limit = 100, cursor: After = None
     return ViewResponse(TokenPage(items=shown, next=following).encoded())
 
 
-@routes.get("/v1/tokens/{token}", summary="A token", openapi_extra=needs(Role.ADMIN))
+@routes.get("/v1/tokens/{token}", summary="Show a token", openapi_extra=needs(Role.ADMIN))
 async def get_token(request: Request, token: str) -> ViewResponse[TokenView]:
-    """One token by its id."""
+    """The token with this id, without its secret."""
     return ViewResponse(view_of(await _visible(request, token)).encoded())
 
 
 @routes.delete("/v1/tokens/{token}", summary="Revoke a token", openapi_extra=needs(Role.ADMIN))
 async def delete_token(request: Request, token: str) -> ViewResponse[TokenView]:
-    """It is refused from now on, its sessions with it; its open websockets are closed within a minute."""
+    """Revoke the token and its sessions at once; its open websockets are closed within a minute."""
     context, caller = context_of(request), caller_of(request)
     known = await _visible(request, token)
     await context.tokens.delete(known.id)
@@ -94,7 +94,7 @@ async def delete_token(request: Request, token: str) -> ViewResponse[TokenView]:
 
 
 async def _visible(request: Request, token: str) -> Token:
-    """A token that the caller may see. Raises 404."""
+    """The token, if the caller may see it. Raises 404."""
     found = await context_of(request).tokens.get(token)
     if found is None or not _sees(caller_of(request).actor.groups, found):
         raise not_found("token", token)
@@ -102,5 +102,5 @@ async def _visible(request: Request, token: str) -> Token:
 
 
 def _sees(groups: list[str] | None, token: Token) -> bool:
-    """A bound admin sees the tokens that are bound to no other groups than its own."""
+    """An admin bound to groups sees only tokens that are bound to some of the same groups, and to no others."""
     return groups is None or (token.groups is not None and set(token.groups) <= set(groups))

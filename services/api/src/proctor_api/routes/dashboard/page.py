@@ -1,4 +1,4 @@
-"""``/dashboard/``: the page of results for people, its assets, and the figures that it draws."""
+"""``/dashboard/``: the results page, its assets, and the data that it draws."""
 
 import gzip
 from datetime import datetime
@@ -32,11 +32,11 @@ OWN = {
     "dashboard.css": "text/css",
 }
 BUNDLED = {"chart.bundle.js": "text/javascript"}
-"""Chart.js with its time scale, as the package chartkick ships it."""
+"""Chart.js with its time scale, from the package chartkick."""
 
 
 class Asset(NamedTuple):
-    """A file of the page, also compressed; ``tag``: its ETag."""
+    """A file of the page, plain and gzipped, with its media type and ETag."""
 
     data: bytes
     packed: bytes
@@ -44,16 +44,18 @@ class Asset(NamedTuple):
     tag: str
 
 
-Name = Annotated[str, Query(max_length=500)]
+Name = Annotated[str, Query(max_length=500, description="Only results with this value; empty: any")]
 
 
 class Filters:
-    """Which results: every filter that is given must hold."""
+    """The filters of the page; a result must match all that are given."""
 
     def __init__(  # noqa: PLR0917 - FastAPI gives them by name
         self,
         request: Request,
-        days: Annotated[int, Query(ge=1, le=TEN_YEARS, description="Started in the last so many days")] = 30,
+        days: Annotated[
+            int, Query(ge=1, le=TEN_YEARS, description="Only results that started within this many days before now")
+        ] = 30,
         project: Name = "",
         case: Name = "",
         scenario: Name = "",
@@ -72,7 +74,7 @@ class Filters:
         )
 
     def within(self, since: datetime | None, before: datetime | None) -> ResultQuery:
-        """The query, narrowed to a span of time."""
+        """The query, narrowed to results that started at ``since`` or later, and before ``before``."""
         least = self.query.since if since is None else max(since, self.period.since)
         return ResultQuery(equal=self.query.equal, since=least, before=before, groups=self.query.groups)
 
@@ -82,14 +84,14 @@ Filtered = Annotated[Filters, Depends()]
 
 @routes.get("/dashboard", include_in_schema=False, openapi_extra=anyone())
 async def find_page(request: Request) -> Response:
-    """The page's address ends with a slash, because the addresses in it are relative."""
+    """Redirect to the URL with a slash at the end: URLs in the page are relative."""
     choices = urlencode(request.query_params.multi_items())
     return Response(status_code=308, headers={"Location": f"dashboard/?{choices}" if choices else "dashboard/"})
 
 
 @routes.get("/dashboard/", include_in_schema=False, openapi_extra=anyone())
 async def show_page(request: Request) -> Response:
-    """The page; a browser without a session is sent to log in, with the choices in its address to come back to."""
+    """The page. A browser without a session is redirected to the login page, which leads back with the same filters."""
     try:
         (await context_of(request).auth.caller(request)).require(Role.VIEWER)
     except ProctorError as fault:
@@ -103,7 +105,7 @@ async def show_page(request: Request) -> Response:
 
 @routes.get("/dashboard/assets/{name}", include_in_schema=False, openapi_extra=needs(Role.VIEWER))
 async def show_dashboard_asset(request: Request, name: str) -> Response:
-    """A script or style sheet; asked for again at each visit, sent again only when it has changed."""
+    """A script or style sheet. Browsers revalidate it at each visit (ETag). Raises 404."""
     if name not in OWN and name not in BUNDLED:
         raise not_found("file", name)
     asset = _asset(name)
@@ -123,11 +125,11 @@ async def show_dashboard_asset(request: Request, name: str) -> Response:
 @routes.get(
     "/v1/dashboard/options",
     response_model=DashboardOptions,
-    summary="What results can be filtered by",
+    summary="List the values of each filter",
     openapi_extra=needs(Role.VIEWER),
 )
 async def list_options(request: Request) -> Response:
-    """The values that there are."""
+    """The values that occur in results, at most 500 of each filter."""
     caller = caller_of(request)
     found = await Overview(context_of(request).engine).options(caller.actor.groups)
     return json_view(orjson.dumps({"empty": not found["project"], "session": caller.way == "cookie", **found}))
@@ -136,15 +138,18 @@ async def list_options(request: Request) -> Response:
 @routes.get(
     "/v1/dashboard/trend",
     response_model=DashboardTrend,
-    summary="Pass rate and duration over time",
+    summary="Show pass rate and duration over time",
     openapi_extra=needs(Role.VIEWER),
 )
 async def show_trend(
     request: Request,
     filters: Filtered,
-    by: Literal["", "project", "case", "scenario", "installer", "pod", "version"] = "",
+    by: Annotated[
+        Literal["", "project", "case", "scenario", "installer", "pod", "version"],
+        Query(description="One series for each value of this; empty: one series for all"),
+    ] = "",
 ) -> Response:
-    """A point a bucket of time (an hour to thirty days, as the period is long); ``by`` makes a series a value."""
+    """One point for each span of time, from an hour to 30 days long, depending on the period."""
     overview = Overview(context_of(request).engine)
     return json_view(orjson.dumps(await overview.trend(filters.query, filters.period, by or None)))
 
@@ -152,34 +157,36 @@ async def show_trend(
 @routes.get(
     "/v1/dashboard/matrix",
     response_model=DashboardMatrix,
-    summary="The last verdict of each scenario and test case",
+    summary="Show the last verdict of each scenario and test case",
     openapi_extra=needs(Role.VIEWER),
 )
 async def show_matrix(request: Request, filters: Filtered) -> Response:
-    """With its trust, computed from the period's last verdicts: of the 50 scenarios and 50 cases with most cells."""
+    """The last verdict of each pair within the period, and its trust, computed from the last 50 verdicts. Shows the 50
+    scenarios and 50 test cases that have the most results.
+    """
     return json_view(orjson.dumps(await Overview(context_of(request).engine).matrix(filters.query)))
 
 
 @routes.get(
     "/v1/dashboard/results",
     response_model=DashboardResults,
-    summary="The results behind a point or a cell",
+    summary="List the results behind a point or a cell",
     openapi_extra=needs(Role.VIEWER),
 )
 async def list_dashboard_results(
     request: Request,
     filters: Filtered,
-    since: Annotated[datetime | None, Query(alias="from")] = None,
-    before: Annotated[datetime | None, Query(alias="to")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_RESULTS)] = 50,
+    since: Annotated[datetime | None, Query(alias="from", description="Started at this time or later")] = None,
+    before: Annotated[datetime | None, Query(alias="to", description="Started before this time")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_RESULTS, description="Results at most")] = 50,
 ) -> Response:
-    """Newest first, without their details."""
+    """Results, newest first, without their `details`. 422 for a time without a zone."""
     query = filters.within(*(_aware(name, at) for name, at in (("from", since), ("to", before))))
     return json_view(orjson.dumps(await Overview(context_of(request).engine).results(query, limit)))
 
 
 def _aware(name: str, at: datetime | None) -> datetime | None:
-    """Raises 422 for a time without a zone."""
+    """The time. Raises 422 if it has no time zone."""
     if at is not None and at.tzinfo is None:
         raise invalid(f"{name}: a time with a zone is needed, such as 2026-05-28T00:00:00Z", path=f"query.{name}")
     return at
@@ -187,7 +194,7 @@ def _aware(name: str, at: datetime | None) -> datetime | None:
 
 @cache
 def _asset(name: str) -> Asset:
-    """One of our files, kept for as long as the process lives."""
+    """A file of the page, read once per process."""
     if name in OWN:
         place, kind = files("proctor_api.routes.dashboard") / "assets" / name, OWN[name]
     else:

@@ -1,13 +1,18 @@
-"""What the page of results is told, for the OpenAPI document."""
+"""The answers that the results page reads, for the OpenAPI document only: routes encode them from rows.
 
-from pydantic import BaseModel, Field
+The docstring under a field is its description in the OpenAPI document.
+"""
+
+from pydantic import Field
+
+from proctor_common.messages.views import View
 
 
-class DashboardOptions(BaseModel):
+class DashboardOptions(View):
     """The values of each filter, at most 500 of each."""
 
-    empty: bool = Field(description="There is no result at all")
-    session: bool = Field(description="The caller is a browser with a session that can be ended")
+    empty: bool = Field(description="Whether there is no result at all")
+    session: bool = Field(description="Whether the caller is a browser that can log out")
     project: list[str]
     case: list[str]
     scenario: list[str]
@@ -16,36 +21,41 @@ class DashboardOptions(BaseModel):
     version: list[str]
 
 
-class TrendSum(BaseModel):
-    """Figures of a set of results; what has no verdict is in ``runs`` alone. ``seconds``: the median duration."""
+class TrendSum(View):
+    """Figures of a set of results."""
 
     runs: int
+    """The number of results, with those that have no verdict."""
     passed: int
     failed: int
     seconds: float | None
+    """The median duration; null if no result has one."""
 
 
 class TrendPoint(TrendSum):
-    """Those that started within a bucket."""
+    """Figures of the results that started within one span of time."""
 
     at: str = Field(examples=["2026-05-28T00:00:00Z"])
+    """The start of the span."""
 
 
 class TrendTotal(TrendSum):
-    """All of them."""
+    """Figures of all results."""
 
     newest: str | None
+    """When the newest one started; null if there is none."""
 
 
-class TrendSeries(BaseModel):
-    """The points of one value of ``by``; its name is null where nothing groups."""
+class TrendSeries(View):
+    """The points of one series."""
 
     name: str | None
+    """The value of `by` that it stands for; null without `by`."""
     points: list[TrendPoint]
 
 
-class DashboardTrend(BaseModel):
-    """Figures over time, of the newest 50,000 results at most (``truncated``), in eight series at most."""
+class DashboardTrend(View):
+    """Figures over time, in at most eight series."""
 
     since: str = Field(alias="from")
     to: str
@@ -53,50 +63,59 @@ class DashboardTrend(BaseModel):
     by: str | None
     sum: TrendTotal
     series: list[TrendSeries]
-    left_off: int = Field(description="Series with fewer results that are not shown")
+    left_off: int
+    """The number of series with fewer results, which are not shown."""
     truncated: bool
+    """Whether there are more than 50,000 results: only the newest are counted."""
 
 
-class MatrixTrust(BaseModel):
-    """The lower bound of Wilson's interval, of ``passed`` among ``known`` verdicts."""
+class MatrixTrust(View):
+    """The share of passes that is certain with a confidence of 95 % (lower bound of Wilson's score interval)."""
 
     value: float = Field(ge=0, le=1)
     passed: int
     known: int
+    """The number of verdicts that it was computed from."""
 
 
-class MatrixCell(BaseModel):
-    """The last result of a case on a scenario."""
+class MatrixCell(View):
+    """The last result of a test case on a scenario."""
 
     project: str
     case: str
     scenario: str
     passed: bool | None
+    """Null if its criteria are neither pass nor fail."""
     at: str
     result: str
-    trust_sent: float = Field(description="The number that the last result's client gave")
+    """The id of that result."""
+    trust_sent: float
+    """The `trust_indicator` that the client sent with that result."""
     trust: MatrixTrust | None
+    """Null if there is no verdict."""
 
 
-class MatrixCase(BaseModel):
-    """A column."""
+class MatrixCase(View):
+    """A column of the matrix."""
 
     project: str
     case: str
 
 
-class DashboardMatrix(BaseModel):
-    """Scenario by test case, 50 of each at most; a pair that is not in ``cells`` never ran."""
+class DashboardMatrix(View):
+    """Scenarios by test cases, at most 50 of each. A pair without a cell has no result."""
 
     looked_back: int
+    """How many of the last verdicts trust is computed from."""
     scenarios: list[str]
     cases: list[MatrixCase]
     cells: list[MatrixCell]
     truncated: bool
+    """Whether there are cells that are not shown."""
 
 
-class DashboardResult(BaseModel):
-    """A result and the way to its run: ``run``, ``step`` and ``attempt`` where it was recorded."""
+class DashboardResult(View):
+    """A result without its details."""
 
     id: str
     project: str
@@ -107,17 +126,24 @@ class DashboardResult(BaseModel):
     version: str | None
     criteria: str | None
     passed: bool | None
+    """Null if `criteria` is neither pass nor fail."""
     start_date: str | None
+    """The start as the client sent it."""
     at: str | None
+    """The start in UTC; null if `start_date` is missing or no date."""
     seconds: float | None
+    """The duration; null if a date is missing, or the stop is before the start."""
     trust_sent: float
+    """The `trust_indicator` that the client sent."""
     run: str | None
+    """The id of the run that recorded it; null if a client sent it. The same goes for `step` and `attempt`."""
     step: str | None
     attempt: int | None
 
 
-class DashboardResults(BaseModel):
-    """Newest first; ``more``: there are older ones."""
+class DashboardResults(View):
+    """Results, newest first."""
 
     items: list[DashboardResult]
     more: bool
+    """Whether there are older ones."""

@@ -1,4 +1,4 @@
-"""``/v2.1``: the shapes of the framework that Proctor replaces."""
+"""``/v2.1``: the API of the legacy framework."""
 
 from fastapi import APIRouter
 

@@ -1,4 +1,4 @@
-"""``/v2.1``: the shapes of the framework that Proctor replaces, in its own words. Nothing else uses these words."""
+"""Agents and test cases under ``/v2.1``, in the shapes and words of the legacy framework (a slave is an agent)."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ AT_ONCE = 1000
 
 
 class LegacyCase(BaseModel):
-    """A test case. Unknown members are ignored here, as they were."""
+    """A test case. Unknown members are ignored, as in the legacy framework."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -45,9 +45,9 @@ class LegacyCase(BaseModel):
     parameters: dict[str, Any] = Field(default={})
 
 
-@routes.get("/v2.1/slaves", response_model=dict[str, Any], summary="Agents, briefly", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v2.1/slaves", response_model=dict[str, Any], summary="List agents", openapi_extra=needs(Role.VIEWER))
 async def list_slaves(request: Request) -> Response:
-    """`{uuid: {host, id}}`"""
+    """The agents that are not removed, by UUID: `{uuid: {host, id}}`."""
     agents = await _agents(context_of(request), caller_of(request).actor)
     return json_view(orjson.dumps({agent.id: {"host": agent.host, "id": agent.number} for agent in agents}))
 
@@ -55,20 +55,23 @@ async def list_slaves(request: Request) -> Response:
 @routes.get(
     "/v2.1/slaves/detail",
     response_model=dict[str, Any],
-    summary="Agents with their plugins and methods",
+    summary="List agents with their plugins and methods",
     openapi_extra=needs(Role.VIEWER),
 )
 async def list_slave_details(request: Request) -> Response:
-    """`{uuid: {compute_node_method, compute_node_type, host, id}}`"""
+    """The agents that are not removed, by UUID: `{uuid: {compute_node_method, compute_node_type, host, id}}`.
+    `compute_node_method` has the description of each method by plugin; `compute_node_type` is the plugins' names,
+    joined by commas.
+    """
     agents = await _agents(context_of(request), caller_of(request).actor)
     return json_view(orjson.dumps({agent.id: _detail(agent) for agent in agents}))
 
 
 @routes.get(
-    "/v2.1/slaves/{number}", response_model=dict[str, Any], summary="An agent", openapi_extra=needs(Role.VIEWER)
+    "/v2.1/slaves/{number}", response_model=dict[str, Any], summary="Show an agent", openapi_extra=needs(Role.VIEWER)
 )
 async def get_slave(request: Request, number: str) -> Response:
-    """The same without the outer key, plus `uuid`."""
+    """One agent by its number: `{compute_node_method, compute_node_type, host, id, uuid}`. 404 if there is none."""
     body = AgentRef(agent=number_of(number, "slave"))
     try:
         agent = await context_of(request).controllers.ask(GET_AGENT, caller_of(request).actor, body)
@@ -83,7 +86,7 @@ async def get_slave(request: Request, number: str) -> Response:
     "/v2.1/testcases", status_code=202, summary="Run a test case", openapi_extra=needs(Role.RUNNER, parameters=[KEY])
 )
 async def submit_legacy_case(request: Request, case: LegacyCase) -> ViewResponse[dict[str, int]]:
-    """`{"CaseId": n}`"""
+    """Start a test case. The answer is `{"CaseId": n}`, with the number of the run."""
     context, caller = context_of(request), caller_of(request)
 
     async def begin(run: str) -> ViewResponse[dict[str, int]]:
@@ -97,11 +100,13 @@ async def submit_legacy_case(request: Request, case: LegacyCase) -> ViewResponse
 @routes.get(
     "/v2.1/testcases/{number}",
     response_model=dict[str, Any],
-    summary="What became of a test case",
+    summary="Show a test case",
     openapi_extra=needs(Role.VIEWER),
 )
 async def get_legacy_case(request: Request, number: str) -> Response:
-    """`{CaseId, Message, Status}`; Status: initing, execute, successfully or fail."""
+    """`{CaseId, Message, Status}`. `Status` is `initing`, `execute`, `successfully` or `fail`; `Message` is the output
+    of the method, or why it failed.
+    """
     context, actor = context_of(request), caller_of(request).actor
     ref = number_of(number, "testcase")
     try:
@@ -122,7 +127,7 @@ def _status(run: RunView) -> str:
 
 
 def _output(run: RunView, step: StepView | None) -> str:
-    """What the method printed or returned; where there is none, why it failed."""
+    """What the method printed or returned; if nothing, why it failed."""
     if step is None:
         return run.reason
     stdout = step.output.get("stdout")
@@ -137,7 +142,7 @@ def _output(run: RunView, step: StepView | None) -> str:
 
 
 async def _agents(context: ApiContext, actor: Actor) -> list[AgentView]:
-    """All agents that the caller may see and that are not removed."""
+    """All agents that the caller may see and that are not removed, read page by page."""
     found: list[AgentView] = []
     cursor = None
     while True:
@@ -161,12 +166,12 @@ def _detail(agent: AgentView) -> dict[str, Any]:
 
 
 def number_of(text: str, what: str) -> str:
-    """An integer from the path. Raises 404 for anything else."""
+    """An integer from 1 to MAX_NUMBER in the path, as text. Raises 404 for anything else."""
     if not text.isascii() or not text.isdecimal() or len(text) > 10 or not 0 < int(text) <= MAX_NUMBER:
         raise not_found(what, text)
     return str(int(text))
 
 
 def renamed(fault: ProctorError, what: str, name: str) -> ProctorError:
-    """A 404 in the words of these routes; any other fault as it is."""
+    """A 404 in the words of these routes; any other fault unchanged."""
     return not_found(what, name) if fault.code is Code.NOT_FOUND else fault

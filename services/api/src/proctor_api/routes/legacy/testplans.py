@@ -1,4 +1,4 @@
-"""``/v2.1/testplan``: test plans in the shapes of the framework that Proctor replaces."""
+"""``/v2.1/testplan``: test plans in the shapes of the legacy framework."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ PAGE = 50
 LOG_LIMIT = 64 * 1024
 READ_AT_ONCE = 8
 NAME = re.compile(r"^case-([0-9]{1,9})-step-([0-9]{1,9})\Z")
-"""What the controller calls the steps of such a plan: block and child."""
+"""The controller's names of the steps of a legacy plan: number of the block, number of the child."""
 DESCRIPTION = "DESCRIPTION"
 MASK = "***"
 SHOWN_FAULTS = 10
@@ -45,7 +45,7 @@ PASSED = frozenset({StepResult.PASSED, StepResult.REUSED})
 
 
 class LegacyPlan(BaseModel):
-    """A test plan of numbered blocks. Unknown members are ignored here, as they were."""
+    """A test plan of numbered blocks. Unknown members are ignored, as in the legacy framework."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -79,7 +79,9 @@ class LegacyPlan(BaseModel):
     "/v2.1/testplan", status_code=202, summary="Run a test plan", openapi_extra=needs(Role.RUNNER, parameters=[KEY])
 )
 async def submit_legacy_plan(request: Request, plan: LegacyPlan) -> ViewResponse[dict[str, int]]:
-    """`{"TestPlan": n}`"""
+    """Start a test plan. The answer is `{"TestPlan": n}`, with the number of the run. 422 with the first ten faults of
+    the plan in `message`.
+    """
     context, caller = context_of(request), caller_of(request)
 
     taken = {"name": plan.name, "environment": plan.environment or {}, "testplan": plan.testplan}
@@ -97,7 +99,7 @@ async def submit_legacy_plan(request: Request, plan: LegacyPlan) -> ViewResponse
 
 
 def _with_places(fault: ProctorError) -> ProctorError:
-    """The same fault with each place in its one sentence, which is all that is shown here."""
+    """The fault with its first SHOWN_FAULTS errors and their places in its message: these routes show only that."""
     errors = fault.details.get("errors") or []
     told = "; ".join(f"{each['path']}: {each['message']}".removeprefix(": ") for each in errors[:SHOWN_FAULTS])
     more = f" (and {len(errors) - SHOWN_FAULTS} more)" if len(errors) > SHOWN_FAULTS else ""
@@ -107,11 +109,13 @@ def _with_places(fault: ProctorError) -> ProctorError:
 @routes.get(
     "/v2.1/testplan/{number}",
     response_model=dict[str, Any],
-    summary="What became of a test plan",
+    summary="Show a test plan",
     openapi_extra=needs(Role.VIEWER),
 )
 async def get_legacy_plan(request: Request, number: str) -> Response:
-    """`{"TestCase : n": {"TestStep : k": {input, output}}}`; `output` is `{}` until the step has ended."""
+    """`{"TestCase : n": {"TestStep : k": {input, output}}}`. `output` is `{log, result}` with the result PASS or FAIL;
+    it is `{}` until the step has ended.
+    """
     context, actor = context_of(request), caller_of(request).actor
     ref = number_of(number, "testplan")
     try:
@@ -143,7 +147,9 @@ async def get_legacy_plan(request: Request, number: str) -> Response:
 
 
 def inputs_of(document: str | None) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
-    """Block, child and the child's input after ``get_param``, as the document has them."""
+    """Number of the block, number of the child, and the child's input with ``get_param`` resolved; nothing if the
+    document is not JSON.
+    """
     try:
         plan = orjson.loads(document or "null")
     except orjson.JSONDecodeError:
@@ -165,7 +171,7 @@ def inputs_of(document: str | None) -> Iterator[tuple[tuple[int, int], dict[str,
 
 
 def resolve(value: Any, environment: Any) -> Any:
-    """The value with each ``{get_param: "A:B"}`` looked up in the environment, as far as it is there."""
+    """The value with each ``{get_param: "A:B"}`` replaced from the environment; an unknown one is left as it is."""
     if isinstance(value, dict):
         path = value.get("get_param")
         if len(value) == 1 and isinstance(path, str):
@@ -182,7 +188,7 @@ def resolve(value: Any, environment: Any) -> Any:
 
 
 def _masked(shown: dict[str, Any], step: StepView) -> dict[str, Any]:
-    """The input without what the method's schema hides."""
+    """The input with parameters masked that are secret by the method's schema."""
     parameters = shown["parameters"]
     hidden = [name for name, value in step.parameters.items() if value == MASK]
     if not hidden or not isinstance(parameters, dict):
@@ -217,7 +223,10 @@ async def _outputs(
 
 
 async def _log(context: ApiContext, run: str, step: StepView) -> str:
-    """What the step has logged; of much the last of its standard output. Where it logged nothing, why it ended so."""
+    """The step's log; if over LOG_LIMIT bytes, the end of its standard output; if empty, why the step ended.
+
+    Raises ProctorError if NATS does not answer.
+    """
     stdout = step.output.get("stdout")
     if isinstance(stdout, str) and stdout and (step.log_bytes or 0) > LOG_LIMIT:
         return _last(stdout)
@@ -242,13 +251,13 @@ async def _log(context: ApiContext, run: str, step: StepView) -> str:
         return data.decode("utf-8", "replace")
     if isinstance(stdout, str) and stdout:
         return _last(stdout)
-    # "passed" says nothing that the result does not.
+    # "passed" would only repeat the result.
     how = "" if step.result in PASSED or step.result is None else step.result.value
     return str((step.error or {}).get("message") or step.reason or how)
 
 
 def _with_error(log: str, step: StepView) -> str:
-    """The log, and behind it why the method could not do its work: nothing else here tells."""
+    """The log followed by the method's error message, which these routes show nowhere else."""
     said = str((step.error or {}).get("message") or "")
     if not said or said in log:
         return log

@@ -1,4 +1,4 @@
-"""The volume pool: what there is of each type, its targets, its two jobs."""
+"""The volume pool: spares of each type, their targets, and the two jobs of the pool."""
 
 from fastapi import Request
 
@@ -12,31 +12,35 @@ from proctor_common.states import Role
 routes = router("pools")
 
 
-@routes.get("/v1/pools", summary="Pools of volumes", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/pools", summary="List the pools", openapi_extra=needs(Role.VIEWER))
 async def list_pools(request: Request) -> ViewResponse[PoolPage]:
-    """Each type: its target, idle spares, those on their way, how claims fared, the last runs of both jobs."""
+    """Each type with its target, its spares, statistics of claims, and the last execution of both jobs."""
     return await pass_on(request, calls.LIST_POOLS, calls.PoolList())
 
 
-@routes.put("/v1/pools/{type}", summary="Set a target", openapi_extra=needs(Role.ADMIN))
+@routes.put("/v1/pools/{type}", summary="Set a pool's target", openapi_extra=needs(Role.ADMIN))
 async def put_pool(request: Request, type: TypeRef, wish: TargetRequest) -> ViewResponse[PoolView]:
-    """How many idle spares of the type there shall be. It stands until the settings file's own value changes."""
+    """Set how many spares of the type are kept ready. It holds until the value in the settings file changes."""
     return await pass_on(request, calls.PUT_POOL, calls.PoolPut(type=type, target=wish.target))
 
 
 @routes.post("/v1/pools/replenish", status_code=202, summary="Fill the pools now", openapi_extra=needs(Role.ADMIN))
 async def replenish(request: Request) -> ViewResponse[JobView]:
-    """`skipped`, with the reason, where a run is still at work."""
+    """Make spares up to each pool's target. `skipped`, with the reason, while an earlier one is carried out."""
     return await pass_on(request, calls.REPLENISH_POOLS, calls.PoolList(), 202)
 
 
-@routes.post("/v1/pools/sync", status_code=202, summary="Compare with the backend now", openapi_extra=needs(Role.ADMIN))
+@routes.post(
+    "/v1/pools/sync", status_code=202, summary="Synchronise with the backend now", openapi_extra=needs(Role.ADMIN)
+)
 async def sync(request: Request) -> ViewResponse[JobView]:
-    """`skipped`, with the reason, where a run is still at work."""
+    """Read the volumes' states from the backend. `skipped`, with the reason, while an earlier one is carried out."""
     return await pass_on(request, calls.SYNC_POOLS, calls.PoolList(), 202)
 
 
 @routes.post("/v1/pools/reload", summary="Read the settings file again", openapi_extra=needs(Role.ADMIN))
 async def reload(request: Request) -> ViewResponse[PoolPage]:
-    """Without a restart. A file with a fault is refused with all of its faults, and the former settings stay."""
+    """Read the settings file without a restart. 422 with all faults of the file, and the settings stay; 409 if the
+    controller has no settings file.
+    """
     return await pass_on(request, calls.RELOAD_POOLS, calls.PoolList())

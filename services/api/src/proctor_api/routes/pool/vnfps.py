@@ -1,4 +1,4 @@
-"""VNFs: each has one volume, from the pool where a spare is at hand."""
+"""VNFs: each has one volume, from the pool if a spare is ready."""
 
 from fastapi import Request
 
@@ -21,7 +21,9 @@ routes = router("pools")
     openapi_extra=needs(Role.RUNNER, parameters=[KEY]),
 )
 async def create_vnfp(request: Request, wish: VnfpRequest) -> ViewResponse[VnfpView]:
-    """`active` at once where a spare at least as large is idle; else `creating` until a volume was made for it."""
+    """The VNF is `active` at once if a spare of at least its size is ready; else it is `creating` until its volume is
+    made. 404 for an unknown type.
+    """
     context, caller = context_of(request), caller_of(request)
 
     async def begin(vnfp: str) -> ViewResponse[VnfpView]:
@@ -32,21 +34,21 @@ async def create_vnfp(request: Request, wish: VnfpRequest) -> ViewResponse[VnfpV
     return await context.idempotency.start(request, caller, begin)
 
 
-@routes.get("/v1/vnfps", summary="VNFs", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/vnfps", summary="List VNFs", openapi_extra=needs(Role.VIEWER))
 async def list_vnfps(
     request: Request, state: VnfpState | None = None, limit: Limit = 100, cursor: After = None
 ) -> ViewResponse[VnfpPage]:
-    """The newest first; deleted ones only with `?state=deleted`."""
+    """VNFs, newest first. Deleted ones are listed only with `state=deleted`."""
     return await pass_on(request, calls.LIST_VNFPS, calls.VnfpList(state=state, limit=limit, cursor=cursor))
 
 
-@routes.get("/v1/vnfps/{vnfp}", summary="A VNF", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/vnfps/{vnfp}", summary="Show a VNF", openapi_extra=needs(Role.VIEWER))
 async def get_vnfp(request: Request, vnfp: VnfpRef) -> ViewResponse[VnfpView]:
-    """A VNF with its volume."""
+    """One VNF with its volume. 404 if there is none."""
     return await pass_on(request, calls.GET_VNFP, calls.VnfpRef(vnfp=vnfp))
 
 
 @routes.delete("/v1/vnfps/{vnfp}", status_code=202, summary="Delete a VNF", openapi_extra=needs(Role.RUNNER))
 async def delete_vnfp(request: Request, vnfp: VnfpRef) -> ViewResponse[VnfpView]:
-    """Its volume is deleted with it. Again changes nothing."""
+    """Delete the VNF and its volume. No effect on a VNF that is being deleted."""
     return await pass_on(request, calls.DELETE_VNFP, calls.VnfpRef(vnfp=vnfp), 202)

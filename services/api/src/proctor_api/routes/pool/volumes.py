@@ -1,4 +1,4 @@
-"""Volumes: spares, and those that VNFs and runs have."""
+"""Volumes: spares, and the volumes of VNFs and runs."""
 
 from typing import Annotated
 
@@ -15,11 +15,11 @@ routes = router("pools")
 Type = Annotated[str | None, Query(max_length=64, description="Only volumes of this type")]
 
 
-@routes.get("/v1/volumes", summary="Volumes", openapi_extra=needs(Role.VIEWER))
+@routes.get("/v1/volumes", summary="List volumes", openapi_extra=needs(Role.VIEWER))
 async def list_volumes(
     request: Request, state: VolumeState | None = None, type: Type = None, limit: Limit = 100, cursor: After = None
 ) -> ViewResponse[VolumePage]:
-    """The newest first; deleted ones only with `?state=deleted`."""
+    """Volumes, newest first. Deleted ones are listed only with `state=deleted`."""
     body = calls.VolumeList(state=state, type=type, limit=limit, cursor=cursor)
     return await pass_on(request, calls.LIST_VOLUMES, body)
 
@@ -28,5 +28,5 @@ async def list_volumes(
     "/v1/volumes/{volume}", status_code=202, summary="Delete a retained volume", openapi_extra=needs(Role.RUNNER)
 )
 async def delete_volume(request: Request, volume: VolumeRef) -> ViewResponse[VolumeView]:
-    """One that its run has retained (`on_end: retain`); any other belongs to a VNF, a run or the pool: 409."""
+    """Delete a volume that its run kept (`on_end: retain`). 409 for a volume of a VNF, a run or the pool."""
     return await pass_on(request, calls.DELETE_VOLUME, calls.VolumeRef(volume=volume), 202)

@@ -1,6 +1,6 @@
-"""What all routes of the Test API share: who may, the body, both spellings of a path, the answers.
+"""What all routes of the Test API share: checks of caller and body, both spellings of a path, answers.
 
-Nothing here is checked by FastAPI: an answer of 422 is none that the clients know.
+FastAPI validates nothing here, because the clients of the Test API do not know status 422.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ WITH_BODY = frozenset({"POST", "PUT"})
 SHARED = frozenset({"PUT", "DELETE"})
 TAG = "Test API"
 Refusals = Mapping[int, str]
-"""By code, a message that is an example of what is said with it."""
+"""An example of the message, by status code."""
 REFUSED = {
-    400: "The request itself is wrong",
-    401: "No token or a wrong one; or others still refer to what is to be deleted",
-    403: "Not allowed: by the token's role, or because the name exists, or nothing would change",
-    404: "There is no such thing",
-    409: "It exists, or is there twice in one body",
-    413: "The body is over the limit",
+    400: "The request is malformed or a value is invalid",
+    401: "The token is missing or wrong; for a deletion also: other records still refer to the record",
+    403: "The token's role does not allow it, the name exists already, or nothing would change",
+    404: "Something that the request names does not exist",
+    409: "A part exists already, or occurs twice in the body",
+    413: "The body is too large",
 }
 REFUSAL_SCHEMA = {"$ref": "#/components/schemas/LegacyError"}
 ALWAYS_REFUSALS: Refusals = {401: "a token is needed: `Authorization: Bearer <token>`"}
@@ -51,34 +51,36 @@ WITH_BODY_REFUSALS: Refusals = {
     413: "the body is over the limit of 1048576 bytes",
 }
 LARGE = 256 * 1024
-"""Bytes: larger bodies are parsed in a thread, one at a time, since each takes many times its size in memory."""
+"""Bytes. Larger bodies are parsed in a thread, one at a time, because each takes many times its size in memory."""
 
 
 def reads(shows: Any = None, refuses: Refusals | None = None, **extra: Any) -> dict[str, Any]:
-    """``openapi_extra`` of a route that shows something; ``shows``: an example of it."""
+    """``openapi_extra`` of a route that reads; ``shows``: an example of its answer."""
     return {ROLE: Role.VIEWER.value, **_answers(shows, refuses or {}), **extra}
 
 
 def creates(example: Any = None, refuses: Refusals | None = None, **extra: Any) -> dict[str, Any]:
-    """``openapi_extra`` of a route that adds something: runners may, and anyone where ``anonymous`` is ``results``."""
+    """``openapi_extra`` of a route that adds: for runners, or for anyone if ``anonymous`` is ``results``."""
     shown = _answers({"href": "http://127.0.0.1:8774/api/v1/…"}, {**WITH_BODY_REFUSALS, **(refuses or {})})
     return {ROLE: Role.RUNNER.value, CREATES: True, **shown, **_body(example), **extra}
 
 
 def changes(example: Any = None, shows: Any = None, refuses: Refusals | None = None, **extra: Any) -> dict[str, Any]:
-    """``openapi_extra`` of a route that changes or deletes something."""
+    """``openapi_extra`` of a route that changes or deletes."""
     always = WRITING_REFUSALS if example is None and "requestBody" not in extra else WITH_BODY_REFUSALS
     shown = _answers(shows, {**always, **(refuses or {})})
     return {ROLE: Role.RUNNER.value, **shown, **_body(example), **extra}
 
 
 def parameter(name: str, description: str, kind: str = "string") -> dict[str, Any]:
-    """A parameter of a query, for the OpenAPI document."""
+    """An optional query parameter, for the OpenAPI document."""
     return {"name": name, "in": "query", "required": False, "description": description, "schema": {"type": kind}}
 
 
 BAD_NAME: Refusals = {400: "name: not a regular expression that can be used: missing ): ("}
-NAME = parameter("name", "A regular expression that the name must hold, whatever its case; at most 256 characters")
+NAME = parameter(
+    "name", "Only names that match this regular expression (RE2) somewhere; case is ignored; at most 256 characters"
+)
 
 
 def _body(example: Any) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def _body(example: Any) -> dict[str, Any]:
 
 
 def _answers(example: Any, refusals: Refusals) -> dict[str, Any]:
-    """The answers of a route: 200 with an example, and each code that it refuses with, with an example of its body."""
+    """The answers of a route: 200, and each error status, both with an example of the body."""
     found: dict[str, Any] = {}
     if isinstance(example, list | dict):
         shape = {"type": "array", "items": {}} if isinstance(example, list) else {"type": "object"}
@@ -101,11 +103,11 @@ def _answers(example: Any, refusals: Refusals) -> dict[str, Any]:
 
 
 class TestApiRoute(APIRoute):
-    """Who asks is found out before a byte of the body is read; then the body is read, whole and bounded."""
+    """A route of the Test API. The caller is checked before any byte of the body is read."""
 
     __test__ = False
     straight: Handler | None = None
-    """What answers its requests, where it takes nothing out of the path."""
+    """The handler that the fast path calls; None for a path with parameters."""
 
     def get_route_handler(self) -> Handler:
         direct = _direct(self)
@@ -136,8 +138,8 @@ class TestApiRoute(APIRoute):
 
 
 def _direct(route: APIRoute) -> Handler | None:
-    """The route's function itself, where it takes nothing but the request and parts of the path as text: what FastAPI
-    does for all others costs a small query as much as the database does.
+    """A handler that calls the route's function without FastAPI; None if the function takes more than the request and
+    text from the path. FastAPI's work takes as long as a small database query.
     """
     endpoint = route.endpoint
     names = inspect.signature(endpoint).parameters.keys()
@@ -154,7 +156,9 @@ def _direct(route: APIRoute) -> Handler | None:
 
 
 def value_of(raw: bytes) -> Any:
-    """The JSON value in a body. Raises 400: no JSON, too deep, a NUL, a lone surrogate, a number beyond float."""
+    """The JSON value in a body. Raises 400: not JSON, too deep, a NUL, a lone surrogate, a number too large for a
+    float.
+    """
     try:
         value = parse_json(raw)
     except ProctorError as fault:
@@ -165,7 +169,7 @@ def value_of(raw: bytes) -> Any:
 
 
 async def value_beside(request: Request, raw: bytes) -> Any:
-    """The same, without holding up everybody else while a large body is looked through. Raises 400."""
+    """The same, in a thread for a large body, so that other requests go on meanwhile. Raises 400."""
     if len(raw) <= LARGE:
         return value_of(raw)
     turns: asyncio.Semaphore = request.app.state.large_bodies
@@ -174,7 +178,7 @@ async def value_beside(request: Request, raw: bytes) -> Any:
 
 
 def _large_value_of(raw: bytes) -> Any:
-    """Without looking for garbage among millions of new values again and again: that took most of the time."""
+    """Parse with garbage collection switched off: with millions of new values it takes most of the time."""
     gc.disable()
     try:
         return value_of(raw)
@@ -183,13 +187,13 @@ def _large_value_of(raw: bytes) -> Any:
 
 
 class Decorator(Protocol):
-    """Registers a function as a route, and leaves it as it is."""
+    """Registers a function as a route and returns it unchanged."""
 
     def __call__(self, function: F, /) -> F: ...
 
 
 class NameConvertor(Convertor[str]):
-    """A name in a path: it may hold a slash, and is not empty."""
+    """A name in a path: not empty, may have slashes."""
 
     regex = ".+"
 
@@ -203,7 +207,7 @@ class NameConvertor(Convertor[str]):
 
 
 class ProjectConvertor(NameConvertor):
-    """A project's name ends where its test cases begin."""
+    """A project's name in a path: it ends before ``/cases``."""
 
     regex = "(?:(?!/cases(?:/|$)).)+"
 
@@ -213,7 +217,7 @@ register_url_convertor("project", ProjectConvertor())
 
 
 class Router:
-    """Adds each route under its path with and without a slash at the end: a redirect would lose a POST's body."""
+    """Adds each route with and without a slash at the end of its path, because a redirect would lose a POST's body."""
 
     def __init__(self) -> None:
         self.routes = APIRouter(route_class=TestApiRoute)
@@ -250,17 +254,17 @@ def answer(value: Any) -> Response:
 
 
 def href(request: Request, name: str) -> Response:
-    """200 with the address of what was made."""
+    """200 with the URL of what was created."""
     return answer({"href": f"{address(request)}/{quote(name, safe='')}"})
 
 
 def done() -> Response:
-    """200 without a body: it is deleted."""
+    """200 without a body."""
     return Response(status_code=200)
 
 
 def address(request: Request) -> str:
-    """The request's own URL as its caller knows it: without query, without a slash at the end."""
+    """The request's URL as its caller sees it, without query and without a slash at the end."""
     scope = request.scope
     settings = context_of(request).settings
     path = scope["raw_path"].partition(b"?")[0].decode("ascii", "replace").rstrip("/")
@@ -271,25 +275,25 @@ def address(request: Request) -> str:
 
 
 def pairs_of(request: Request) -> list[tuple[str, str]]:
-    """The parameters of the query, as the framework reads them, in a quarter of the time."""
+    """The query parameters, decoded as Starlette does it, in a quarter of the time."""
     parts = request.scope["query_string"].decode("latin-1").replace("+", " ").split("&")
     split = (part.partition("=") for part in parts if part)
     return [(unquote(name), unquote(value)) for name, _, value in split]
 
 
 def groups_of(request: Request) -> list[str] | None:
-    """The groups whose results the caller may see; None: all."""
+    """The groups whose results the caller may see; None for all."""
     return caller_of(request).actor.groups
 
 
 def streams_of(request: Request) -> ResultStreams:
-    """The process's streams."""
+    """The reader of result lists that this process shares."""
     streams: ResultStreams = request.app.state.streams
     return streams
 
 
 def group_for(request: Request) -> str | None:
-    """The group that a new result belongs to: the only one of the caller's token. Raises 403 where it has several."""
+    """The group of a new result: that of the caller's token; None if it is not bound. Raises 403 if it has several."""
     groups = groups_of(request)
     if groups is None:
         return None

@@ -1,4 +1,4 @@
-"""``/api/v1/projects/{project}/cases``: what results are results of."""
+"""``/api/v1/projects/{project}/cases``: the test cases of a project."""
 
 from fastapi import Request, Response
 
@@ -27,9 +27,9 @@ CHANGES = changes(
 )
 
 
-@router.get(ALL, "Test cases of a project", reads({"testcases": [SHOWN]}, BAD_NAME, parameters=[NAME]))
+@router.get(ALL, "List a project's test cases", reads({"testcases": [SHOWN]}, BAD_NAME, parameters=[NAME]))
 async def list_cases(request: Request, project: str) -> Response:
-    """None where the project is unknown. `?name=` is a regular expression that the name must hold."""
+    """The test cases of the project, oldest first; an empty list if the project is unknown."""
     found = await Cases(context_of(request).engine).list(project)
     return answer({"testcases": [case.view(CASE) for case in named(found, request.query_params.get("name"))]})
 
@@ -38,7 +38,7 @@ async def list_cases(request: Request, project: str) -> Response:
     ALL, "Declare a test case", creates(EXAMPLE, {400: "name is missing or empty", 403: "no such project: functest"})
 )
 async def add_case(request: Request, project: str) -> Response:
-    """400 without a name, 403 where the project is unknown or the name exists in it."""
+    """400 without a name; 403 if the project is unknown or has a test case with this name."""
     body = object_of(await request.json())
     context = context_of(request)
     now = context.clock.now()
@@ -49,15 +49,17 @@ async def add_case(request: Request, project: str) -> Response:
     return href(request, case.name)
 
 
-@router.get(ONE, "A test case", reads(SHOWN, UNKNOWN))
+@router.get(ONE, "Show a test case", reads(SHOWN, UNKNOWN))
 async def get_case(request: Request, project: str, case: str) -> Response:
-    """404 where there is none."""
+    """404 if there is none."""
     return answer((await Cases(context_of(request).engine).get(project, case.rstrip("/"))).view(CASE))
 
 
 @router.put(ONE, "Change a test case", CHANGES)
 async def change_case(request: Request, project: str, case: str) -> Response:
-    """Any subset of its members, `project_name` too; the answer is the whole record. Its results go with it."""
+    """Give any of its members, also `project_name`; its results follow a new name or project. The answer is the whole
+    record. 403 if nothing would change.
+    """
     wanted = changes_of(await request.json(), (*CASE, "project_name"))
     cases = Cases(context_of(request).engine)
     made = await cases.change(project, case.rstrip("/"), lambda old: old.changed(wanted))

@@ -1,4 +1,4 @@
-"""``/dashboard/v1``: results put in a row, case by case. Made at each request; nothing of it is stored."""
+"""``/dashboard/v1``: graphs and bars of a test case's results, computed at each request."""
 
 from dataclasses import replace
 
@@ -24,26 +24,32 @@ SHOWN = [
     {"name": "vPing status", "info": {"type": "bar"}, "data_set": [{"Nb tests": 1, "Nb Success": 1}]},
 ]
 NEEDED = [
-    {**parameter("project", "A project that is dashboard-ready"), "required": True, "example": "functest"},
-    {**parameter("case", "One of its cases that is dashboard-ready"), "required": True, "example": "vPing"},
+    {**parameter("project", "A project of `GET /dashboard/v1/projects`"), "required": True, "example": "functest"},
+    {
+        **parameter("case", "A test case of the project that has results or a dashboard of its own"),
+        "required": True,
+        "example": "vPing",
+    },
 ]
 REFUSED = {400: "period must be an integer", 404: "the project is not dashboard-ready: project_foo"}
 OTHERS = [one for one in FILTERS if one["name"] not in {"project", "case", "descend"}]
 
 
-@router.get("/dashboard/v1/projects", "Projects with a dashboard", reads(list(PROJECTS)))
+@router.get("/dashboard/v1/projects", "List projects with a dashboard", reads(list(PROJECTS)))
 async def list_dashboard_projects(request: Request) -> Response:
-    """The known ones, then every other project that has results: a bare list."""
+    """A JSON list of names: the projects of OPNFV, then every other project that has results."""
     return answer(await Readings(context_of(request).engine).projects(groups_of(request)))
 
 
 @router.get(
     "/dashboard/v1/results",
-    "A test case's dashboard",
+    "Show a test case's dashboard",
     reads(SHOWN, REFUSED, parameters=[*NEEDED, *OTHERS]),
 )
 async def show_dashboard(request: Request) -> Response:
-    """A description, then graphs and bars: a bare list. 404 where project or case is missing or not dashboard-ready."""
+    """A JSON list of a description, graphs and bars. 404 if project or case is missing in the query or has no
+    dashboard.
+    """
     context, groups = context_of(request), groups_of(request)
     pairs = pairs_of(request)
     query = read_query(pairs, context.clock.now(), context.settings.zone, groups)
@@ -65,4 +71,4 @@ async def show_dashboard(request: Request) -> Response:
     return answer(board.finish())
 
 
-show_dashboard.__doc__ = f"{show_dashboard.__doc__} Made of the newest {MOST_RESULTS:,} results at most."
+show_dashboard.__doc__ = f"{show_dashboard.__doc__} Only the newest {MOST_RESULTS:,} results are used."

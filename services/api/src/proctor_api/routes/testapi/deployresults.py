@@ -1,4 +1,4 @@
-"""``/api/v1/deployresults``: what deployments ended with."""
+"""``/api/v1/deployresults``: results of deployments."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,7 @@ from proctor_api.catalog.fields import object_of
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
 from proctor_api.routes.testapi.base import Router, creates, group_for, groups_of, href, pairs_of, parameter, reads
-from proctor_api.routes.testapi.results import BAD_QUERY, PAGE
+from proctor_api.routes.testapi.results import BAD_QUERY, EXACT, OTHERS, PAGE
 from proctor_api.routes.testapi.results import FILTERS as RESULT_FILTERS
 
 router = Router()
@@ -33,20 +33,17 @@ EXAMPLE = {
 SHOWN = {"_id": "57adcb09514bc70001e3f5cd", **EXAMPLE}
 LIST = {"deployresults": [SHOWN], "pagination": {"current_page": 1, "total_pages": 1}}
 FILTERS = [
-    parameter("installer", "Equal; so is every other member that is not listed here"),
-    parameter("version", "Equal"),
-    parameter("pod_name", "Equal"),
-    parameter("scenario", "Equal"),
-    parameter("job_name", "Equal"),
-    parameter("build_id", "Equal", "integer"),
-    parameter("criteria", "Equal"),
+    parameter("installer", OTHERS),
+    *(parameter(name, EXACT) for name in ("version", "pod_name", "scenario", "job_name")),
+    parameter("build_id", EXACT, "integer"),
+    parameter("criteria", EXACT),
     *(one for one in RESULT_FILTERS if one["name"] in {"period", "from", "to", "last", "descend"}),
 ]
 
 
-@router.get("/api/v1/deployresults", "Deployment results", reads(LIST, BAD_QUERY, parameters=[*FILTERS, PAGE]))
+@router.get("/api/v1/deployresults", "List deployment results", reads(LIST, BAD_QUERY, parameters=[*FILTERS, PAGE]))
 async def list_deployresults(request: Request) -> Response:
-    """Filters: every member by its name, `period`, `from`, `to`, `last`, `descend`; with `page` 20 at a time."""
+    """Deployment results that match all filters, newest first, as one streamed list; with `page`, 20 at a time."""
     context = context_of(request)
     store = DeployResults(context.engine)
     pairs = pairs_of(request)
@@ -55,7 +52,7 @@ async def list_deployresults(request: Request) -> Response:
         rows, pages = await store.page(query)
         return Response(b'{"deployresults":[' + b",".join(rows) + _end(query.page, pages), media_type=JSON)
     batches = store.stream(query)
-    # Asked for before the answer begins, so that a database that is away is a 503.
+    # Read before the answer begins, so that an unavailable database is a 503.
     first: list[bytes] = await anext(batches, [])
 
     async def body() -> AsyncIterator[bytes]:
@@ -73,7 +70,7 @@ async def list_deployresults(request: Request) -> Response:
     creates(EXAMPLE, {400: "installer is missing or empty", 404: "no such pod: pod_foo"}),
 )
 async def add_deployresult(request: Request) -> Response:
-    """400 without pod_name, installer or scenario; 404 where the pod is unknown."""
+    """400 without `pod_name`, `installer` or `scenario`; 404 if the pod is unknown."""
     context = context_of(request)
     body = object_of(await request.json())
     result = read_deployresult(body, context.clock.now(), context.settings.zone, group_for(request))
@@ -83,11 +80,11 @@ async def add_deployresult(request: Request) -> Response:
 
 @router.get(
     "/api/v1/deployresults/{result}",
-    "A deployment result",
+    "Show a deployment result",
     reads(SHOWN, {404: "no such deploy result: 57adcb09514bc70001e3f5cd"}),
 )
 async def get_deployresult(request: Request, result: str) -> Response:
-    """404 where there is none."""
+    """404 if there is none."""
     found = await DeployResults(context_of(request).engine).get(result, groups_of(request))
     return Response(found, media_type=JSON)
 

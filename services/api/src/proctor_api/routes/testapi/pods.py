@@ -1,4 +1,4 @@
-"""``/api/v1/pods``: where tests run."""
+"""``/api/v1/pods``: the platforms that tests run on."""
 
 from fastapi import Request, Response
 
@@ -17,9 +17,9 @@ SHOWN = {**EXAMPLE, "_id": "57adcb09514bc70001e3f5cd", "creation_date": "2016-08
 UNKNOWN = {404: "no such pod: pod_foo"}
 
 
-@router.get("/api/v1/pods", "Pods", reads({"pods": [SHOWN]}, BAD_NAME, parameters=[NAME]))
+@router.get("/api/v1/pods", "List pods", reads({"pods": [SHOWN]}, BAD_NAME, parameters=[NAME]))
 async def list_pods(request: Request) -> Response:
-    """`?name=` is a regular expression that the name must hold, whatever its case."""
+    """All pods, oldest first."""
     found = await Pods(context_of(request).engine).list()
     return answer({"pods": [pod.view(POD) for pod in named(found, request.query_params.get("name"))]})
 
@@ -30,7 +30,7 @@ async def list_pods(request: Request) -> Response:
     creates(EXAMPLE, {400: "name is missing or empty", 403: "the pod pod_foo exists already"}),
 )
 async def add_pod(request: Request) -> Response:
-    """400 without a name, 403 where the name exists."""
+    """400 without a name; 403 if the name exists."""
     body = object_of(await request.json())
     context = context_of(request)
     now = context.clock.now()
@@ -41,9 +41,9 @@ async def add_pod(request: Request) -> Response:
     return href(request, pod.name)
 
 
-@router.get("/api/v1/pods/{pod:name}", "A pod", reads(SHOWN, UNKNOWN))
+@router.get("/api/v1/pods/{pod:name}", "Show a pod", reads(SHOWN, UNKNOWN))
 async def get_pod(request: Request, pod: str) -> Response:
-    """404 where there is none."""
+    """404 if there is none."""
     return answer((await Pods(context_of(request).engine).get(pod.rstrip("/"))).view(POD))
 
 

@@ -1,4 +1,4 @@
-"""``/api/v1/projects``: what test cases belong to."""
+"""``/api/v1/projects``: the owners of test cases."""
 
 from fastapi import Request, Response
 
@@ -20,9 +20,9 @@ CHANGES = changes(
 )
 
 
-@router.get("/api/v1/projects", "Projects", reads({"projects": [SHOWN]}, BAD_NAME, parameters=[NAME]))
+@router.get("/api/v1/projects", "List projects", reads({"projects": [SHOWN]}, BAD_NAME, parameters=[NAME]))
 async def list_projects(request: Request) -> Response:
-    """`?name=` is a regular expression that the name must hold, whatever its case."""
+    """All projects, oldest first."""
     found = await Projects(context_of(request).engine).list()
     shown = [project.view(PROJECT) for project in named(found, request.query_params.get("name"))]
     return answer({"projects": shown})
@@ -34,7 +34,7 @@ async def list_projects(request: Request) -> Response:
     creates(EXAMPLE, {400: "name is missing or empty", 403: "the project project_foo exists already"}),
 )
 async def add_project(request: Request) -> Response:
-    """400 without a name, 403 where the name exists."""
+    """400 without a name; 403 if the name exists."""
     body = object_of(await request.json())
     context = context_of(request)
     now = context.clock.now()
@@ -44,15 +44,17 @@ async def add_project(request: Request) -> Response:
     return href(request, project.name)
 
 
-@router.get("/api/v1/projects/{project:project}", "A project", reads(SHOWN, UNKNOWN))
+@router.get("/api/v1/projects/{project:project}", "Show a project", reads(SHOWN, UNKNOWN))
 async def get_project(request: Request, project: str) -> Response:
-    """404 where there is none."""
+    """404 if there is none."""
     return answer((await Projects(context_of(request).engine).get(project.rstrip("/"))).view(PROJECT))
 
 
 @router.put("/api/v1/projects/{project:project}", "Change a project", CHANGES)
 async def change_project(request: Request, project: str) -> Response:
-    """Any subset of its members; the answer is the whole record. A new name goes to its test cases and results too."""
+    """Give any of its members; its test cases and results follow a new name. The answer is the whole record. 403 if
+    nothing would change.
+    """
     wanted = changes_of(await request.json(), PROJECT)
     if "name" in wanted:
         project_name_of(wanted)

@@ -1,4 +1,4 @@
-"""``/api/v1/results``: what test cases ended with."""
+"""``/api/v1/results``: results of test cases."""
 
 from collections.abc import AsyncIterator
 
@@ -42,30 +42,31 @@ EXAMPLE = {
 }
 SHOWN = {"_id": "57adcb09514bc70001e3f5cd", **EXAMPLE}
 LIST = {"results": [SHOWN], "pagination": {"current_page": 1, "total_pages": 1}}
+EXACT = "Only results with exactly this value"
+OTHERS = f"{EXACT}. Members that are not listed here filter in the same way"
 FILTERS = [
-    parameter("project", "Of this project (`project_name` says the same)"),
-    parameter("case", "Of this test case"),
-    parameter("pod", "On this pod"),
-    parameter("installer", "Equal; so is every other member of a result that is not listed here"),
-    parameter("version", "Equal"),
-    parameter("scenario", "Equal"),
-    parameter("build_tag", "Equal"),
-    parameter("criteria", "Equal"),
-    parameter("trust_indicator", "Equal", "number"),
-    parameter("period", "Started in the last so many days", "integer"),
-    parameter("from", "Started then or later: a date, or date and time"),
-    parameter("to", "Started before"),
-    parameter("last", "At most so many; 0: all", "integer"),
-    parameter("descend", "`false`: the oldest first"),
+    parameter("project", "Only results of this project; `project_name` is the same"),
+    parameter("case", "Only results of this test case; `case_name` is the same"),
+    parameter("pod", "Only results from this pod; `pod_name` is the same"),
+    parameter("installer", OTHERS),
+    *(parameter(name, EXACT) for name in ("version", "scenario", "build_tag", "criteria")),
+    parameter("trust_indicator", EXACT, "number"),
+    parameter("period", "Only results that started within this many days before now", "integer"),
+    parameter("from", "Only results that started at this time or later: `YYYY-MM-DD`, also with `HH:MM:SS`"),
+    parameter("to", "Only results that started before this time"),
+    parameter("last", "At most this many results; 0 for all, which is the default", "integer"),
+    parameter("descend", "`true` (the default): newest first; anything else: oldest first"),
 ]
-PAGE = parameter("page", "The so manieth twenty, from 1", "integer")
+PAGE = parameter("page", "Show this page of 20 results, counted from 1; without it, all results", "integer")
 
 BAD_QUERY = {400: "last must be an integer"}
 
 
-@router.get("/api/v1/results", "Results", reads(LIST, BAD_QUERY, parameters=[*FILTERS, PAGE]))
+@router.get("/api/v1/results", "List results", reads(LIST, BAD_QUERY, parameters=[*FILTERS, PAGE]))
 async def list_results(request: Request) -> Response:
-    """All that the query finds, newest first, as a stream; with `page` 20 at a time."""
+    """Results that match all filters, newest first, as one streamed list; with `page`, 20 at a time. 400 for a page
+    beyond the last one.
+    """
     context = context_of(request)
     pairs = pairs_of(request)
     query = read_query(pairs, context.clock.now(), context.settings.zone, groups_of(request))
@@ -92,7 +93,7 @@ async def list_results(request: Request) -> Response:
     creates(EXAMPLE, {400: "pod_name is missing or empty", 404: "no such pod: pod_foo"}),
 )
 async def add_result(request: Request) -> Response:
-    """400 without pod_name, project_name or case_name; 404 where one of them is unknown."""
+    """400 without `pod_name`, `project_name` or `case_name`; 404 if one of them is not declared."""
     context = context_of(request)
     body = object_of(await request.json())
     result = read_result(body, context.clock.now(), context.settings.zone, group=group_for(request))
@@ -100,9 +101,11 @@ async def add_result(request: Request) -> Response:
     return href(request, result.id)
 
 
-@router.get("/api/v1/results/{result}", "A result", reads(SHOWN, {404: "no such result: 57adcb09514bc70001e3f5cd"}))
+@router.get(
+    "/api/v1/results/{result}", "Show a result", reads(SHOWN, {404: "no such result: 57adcb09514bc70001e3f5cd"})
+)
 async def get_result(request: Request, result: str) -> Response:
-    """404 where there is none."""
+    """404 if there is none, or the token may not see it."""
     return Response(await Results(context_of(request).engine).get(result, groups_of(request)), media_type=JSON)
 
 

@@ -1,4 +1,7 @@
-"""``/api/v1/scenarios``: what a release is made of, and how its parts fare. An order answers 200 without a body."""
+"""``/api/v1/scenarios``: installers, versions and projects of a scenario, with scores and trust indicators.
+
+Changes answer 200 without a body.
+"""
 
 from typing import Any
 
@@ -32,7 +35,7 @@ SHOWN = {
     "creation_date": "2016-05-28 14:42:58.000000",
     **EXAMPLE,
 }
-FILTERS = [parameter(name, "Equal") for name in ("name", "installer", "version", "project")]
+FILTERS = [parameter(name, f"Only scenarios with this {name}") for name in ("name", "installer", "version", "project")]
 UNKNOWN = {404: "no such scenario: os-odl_l2-nofeature-ha"}
 NO_NAME = {400: "name is missing or empty"}
 EXISTS = {403: "the scenario os-odl_l2-nofeature-ha exists already"}
@@ -41,14 +44,14 @@ ACTIONS = {"POST": Action.ADD, "PUT": Action.REPLACE, "DELETE": Action.REMOVE}
 
 def _parameters(*names: str) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "query", "required": True, "schema": {"type": "string"}, "example": example}
+        {**parameter(name, f"The {name} to change"), "required": True, "example": example}
         for name, example in (("installer", "apex"), ("version", "master"), ("project", "functest"))
         if name in names
     ]
 
 
 def _takes(example: Any, *place: str) -> dict[str, Any]:
-    """``openapi_extra`` of an order: its body, and where in the scenario it goes."""
+    """``openapi_extra`` of a change: an example of its body, and the query parameters that name the part."""
     kind = "array" if isinstance(example, list) else "object"
     schema: dict[str, Any] = {"type": kind, "example": example}
     if kind == "array":
@@ -60,9 +63,11 @@ def _takes(example: Any, *place: str) -> dict[str, Any]:
     return changes(refuses=refuses, requestBody=body, parameters=_parameters(*place))
 
 
-@router.get(ALL, "Scenarios", reads({"scenarios": [SHOWN]}, parameters=FILTERS))
+@router.get(ALL, "List scenarios", reads({"scenarios": [SHOWN]}, parameters=FILTERS))
 async def list_scenarios(request: Request) -> Response:
-    """Filters: `name`, `installer`, `version`, `project` (the last three of one and the same installer)."""
+    """Scenarios that match all filters, oldest first. `installer`, `version` and `project` must match within one
+    installer.
+    """
     return answer({"scenarios": await Scenarios(context_of(request).engine).list(dict(request.query_params))})
 
 
@@ -70,7 +75,7 @@ async def list_scenarios(request: Request) -> Response:
     ALL, "Create a scenario", creates(EXAMPLE, {**NO_NAME, **EXISTS, 409: "the installer is there twice: apex"})
 )
 async def add_scenario(request: Request) -> Response:
-    """400 without a name, 403 where it exists, 409 where a part is there twice. Unknown fields are dropped."""
+    """400 without a name; 403 if the name exists; 409 if a part occurs twice. Unknown fields are dropped."""
     body = object_of(await request.json())
     plain_name_of(body)
     scenario = read(Scenario, body, strict=False)
@@ -84,42 +89,50 @@ async def add_scenario(request: Request) -> Response:
 
 @router.post(f"{ONE}/scores", "Add a score", _takes(SCORE, "installer", "version", "project"))
 async def add_score(request: Request, scenario: str) -> Response:
-    """404 where the query names a part that is not there."""
+    """404 if the query names an unknown part."""
     return await _edit(request, scenario, edits.add_score(_place(request), await _body(request)))
 
 
-@router.post(f"{ONE}/trust_indicators", "Add an indicator", _takes(INDICATOR, "installer", "version", "project"))
+@router.post(f"{ONE}/trust_indicators", "Add a trust indicator", _takes(INDICATOR, "installer", "version", "project"))
 async def add_trust_indicator(request: Request, scenario: str) -> Response:
-    """404 where the query names a part that is not there."""
+    """404 if the query names an unknown part."""
     return await _edit(request, scenario, edits.add_trust_indicator(_place(request), await _body(request)))
 
 
 @router.put(f"{ONE}/owner", "Change a version's owner", _takes({"owner": "somebody"}, "installer", "version"))
 async def change_owner(request: Request, scenario: str) -> Response:
-    """404 where the query names a part that is not there."""
+    """404 if the query names an unknown part."""
     return await _edit(request, scenario, edits.change_owner(_place(request), await _body(request)))
 
 
 async def change_customs(request: Request, scenario: str) -> Response:
-    """A project's custom test cases, each once. 404 where the query names a part that is not there."""
+    """The project's own test cases, each kept once. The body is a list of names. 404 if the query names an unknown
+    part.
+    """
     edit = edits.change_customs(_place(request), await _body(request), ACTIONS[request.method])
     return await _edit(request, scenario, edit)
 
 
 async def change_projects(request: Request, scenario: str) -> Response:
-    """400 for an unknown field, 409 where one exists or is there twice."""
+    """400 for an unknown field; 409 if a part exists already or occurs twice. To remove parts, send a list of their
+    names.
+    """
     edit = edits.change_projects(_place(request), await _body(request), ACTIONS[request.method])
     return await _edit(request, scenario, edit)
 
 
 async def change_versions(request: Request, scenario: str) -> Response:
-    """400 for an unknown field, 409 where one exists or is there twice."""
+    """400 for an unknown field; 409 if a part exists already or occurs twice. To remove parts, send a list of their
+    names.
+    """
     edit = edits.change_versions(_place(request), await _body(request), ACTIONS[request.method])
     return await _edit(request, scenario, edit)
 
 
 async def change_installers(request: Request, scenario: str) -> Response:
-    """400 for an unknown field, 409 where one exists or is there twice."""
+    """400 for an unknown field; 409 if a part exists already or occurs twice. To remove parts, send a list of their
+    names.
+    """
     edit = edits.change_installers(await _body(request), ACTIONS[request.method])
     return await _edit(request, scenario, edit)
 
@@ -137,15 +150,15 @@ for word, function, example, place in (
     router.delete(path, f"Remove {word}", _takes([named], *place))(function)
 
 
-@router.get(ONE, "A scenario", reads(SHOWN, UNKNOWN))
+@router.get(ONE, "Show a scenario", reads(SHOWN, UNKNOWN))
 async def get_scenario(request: Request, scenario: str) -> Response:
-    """404 where there is none."""
+    """404 if there is none."""
     return answer(await Scenarios(context_of(request).engine).get(scenario.rstrip("/")))
 
 
 @router.put(ONE, "Rename a scenario", changes({"name": "os-odl-nofeature-ha"}, SHOWN, {**NO_NAME, **EXISTS, **UNKNOWN}))
 async def rename_scenario(request: Request, scenario: str) -> Response:
-    """403 where the name is the old one or another's. The answer is the whole record."""
+    """403 if the name is unchanged or exists. The answer is the whole record."""
     body = object_of(await request.json())
     new = plain_name_of(read(Rename, body).model_dump())
     return answer(await Scenarios(context_of(request).engine).rename(scenario.rstrip("/"), new))
@@ -153,7 +166,7 @@ async def rename_scenario(request: Request, scenario: str) -> Response:
 
 @router.delete(ONE, "Delete a scenario", changes(refuses=UNKNOWN))
 async def delete_scenario(request: Request, scenario: str) -> Response:
-    """404 where there is none."""
+    """404 if there is none."""
     await Scenarios(context_of(request).engine).delete(scenario.rstrip("/"))
     return done()
 
@@ -164,7 +177,7 @@ def _place(request: Request) -> PlaceInScenario:
 
 
 async def _body(request: Request) -> Any:
-    """The body, of a DELETE too. Raises 400 where there is none."""
+    """The JSON body, also of a DELETE. Raises 400 if there is none."""
     if request.method == "DELETE":
         body = value_of(await read_body(request, context_of(request).settings.body_limit))
     else:

@@ -1,4 +1,4 @@
-"""``/v1/results/import`` and ``/v1/results/export``: results of the Test API as NDJSON, however many."""
+"""``/v1/results/import`` and ``/v1/results/export``: results of the Test API as NDJSON of any length."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -21,12 +21,12 @@ routes = router("results")
 NDJSON = "application/x-ndjson"
 BODY: dict[str, Any] = {
     "required": True,
-    "description": "One result a line, as of `POST /api/v1/results`; an `_id` is kept",
+    "description": "One result per line, as for `POST /api/v1/results`; an `_id` is kept",
     "content": {NDJSON: {"schema": {"type": "string"}}},
 }
 
 ADDED = 512
-"""Bytes: what an exported line has more than the body that was posted: its ``_id``, members that are null."""
+"""Bytes that an exported line may be longer than the posted body: its ``_id``, and members that are null."""
 
 
 @routes.post(
@@ -37,10 +37,11 @@ ADDED = 512
 )
 async def import_results(
     request: Request,
-    declare: Annotated[bool, Query(description="Declare the pods, projects and test cases that are missing")] = False,
+    declare: Annotated[bool, Query(description="Declare pods, projects and test cases that are missing")] = False,
 ) -> Response:
-    """NDJSON of any length, stored as it comes. A line that cannot be stored is counted and, of the first hundred,
-    named; the others are stored all the same. A line whose `_id` is known already is not stored again.
+    """NDJSON of any length, stored while it is received. A line that cannot be stored is counted, the first 100 are
+    listed in `errors`, and the other lines are stored. A line whose `_id` exists is not stored again. 413 for a line
+    that is too long; the lines before it are stored.
     """
     context = context_of(request)
     limit = context.settings.result_limit + ADDED
@@ -68,7 +69,7 @@ async def import_results(
     ),
 )
 async def export_results(request: Request) -> Response:
-    """NDJSON of what a query finds, streamed; the parameters are those of `GET /api/v1/results`, without `page`."""
+    """The results that match all filters, streamed as NDJSON. 400 for a `from` or `to` that is not a date."""
     context = context_of(request)
     pairs = [pair for pair in request.query_params.multi_items() if pair[0] != "page"]
     groups = caller_of(request).actor.groups

@@ -1,4 +1,4 @@
-"""``/versions``"""
+"""``/versions``: the versions of the Test API."""
 
 from fastapi import Response
 
@@ -9,7 +9,7 @@ routes = router.routes
 VERSIONS = {"versions": [{"version": "v1.0", "description": "basics"}]}
 
 
-@router.get("/versions", "The versions of the Test API", reads(VERSIONS))
+@router.get("/versions", "List the versions of the Test API", reads(VERSIONS))
 async def list_versions() -> Response:
-    """There is one."""
+    """There is only v1.0."""
     return answer(VERSIONS)
