@@ -38,11 +38,9 @@ async def undrain_agent(request: Request, agent: AgentRef) -> ViewResponse[Agent
     return await pass_on(request, calls.UNDRAIN_AGENT, calls.AgentRef(agent=agent), 202)
 
 
-@routes.post(
-    "/v1/agents/{agent}/release", status_code=202, summary="Let a host be leased", openapi_extra=needs(Role.ADMIN)
-)
+@routes.post("/v1/agents/{agent}/release", status_code=202, summary="Release a host", openapi_extra=needs(Role.ADMIN))
 async def release_agent(request: Request, agent: AgentRef) -> ViewResponse[AgentView]:
-    """Processes that ended steps left on it now keep no run from leasing it exclusively."""
+    """Let runs lease the host exclusively again, although ended steps may have left processes on it."""
     return await pass_on(request, calls.RELEASE_AGENT, calls.AgentRef(agent=agent), 202)
 
 
