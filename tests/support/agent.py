@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from proctor_agent.identity import IDENTITY_FILE, Identity
+from proctor_agent.identity import IDENTITY_FILE, AgentIdentity
 from proctor_agent.main import run
 from proctor_agent.settings import AgentSettings
 from proctor_common import subjects
@@ -174,7 +174,7 @@ class AgentWorld:
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         self.data.mkdir(mode=0o700, exist_ok=True)
-        identity = Identity(self.agent, "lab", [self.url], None)
+        identity = AgentIdentity(self.agent, "lab", [self.url], None)
         (self.data / IDENTITY_FILE).write_text(json.dumps(asdict(identity)))
         target = {
             "host": self.ssh.host,

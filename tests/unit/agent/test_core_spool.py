@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proctor_agent.log import spool as spool_module
-from proctor_agent.log.spool import AttemptSpool, Place, Spool, SpoolFullError
+from proctor_agent.log.spool import AttemptSpool, FramePosition, Spool, SpoolFullError
 from proctor_common.messages.log import Chunk, decode_chunk
 from proctor_common.states import Source
 
@@ -17,7 +17,7 @@ def payload(seq: int, data: bytes = b"line\n", line: int = 0) -> bytes:
     return Chunk(seq, line or seq, 1.0, Source.STDOUT, data).encode()
 
 
-def fill(spool: AttemptSpool, count: int, data: bytes = b"line\n") -> list[tuple[Place, bytes]]:
+def fill(spool: AttemptSpool, count: int, data: bytes = b"line\n") -> list[tuple[FramePosition, bytes]]:
     written = []
     for seq in range(1, count + 1):
         one = payload(seq, data)
@@ -25,7 +25,7 @@ def fill(spool: AttemptSpool, count: int, data: bytes = b"line\n") -> list[tuple
     return written
 
 
-def read_all(spool: AttemptSpool, place: Place) -> list[bytes]:
+def read_all(spool: AttemptSpool, place: FramePosition) -> list[bytes]:
     found: list[bytes] = []
     while True:
         try:
@@ -56,11 +56,11 @@ def test_room_is_made_by_what_is_acknowledged_only(tmp_path: Path, small_segment
     with pytest.raises(SpoolFullError):
         fill(mine, 1000)
     used = mine.used
-    frames = read_all(mine, Place(1, 24))
+    frames = read_all(mine, FramePosition(1, 24))
     with pytest.raises(SpoolFullError):
         mine.append(60, payload(60), 0)
-    first, after = mine.read(Place(1, 24))
-    place = Place(1, 24)
+    first, after = mine.read(FramePosition(1, 24))
+    place = FramePosition(1, 24)
     while after.segment == 1:
         length = len(first)
         mine.acknowledge(place, length)
@@ -118,7 +118,7 @@ def test_a_torn_last_frame_is_cut_off(tmp_path: Path, cut: int) -> None:
     assert found is not None
     assert (found.last_seq, found.bytes) == (2, 10)
     again.append(3, payload(3, b"new\n"), 10)
-    assert decode_chunk(read_all(again, Place(1, 24))[2]).data == b"new\n"
+    assert decode_chunk(read_all(again, FramePosition(1, 24))[2]).data == b"new\n"
 
 
 def test_all_acknowledged_is_nothing_to_send(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_frame(tmp_path: Path, monkeypatc
     assert (tmp_path / "step.1.1.spool").stat().st_size == size
     monkeypatch.undo()
     spool.append(3, payload(3), 10)
-    assert len(read_all(spool, Place(1, 24))) == 3
+    assert len(read_all(spool, FramePosition(1, 24))) == 3
 
 
 def test_what_waits_for_its_confirmation_keeps_no_file_open(tmp_path: Path, small_segments: None) -> None:

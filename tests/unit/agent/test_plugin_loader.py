@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proctor_agent.loader import GROUP, Loaded, load
+from proctor_agent.loader import GROUP, LoadedPlugins, load
 
 HEAD = "from typing import Annotated\nfrom pydantic import BaseModel, Field\nfrom proctor_agent.plugin import *\n"
 
@@ -40,7 +40,7 @@ class It(Plugin):
 """
 
 
-def only(loaded: Loaded) -> str:
+def only(loaded: LoadedPlugins) -> str:
     (reason,) = loaded.errors.values()
     return reason
 

@@ -23,9 +23,8 @@ PROCTOR_AGENT_<NAME>_FILE."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run with these arguments (those of the process by default); the exit code.
-
-    0: it was asked to end and did, or has joined · 1: it cannot go on · 2: the arguments or settings are wrong.
+    """Run with these arguments (None: those of the process). Returns the exit code: 0 if it was asked to end and did,
+    or has joined; 1 if it cannot go on; 2 if arguments or settings are wrong.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0].startswith("--c"):

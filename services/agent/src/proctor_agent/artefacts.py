@@ -1,4 +1,4 @@
-"""Files that a step leaves on its target: found by patterns with size and SHA-256, and read piece by piece."""
+"""Files that a step leaves on its target: found by patterns with size and SHA-256, and read in pieces."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from proctor_common.states import Source
 
 MAX_ARTEFACTS = 1000
 MAX_LISTED = 48 * 1024
-"""Most bytes of the artefacts' names in the output, of which 64 KiB are kept."""
+"""At most so many bytes of artefacts' names go into the output, which keeps 64 KiB."""
 LIST_SECONDS = 120.0
 NO_FILE = 3
-"""Exit code of the script that reads: what has the name is no file."""
+"""Exit code of the reading script when the path is not a regular file."""
 
 # Prints path, size and SHA-256 of each match, each ended by NUL, and an empty path before each pattern. A pattern is
-# expanded, never evaluated. $1 "inside": what a symbolic link leads out of the folder to is left out, and paths stay
-# relative; else they become absolute.
+# expanded, never evaluated. $1 "inside": paths stay relative, and files that a symbolic link leads to outside of the
+# folder are left out; else paths become absolute.
 _LIST = """
 root=$(pwd -P) || exit 1
 inside=$1
@@ -52,7 +52,7 @@ tail -c "+$2" <"$1" | head -c "$3"
 
 
 class Artefact(BaseModel):
-    """A file that a step made; ``path`` absolute or relative to the workspace, ``size`` in bytes."""
+    """A file that a step made; ``path`` is absolute or relative to the workspace, ``size`` in bytes."""
 
     path: str
     size: int
@@ -62,8 +62,8 @@ class Artefact(BaseModel):
 async def find_artefacts(
     context: Context, patterns: Sequence[str], *, inside: str | None = None
 ) -> tuple[list[Artefact], list[str]]:
-    """The files that match, each once and in order, and the patterns that match none. ``inside``: only in this folder
-    of the target, by relative paths; None: anywhere, relative patterns from where the login shell starts.
+    """The files that match, each once and sorted, and the patterns that match nothing. ``inside``: search only this
+    folder of the target and give relative paths; None: anywhere, relative patterns start where the login shell does.
 
     Raises MethodFault ``artefacts_failed``, ``too_many_artefacts``, or what Context.run raises.
     """
@@ -101,7 +101,7 @@ def parse_artefacts(printed: bytes, patterns: Sequence[str]) -> tuple[list[Artef
 async def read_piece(targets: Targets, target: str, path: str, offset: int, length: int) -> tuple[int, bytes]:
     """The file's size now, and at most ``length`` bytes of it from ``offset``.
 
-    Raises FileNotFoundError where there is no such file; SshFault.
+    Raises FileNotFoundError if there is no such file; SshFault.
     """
     out, err = Tail(length + 64), Tail(1024)
 

@@ -30,42 +30,43 @@ ATTEMPT_ENV = "PROCTOR_ATTEMPT"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An SSH endpoint from the agent's settings.
-
-    ``key_file`` None: the user's default keys. ``known_hosts_file`` None: ``~/.ssh/known_hosts``; there is no way to
-    switch the check off. ``waiting_shell``: after each command the next one's shell is started in advance ·
-    ``legacy_algorithms``: ciphers and key exchanges that are no longer safe are taken too · ``connect_timeout``,
-    ``login_timeout``, ``start_timeout``: seconds that the TCP connection, the login and the start of a command may
-    take · ``reconnect_timeout``: and, beyond the grace, what a lost connection left behind may be looked for ·
-    ``connection_age``: seconds after which a connection takes no further command.
-    """
+    """An SSH endpoint from the agent's settings; times in seconds."""
 
     name: str
     host: str
     port: int = 22
     user: str = ""
+    """Empty: the agent's own user name."""
     key_file: Path | None = None
+    """None: the user's default keys."""
     known_hosts_file: Path | None = None
+    """None: ``~/.ssh/known_hosts``. Host keys are always checked."""
     waiting_shell: bool = True
+    """Start the next command's shell in advance, after each command."""
     legacy_algorithms: bool = False
+    """Also accept ciphers and key exchanges that are no longer safe."""
     connect_timeout: float = 10.0
+    """For the TCP connection."""
     login_timeout: float = 20.0
     start_timeout: float = 30.0
+    """For the start of a command."""
     reconnect_timeout: float = 60.0
+    """How long, beyond the grace, to try to reach what a lost connection left behind."""
     connection_age: float = 900.0
+    """An older connection takes no further command."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """A process group on a target. ``started``: start time of its leader in clock ticks since the target's boot
-    (field 22 of ``/proc/<pgid>/stat``; 0 = unknown), so that a reused number is never killed.
-    """
+    """A process group on a target."""
 
     target: str
     pgid: int
     started: int
+    """Start time of its leader in clock ticks since the target's boot (field 22 of ``/proc/<pgid>/stat``; 0: unknown),
+    so that a process that reuses the number is never killed."""
     boot: str = field(default="", compare=False)
-    """Id of the boot of the target that it belongs to ("" = unknown): after another one it is gone."""
+    """Id of the target's boot ("": unknown): after another boot the group is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Attempt(Protocol):
 
     @property
     def run(self) -> str:
-        """The run that it belongs to: what a command leaves open is kept open until that ends."""
+        """The run that it belongs to: outputs that its commands leave open stay open until the run ends."""
         ...
 
     @property
@@ -103,7 +104,7 @@ class Attempt(Protocol):
         ...
 
     def hides(self, text: str) -> bool:
-        """Whether the text holds a value that nobody may see."""
+        """Whether the text contains a secret value."""
         ...
 
     @property
@@ -122,17 +123,17 @@ class Attempt(Protocol):
         ...
 
     async def write(self, source: Source, data: bytes) -> None:
-        """Append bytes (any length, cut anywhere) to the attempt's log. Waits while the log cannot take more: do not
-        read on meanwhile. Raises nothing but CancelledError.
+        """Append bytes (any length, cut anywhere) to the attempt's log. Waits while the log cannot take more; read no
+        further meanwhile. Raises only CancelledError.
         """
         ...
 
     async def group_started(self, group: ProcessGroup) -> None:
-        """Record a process group, so that even the agent's next life can kill it."""
+        """Record a process group, so that it can be killed even after the agent was restarted."""
         ...
 
     def connection_lost(self, target: str) -> None:
-        """A connection was lost in the middle of a command there: what it left has to be looked for."""
+        """A connection was lost while a command ran there: what it left has to be looked for."""
         ...
 
     async def group_ended(self, group: ProcessGroup) -> None:
@@ -154,50 +155,50 @@ class Workbench(Protocol):
         ...
 
     def check(self, plugin: str, method: str, target: str | None, parameters: JsonObject) -> str:
-        """Why such an order must be refused, naming what is wrong; "" where it can run. Quick, no I/O, and the
-        reason quotes no parameter's value (it may be a secret).
+        """Why such an order must be refused, or "" if it can run. Fast, no I/O; the reason quotes no parameter's value,
+        which may be a secret.
         """
         ...
 
     async def call(self, attempt: Attempt, plugin: str, method: str, parameters: JsonObject) -> Outcome:
-        """Run a method to its end. What the method raises comes out as it is (the core makes it an ``error``),
-        except what the public plugin API defines as an outcome.
+        """Run a method to its end. Exceptions of the method come out unchanged (the core makes them an ``error``),
+        except those that the public plugin API defines as an outcome.
         """
         ...
 
     async def find_artefacts(self, attempt: Attempt, patterns: Sequence[str]) -> tuple[list[JsonObject], list[str]]:
-        """The files on the attempt's target that match, as ``{path, size, sha256}``, and the patterns that match none.
-        Raises LookupError, which says why they cannot be listed.
+        """The files on the attempt's target that match, as ``{path, size, sha256}``, and the patterns that match
+        nothing. Raises LookupError with the reason if they cannot be listed.
         """
         ...
 
     async def read_artefact(self, target: str | None, path: str, offset: int, length: int) -> tuple[int, bytes]:
         """The size of a file on a target now, and at most ``length`` bytes of it from ``offset``. Raises
-        FileNotFoundError; OSError, which says why the target cannot be reached.
+        FileNotFoundError; OSError with the reason if the target cannot be reached.
         """
         ...
 
     async def stop_tree(
         self, target: str, groups: Sequence[ProcessGroup], marker: str, grace_s: float, *, lost: bool = False
     ) -> bool | None:
-        """SIGTERM to the groups on one target and to every process whose environment has the marker, up to
-        ``grace_s`` seconds, SIGKILL, look again. True: nothing is left; False: something is; None: could not be
-        looked (target unreachable). Bounded by ``grace_s`` + 8 s; after a
-        ``lost`` connection by ``grace_s`` and the target's ``reconnect_timeout``.
+        """Send SIGTERM to the groups on one target and to every process whose environment has the marker, wait up to
+        ``grace_s`` seconds, send SIGKILL, look again. True: nothing is left; False: something is; None: unknown, the
+        target cannot be reached. Takes at most ``grace_s`` + 8 s; after a ``lost`` connection ``grace_s`` plus the
+        target's ``reconnect_timeout``.
         """
         ...
 
     async def find_left(self, target: str, groups: Sequence[ProcessGroup], marker: str) -> list[str] | None:
-        """What of an attempt is on one target: each process in words; None where it cannot be looked."""
+        """What an attempt left on one target: a description of each process; None if the target cannot be reached."""
         ...
 
     @property
     def held_runs(self) -> set[str]:
-        """The runs whose steps have left something that still holds an output; may be read in another thread."""
+        """The runs whose steps left a process that still holds an output open; may be read in another thread."""
         ...
 
     def end_runs(self, runs: Sequence[str]) -> None:
-        """These runs have ended: the outputs that their steps left open are closed."""
+        """These runs have ended: close the outputs that their steps left open."""
         ...
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The agent's sign of life: a request every few seconds, from a thread and a connection of its own.
+"""The agent's heartbeat: a request every few seconds, from a thread and a connection of its own.
 
-A plugin that blocks the main loop does not lose its host.
+So a plugin that blocks the main loop does not make the host count as lost.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from proctor_agent.attempts.supervisor import Snapshot
+from proctor_agent.attempts.supervisor import AttemptsSnapshot
 from proctor_common import subjects
 from proctor_common.bus import Bus, BusError, BusOptions, NoResponders
 from proctor_common.messages.base import BadMessage, decode
@@ -20,11 +20,12 @@ from proctor_common.messages.events import Heartbeat, HeartbeatReply
 log = structlog.get_logger(__name__)
 
 Beaten = Callable[[HeartbeatReply, float], None]
-"""Takes an answer and the agent's ``time.monotonic`` in the middle of the exchange; called in its thread."""
+"""Takes an answer and the agent's ``time.monotonic`` in the middle of the exchange; called in the heartbeat's
+thread."""
 
 
 class Heart:
-    """Beats from ``start`` to ``stop``. The snapshot is read, and ``beaten`` called, in its own thread."""
+    """Sends heartbeats from ``start`` to ``stop``. Reads the snapshot and calls ``beaten`` in its own thread."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Heart:
         instance: str,
         slots: int,
         interval: float,
-        snapshot: Callable[[], Snapshot],
+        snapshot: Callable[[], AttemptsSnapshot],
         beaten: Beaten,
     ) -> None:
         self._options = options
@@ -52,11 +53,11 @@ class Heart:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start sending."""
         self._thread.start()
 
     def stop(self, patience: float = 3.0) -> None:
-        """Beat no more; waits ``patience`` seconds for the thread."""
+        """Stop sending; waits ``patience`` seconds for the thread."""
         self._stopping.set()
         loop, task = self._loop, self._task
         if loop is not None and task is not None and not loop.is_closed():
@@ -86,10 +87,10 @@ class Heart:
                         passed = asyncio.get_running_loop().time() - begun
                         await asyncio.sleep(max(0.05, self._interval - passed))
             except BusError as fault:
-                # The connection could not be made at all; once made, the bus heals it by itself.
+                # The first connection failed; once there is one, the bus reconnects by itself.
                 log.warning("heartbeat_has_no_bus", error=str(fault))
             except Exception:
-                # Without this thread the host is lost: it must outlive any surprise.
+                # Without this thread the host counts as lost: no exception may end it.
                 log.exception("heartbeat_failed")
             await asyncio.sleep(self._interval)
 

@@ -18,12 +18,12 @@ KEY_FILE = "agent.nk"
 IDENTITY_FILE = "identity.json"
 CA_FILE = "nats-ca.crt"
 PATIENCE_S = 120.0
-"""How long a join that the api puts off (429, 503) is tried again."""
+"""How long a join that the api puts off (429, 503) is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """What the join gave: the agent's id, its host's name, where the bus is and the CA to trust there (PEM)."""
+class AgentIdentity:
+    """What the join gave: agent id, host name, URLs of the bus and the CA to trust there (PEM; None: none)."""
 
     agent: str
     host: str
@@ -42,7 +42,7 @@ def make_folder(path: Path) -> Path:
 
 
 def own_seed(folder: Path) -> str:
-    """The seed of this agent's key, made once (0600). Raises StartError."""
+    """The seed of this agent's key, made at the first call (0600). Raises StartError."""
     path = folder / KEY_FILE
     try:
         if not path.exists():
@@ -58,11 +58,11 @@ def public_key(seed: str) -> str:
     return found.decode()
 
 
-def load_identity(folder: Path) -> Identity | None:
-    """What an earlier join gave; None where there was none. Raises StartError."""
+def load_identity(folder: Path) -> AgentIdentity | None:
+    """What an earlier join gave; None if there was none. Raises StartError."""
     path = folder / IDENTITY_FILE
     try:
-        return Identity(**json.loads(path.read_text()))
+        return AgentIdentity(**json.loads(path.read_text()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as fault:
@@ -71,9 +71,9 @@ def load_identity(folder: Path) -> Identity | None:
 
 async def join(
     folder: Path, url: str, token: str, ca_file: Path | None, put_off: Callable[[str, float], None]
-) -> Identity:
-    """Join with a one-time token and keep the answer. The same key is shown on a repeat. An api that names a time to
-    come again gets it, PATIENCE_S in all, and ``put_off`` is told why and for how many seconds. Raises StartError.
+) -> AgentIdentity:
+    """Join with a one-time token and store the answer. A repeat uses the same key. If the api names a time to come
+    again, wait for it, PATIENCE_S in all, and call ``put_off`` with the reason and the seconds. Raises StartError.
     """
     key = public_key(own_seed(folder))
     verify = httpx.create_ssl_context()
@@ -83,7 +83,7 @@ async def join(
         except OSError as fault:
             raise StartError(f"cannot read the CA's certificate {ca_file}: {fault.strerror or fault}") from None
     try:
-        # The environment's proxies are looked up by a rule of ours: loopback is never proxied.
+        # Proxies of the environment are used, but never for loopback.
         async with httpx.AsyncClient(verify=verify, timeout=30, proxy=proxy_for(url), trust_env=False) as http:
             body = {"token": token.strip(), "public_key": key}
             answer = await _ask(http, f"{url.rstrip('/')}/v1/agents/join", body, put_off)
@@ -93,7 +93,7 @@ async def join(
         raise StartError(f"cannot join at {url}: {_refusal(answer)}")
     try:
         found = answer.json()
-        identity = Identity(found["agent"], found["host"], found["nats"]["urls"], found["nats"].get("ca"))
+        identity = AgentIdentity(found["agent"], found["host"], found["nats"]["urls"], found["nats"].get("ca"))
     except (ValueError, KeyError, TypeError):
         raise StartError(f"cannot join at {url}: what answers there is no Proctor api") from None
     try:
@@ -118,8 +118,8 @@ async def _ask(
         await asyncio.sleep(pause)
 
 
-def ca_path(folder: Path, identity: Identity, given: Path | None) -> str | None:
-    """The file of the CA to trust on the bus: the settings' own, else the one that the join gave, else None."""
+def ca_path(folder: Path, identity: AgentIdentity, given: Path | None) -> str | None:
+    """The CA file for the bus: the settings' own, else the one that the join gave, else None."""
     if given is not None:
         return str(given)
     if identity.nats_ca is None:

@@ -1,4 +1,4 @@
-"""Finds plugins by entry point and makes them ready. One that fails to load is reported, and the rest live."""
+"""Finds plugins by entry point and loads them. One that fails is reported; the others are used."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from proctor_agent.plugin import MARK, Plugin
-from proctor_agent.schema import BadSchema, faults_of, parameters_of, schema_of
+from proctor_agent.schema import UnpublishableMethod, faults_of, parameters_of, schema_of
 from proctor_common.ids import PLUGIN_NAME
 from proctor_common.limits import MAX_METHODS
 from proctor_common.messages.events import MethodSpec, PluginSpec
@@ -21,7 +21,7 @@ MAX_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class LoadedMethod:
-    """A method, ready to be called: ``function(context, …)`` with the members of ``model`` (or with the model)."""
+    """A method, ready to call: ``function(context, …)`` with the members of ``model``, or with the model itself."""
 
     function: Any
     model: type[BaseModel]
@@ -38,8 +38,8 @@ class LoadedPlugin:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """The plugins that live, and those that do not, each with the reason in one line."""
+class LoadedPlugins:
+    """The plugins that could be loaded, and for each other one the reason in one line."""
 
     plugins: Mapping[str, LoadedPlugin]
     errors: Mapping[str, str]
@@ -54,7 +54,7 @@ def load(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     found: Iterable[EntryPoint] | None = None,
-) -> Loaded:
+) -> LoadedPlugins:
     """Load the chosen plugins (None: all that are installed). ``settings``: each plugin's own, by its name."""
     by_name: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP) if found is None else found:
@@ -66,7 +66,7 @@ def load(
             plugins[name] = _load(name, by_name, (settings or {}).get(name, {}))
         except UnusablePlugin as fault:
             errors[name] = _one_line(str(fault))
-    return Loaded(plugins, errors)
+    return LoadedPlugins(plugins, errors)
 
 
 def _load(name: str, by_name: Mapping[str, list[EntryPoint]], settings: Mapping[str, Any]) -> LoadedPlugin:
@@ -80,7 +80,7 @@ def _load(name: str, by_name: Mapping[str, list[EntryPoint]], settings: Mapping[
         raise UnusablePlugin(f"two installed packages claim the name: {', '.join(entry.value for entry in entries)}")
     entry = entries[0]
     try:
-        # A plugin is foreign code: whatever its import raises must not end the agent.
+        # A plugin is other people's code: nothing that its import raises may end the agent.
         loaded = entry.load()
     except (Exception, SystemExit) as fault:
         raise UnusablePlugin(f"cannot import {entry.value}: {type(fault).__name__}: {fault}") from fault
@@ -90,7 +90,7 @@ def _load(name: str, by_name: Mapping[str, list[EntryPoint]], settings: Mapping[
 
 
 def prepare(plugin: type[Plugin], settings: Mapping[str, Any]) -> LoadedPlugin:
-    """A plugin's class made ready, with its own settings. Raises UnusablePlugin."""
+    """Load a plugin's class with its own settings. Raises UnusablePlugin."""
     return _make_ready(_create(plugin, settings))
 
 
@@ -142,10 +142,10 @@ def _method(plugin: Plugin, attribute: str, name: str, description: str) -> Load
     try:
         model, takes_model = parameters_of(function, name)
         schema = schema_of(model)
-    except BadSchema as fault:
+    except UnpublishableMethod as fault:
         raise UnusablePlugin(f"method {name}: {fault}") from fault
     except Exception as fault:
-        # pydantic has many ways to refuse a type; all of them are the plugin's fault.
+        # pydantic refuses types with many exceptions; all of them are the plugin's fault.
         raise UnusablePlugin(f"method {name}: its parameters have no JSON Schema: {fault}") from fault
     spec = MethodSpec(description=_text(description, f"method {name}: its description"), parameters=schema)
     return LoadedMethod(getattr(plugin, attribute), model, takes_model, spec)

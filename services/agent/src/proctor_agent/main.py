@@ -1,4 +1,4 @@
-"""The agent's process: identity, journal, bus, plugins; clean up what a former instance left; then take orders."""
+"""The agent's process: identity, journal, bus, plugins; clean up what a former process left; then take orders."""
 
 import asyncio
 import fcntl
@@ -20,7 +20,7 @@ from proctor_agent.attempts.journal import Journal
 from proctor_agent.attempts.leftovers import Leftovers
 from proctor_agent.attempts.supervisor import Supervisor
 from proctor_agent.heartbeat import Heart
-from proctor_agent.identity import Identity, ca_path, join, load_identity, make_folder, own_seed
+from proctor_agent.identity import AgentIdentity, ca_path, join, load_identity, make_folder, own_seed
 from proctor_agent.log.spool import Spool
 from proctor_agent.plugin_host import PluginWorkbench
 from proctor_agent.registrar import Registrar
@@ -83,7 +83,7 @@ async def run(settings: AgentSettings, stop: Stop) -> None:
 
 
 async def _unless_stopped(stop: Stop, work: Coroutine[Any, Any, T]) -> T | None:
-    """What the work gives; None where the end is asked for before it is done."""
+    """The result of the work; None if the agent is asked to end before."""
     task = asyncio.create_task(work)
     asked = asyncio.create_task(stop.wait())
     try:
@@ -96,7 +96,7 @@ async def _unless_stopped(stop: Stop, work: Coroutine[Any, Any, T]) -> T | None:
 
 
 class _Process:
-    """What beats, registers, answers and cleans up in this process."""
+    """Heartbeat, registration, answers and cleaning up in this process."""
 
     def __init__(self, settings: AgentSettings, context: AgentContext, instance: str, leftovers: Leftovers) -> None:
         self._settings = settings
@@ -109,8 +109,8 @@ class _Process:
         self._registrar: Registrar | None = None
         self._background: Background | None = None
 
-    async def live(self, stack: AsyncExitStack, options: BusOptions, identity: Identity, stop: Stop) -> None:
-        """Take orders until the end is asked for."""
+    async def live(self, stack: AsyncExitStack, options: BusOptions, identity: AgentIdentity, stop: Stop) -> None:
+        """Take orders until asked to end."""
         self._background = await stack.enter_async_context(Background(stop))
         self._registrar = Registrar(self._context.bus, identity.agent, self.describe, self._registered)
         self._supervisor.cleaning = bool(self._leftovers.cut_off)
@@ -138,7 +138,7 @@ class _Process:
         await self._supervisor.stop_all(STOP_PATIENCE)
 
     def _clean(self) -> None:
-        """What the former instance left on the targets is gone, or said not to be: work is taken from now on."""
+        """What the former process left on the targets is gone, or reported: take work from now on."""
         self._supervisor.cleaning = False
         assert self._registrar is not None
         self._registrar.ask()
@@ -148,7 +148,7 @@ class _Process:
         self._supervisor.admit()
 
     def describe(self) -> Registration:
-        """What this agent brings now."""
+        """The registration of this agent, as it is now."""
         settings = self._settings
         targets = {name: TargetSpec(host=t.host, port=t.port, user=t.user) for name, t in settings.targets.items()}
         return Registration(
@@ -187,8 +187,8 @@ class _Process:
         await self._supervisor.kill_unwanted(list(reply.unwanted))
 
 
-async def who_am_i(settings: AgentSettings, folder: Path) -> Identity:
-    """The identity of an earlier join, or join now. Raises StartError."""
+async def who_am_i(settings: AgentSettings, folder: Path) -> AgentIdentity:
+    """The identity of an earlier join, else join now. Raises StartError."""
     identity = load_identity(folder)
     if identity is None:
         if settings.join_url is None or settings.join_token is None:
@@ -219,8 +219,8 @@ async def open_journal(settings: AgentSettings, folder: Path, stack: AsyncExitSt
     return journal
 
 
-def bus_options(settings: AgentSettings, folder: Path, identity: Identity, instance: str) -> BusOptions:
-    """How this agent reaches the bus; its connections carry the instance in their name."""
+def bus_options(settings: AgentSettings, folder: Path, identity: AgentIdentity, instance: str) -> BusOptions:
+    """How this agent reaches the bus; the names of its connections contain the instance."""
     return BusOptions(
         servers=tuple(settings.nats_urls or identity.nats_urls),
         name=f"agent/{identity.agent}/{instance}",
@@ -233,13 +233,13 @@ def bus_options(settings: AgentSettings, folder: Path, identity: Identity, insta
 
 
 def health(bus: Bus) -> str:
-    """Why the process is not well; empty while it is."""
+    """Why the process is not well; empty if it is."""
     age = bus.watchdog_age
     return f"the bus has not been looked after for {age:.0f} s" if age > STUCK_AFTER else ""
 
 
 def boot_id() -> str:
-    """The kernel's id of this boot; another text that is new at each start where there is none."""
+    """The kernel's id of this boot; if it has none, a text that is new at each start."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -248,7 +248,7 @@ def boot_id() -> str:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold the data directory for this process alone. Raises StartError where another one has it."""
+    """Hold the data directory for this process alone. Raises StartError if another one holds it."""
     file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -1,9 +1,9 @@
-"""What the author of a plugin imports: the whole public API (taught in docs/plugins.md).
+"""What the author of a plugin imports: the whole public API (explained in docs/plugins.md).
 
 A plugin is a class derived from ``Plugin``, found by the entry point group ``proctor.plugins``; its methods are async
 functions marked with ``@method``. A method gets a ``Context`` and its parameters, checked against the JSON Schema that
-is made of their types. It returns what it found out (passed), raises ``Failed`` (it ran, and the verdict is no) or
-raises ``MethodFault`` (it could not do its work).
+is made of their types. It returns what it found out (passed), raises ``Failed`` (it ran, and the verdict is negative)
+or raises ``MethodFault`` (it could not do its work).
 """
 
 import asyncio
@@ -32,9 +32,9 @@ Output = BaseModel | Mapping[str, Any]
 
 
 class Failed(Exception):
-    """The method did its work and the verdict is no: the step's result is ``failed``.
+    """The method did its work and the verdict is negative: the step's result is ``failed``.
 
-    reason: one sentence · output: as of a method that passed · exit_code: where a program decided.
+    ``reason``: one sentence. ``output``: as of a method that passed; None: none. ``exit_code``: if a program decided.
     """
 
     def __init__(self, reason: str, *, output: Output | None = None, exit_code: int | None = None) -> None:
@@ -47,8 +47,8 @@ class Failed(Exception):
 class MethodFault(Exception):
     """The method could not do its work: the step's result is ``error``.
 
-    kind: one word for machines (a plan may ask ``expect: {error: {kind: …}}``) · message: a sentence for people, with
-    the next step · data: further members, JSON.
+    ``kind``: one word for machines (a plan may ask ``expect: {error: {kind: …}}``). ``message``: a sentence for people
+    that says what to do next. ``data``: further members, JSON.
     """
 
     def __init__(self, kind: str, message: str, **data: Any) -> None:
@@ -60,14 +60,16 @@ class MethodFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The step passed. ``output``: a model or mapping that JSON can hold, at most 64 KiB of it."""
+    """The step passed."""
 
     output: Output = field(default_factory=dict)
+    """A model or mapping that JSON can hold; at most 64 KiB of it are kept."""
     exit_code: int | None = None
+    """Of the program that decided; None: none did."""
 
 
 def _split(value: object) -> object:
-    """A string by POSIX shell rules; anything else as it is."""
+    """A string by POSIX shell rules; anything else unchanged."""
     return shlex.split(value) if isinstance(value, str) else value
 
 
@@ -104,12 +106,13 @@ class Tail:
         self.total = 0
 
     def add(self, data: bytes) -> None:
+        """Append bytes; the oldest beyond ``keep`` are dropped."""
         self.total += len(data)
         self._data = data[-self._keep :] if len(data) >= self._keep else (self._data + data)[-self._keep :]
 
     @property
     def data(self) -> bytes:
-        """What is kept; a UTF-8 sequence that the cut went through is left out."""
+        """What is kept, without an incomplete UTF-8 sequence at the cut."""
         data = self._data
         if self.total > len(data):
             skip = 0
@@ -121,40 +124,41 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A command that has ended. ``exit_code`` None: it was ended by ``signal`` ("SIGTERM"). ``stdout`` and ``stderr``
-    are the last bytes (``keep``) of each; ``cut`` says that there were more.
-    """
+    """A command that has ended."""
 
     exit_code: int | None
+    """None: it was ended by ``signal``, such as "SIGTERM"."""
     signal: str | None
     stdout: bytes
+    """The last ``keep`` bytes."""
     stderr: bytes
     cut: bool
+    """Whether ``stdout`` or ``stderr`` had more bytes than are kept."""
     duration_s: float
 
     @property
     def ok(self) -> bool:
-        """Exit code 0."""
+        """Whether the exit code is 0."""
         return self.exit_code == 0
 
     @property
     def text(self) -> str:
-        """``stdout`` as text; what is no UTF-8 is shown as U+FFFD."""
+        """``stdout`` as text; invalid UTF-8 becomes U+FFFD."""
         return self.stdout.decode("utf-8", "replace")
 
     @property
     def error_text(self) -> str:
-        """``stderr`` as text."""
+        """``stderr`` as text; invalid UTF-8 becomes U+FFFD."""
         return self.stderr.decode("utf-8", "replace")
 
     @property
     def last_line(self) -> str:
-        """The last line of standard output, without its end; its first 4,096 characters."""
+        """The last line of standard output, without its end; at most 4,096 characters."""
         return last_line(self.text)
 
     @property
     def last_error_line(self) -> str:
-        """The last line of standard error."""
+        """The last line of standard error, without its end; at most 4,096 characters."""
         return last_line(self.error_text)
 
     def describe_end(self) -> str:
@@ -163,12 +167,12 @@ class Completed:
 
 
 def last_line(text: str) -> str:
-    """The last line of a text, without its end; its first 4,096 characters."""
+    """The last line of a text, without its end; at most 4,096 characters."""
     return text.removesuffix("\n").rpartition("\n")[2].removesuffix("\r")[:LONGEST_LAST_LINE]
 
 
 class Context:
-    """What a method may use: its target, its log, its time. One for each attempt."""
+    """What a method works with: its target, log and time. One for each attempt."""
 
     def __init__(self, attempt: Attempt, targets: Targets, target: Target) -> None:
         self._attempt = attempt
@@ -182,12 +186,12 @@ class Context:
 
     @property
     def attempt(self) -> str:
-        """``<step>.<attempt>``: unlike any other attempt, good as a part of a file's name."""
+        """``<step>.<attempt>``: unique, and usable as a part of a file's name."""
         return self._attempt.marker
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The step's environment; ``run`` adds it to each command."""
+        """The step's environment variables; ``run`` adds them to each command."""
         return self._attempt.env
 
     @property
@@ -202,7 +206,7 @@ class Context:
 
     @property
     def stopping(self) -> bool:
-        """Whether the step is being cancelled or has timed out: no further command is started; return soon."""
+        """Whether the step is being cancelled or has timed out: no further command starts; return soon."""
         return self._attempt.stopping.is_set()
 
     async def stopped(self) -> None:
@@ -210,7 +214,7 @@ class Context:
         await self._attempt.stopping.wait()
 
     async def log(self, text: str) -> None:
-        """Write a line to the step's log, as Proctor's own voice."""
+        """Write a line to the step's log, as source ``system``."""
         await self._attempt.write(Source.SYSTEM, f"{text}\n".encode("utf-8", "replace"))
 
     async def run(
@@ -224,12 +228,14 @@ class Context:
         log: bool = True,
         keep: int = KEEP,
     ) -> Completed:
-        """Run a program on the target and wait for its end. No shell sees the arguments: any text but NUL arrives as it
-        is. What it prints goes to the step's log as it comes (``log=False``: standard output does not).
+        """Run a program on the target and wait for its end. No shell interprets the arguments: any text without NUL
+        arrives unchanged. What it prints goes to the step's log as it comes (``log=False``: standard output does not).
+        Another exit code than 0 raises nothing; look at ``Completed.exit_code``.
 
         Raises MethodFault: ``timeout`` (after ``timeout_s`` seconds; its process tree was ended), ``connection_lost``
-        (how it ended is not known), ``no_such_directory`` (``cwd``), ``bad_command``, ``stopping``, or why the target
-        could not be reached (``target_unreachable``, ``host_key_changed``, …). In all but the first two it never ran.
+        (how it ended is unknown), ``no_such_directory`` (``cwd``), ``bad_command``, ``stopping``, or why the target
+        could not be reached (``target_unreachable``, ``host_key_changed``, …). In all but the first two cases it never
+        ran.
         """
         if self.stopping:
             raise MethodFault("stopping", "the attempt is being stopped: no further command is started")
@@ -245,7 +251,8 @@ class Context:
             groups.append(group)
             await self._attempt.group_started(group)
             if self.stopping:
-                # Its start crossed the stop, which may have looked for processes before there was one.
+                # It started while the attempt was being stopped; the stop may have looked for processes too early to
+                # see it.
                 await end_tree(self._targets, self._target.name, [group], "", CROSSED_GRACE_S)
 
         values = {**self._attempt.env, **(env or {})}
@@ -283,8 +290,8 @@ class Context:
         )
 
     async def reset_connection(self) -> None:
-        """Log in to the target anew: commands that start from now on have the groups, limits and environment of a new
-        login. Raises MethodFault where that cannot be.
+        """Log in to the target again: later commands have the groups, limits and environment of the new login. Raises
+        MethodFault if that fails.
         """
         try:
             await self._targets.reset(self._target.name)
@@ -293,7 +300,7 @@ class Context:
 
     async def shell(self, text: str, *args: str, **options: Any) -> Completed:
         """Run shell text by the target's ``/bin/sh``; ``args`` are its ``$1``, ``$2``, … Never put a value into the
-        text: pass it as an argument. Options are those of ``run``.
+        text: pass it as an argument. Options and faults are those of ``run``.
         """
         return await self.run("/bin/sh", "-c", text, "sh", *args, **options)
 
@@ -301,14 +308,14 @@ class Context:
 class Plugin:
     """The base of every plugin. One object lives as long as the agent; attempts run at the same time, so keep what
     belongs to one of them out of ``self``.
-
-    description: one line · version: of the plugin · Settings: a model of the plugin's own settings, if it has any;
-    the agent's settings give its values, and ``self.settings`` holds it.
     """
 
     description: ClassVar[str] = ""
+    """One line."""
     version: ClassVar[str] = ""
+    """Of the plugin."""
     Settings: ClassVar[type[BaseModel] | None] = None
+    """A model of the plugin's own settings; None: it has none. ``self.settings`` holds the agent's values for it."""
 
     def __init__(self, settings: BaseModel | None = None) -> None:
         self.settings: Any = settings
@@ -319,10 +326,11 @@ AnyMethod = TypeVar("AnyMethod", bound=Callable[..., Awaitable[Any]])
 
 
 def method(*, description: str, name: str | None = None) -> Callable[[AnyMethod], AnyMethod]:
-    """Publish an async function of a plugin as a method. ``description``: what it does, for those who choose by it.
+    """Publish an async function of a plugin as a method. ``description``: what it does, for the users who choose a
+    method. ``name``: None for the function's own.
 
-    Its parameters after ``self`` and the Context become the method's parameters: their types (anything that pydantic
-    knows) and defaults make the schema; or one pydantic model takes them all.
+    The parameters after ``self`` and the Context become the method's parameters: their types (anything that pydantic
+    supports) and defaults make the schema. Alternatively one pydantic model takes them all.
     """
 
     def mark(function: AnyMethod) -> AnyMethod:

@@ -1,4 +1,4 @@
-"""The plugin side of the agent, as its core sees it (attempt.Workbench): methods by name, called on targets."""
+"""The plugin side of the agent for its core (attempt.Workbench): methods by name, called on targets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from proctor_agent.artefacts import find_artefacts, read_piece
 from proctor_agent.attempt import Attempt, Outcome, ProcessGroup
-from proctor_agent.loader import Loaded, LoadedMethod
+from proctor_agent.loader import LoadedMethod, LoadedPlugins
 from proctor_agent.plugin import Context, Failed, MethodFault, Result
 from proctor_agent.schema import faults_of
 from proctor_agent.ssh import SshFault, Targets, end_tree, find_left
@@ -20,7 +20,7 @@ from proctor_common.states import StepResult
 class PluginWorkbench:
     """Loaded plugins over SSH targets. Use from the agent's main loop."""
 
-    def __init__(self, loaded: Loaded, targets: Targets) -> None:
+    def __init__(self, loaded: LoadedPlugins, targets: Targets) -> None:
         self._loaded = loaded
         self._targets = targets
         self._specs = {name: plugin.spec for name, plugin in loaded.plugins.items()}
@@ -77,7 +77,7 @@ class PluginWorkbench:
             extra_s = self._targets.find(target).reconnect_timeout if lost else None
             return await end_tree(self._targets, target, groups, marker, grace_s, extra_s=extra_s)
         except SshFault:
-            # A target that is no longer configured: nobody can look.
+            # The target is no longer configured.
             return None
 
     async def find_left(self, target: str, groups: Sequence[ProcessGroup], marker: str) -> list[str] | None:

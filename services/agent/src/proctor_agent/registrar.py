@@ -1,4 +1,4 @@
-"""Tells the controllers what this agent brings: at each start, and whenever they ask."""
+"""Registers this agent with the controllers: at each start, and whenever they ask."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ LONGEST_WAIT = 5.0
 
 
 class Registrar:
-    """Registers for ever: ``ask`` asks for one more time. Use from the agent's main loop."""
+    """Registers as long as it runs; ``ask`` makes it register once more. Use from the agent's main loop."""
 
     def __init__(
         self,
@@ -29,7 +29,9 @@ class Registrar:
         describe: Callable[[], Registration],
         taken: Callable[[datetime, float], None],
     ) -> None:
-        """``describe`` makes the registration; ``taken`` gets the controller's time and our ``time.monotonic`` then."""
+        """``describe`` makes the registration; ``taken`` gets the controller's time and our ``time.monotonic`` of that
+        moment.
+        """
         self._bus = bus
         self._subject = subjects.registration(agent)
         self._describe = describe
@@ -41,7 +43,7 @@ class Registrar:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Register now and at each asking, trying until a controller answers."""
+        """Register now and whenever asked, trying until a controller answers."""
         while True:
             wait = 0.2
             self._wanted.clear()

@@ -11,25 +11,25 @@ from proctor_common.json_walk import parts_of, placed_parts
 from proctor_common.limits import MAX_SCHEMA, MAX_SCHEMA_DEPTH
 
 MARKERS = ("x-secret", "x-argv")
-"""Members of the schema that Proctor knows (messages.events.MethodSpec)."""
+"""Members of the schema that have a meaning for Proctor (messages.events.MethodSpec)."""
 
 
-class BadSchema(Exception):
+class UnpublishableMethod(Exception):
     """A method whose parameters cannot be published; the message says why in one line."""
 
 
 def parameters_of(function: Callable[..., Any], name: str) -> tuple[type[BaseModel], bool]:
-    """The model of a method's parameters, and whether the method takes the model itself. Raises BadSchema."""
+    """The model of a method's parameters, and whether the method takes the model itself. Raises UnpublishableMethod."""
     parameters = list(inspect.signature(function).parameters.values())[2:]
     try:
         hints = get_type_hints(function, include_extras=True)
     except Exception as fault:
-        raise BadSchema(f"its annotations cannot be read: {fault}") from fault
+        raise UnpublishableMethod(f"its annotations cannot be read: {fault}") from fault
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise BadSchema(f"parameter {parameter.name} must be a named one")
+            raise UnpublishableMethod(f"parameter {parameter.name} must be a named one")
         if parameter.name not in hints:
-            raise BadSchema(f"parameter {parameter.name} has no type")
+            raise UnpublishableMethod(f"parameter {parameter.name} has no type")
     if len(parameters) == 1:
         only = hints[parameters[0].name]
         if isinstance(only, type) and issubclass(only, BaseModel):
@@ -49,12 +49,12 @@ def _strict(model: type[BaseModel]) -> type[BaseModel]:
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON Schema of the parameters. Raises BadSchema where it is over the limits or refers to the outside."""
+    """The JSON Schema of the parameters. Raises UnpublishableMethod: over the limits, or a reference to the outside."""
     schema = model.model_json_schema()
     schema.pop("title", None)
     size = len(json.dumps(schema).encode())
     if size > MAX_SCHEMA:
-        raise BadSchema(f"its schema has {size} bytes, more than {MAX_SCHEMA}")
+        raise UnpublishableMethod(f"its schema has {size} bytes, more than {MAX_SCHEMA}")
     _check(schema)
     _lift_markers(schema)
     return schema
@@ -67,10 +67,10 @@ def _lift_markers(schema: dict[str, Any]) -> None:
             if _has(part, marker):
                 part[marker] = True
                 if "default" in part and marker == "x-secret" and part["default"]:
-                    raise BadSchema(f"parameter {name} is secret, so its default cannot be published")
+                    raise UnpublishableMethod(f"parameter {name} is secret, so its default cannot be published")
     for name, part in schema.get("$defs", {}).items():
         if _has(part, "x-secret"):
-            raise BadSchema(f"a secret inside {name} would not be sealed: make it a parameter of its own")
+            raise UnpublishableMethod(f"a secret inside {name} would not be sealed: make it a parameter of its own")
 
 
 def _has(part: object, marker: str) -> bool:
@@ -80,14 +80,14 @@ def _has(part: object, marker: str) -> bool:
 def _check(schema: dict[str, Any]) -> None:
     for path, part in placed_parts(schema):
         if len(path) > MAX_SCHEMA_DEPTH:
-            raise BadSchema(f"its schema is more than {MAX_SCHEMA_DEPTH} levels deep")
+            raise UnpublishableMethod(f"its schema is more than {MAX_SCHEMA_DEPTH} levels deep")
         reference = part.get("$ref") if isinstance(part, dict) else None
         if isinstance(reference, str) and not reference.startswith("#"):
-            raise BadSchema(f"its schema refers to the outside: {reference[:100]}")
+            raise UnpublishableMethod(f"its schema refers to the outside: {reference[:100]}")
 
 
 def faults_of(fault: ValidationError) -> str:
-    """All faults in one line, each with its place, none with a value."""
+    """All faults in one line, each with its location, none with a value."""
     found = []
     for error in fault.errors(include_input=False, include_url=False):
         where = ".".join(str(part) for part in error["loc"]) or "parameters"

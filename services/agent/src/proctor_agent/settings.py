@@ -1,6 +1,6 @@
 """Settings of an agent: ``PROCTOR_AGENT_<NAME>`` or a TOML file. No I/O.
 
-Host name, groups and labels do not stand here: they come from the enrolment. Times are in seconds, sizes in bytes.
+Host name, groups and labels are not settings: they come from the enrolment. Times in seconds, sizes in bytes.
 """
 
 from pathlib import Path
@@ -25,39 +25,39 @@ class TargetSettings(BaseModel):
     key_file: Path | None = None
     known_hosts_file: Path | None = None
     waiting_shell: bool = True
-    """After a command, have the next one's shell started already; it waits 30 s at most."""
+    """Start the next command's shell in advance, after each command; it waits 30 s at most."""
     legacy_algorithms: bool = False
-    """Take ciphers, key exchanges and host keys too that are no longer safe, for a target that has no others."""
+    """Also accept ciphers, key exchanges and host keys that are no longer safe, for a target that has no others."""
     connect_timeout: float = Field(default=10.0, gt=0, le=600)
-    """For the TCP connection, the look-up of the name included."""
+    """For the TCP connection, name look-up included."""
     login_timeout: float = Field(default=20.0, gt=0, le=600)
-    """For key exchange and log in."""
+    """For key exchange and login."""
     start_timeout: float = Field(default=30.0, gt=0, le=600)
-    """From a command's order to the target's word that it starts: what the login shell may take."""
+    """From sending a command until the target says that it starts: the time of the login shell."""
     reconnect_timeout: float = Field(default=60.0, ge=0, le=3600)
-    """After a connection that was lost in the middle of a command: beyond the step's grace, for how long the target is
-    tried again, to end what the command left."""
+    """After a connection was lost while a command ran: how long, beyond the step's grace, to try the target again to
+    end what the command left."""
     connection_age: float = Field(default=900.0, ge=1, le=86400)
-    """A connection takes commands for so long; a fresh one is there before. What a login gives is never older."""
+    """A connection takes commands for so long; a new one is made before that. So no command has an older login."""
 
 
 class AgentSettings(ServiceSettings):
-    """What an agent may be told."""
+    """The settings of an agent."""
 
     SERVICE: ClassVar[str] = "agent"
 
     data_dir: Path = Path("/var/lib/proctor-agent")
-    """Identity, journal and spool: private to this one agent."""
+    """Identity, journal and spool; private to this one agent."""
     host: str | None = None
-    """What this host is enrolled as; only checked against the enrolment, so that a copied file is noticed."""
+    """The host's name in the enrolment; only compared, so that a copied settings file is noticed."""
 
     join_url: str | None = None
     """The api's address, for the first start."""
     join_token: SecretStr | None = None
-    """Good once; not looked at any more when the agent has joined."""
+    """Valid once; ignored when the agent has joined."""
     join_ca_file: Path | None = None
     nats_urls: list[str] = []
-    """Where to find the bus, if not where the api said at the join."""
+    """The bus's URLs, if they differ from what the join said."""
     nats_ca_file: Path | None = None
     allow_plaintext: bool = False
     start_timeout: float = Field(default=30.0, ge=0, le=600)
@@ -71,7 +71,7 @@ class AgentSettings(ServiceSettings):
 
     heartbeat: float = Field(default=5.0, gt=0)
     republish: float = Field(default=30.0, gt=0)
-    """How often an end that no controller has confirmed is published again."""
+    """How often an unconfirmed end is published again."""
     spool_limit: int = Field(default=1024 * MIB, ge=MIB)
     attempt_spool_limit: int = Field(default=256 * MIB, ge=MIB)
     journal_reserve: int = Field(default=64 * MIB, ge=MIB)

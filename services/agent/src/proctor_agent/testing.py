@@ -1,4 +1,4 @@
-"""For the tests of a plugin: call a method as an agent does, on a real target, without an agent around it."""
+"""For the tests of a plugin: call a method as an agent does, on a real target, without an agent."""
 
 import asyncio
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proctor_agent.attempt import Outcome, ProcessGroup, Target
-from proctor_agent.loader import Loaded, prepare
+from proctor_agent.loader import LoadedPlugins, prepare
 from proctor_agent.plugin import Plugin
 from proctor_agent.plugin_host import PluginWorkbench
 from proctor_agent.ssh import Targets
@@ -19,12 +19,12 @@ __all__ = ["Target", "Tried", "try_method"]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What a method did. ``outcome``: result, output, reason, error · ``stdout``, ``stderr``, ``system``: what is in
-    the step's log, by source.
-    """
+    """What a method did."""
 
     outcome: Outcome
+    """Result, output, reason, error."""
     stdout: bytes
+    """What the step's log has of this source; ``stderr`` and ``system`` likewise."""
     stderr: bytes
     system: bytes
 
@@ -39,12 +39,13 @@ async def try_method(
     env: Mapping[str, str] | None = None,
     timeout_s: float = 60.0,
 ) -> Tried:
-    """Load the plugin, check the parameters and run the method. ``settings``: the plugin's own.
+    """Load the plugin, check the parameters and run the method on ``target``. ``settings``: the plugin's own. ``env``:
+    the step's environment variables. The outcome of a method that failed is returned, not raised.
 
-    A method that is still running after ``timeout_s`` is stopped as a cancelled step is, and TimeoutError is raised.
-    Raises UnusablePlugin where an agent would not load the plugin.
+    After ``timeout_s`` seconds the method is stopped like a cancelled step, and TimeoutError is raised. Raises
+    UnusablePlugin if an agent would not load the plugin.
     """
-    loaded = Loaded({"plugin": prepare(plugin, settings or {})}, {})
+    loaded = LoadedPlugins({"plugin": prepare(plugin, settings or {})}, {})
     workbench = PluginWorkbench(loaded, Targets({target.name: target}))
     try:
         with tempfile.TemporaryDirectory() as scratch:

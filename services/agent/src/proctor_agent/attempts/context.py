@@ -13,9 +13,10 @@ from proctor_common.bus import Bus
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    """``agent``: this agent's id · ``folder``: where attempts have their private scratch folders."""
+    """The parts of the process by name."""
 
     agent: str
+    """This agent's id."""
     bus: Bus
     journal: Journal
     spool: Spool
@@ -24,3 +25,4 @@ class AgentContext:
     debts: Debts
     default_target: str | None
     folder: Path
+    """Where attempts have their private scratch folders."""

@@ -1,4 +1,6 @@
-"""Bring-downs that could not be confirmed: made up for in the background, before their target gets other runs' work."""
+"""Processes that may be left after a stop that could not be confirmed. They are ended in the background; until then
+their target takes no work of other runs.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from proctor_agent.attempt import ProcessGroup, Workbench
 log = structlog.get_logger(__name__)
 
 LONGEST_S = 600.0
-"""A target that cannot be reached for so long gets work again."""
+"""A target that was out of reach for so long gets work again."""
 PAUSE_S = 2.0
 LOOK_S = 15.0
 MOST_TOLD = 20
@@ -20,7 +22,7 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Debt:
-    """What an attempt may have left on a target; ``until``: loop time."""
+    """What an attempt may have left on a target."""
 
     run: str
     marker: str
@@ -28,7 +30,7 @@ class Debt:
     groups: tuple[ProcessGroup, ...]
     until: float
     left: tuple[str, ...] | None = None
-    """Processes that are known to be there; None: it is not known whether any is."""
+    """Processes that are known to be there; None: unknown whether there are any."""
 
     def __str__(self) -> str:
         if self.left is not None:
@@ -52,20 +54,20 @@ class Debts:
 
     @property
     def remains(self) -> tuple[str, ...]:
-        """What may be left, in sentences; may be read in another thread."""
+        """Sentences on what may be left; may be read in another thread."""
         return tuple(str(debt) for debt in list(self._open)[:MOST_TOLD])
 
     def owe(
         self, run: str, marker: str, target: str, groups: Sequence[ProcessGroup], left: Sequence[str] | None = None
     ) -> None:
-        """What the attempt left there is not known to be gone, or known to be ``left``: told until it is gone."""
+        """Report ``left`` (None: whatever the attempt may have left there) until it is gone."""
         until = asyncio.get_running_loop().time() + LONGEST_S
         debt = Debt(run, marker, target, tuple(groups), until, None if left is None else tuple(left))
         work = self._make_up(debt) if left is None else self._watch(debt)
         self._open[debt] = asyncio.create_task(work, name=f"debt of {marker}")
 
     def against(self, run: str, target: str | None) -> str:
-        """Why the target takes no work of this run now; empty where it does."""
+        """Why the target takes no work of this run now; empty if it does."""
         for debt in self._open:
             if debt.left is None and debt.target == target and debt.run != run:
                 left = max(0.0, debt.until - asyncio.get_running_loop().time())
@@ -73,7 +75,7 @@ class Debts:
         return ""
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         tasks = list(self._open.values())
         for task in tasks:
             task.cancel()
@@ -81,7 +83,7 @@ class Debts:
             await asyncio.wait(tasks, timeout=5)
 
     async def _watch(self, debt: Debt) -> None:
-        """Look now and then whether what is left has gone."""
+        """Look from time to time whether what is left has gone."""
         try:
             left: Sequence[str] | None = debt.left
             while left != []:

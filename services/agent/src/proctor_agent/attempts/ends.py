@@ -1,4 +1,4 @@
-"""The ends of attempts that no controller has confirmed yet: published, and again, until one has."""
+"""The ends of attempts that no controller has confirmed yet; published again until one confirms them."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ log = structlog.get_logger(__name__)
 PUBLISH_TIMEOUT = 5.0
 RETRY_S = 1.0
 HEARD_S = 0.05
-"""How long the stream may take for an end before the journal is given it too."""
+"""How long to wait for the stream to take an end before the journal is written as well."""
 
 
 class Ends:
-    """What has ended here and is not committed there. Use from the agent's main loop."""
+    """The ends of attempts here that no controller has committed. Use from the agent's main loop."""
 
     def __init__(self, bus: Bus, agent: str, journal: Journal, spool: Spool, *, republish: float) -> None:
         self._bus = bus
@@ -32,11 +32,11 @@ class Ends:
         self._republish = republish
         self._open: dict[tuple[str, int], StepFinished] = {}
         self._unkept: set[tuple[str, int]] = set()
-        """Ends that are not in the journal yet: not to be confirmed there."""
+        """Ends that are not in the journal yet, so they cannot be confirmed there."""
 
     @property
     def unconfirmed(self) -> tuple[AttemptRef, ...]:
-        """The ends that wait for their confirmation; may be read in another thread."""
+        """The ends that wait for confirmation; may be read in another thread."""
         ends = list(self._open.values())
         return tuple(AttemptRef(step=e.step, attempt=e.attempt, token=e.token) for e in ends)
 
@@ -45,8 +45,8 @@ class Ends:
         return self._open.get((step, attempt))
 
     async def keep(self, end: StepFinished, heard: asyncio.Event | None = None) -> None:
-        """Journal an end: when it was ``heard``, so that nobody waits for the disk, or when that takes longer than a
-        moment. A full disk is waited out: an end must never be lost.
+        """Write an end to the journal, after it was ``heard`` or after a short wait, so that nobody waits for the disk.
+        Waits while the disk is full: an end must never be lost.
         """
         key = (end.step, end.attempt)
         self._unkept.add(key)
@@ -64,7 +64,7 @@ class Ends:
                 await asyncio.sleep(RETRY_S)
 
     async def publish(self, end: StepFinished) -> None:
-        """Publish an end; tried until the stream has it or it is confirmed otherwise."""
+        """Publish an end; repeated until the stream has it or it is confirmed."""
         self._open[(end.step, end.attempt)] = end
         pause = 0.05
         while (end.step, end.attempt) in self._open:
@@ -74,8 +74,8 @@ class Ends:
             pause = min(pause * 2, 5.0)
 
     async def repeat(self) -> None:
-        """Publish unconfirmed ends again and again. Without a message id: the stream's memory of ids must not
-        swallow a repeat whose first copy was taken and came to nothing.
+        """Publish unconfirmed ends again at intervals. Without a message id: a repeat must not be dropped as a
+        duplicate of a first copy that had no effect.
         """
         while True:
             await asyncio.sleep(self._republish)

@@ -1,9 +1,9 @@
-"""The agent's memory of attempts: SQLite on disk, in one thread of its own.
+"""The agent's record of attempts: SQLite on disk, in one thread of its own.
 
-What an answer or a start depends on is committed with an fsync (WAL, synchronous=FULL) before it is given; what
-only helps to clean up (process groups) goes over a second connection without one (synchronous=NORMAL: it outlives
-the process, not the machine's power). Calls that wait at the same time share a commit. Parameters and secrets never
-come here, only a hash of the parameters.
+What an answer or a start depends on is committed with an fsync (WAL, synchronous=FULL) before the answer is given.
+Process groups, which only help to clean up, go over a second connection without fsync (synchronous=NORMAL: it survives
+the process, not a power cut). Calls that wait at the same time share a commit. Parameters and secrets are never stored,
+only a hash of the parameters.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ RESERVE_BYTES = 64 * 1024 * 1024
 KEEP_S = 24 * 3600.0
 """How long confirmed ends and tombstones are remembered: longer than any order can be on its way."""
 SOON_S = 0.05
-"""A process group is written down when its command has run for so long: a shorter one leaves nothing to write."""
+"""A process group is written when its command has run for so long; shorter commands leave nothing to write."""
 T = TypeVar("T")
 
 _SCHEMA = """
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS process_groups (
 
 
 class JournalFullError(Exception):
-    """The disk has no room for the journal: nothing was written, no new work may be taken."""
+    """The disk has no room for the journal: nothing was written; take no new work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class _Call:
     work: Callable[[sqlite3.Connection], Any]
     durable: bool
     done: "asyncio.Future[Any] | None"
-    """None: nobody waits."""
+    """None: nobody waits for it."""
 
 
 class Journal:
@@ -95,14 +95,14 @@ class Journal:
         self._wall = wall
         self._calls: queue.SimpleQueue[list[_Call] | None] = queue.SimpleQueue()
         self._later: dict[tuple[str, int], list[_Call]] = {}
-        """What goes to the thread with the next call: each time it is woken costs the loop a turn."""
+        """Goes to the thread with the next call: each time it is woken costs the loop a turn."""
         self._soon: dict[tuple[str, int, ProcessGroup], asyncio.TimerHandle] = {}
         self._thread = threading.Thread(target=self._serve, name="journal", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last_prune = 0.0
 
     async def open(self) -> None:
-        """Open or create the file (0600). Raises OSError or sqlite3.Error where that cannot be."""
+        """Open or create the file (0600). Raises OSError or sqlite3.Error."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         await self._ask(lambda _: None)
@@ -117,9 +117,8 @@ class Journal:
     # -- attempts -------------------------------------------------------------------------------------------------
 
     async def accept(self, order: StartOrder, verdict: StartReply) -> tuple[StartReply, bool]:
-        """Answer a start order: a known attempt gets its stored answer, another one the ``verdict``, stored first
-        (``busy`` is not stored). True: the attempt is accepted now and here, and shall be run. Raises
-        JournalFullError.
+        """Answer a start order: a known attempt gets its stored answer, a new one ``verdict``, which is stored first
+        (except ``busy``). True: the attempt was accepted by this call and must be run. Raises JournalFullError.
         """
         accepted = verdict.answer is StartAnswer.ACCEPTED
 
@@ -145,7 +144,7 @@ class Journal:
         return await self._ask(work)
 
     async def standing(self, run: str, step: str, attempt: int, token: str) -> Entry:
-        """What is known of an attempt; of an unknown one a tombstone is written first: it never will start."""
+        """What is known of an attempt; if it is unknown, a tombstone is written first: it will never start."""
 
         def work(db: sqlite3.Connection) -> Entry:
             known = _find(db, step, attempt)
@@ -178,8 +177,8 @@ class Journal:
         await self._ask(work)
 
     async def confirm(self, ends: list[tuple[str, int]]) -> None:
-        """The controller has committed these ends (step, attempt): their bodies are dropped. Not fsynced: a lost
-        confirmation only means that the end is sent once more.
+        """The controller has committed these ends (step, attempt): drop their bodies. Not fsynced: if a confirmation is
+        lost, the end is only sent once more.
         """
 
         def work(db: sqlite3.Connection) -> None:
@@ -198,7 +197,7 @@ class Journal:
         await self._ask(work, durable=False)
 
     async def unfinished(self) -> list[Entry]:
-        """The attempts that were accepted or have ended and are not confirmed: what a former instance left."""
+        """What a former process left: attempts that were accepted, or have ended, and are not confirmed."""
 
         def work(db: sqlite3.Connection) -> list[Entry]:
             rows = db.execute(f"{_SELECT} WHERE state IN ('accepted', 'ended') ORDER BY changed").fetchall()
@@ -209,7 +208,9 @@ class Journal:
     # -- process groups -------------------------------------------------------------------------------------------
 
     def group_started(self, step: str, attempt: int, group: ProcessGroup) -> None:
-        """Record a process group on a target, soon: nobody waits. What is killed before that is found by its marker."""
+        """Record a process group on a target, soon; nobody waits for it. A process killed before that is found by its
+        marker.
+        """
         assert self._loop is not None, "the journal is not open"
         key = (step, attempt, group)
         if key not in self._soon:
@@ -227,7 +228,7 @@ class Journal:
             self._write_group(key)
 
     def group_ended(self, step: str, attempt: int, group: ProcessGroup) -> None:
-        """Forget a process group, with the next call at the latest: its start time tells it from a later one."""
+        """Forget a process group, with the next call at the latest. Its start time tells it from a later one."""
         timer = self._soon.pop((step, attempt, group), None)
         if timer is not None:
             timer.cancel()
@@ -252,7 +253,7 @@ class Journal:
         assert self._loop is not None, "the journal is not open"
         done: asyncio.Future[T] = self._loop.create_future()
         self._put(_Call(work, durable, done))
-        # The work is done even if nobody waits for it any more.
+        # The work is done even if the caller was cancelled.
         return await asyncio.shield(done)
 
     def _put(self, *last: _Call) -> None:
@@ -261,7 +262,7 @@ class Journal:
         self._calls.put([*calls, *last])
 
     def _serve(self) -> None:
-        """The thread: open, then take the calls that wait, commit them together, answer them."""
+        """The thread: open the file, then take the calls that wait, commit them together, answer them."""
         first = self._calls.get()
         if first is None:
             return
@@ -300,7 +301,7 @@ class Journal:
         return db
 
     def _commit(self, db: sqlite3.Connection, calls: list[_Call]) -> list[tuple[_Call, Any, BaseException | None]]:
-        """All in one transaction; where that fails, one by one."""
+        """Commit all in one transaction; if that fails, one by one."""
         try:
             db.execute("BEGIN IMMEDIATE")
             results: list[tuple[_Call, Any, BaseException | None]] = [(call, call.work(db), None) for call in calls]
@@ -311,7 +312,7 @@ class Journal:
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._commit(db, [call])]
             if _is_full(fault) and self._reserve.exists():
-                # The reserve is there for this: running attempts can still be ended.
+                # Use the reserve: running attempts can still be ended.
                 log.error("journal_uses_its_reserve")
                 self._reserve.unlink(missing_ok=True)
                 return self._commit(db, calls)
@@ -319,7 +320,7 @@ class Journal:
         return results
 
     def _has_reserve(self) -> bool:
-        """Whether the reserve stands, made again if it can be."""
+        """Whether the reserve is there; it is made again if possible."""
         if self._reserve.exists():
             return True
         try:

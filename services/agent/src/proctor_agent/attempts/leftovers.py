@@ -1,4 +1,4 @@
-"""What a former instance of the agent left: processes on targets, log bytes on disk, ends that nobody confirmed."""
+"""What a former process of this agent left: processes on targets, log bytes on disk, unconfirmed ends."""
 
 import asyncio
 import shutil
@@ -12,7 +12,7 @@ from proctor_agent.attempts.execution import all_gone, stop_trees
 from proctor_agent.attempts.journal import Entry
 from proctor_agent.log.redact import Redactor
 from proctor_agent.log.shipping import LogOf, LogShip
-from proctor_agent.log.spool import Found
+from proctor_agent.log.spool import SpoolRemains
 from proctor_common.messages.events import AttemptRef, StepFinished
 from proctor_common.states import StepResult
 
@@ -21,25 +21,25 @@ log = structlog.get_logger(__name__)
 Key = tuple[str, int]
 GRACE_S = 2.0
 NO_LIMIT = 2**62
-"""What stands in the spool was within the limit when it was read."""
+"""What is in the spool was checked against the limit when it was read."""
 
 
 class Leftovers:
-    """The attempts that a former instance accepted and did not see confirmed."""
+    """The attempts that a former process accepted and that are not confirmed."""
 
     def __init__(self, context: AgentContext) -> None:
         self._context = context
         self._journal = context.journal
         self._spool = context.spool
         self._entries: list[Entry] = []
-        self._found: dict[Key, Found | None] = {}
+        self._found: dict[Key, SpoolRemains | None] = {}
         self._cut_off: dict[Key, AttemptRef] = {}
 
     async def find(self) -> None:
-        """Read the journal and the spools; what belongs to nothing in it is removed. Before any order is taken."""
+        """Read the journal and the spools; remove spools of unknown attempts. Call before any order is taken."""
         self._entries = await self._journal.unfinished()
         self._cut_off = {_key(entry): _ref(entry) for entry in self._entries if entry.state == "accepted"}
-        # Up to the spool's limit is read: in a thread, while nobody else uses it.
+        # May read as much as the spool's limit: in a thread, while nobody else uses it.
         await asyncio.to_thread(self._open)
 
     def _open(self) -> None:
@@ -55,12 +55,12 @@ class Leftovers:
 
     @property
     def cut_off(self) -> list[AttemptRef]:
-        """Attempts that ran when the former instance ended: no new work until what they left is gone."""
+        """Attempts that ran when the former process ended: no new work until what they left is gone."""
         return list(self._cut_off.values())
 
     async def settle(self, clean: Callable[[], None]) -> None:
-        """End what the cut-off attempts left on the targets and journal them as lost; ``clean`` is called when that
-        is done for all. Ship what is left of every log, then publish its end.
+        """End what the cut-off attempts left on the targets and journal them as lost; call ``clean`` when that is done
+        for all. Send the rest of every log, then publish its end.
         """
         await asyncio.gather(*(self._settle(entry, clean) for entry in self._entries))
 
@@ -112,7 +112,7 @@ class Leftovers:
     def _ship(self, entry: Entry) -> LogShip:
         of = LogOf(self._context.agent, entry.run, entry.step, entry.attempt)
         spool = self._spool.attempt(entry.step, entry.attempt)
-        # What stands in the spool was masked before it got there; what is added here holds no secret.
+        # The spool's bytes are masked already; what is added here contains no secret.
         found = self._found.pop(_key(entry), None)
         return LogShip(self._context.bus, of, spool, Redactor(()), limit=NO_LIMIT, found=found)
 

@@ -1,4 +1,4 @@
-"""What an attempt's end may carry: texts of bounded length, and an output of at most 64 KiB of JSON. Pure."""
+"""The limits of an attempt's end: texts of bounded length, and an output of at most 64 KiB of JSON. Pure."""
 
 import json
 from typing import Any
@@ -7,10 +7,10 @@ from proctor_common.limits import MAX_OUTPUT
 from proctor_common.messages.base import JsonObject
 
 LEAST_TEXT = 256
-"""Characters that a text keeps however long the others are."""
+"""A text keeps at least so many characters, however long the others are."""
 CUT = "(cut) …"
 TRUNCATED = "truncated"
-"""Member that names the members which were left out."""
+"""Member that names the members that were left out."""
 
 
 def shorten(text: str, most: int) -> str:
@@ -21,7 +21,7 @@ def shorten(text: str, most: int) -> str:
 
 def fit(output: JsonObject, most: int = MAX_OUTPUT) -> JsonObject:
     """The output in at most ``most`` bytes of JSON: long texts lose their beginning, ``stdout`` first, then the
-    longest; where that is not enough, the largest members are left out and named.
+    longest; if that is not enough, the largest members are left out and named.
     """
     size = _size(output)
     if size is not None and size <= most:
@@ -44,7 +44,7 @@ def fit(output: JsonObject, most: int = MAX_OUTPUT) -> JsonObject:
 
 
 def whole(text: str) -> str:
-    """The text with half surrogate pairs replaced: what JSON as UTF-8 can hold."""
+    """The text with unpaired surrogates replaced, so that it can be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -65,7 +65,7 @@ def _clean(value: Any) -> Any:
 
 
 def _tail(text: str, most: int) -> str:
-    """The end of the text that has at most ``most`` bytes of JSON, but LEAST_TEXT characters in any case."""
+    """The end of the text, of at most ``most`` bytes of JSON, but at least LEAST_TEXT characters."""
     if len(text) <= LEAST_TEXT:
         return text
     least, too_many = LEAST_TEXT, len(text)
@@ -79,7 +79,7 @@ def _tail(text: str, most: int) -> str:
 
 
 def _size(value: Any) -> int | None:
-    """Bytes of JSON; None for what UTF-8 cannot hold."""
+    """Bytes of JSON; None if it cannot be encoded as UTF-8."""
     try:
         return _json_size(value)
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Takes the orders of controllers: start, cancel, query, drain. One owned task an attempt."""
+"""Takes the orders of controllers: start, cancel, query, drain. Owns one task for each attempt."""
 
 import asyncio
 import base64
@@ -41,10 +41,10 @@ log = structlog.get_logger(__name__)
 Key = tuple[str, int]
 Handler = Callable[[Message], Awaitable[bytes]]
 MOST_REFS = 2000
-"""Attempts that one heartbeat names; the next ones follow when these are confirmed."""
+"""So many attempts one heartbeat names; the others follow when these are confirmed."""
 READ_SECONDS = 8.0
 ADMISSION_WAIT = 3.0
-"""Seconds that an order waits for this agent's registration before it goes unanswered."""
+"""Seconds that an order waits for this agent's registration; then it is not answered."""
 _STANDINGS = {
     "accepted": AttemptStanding.RUNNING,
     "ended": AttemptStanding.FINISHED,
@@ -54,7 +54,7 @@ _STANDINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class AttemptsSnapshot:
     """What a heartbeat says of the attempts here."""
 
     attempts: tuple[AttemptRef, ...] = ()
@@ -70,9 +70,9 @@ class Supervisor:
     def __init__(self, context: AgentContext, *, slots: int) -> None:
         self.draining = False
         self.cleaning = False
-        """Whether what a former instance left is being cleaned up: no work is taken."""
+        """Whether what a former process left is being cleaned up: no work is taken."""
         self.stopping = False
-        """Whether the agent ends: no work is taken."""
+        """Whether the agent is ending: no work is taken."""
         self._context = context
         self._bus = context.bus
         self._journal = context.journal
@@ -98,19 +98,19 @@ class Supervisor:
             await self._bus.serve(subjects.order(self._context.agent, verb), partial(self._answer, handler=handler))
 
     def set_clock(self, controller: datetime, here: float) -> None:
-        """Learn the controller's clock: what it said, and what ``time.monotonic`` was in the middle of the exchange."""
+        """Set the controller's clock: the time it gave, and ``time.monotonic`` here in the middle of the exchange."""
         self._clock = controller, here
 
     def now(self) -> datetime:
-        """The time by the controller's clock, whatever ours is set to meanwhile; by ours before the first contact."""
+        """The time by the controller's clock, unaffected by changes of ours; by ours before the first contact."""
         if self._clock is None:
             return datetime.now(UTC)
         said, then = self._clock
         return said + timedelta(seconds=time.monotonic() - then)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> AttemptsSnapshot:
         """What a heartbeat says. May be called in another thread."""
-        return Snapshot(
+        return AttemptsSnapshot(
             attempts=tuple(execution.ref for execution in list(self._live.values())[:MOST_REFS]),
             ended=self._ends.unconfirmed[:MOST_REFS],
             spool_bytes=self._context.spool.used,
@@ -121,8 +121,8 @@ class Supervisor:
     # -- orders ---------------------------------------------------------------------------------------------------
 
     async def _answer(self, message: Message, handler: Handler) -> bytes | None:
-        """The handler's answer. None, which sends none, while this process is not known to be the agent: another one
-        with the same key may hold the attempts that are asked for.
+        """The handler's answer. None (no answer is sent) while this process is not registered: another one with the
+        same key may hold the attempts in question.
         """
         if not self._admitted.is_set():
             with contextlib.suppress(TimeoutError):
@@ -138,7 +138,7 @@ class Supervisor:
             return None
 
     def admit(self, refused: str = "") -> None:
-        """The controllers know this process as the agent, or say why they do not."""
+        """The controllers accept this process as the agent, or ``refused`` says why not."""
         if refused:
             self._admitted.clear()
         else:
@@ -148,7 +148,7 @@ class Supervisor:
         try:
             order = decode(StartOrder, message.data)
         except BadMessage as fault:
-            # It stays unreadable however often it comes.
+            # It would be unreadable the next time too.
             log.error("bad_order", subject=message.subject, error=str(fault))
             return StartReply(answer=StartAnswer.REFUSED, reason=str(fault)).encode()
         return (await self._start(order)).encode()
@@ -160,7 +160,7 @@ class Supervisor:
         try:
             reply, fresh = await self._journal.accept(order, verdict)
             if fresh:
-                # From here on there is an end to report, whatever happens.
+                # From here on an end must be reported, whatever happens.
                 self._begin(order)
         except JournalFullError as fault:
             reply = StartReply(answer=StartAnswer.BUSY, reason=str(fault))
@@ -170,7 +170,7 @@ class Supervisor:
         return reply
 
     def _judge(self, order: StartOrder) -> StartReply:
-        """What a new order gets; a known one gets its stored answer whatever this says."""
+        """The answer to a new order; a known one gets its stored answer instead."""
         if self.now() > order.not_after:
             return StartReply(answer=StartAnswer.EXPIRED, reason="the order came too late")
         if closed := self._closed():
@@ -185,7 +185,7 @@ class Supervisor:
         return StartReply(answer=StartAnswer.ACCEPTED)
 
     def _closed(self) -> str:
-        """Why no work is taken at all; empty while it is."""
+        """Why no work is taken at all; empty if it is."""
         if self.stopping:
             return "the agent is stopping"
         return "cleaning up what the former instance left" if self.cleaning else "draining" if self.draining else ""
@@ -206,7 +206,7 @@ class Supervisor:
         task.add_done_callback(lambda _: self._forget(key))
 
     async def _run(self, execution: Execution, ship: LogShip) -> None:
-        """One attempt: run, journal its end, and publish it when the last chunk is stored."""
+        """One attempt: run it, journal its end, and publish that when the last chunk is stored."""
         started_at = self.now()
         async with ship:
             try:
@@ -214,13 +214,13 @@ class Supervisor:
             except Exception as fault:
                 end = await execution.give_up(started_at, fault)
             end = end.model_copy(update={"finished_at": self.now()})
-            # Side by side: what a controller has heard stands, even if a crash takes the end from this journal.
+            # At the same time: what a controller has heard is valid, even if a crash keeps the end out of this journal.
             heard = asyncio.Event()
             await asyncio.gather(self._ends.keep(end, heard), self._deliver(end, ship, heard))
 
     async def _deliver(self, end: StepFinished, ship: LogShip, heard: asyncio.Event) -> None:
         await ship.stored()
-        # Its slot is free before a controller can hear of the end and send the next order.
+        # The slot must be free before a controller can hear of the end and send the next order.
         self._live.pop((end.step, end.attempt), None)
         await self._ends.publish(end)
         heard.set()
@@ -229,7 +229,7 @@ class Supervisor:
         self._live.pop(key, None)
         task = self._tasks.pop(key)
         if not task.cancelled() and task.exception() is not None:
-            # Not its text: it may quote a secret.
+            # Without its text, which may quote a secret.
             log.error("attempt_failed", step=key[0], attempt=key[1], fault=type(task.exception()).__name__)
 
     async def _on_cancel(self, message: Message) -> bytes:
@@ -254,7 +254,7 @@ class Supervisor:
             return StandingReply(standing=AttemptStanding.STOPPING if stopping else AttemptStanding.RUNNING)
         entry = await self._journal.standing(order.run, order.step, order.attempt, order.token)
         if entry.token != order.token:
-            # Known under another token, so a start under this one is stale: it never was and never will be.
+            # Known under another token, so a start with this one is stale: it never ran and never will.
             return StandingReply(standing=AttemptStanding.NEVER)
         return StandingReply(standing=_STANDINGS[entry.state], end=entry.finish)
 
@@ -271,14 +271,14 @@ class Supervisor:
         except FileNotFoundError:
             return ReadReply(outcome=ReadOutcome.GONE).encode()
         except OSError as fault:
-            # A time that ran out too: its exception is one.
+            # TimeoutError is an OSError too.
             return ReadReply(outcome=ReadOutcome.UNREACHABLE, reason=str(fault) or "it takes too long").encode()
         return ReadReply(outcome=ReadOutcome.READ, size=size, data=base64.b64encode(data).decode()).encode()
 
     # -- what a heartbeat's answer asks for -----------------------------------------------------------------------
 
     async def kill_unwanted(self, unwanted: list[AttemptRef]) -> None:
-        """The controller says that these are not to be here: stop those that live, forget those that ended."""
+        """The controller does not want these here: stop those that run, forget those that ended."""
         for ref in unwanted:
             execution = self._live.get((ref.step, ref.attempt))
             if execution is not None and not execution.stopping.is_set():
@@ -288,13 +288,13 @@ class Supervisor:
                 await self._ends.confirm([(ref.step, ref.attempt)])
 
     async def stop_all(self, patience: float) -> None:
-        """The agent stops: bring every attempt down as lost, and wait ``patience`` seconds for their ends. What does
-        not end in that time stands in the journal, and the next start looks after it.
+        """The agent stops: end every attempt as lost, and wait ``patience`` seconds for their ends. What is not ended
+        by then is in the journal, and the next start cleans up after it.
         """
         self.stopping = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
-        # An order that is being accepted just now still becomes an attempt.
+        # An order that is being accepted right now still becomes an attempt.
         while (self._tasks or self._taking) and loop.time() < deadline:
             for execution in list(self._live.values()):
                 execution.stop(StepResult.LOST, "agent_stopped", min(1.0, patience / 3))

@@ -11,12 +11,12 @@ from proctor_common.messages.log import MAX_DATA
 from proctor_common.states import Source
 
 PATIENCE = 25
-"""Ticks that a begun UTF-8 sequence is waited for."""
+"""Ticks to wait for the rest of a UTF-8 sequence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of one source, at most MAX_DATA. ``first_line``: number (from 1) of the line its first byte stands in."""
+    """Bytes of one source, at most MAX_DATA. ``first_line``: number (from 1) of the line in which its first byte is."""
 
     source: Source
     first_line: int
@@ -24,10 +24,10 @@ class Piece:
 
 
 class Chunker:
-    """Holds what has not been cut yet: of each source less than MAX_DATA bytes."""
+    """Holds what has not been cut yet: less than MAX_DATA bytes of each source."""
 
     def __init__(self, first_line: int = 1) -> None:
-        """``first_line``: the line in which the first byte will stand."""
+        """``first_line``: the line of the first byte."""
         self._held: dict[Source, list[bytes]] = {}
         self._size: dict[Source, int] = {}
         self._patience: dict[Source, int] = {}
@@ -35,11 +35,11 @@ class Chunker:
 
     @property
     def line(self) -> int:
-        """Number of the line in which the next byte cut will stand."""
+        """Number of the line of the next byte that is cut."""
         return self._line
 
     def add(self, source: Source, data: bytes) -> list[Piece]:
-        """Take bytes; the pieces of MAX_DATA (or up to the last line end below it) that are full now."""
+        """Take bytes and return the pieces that are full now: of MAX_DATA, or up to the last line end below it."""
         if not data:
             return []
         held = self._held.setdefault(source, [])
@@ -59,12 +59,12 @@ class Chunker:
         return pieces
 
     def cut_lines(self) -> list[Piece]:
-        """What is held up to the last line end of each source; the begun lines stay held."""
+        """What is held up to the last line end of each source; unfinished lines stay held."""
         return list(self._cut(lambda _, data: data.rfind(b"\n") + 1))
 
     def tick(self) -> list[Piece]:
-        """Called in a steady rhythm: what is held up to the last line end of each source; of a source that holds a
-        begun line only, that too, but for a begun UTF-8 sequence, which has PATIENCE ticks to become whole.
+        """Called at a steady interval: what is held up to the last line end of each source. An unfinished line is cut
+        too if its source holds nothing else, except for an incomplete UTF-8 sequence, which gets PATIENCE ticks.
         """
         return list(self._cut(self._due))
 
@@ -108,8 +108,8 @@ class Chunker:
 
 
 def incomplete_tail(data: bytes) -> int:
-    """How many bytes at the end (0 to 3) begin a UTF-8 sequence that is not complete yet; 0 for bytes that cannot
-    become UTF-8 any more.
+    """How many bytes at the end (0 to 3) begin a UTF-8 sequence that is not complete yet; 0 if they cannot become valid
+    UTF-8.
     """
     for back in range(1, min(3, len(data)) + 1):
         byte = data[-back]

@@ -1,7 +1,7 @@
 """Sends the chunks of one attempt to stream LOG: in order, a bounded number in flight, each until it is stored.
 
-After a fault nothing new is sent until all in flight are settled; then it goes on from the first that is not stored
-(go-back), with the same message ids. Chunks that find no room in memory wait in the spool alone.
+After a fault nothing new is sent until all in flight are settled; then sending continues from the first that is not
+stored (go-back), with the same message ids. Chunks for which memory has no room are in the spool only.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from proctor_agent.log.spool import AttemptSpool, Place
+from proctor_agent.log.spool import AttemptSpool, FramePosition
 from proctor_common.bus import Bus, BusError, BusUnavailable, StreamRefused, TooLarge
 from proctor_common.messages.base import BadMessage
 from proctor_common.messages.log import Chunk, decode_chunk, message_id
@@ -22,24 +22,24 @@ log = structlog.get_logger(__name__)
 
 IN_FLIGHT = 32
 MEMORY_BYTES = 3 * 1024 * 1024
-"""Payload bytes of an attempt that are in memory, sent or not; above it the writer waits, or the spool holds them."""
+"""Payload bytes of an attempt in memory, sent or not; above it the writer waits, or chunks are in the spool only."""
 APPEND_TIMEOUT = 10.0
 LONGEST_WAIT = 2.0
 REFUSALS = 5
-"""After so many refusals of one chunk, that are not for want of room, it is given up for a gap."""
+"""A chunk that was refused so often, for another reason than lack of room, is replaced by a gap."""
 
 
 @dataclass(slots=True)
 class _Entry:
     seq: int
     payload: bytes
-    place: Place | None
+    place: FramePosition | None
     stored: bool = False
     refused: int = 0
 
 
 class Window:
-    """The way of one attempt's chunks into the stream. ``run`` is the owner's task."""
+    """Brings one attempt's chunks into the stream. ``run`` is the owner's task."""
 
     def __init__(self, bus: Bus, subject: str, step: str, attempt: int, spool: AttemptSpool) -> None:
         self._bus = bus
@@ -51,7 +51,7 @@ class Window:
         self._flying: deque[_Entry] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._memory = 0
-        self._on_disk: Place | None = None
+        self._on_disk: FramePosition | None = None
         self._next_on_disk = 0
         self._last = 0
         self._line = 1
@@ -64,23 +64,21 @@ class Window:
 
     @property
     def has_room(self) -> bool:
-        """Whether a chunk would be held in memory now."""
+        """Whether another chunk would be held in memory now."""
         return self._on_disk is None and self._memory < MEMORY_BYTES
 
     @property
     def must_wait(self) -> bool:
-        """Whether the writer shall wait: the stream is reachable and has not taken yet what it was given."""
+        """Whether the writer must wait: the stream is reachable and has not stored yet what it was given."""
         return not self._away and not self.has_room
 
     @property
     def drained(self) -> bool:
-        """Whether all that was offered is stored."""
+        """Whether everything offered is stored."""
         return not self._flying and not self._waiting and self._on_disk is None
 
-    def offer(self, seq: int, payload: bytes, place: Place | None) -> None:
-        """Send this chunk after those before it. ``place`` None (not in the spool) is only taken where
-        ``has_room``.
-        """
+    def offer(self, seq: int, payload: bytes, place: FramePosition | None) -> None:
+        """Send this chunk after those before it. ``place`` may be None (not in the spool) only if ``has_room``."""
         self._last = seq
         if self.has_room or place is None:
             self._hold(_Entry(seq, payload, place))
@@ -88,14 +86,14 @@ class Window:
             self._on_disk, self._next_on_disk = place, seq
         self._wake.set()
 
-    def resume(self, place: Place | None, seq: int, last_seq: int) -> None:
-        """Send what stands in the spool from chunk ``seq`` at ``place`` on (a former instance left it)."""
+    def resume(self, place: FramePosition | None, seq: int, last_seq: int) -> None:
+        """Send what is in the spool from chunk ``seq`` at ``place`` on (a former process left it)."""
         self._last = last_seq
         self._on_disk, self._next_on_disk = place, seq
         self._wake.set()
 
     async def progress(self) -> None:
-        """Return after the next chunk was stored or the stream came or went."""
+        """Return after the next chunk was stored, or after the stream became reachable or unreachable."""
         self._changed.clear()
         await self._changed.wait()
 
@@ -105,7 +103,7 @@ class Window:
             await self.progress()
 
     async def all_stored(self) -> None:
-        """Return when all that was offered is stored."""
+        """Return when everything offered is stored."""
         while not self.drained:
             await self.progress()
 
@@ -137,7 +135,7 @@ class Window:
         self._memory += len(entry.payload)
 
     def _refill(self) -> None:
-        """Take chunks that are in the spool only into memory."""
+        """Load chunks that are in the spool only into memory."""
         while self._on_disk is not None and self._memory < MEMORY_BYTES // 2:
             try:
                 payload, after = self._spool.read(self._on_disk)
@@ -147,18 +145,18 @@ class Window:
                 self._say_lost(self._last)
                 self._on_disk = None
                 return
-            # Chunks that found no room on disk, and what a torn segment lost, are missing in what a former instance
-            # left: a hole in the numbers would keep every viewer waiting.
+            # Some chunks of a former process are missing: the disk had no room, or a segment was torn. A hole in the
+            # numbers would keep every viewer waiting.
             self._say_lost(chunk.seq - 1)
-            # The place of a frame at a segment's end is told by the next segment; acknowledging needs the real one.
-            place = Place(after.segment, after.offset - len(payload) - 4)
+            # At a segment's end ``after`` is in the next segment; acknowledging needs this frame's own position.
+            place = FramePosition(after.segment, after.offset - len(payload) - 4)
             self._hold(_Entry(chunk.seq, payload, place))
             self._line = chunk.first_line
             self._next_on_disk = chunk.seq + 1
             self._on_disk = None if chunk.seq >= self._last else after
 
     def _say_lost(self, last: int) -> None:
-        """A gap in the place of each chunk from the next one to ``last``."""
+        """Send a gap instead of each chunk from the next one to ``last``."""
         for seq in range(self._next_on_disk, last + 1):
             gap = Chunk(seq, self._line, time.time(), Source.SYSTEM, b"", GapReason.LOST)
             self._hold(_Entry(seq, gap.encode(), None))
@@ -198,7 +196,7 @@ class Window:
         self._wake.set()
 
     async def _settle(self) -> None:
-        """Wait for all in flight, then put those that are not stored back to the front."""
+        """Wait for all in flight, then queue again those that are not stored."""
         while self._tasks:
             await asyncio.wait(self._tasks)
             await asyncio.sleep(0)

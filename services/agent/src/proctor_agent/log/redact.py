@@ -1,7 +1,7 @@
 """Masks secrets in everything an attempt sends: log bytes, however they are cut, and documents. Pure.
 
-Every byte that belongs to an occurrence of a secret is masked, overlapping ones too; one run of such bytes becomes
-one ``***``. Linear in the text for each secret; without secrets nothing is looked at.
+Every byte of every occurrence of a secret is masked, overlapping ones too; consecutive masked bytes become one ``***``.
+Linear in the length of the text for each secret; no work without secrets.
 """
 
 import json
@@ -13,7 +13,7 @@ _MASK = MASK.encode()
 LIKELY_CUT = 256
 LEAST_EDGE = 4
 LEAST_LINE = 8
-"""Lines of a secret of several lines are secrets of their own from this length on."""
+"""Each line of a secret of several lines is a secret itself from this length on."""
 
 
 def needles(secrets: Iterable[str]) -> tuple[bytes, ...]:
@@ -34,7 +34,7 @@ class Redactor:
         self.needles = needles(secrets)
 
     def stream(self) -> "RedactedStream":
-        """A new stream of bytes (one a log source)."""
+        """A new stream of bytes; one for each log source."""
         return RedactedStream(self.needles)
 
     def text(self, value: str) -> str:
@@ -44,8 +44,8 @@ class Redactor:
         return self.data(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
 
     def extract(self, value: str) -> str:
-        """A text that may be a part of a longer one: where a secret was cut in two at its edge, what is left of it
-        is masked too (from LEAST_EDGE bytes on, in texts so long that they are likely to have been cut).
+        """The same for a text that may be cut out of a longer one: what is left of a secret at its edges is masked too
+        (from LEAST_EDGE bytes on, in texts so long that they are likely to have been cut).
         """
         if not self.needles:
             return value
@@ -64,7 +64,7 @@ class Redactor:
         return stream.feed(value) + stream.flush()
 
     def document(self, value: Any) -> Any:
-        """A copy of a JSON value with the secrets masked in every text, keys included. A number or a word that is a
+        """A copy of a JSON value with the secrets masked in every text, keys included. A number or word that is a
         secret as a whole is masked too.
         """
         if not self.needles:
@@ -83,16 +83,16 @@ class Redactor:
 
 
 class RedactedStream:
-    """One stream of bytes. What might be the beginning of a secret is held until the next bytes decide."""
+    """One stream of bytes. What may be the beginning of a secret is held until the next bytes come."""
 
     def __init__(self, needles: tuple[bytes, ...]) -> None:
         self._needles = needles
         self._held = b""
         self._masked = 0
-        """How many of the held bytes belong to a run that has been masked already."""
+        """How many of the held bytes belong to a run whose mask has been written already."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes; those that are sure, masked."""
+        """Take bytes and return those that are decided, masked."""
         if not self._needles:
             return data
         data = self._held + data
@@ -105,14 +105,14 @@ class RedactedStream:
         return out
 
     def flush(self) -> bytes:
-        """What was held, masked: the stream has ended."""
+        """The stream has ended: what was held, masked."""
         data = self._held
         out = self._mask(data, len(data), self._runs(data))
         self._held, self._masked = b"", 0
         return out
 
     def _runs(self, data: bytes) -> list[tuple[int, int]]:
-        """The runs of bytes that belong to secrets, in order, none overlapping the next."""
+        """The runs of secret bytes, in order, without overlap."""
         hits = [(0, self._masked)] if self._masked else []
         for needle in self._needles:
             at = data.find(needle)
@@ -129,7 +129,7 @@ class RedactedStream:
         return runs
 
     def _mask(self, data: bytes, keep: int, runs: list[tuple[int, int]]) -> bytes:
-        """``data[:keep]`` with the runs masked; the mask of the run that was begun before is out already."""
+        """``data[:keep]`` with the runs masked; a run that began earlier has its mask already."""
         out = []
         done = 0
         for start, end in runs:
@@ -144,9 +144,7 @@ class RedactedStream:
 
 
 def _reaches(data: bytes, needle: bytes) -> int:
-    """How many bytes at the start of ``data`` are the end of ``needle``, not all of it; 0 for fewer than
-    LEAST_EDGE.
-    """
+    """How many bytes at the start of ``data`` are the end of ``needle`` (not all of it); 0 if fewer than LEAST_EDGE."""
     for length in range(min(len(needle) - 1, len(data)), LEAST_EDGE - 1, -1):
         if data.startswith(needle[-length:]):
             return length
@@ -154,7 +152,7 @@ def _reaches(data: bytes, needle: bytes) -> int:
 
 
 def _begun(data: bytes, needle: bytes) -> int:
-    """Where in ``data`` the longest proper beginning of ``needle`` stands that reaches the end."""
+    """Where in ``data`` the longest proper prefix of ``needle`` begins that reaches the end."""
     at = data.find(needle[:1], max(0, len(data) - len(needle) + 1))
     while at >= 0:
         if needle.startswith(data[at:]):

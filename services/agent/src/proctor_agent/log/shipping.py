@@ -19,7 +19,7 @@ import structlog
 from proctor_agent.log.chunker import Chunker, Piece
 from proctor_agent.log.publisher import Window
 from proctor_agent.log.redact import RedactedStream, Redactor
-from proctor_agent.log.spool import AttemptSpool, Found, SpoolFullError
+from proctor_agent.log.spool import AttemptSpool, SpoolFullError, SpoolRemains
 from proctor_common import subjects
 from proctor_common.bus import Bus
 from proctor_common.messages.log import Chunk
@@ -28,14 +28,14 @@ from proctor_common.states import GapReason, Source
 log = structlog.get_logger(__name__)
 
 TICK = 0.02
-"""Seconds that bytes are gathered for when there are many; the first after a pause go at once."""
+"""Seconds for which bytes are gathered; the first bytes after a pause are sent at once."""
 OWN_VOICE = 1024 * 1024
-"""Bytes of source ``system`` that are kept above the log limit."""
+"""Bytes of source ``system`` that are kept beyond the log limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a whole log came to."""
+    """Sizes of a whole log."""
 
     chunks: int
     lines: int
@@ -63,9 +63,16 @@ class LogShip:
     """The log of one attempt. Used from one event loop."""
 
     def __init__(
-        self, bus: Bus, of: LogOf, spool: AttemptSpool, redactor: Redactor, *, limit: int, found: Found | None = None
+        self,
+        bus: Bus,
+        of: LogOf,
+        spool: AttemptSpool,
+        redactor: Redactor,
+        *,
+        limit: int,
+        found: SpoolRemains | None = None,
     ) -> None:
-        """``limit``: bytes of log that are kept · ``found``: what a former instance left, to go on behind it."""
+        """``limit``: bytes of log to keep. ``found``: what a former process left; the log continues after it."""
         subject = subjects.log(of.agent, of.run, of.step, of.attempt)
         self._of = of
         self._spool = spool
@@ -86,8 +93,8 @@ class LogShip:
         if found is not None:
             self._resume(found)
 
-    def _resume(self, found: Found) -> None:
-        """Go on where a former instance of the agent was killed."""
+    def _resume(self, found: SpoolRemains) -> None:
+        """Continue where a former process of the agent was killed."""
         self._seq, self._kept = found.last_seq, found.bytes
         self._chunker = Chunker(found.line)
         self._ends_with_line = found.ends_with_line
@@ -108,15 +115,15 @@ class LogShip:
             await asyncio.wait({self._sender})
 
     async def write(self, source: Source, data: bytes) -> None:
-        """Take bytes of any length. Waits while the stream is reachable and enough of them stand in line. What comes
-        after ``finish`` is dropped: a method that did not let itself be stopped writes it.
+        """Take bytes of any length. Waits while the stream is reachable and enough bytes are queued. What comes after
+        ``finish`` is dropped: it is from a method that did not stop when asked.
         """
         self._write(source, data)
         if self._window.must_wait:
             await self._window.room()
 
     def say(self, text: str) -> None:
-        """A line of Proctor's own; nobody waits for room for it."""
+        """A line from Proctor itself; never waits for room."""
         self._write(Source.SYSTEM, f"{text}\n".encode("utf-8", "backslashreplace"))
 
     def _write(self, source: Source, data: bytes) -> None:
@@ -129,8 +136,8 @@ class LogShip:
             self._schedule()
 
     async def finish(self, *, lost: bool = False) -> Totals:
-        """Cut and spool everything; ``lost``: say that what came after the last chunk is not known. Waits for room
-        where even the last words find none: on a full disk, while the stream is away.
+        """Cut and spool everything; ``lost``: say that what came after the last chunk is unknown. If there is no room
+        even for the last words (full disk, stream out of reach), waits for it.
         """
         self._finished = True
         if self._timer is not None:
@@ -169,7 +176,7 @@ class LogShip:
             return
         loop = asyncio.get_running_loop()
         if loop.time() - self._last_cut >= TICK:
-            # Idle: the whole lines go at once; a begun line gets a tick to be ended.
+            # Idle: complete lines go at once; an unfinished line gets one tick to end.
             self._take(self._chunker.cut_lines())
         if self._chunker.holds:
             self._timer = loop.call_later(TICK, self._on_tick)
@@ -200,7 +207,7 @@ class LogShip:
         return over or (self._over_limit and piece.source is not Source.SYSTEM)
 
     def _put(self, piece: Piece) -> bool:
-        """Number a piece and send it on its way; False where there is no room."""
+        """Number a piece and pass it on; False if there is no room."""
         chunk = Chunk(self._seq + 1, piece.first_line, time.time(), piece.source, piece.data)
         if not self._send(chunk):
             return False
@@ -212,7 +219,7 @@ class LogShip:
         try:
             place = self._spool.append(chunk.seq, payload, self._kept, last_words=last_words)
         except SpoolFullError as fault:
-            # Without a place on disk a chunk may still pass through memory, as long as the stream takes it.
+            # Without room on disk a chunk may still go through memory, as long as the stream takes it.
             if not self._window.has_room:
                 if self._gap is None:
                     log.warning("spool_full", step=self._of.step, attempt=self._of.attempt, error=str(fault))
@@ -228,7 +235,7 @@ class LogShip:
         self._gap.dropped += len(piece.data)
 
     def _close_gap(self, *, last_words: bool = False) -> bool:
-        """Announce what was dropped so far, if anything; False where there is no room even for that."""
+        """Announce what was dropped so far, if anything; False if there is no room even for that."""
         gap = self._gap
         if gap is None:
             return True

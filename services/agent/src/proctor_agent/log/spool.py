@@ -1,8 +1,8 @@
-"""The agent's log bytes on disk: what is read from a command stands here before it is sent.
+"""The agent's log bytes on disk: what a command prints is written here before it is sent.
 
-An attempt's spool is a row of segment files ``<step>.<attempt>.<n>.spool``: a head of three numbers (offset up to
+An attempt's spool is a series of segment files ``<step>.<attempt>.<n>.spool``: a head of three numbers (offset up to
 which the segment is acknowledged, ``seq`` of its first chunk, log bytes before it), then frames of a length and a
-chunk's payload. Appended without fsync: the spool outlives the process, not the machine's power.
+chunk's payload. Appended without fsync: the spool survives the process, not a power cut.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from proctor_common.messages.log import MAX_DATA, Chunk, decode_chunk
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 LAST_WORDS = 64 * 1024
-"""Room above both limits for what must be said at the end of a log."""
+"""Bytes above both limits for what must be said at the end of a log."""
 LONGEST_FRAME = MAX_DATA + 1024
 CLOSED = -1
 _HEAD = struct.Struct(">QQQ")
@@ -33,7 +33,7 @@ class SpoolFullError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FramePosition:
     """Where a frame begins."""
 
     segment: int
@@ -51,22 +51,23 @@ class _Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a former instance left of an attempt: its last ``seq``, the line in which the next byte would stand, whether
-    the line before it has an end, log bytes, and where the first frame stands that was not acknowledged (``seq`` of
-    it), if any.
-    """
+class SpoolRemains:
+    """What a former process left of an attempt's log."""
 
     last_seq: int
     line: int
+    """The line of the next byte."""
     ends_with_line: bool
+    """Whether the line before that byte has an end."""
     bytes: int
-    unsent: Place | None
+    """Bytes of log so far."""
+    unsent: FramePosition | None
+    """Where the first unacknowledged frame begins, whose chunk is ``unsent_seq``; None: all are acknowledged."""
     unsent_seq: int
 
 
 class Spool:
-    """All attempts' spools in one folder (made with mode 0700). Limits in bytes."""
+    """All attempts' spools in one folder (created with mode 0700). Limits in bytes."""
 
     def __init__(self, folder: Path, *, limit: int, attempt_limit: int) -> None:
         self.folder = folder
@@ -83,7 +84,7 @@ class Spool:
         return spool
 
     def attempt(self, step: str, attempt: int) -> "AttemptSpool":
-        """The spool of one attempt. What a former instance left of it is opened by ``recover``."""
+        """The spool of one attempt. ``recover`` opens what a former process left of it."""
         key = (step, attempt)
         if key not in self._open:
             self._open[key] = AttemptSpool(self, step, attempt)
@@ -103,7 +104,7 @@ class Spool:
             spool.remove_left()
 
     def reserve(self, spool: "AttemptSpool", size: int) -> None:
-        """Make room for ``size`` bytes: acknowledged segments go, the attempt's own first, then the oldest of all.
+        """Make room for ``size`` bytes: remove acknowledged segments, the attempt's own first, then the oldest of all.
         Raises SpoolFullError.
         """
         while spool.used + size > self.attempt_limit:
@@ -114,7 +115,7 @@ class Spool:
                 raise SpoolFullError("the agent's spool is full")
 
     def close(self) -> None:
-        """Close the files; what is in them stays."""
+        """Close the files; their content stays."""
         for spool in self._open.values():
             spool.close()
         self._open.clear()
@@ -128,14 +129,14 @@ class AttemptSpool:
         self.complete = False
         """Whether all files of the attempt are open here: it began, or was recovered, in this process."""
         self.ended = False
-        """Whether nothing more will be appended: then its last segment may make room too."""
+        """Whether nothing more will be appended: then its last segment may be removed too."""
         self._owner = owner
         self._stem = f"{step}.{attempt}"
         self._segments: deque[_Segment] = deque()
 
-    def append(self, seq: int, payload: bytes, log_bytes: int, *, last_words: bool = False) -> Place:
+    def append(self, seq: int, payload: bytes, log_bytes: int, *, last_words: bool = False) -> FramePosition:
         """Write the payload of chunk ``seq``; ``log_bytes``: bytes of log in the chunks before it. ``last_words`` may
-        go a little over the limits. Raises SpoolFullError; then nothing was written.
+        exceed the limits a little. Raises SpoolFullError; then nothing was written.
         """
         size = _LENGTH.size + len(payload)
         self._owner.reserve(self, size - LAST_WORDS if last_words else size)
@@ -146,7 +147,7 @@ class AttemptSpool:
             self._write(segment, payload)
         except OSError as fault:
             raise SpoolFullError(f"cannot write the spool: {fault.strerror}") from fault
-        place = Place(segment.number, segment.size)
+        place = FramePosition(segment.number, segment.size)
         segment.size += size
         self._count(size)
         return place
@@ -170,7 +171,7 @@ class AttemptSpool:
         size = _LENGTH.size + len(payload)
         written = os.pwritev(segment.file, [_LENGTH.pack(len(payload)), payload], segment.size)
         if written != size:
-            # A frame is whole or it is not there.
+            # A frame is there as a whole or not at all.
             os.ftruncate(segment.file, segment.size)
             raise OSError(28, "no space left")
 
@@ -178,41 +179,41 @@ class AttemptSpool:
         self.used += size
         self._owner.used += size
 
-    def read(self, place: Place) -> tuple[bytes, Place]:
-        """The payload at a place, and where the next frame is (or will be). Raises LookupError where none stands."""
+    def read(self, place: FramePosition) -> tuple[bytes, FramePosition]:
+        """The payload at a position, and where the next frame is (or will be). Raises LookupError: none there."""
         for segment in self._segments:
             if segment.number == place.segment and place.offset < segment.size:
                 (length,) = _LENGTH.unpack(os.pread(segment.file, _LENGTH.size, place.offset))
                 payload = os.pread(segment.file, length, place.offset + _LENGTH.size)
-                return payload, Place(segment.number, place.offset + _LENGTH.size + length)
+                return payload, FramePosition(segment.number, place.offset + _LENGTH.size + length)
             if segment.number == place.segment + 1 and segment.size > _HEAD.size:
-                # The place is the end of the segment before.
-                return self.read(Place(segment.number, _HEAD.size))
+                # The position is the end of the segment before.
+                return self.read(FramePosition(segment.number, _HEAD.size))
         raise LookupError("no frame there")
 
-    def acknowledge(self, place: Place, length: int) -> None:
-        """All frames up to and with this one (of a payload of ``length`` bytes) are stored in the stream."""
+    def acknowledge(self, place: FramePosition, length: int) -> None:
+        """All frames up to this one (of a payload of ``length`` bytes), itself included, are stored in the stream."""
         for segment in self._segments:
             if segment.number > place.segment:
                 return
             end = place.offset + _LENGTH.size + length if segment.number == place.segment else segment.size
             if end > segment.acked:
                 segment.acked = end
-                # In place: a full disk does not hinder it. Where it fails all the same, a next life sends again what
-                # the stream then knows by its message id.
+                # Overwritten in place, so a full disk does not matter. If it fails all the same, the next process sends
+                # again what the stream then recognizes by its message id.
                 with contextlib.suppress(OSError):
                     os.pwrite(segment.file, _ACKED.pack(end), 0)
 
     def drop_acknowledged(self) -> bool:
-        """Remove the oldest segment, if all of it is acknowledged and it is not the one being written."""
+        """Remove the oldest segment if all of it is acknowledged and it is not being written. Whether it was."""
         kept = 0 if self.ended else 1
         if len(self._segments) <= kept or self._segments[0].acked < self._segments[0].size:
             return False
         self._remove(self._segments.popleft())
         return True
 
-    def recover(self) -> Found | None:
-        """Open what a former instance left; None where there is nothing. A torn last frame is cut off."""
+    def recover(self) -> SpoolRemains | None:
+        """Open what a former process left; None if there is nothing. A torn last frame is cut off."""
         paths = {
             int(name["number"]): path
             for path in self._owner.folder.glob(f"{self._stem}.*.spool")
@@ -220,7 +221,7 @@ class AttemptSpool:
         }
         last: Chunk | None = None
         ends_with_line = True
-        unsent: tuple[Place, int] | None = None
+        unsent: tuple[FramePosition, int] | None = None
         log_bytes = seq = 0
         for number in sorted(paths):
             file = os.open(paths[number], os.O_RDWR)
@@ -237,7 +238,7 @@ class AttemptSpool:
                 ends_with_line = chunk.data.endswith(b"\n") if chunk.data else ends_with_line
                 log_bytes += len(chunk.data)
                 if unsent is None and offset >= acked:
-                    unsent = (Place(number, offset), chunk.seq)
+                    unsent = (FramePosition(number, offset), chunk.seq)
                 segment.size = offset
                 segment.size += _frame_size(file, offset)
             os.ftruncate(file, segment.size)
@@ -245,7 +246,7 @@ class AttemptSpool:
         self.complete = True
         if not self._segments:
             return None
-        return Found(
+        return SpoolRemains(
             last_seq=last.seq if last else seq - 1,
             line=last.first_line + last.data.count(b"\n") if last else 1,
             ends_with_line=ends_with_line,
@@ -255,8 +256,8 @@ class AttemptSpool:
         )
 
     def seal(self) -> None:
-        """All is acknowledged and nothing comes any more: the files stay, and are open no longer. Hundreds of ends may
-        wait for their confirmation.
+        """All is acknowledged and nothing more comes: keep the files but close them, as hundreds of ends may wait for
+        their confirmation.
         """
         for segment in self._segments:
             _close(segment)
@@ -267,7 +268,7 @@ class AttemptSpool:
             self._remove(self._segments.popleft())
 
     def remove_left(self) -> None:
-        """Remove the files that a former instance left."""
+        """Remove the files that a former process left."""
         for path in self._owner.folder.glob(f"{self._stem}.*.spool"):
             path.unlink(missing_ok=True)
 
@@ -277,7 +278,7 @@ class AttemptSpool:
         self._count(-segment.size)
 
     def close(self) -> None:
-        """Close the files; what is in them stays."""
+        """Close the files; their content stays."""
         self.complete = False
         while self._segments:
             segment = self._segments.popleft()
@@ -297,7 +298,7 @@ def _frame_size(file: int, offset: int) -> int:
 
 
 def _frames(file: int) -> Iterator[tuple[Chunk, int]]:
-    """The whole frames of a segment and their offsets, up to the first that is torn or no chunk."""
+    """The complete frames of a segment and their offsets, up to the first that is torn or no chunk."""
     offset = _HEAD.size
     while True:
         head = os.pread(file, _LENGTH.size, offset)

@@ -1,4 +1,4 @@
-"""An HTTP answer as the output of a step: read within bounds, unpacked within bounds, cut to what an output holds."""
+"""An HTTP answer as a step's output: reading and unpacking are bounded, and it is cut to the size of an output."""
 
 import json
 import zlib
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, JsonValue
 from proctor_agent.plugin import MethodFault
 
 MAX_BODY = 64 * 1024
-"""Most bytes of an answer's body that are read, after unpacking."""
+"""At most so many bytes of an answer's body are read, after unpacking."""
 ROOM = 56 * 1024
 """Bytes of JSON for the answer's headers, body and JSON in the output, of which 64 KiB are kept."""
 HEADER_ROOM = 8 * 1024
@@ -19,25 +19,26 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 """What zlib calls the three forms of a deflated text."""
 
 
-class Answer(BaseModel):
-    """What came back. ``headers``: names in lower case, several of one name joined · ``body``: text, its first 64 KiB
-    at most; ``truncated`` says that there was more · ``json``: the body as JSON, null where it is none or too long.
-    """
+class HttpAnswer(BaseModel):
+    """What the server answered."""
 
     status: int
     reason: str
     url: str
     headers: dict[str, str]
+    """Names in lower case; several of one name are joined."""
     body: str
+    """At most its first 64 KiB, as text; ``truncated`` if there was more."""
     json_: JsonValue = Field(default=None, serialization_alias="json")
+    """The body as JSON; null if it is not JSON or too long."""
     truncated: bool
     duration_s: float
 
 
 async def read_body(answer: httpx.Response) -> bytes:
-    """The body, unpacked; at most MAX_BODY + 1 bytes of it. Raises MethodFault ``http_failed``.
+    """At most MAX_BODY + 1 bytes of the unpacked body. Raises MethodFault ``http_failed``.
 
-    Unpacking is bounded in itself, and done once: some hundred bytes packed twice are some gigabytes.
+    Unpacking itself is bounded and done once: some hundred bytes that were packed twice can be gigabytes.
     """
     unpack = _unpacker(answer.headers.get("content-encoding", ""))
     parts: list[bytes] = []
@@ -55,7 +56,7 @@ async def read_body(answer: httpx.Response) -> bytes:
 
 
 def _unpacker(encoding: str) -> Callable[[bytes, int], bytes]:
-    """From packed bytes to at most so many unpacked ones; what is packed in another way stays as it came."""
+    """A function from packed bytes to at most so many unpacked ones; unknown encodings stay packed."""
     match encoding.strip().lower():
         case "gzip" | "x-gzip":
             return zlib.decompressobj(_GZIP).decompress
@@ -65,7 +66,7 @@ def _unpacker(encoding: str) -> Callable[[bytes, int], bytes]:
 
 
 class _Deflated:
-    """``deflate`` as RFC 9110 has it, and without the header that some servers leave out."""
+    """``deflate`` by RFC 9110, also without the header, which some servers leave out."""
 
     def __init__(self) -> None:
         self._made: Any = None
@@ -80,8 +81,8 @@ class _Deflated:
         return bytes(self._made.decompress(packed, most))
 
 
-def shown(answer: httpx.Response, raw: bytes, seconds: float) -> Answer:
-    """The answer in what an output has room for: headers first, then JSON where it is whole, then text."""
+def shown(answer: httpx.Response, raw: bytes, seconds: float) -> HttpAnswer:
+    """The answer in the size of an output: headers first, then JSON if all of it fits, then text."""
     headers: dict[str, str] = {}
     room = HEADER_ROOM
     for name, said in answer.headers.items():
@@ -96,7 +97,7 @@ def shown(answer: httpx.Response, raw: bytes, seconds: float) -> Answer:
     if value is not None and _size(value) > left:
         value = None
     body, cut = _cut(text, left - (_size(value) if value is not None else 0))
-    return Answer(
+    return HttpAnswer(
         status=answer.status_code,
         reason=answer.reason_phrase,
         url=str(answer.request.url),

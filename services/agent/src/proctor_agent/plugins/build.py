@@ -34,7 +34,7 @@ pwd -P
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class WorkspaceSettings:
     """The plugin's settings: folder of the workspaces, permitted protocols, days to keep."""
 
     workspaces: str
@@ -43,7 +43,7 @@ class Where:
 
 
 def _url(text: str) -> str:
-    """A URL of git: ``protocol://…`` or ``user@host:path``. No password: it would stand in process arguments."""
+    """A URL of git: ``protocol://…`` or ``user@host:path``. No password: process arguments would show it."""
     if _SCP.match(text):
         return text
     if not _URL.match(text):
@@ -68,7 +68,7 @@ def _pattern(text: str) -> str:
     return text
 
 
-# The schema refuses a password too, and what may be a token in a user's place: the controller never stores one.
+# The schema also refuses a password, and what may be a token as user name: the controller never stores one.
 _URL_SCHEMA = (
     r"^(?:(?:[a-z]{1,20}://|ssh://[^:@/?#\s]*@)[^@/?#\s]*(?:[/?#]\S*)?"
     r"|[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s:]\S*)$"
@@ -105,8 +105,8 @@ class Build(BaseModel):
 
 
 class BuildResult(BaseModel):
-    """What ``build`` finds out. ``workspace``: the folder on the target, kept for later steps; ``commit``: what was
-    checked out.
+    """Output of ``build``. ``workspace``: the folder on the target, kept for later steps. ``commit``: what was checked
+    out.
     """
 
     workspace: str
@@ -119,12 +119,12 @@ class BuildResult(BaseModel):
     artefacts: list[Artefact] = []
 
 
-async def run_build(context: Context, parameters: Build, where: Where) -> BuildResult:
-    """Check out, build, list. Raises Failed where the command fails or a pattern matches nothing."""
+async def run_build(context: Context, parameters: Build, settings: WorkspaceSettings) -> BuildResult:
+    """Check out, build, list. Raises Failed if the command fails or a pattern matches nothing."""
     commit = None
     if parameters.url is not None:
-        workspace = await _workspace(context, where)
-        commit = await _check_out(context, parameters, where, workspace)
+        workspace = await _workspace(context, settings)
+        commit = await _check_out(context, parameters, settings, workspace)
     else:
         workspace = await _existing(context, parameters.directory or "")
     program, *args = parameters.command
@@ -148,11 +148,11 @@ async def run_build(context: Context, parameters: Build, where: Where) -> BuildR
     return result
 
 
-async def _workspace(context: Context, where: Where) -> str:
+async def _workspace(context: Context, settings: WorkspaceSettings) -> str:
     done = await context.shell(
-        _WORKSPACE, where.workspaces, context.attempt, str(where.keep_days), log=False, timeout_s=120
+        _WORKSPACE, settings.workspaces, context.attempt, str(settings.keep_days), log=False, timeout_s=120
     )
-    return _path(done, "no_workspace", f"cannot make a workspace in {where.workspaces}")
+    return _path(done, "no_workspace", f"cannot make a workspace in {settings.workspaces}")
 
 
 async def _existing(context: Context, directory: str) -> str:
@@ -167,16 +167,16 @@ def _path(done: Completed, kind: str, what: str) -> str:
     return path
 
 
-async def _check_out(context: Context, parameters: Build, where: Where, workspace: str) -> str:
+async def _check_out(context: Context, parameters: Build, settings: WorkspaceSettings, workspace: str) -> str:
     url = parameters.url or ""
     protocol = "ssh" if "://" not in url else url.partition("://")[0]
-    if protocol not in where.protocols:
+    if protocol not in settings.protocols:
         raise MethodFault(
             "protocol_not_allowed",
-            f"git may not fetch by {protocol} here (the agent's settings allow: {', '.join(where.protocols)})",
+            f"git may not fetch by {protocol} here (the agent's settings allow: {', '.join(settings.protocols)})",
             protocol=protocol,
         )
-    env = _git_env(url, parameters.token, where.protocols)
+    env = _git_env(url, parameters.token, settings.protocols)
     depth = ("--depth", str(parameters.depth)) if parameters.depth else ()
     await _git(context, workspace, env, "init", "--quiet", ".")
     await context.log(f"fetching {parameters.ref} of {url}")
@@ -197,7 +197,7 @@ def _git_env(url: str, token: str, protocols: Sequence[str]) -> Mapping[str, str
         "LC_ALL": "C.UTF-8",
     }
     if token and url.startswith(("https://", "http://")):
-        # For this host only, and by the environment: a token in the URL would stand in process arguments.
+        # For this host only, and in the environment: process arguments would show a token in the URL.
         parts = urlsplit(url)
         basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
         env["GIT_CONFIG_COUNT"] = "1"

@@ -12,23 +12,21 @@ from proctor_agent.plugins.system import SystemInformation
 
 
 class Settings(BaseModel):
-    """The agent's settings for this plugin.
-
-    workspaces: folder on the target, under which each build gets its own; a relative one is under the account's home ·
-    protocols: by which git may fetch; ``file`` and ``ext`` reach into the target itself and are off · keep_days: how
-    long workspaces are kept.
-    """
+    """The agent's settings for this plugin."""
 
     workspaces: Annotated[str, Field(min_length=1, max_length=1000, pattern="^[^\\x00\\n-][^\\x00\\n]*$")] = (
         "proctor-workspaces"
     )
+    """Folder on the target in which each build gets its own; a relative path starts at the account's home."""
     protocols: Annotated[list[Annotated[str, Field(pattern="^[a-z]{1,20}$")]], Field(max_length=20)] = [
         "https",
         "ssh",
         "http",
         "git",
     ]
+    """Protocols that git may use. ``file`` and ``ext`` would give access to the target itself and are off."""
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 7
+    """How many days workspaces are kept."""
 
 
 class BuildServer(Plugin):
@@ -49,5 +47,5 @@ class BuildServer(Plugin):
     @method(description=build.DESCRIPTION)
     async def build(self, context: Context, parameters: Build) -> BuildResult:
         settings: Settings = self.settings
-        where = build.Where(settings.workspaces, tuple(settings.protocols), settings.keep_days)
-        return await build.run_build(context, parameters, where)
+        folders = build.WorkspaceSettings(settings.workspaces, tuple(settings.protocols), settings.keep_days)
+        return await build.run_build(context, parameters, folders)

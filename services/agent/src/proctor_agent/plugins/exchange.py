@@ -1,7 +1,7 @@
-"""One HTTP request and its answer: what the methods of plugin ``http`` share.
+"""One HTTP request and its answer, for the methods of plugin ``http``.
 
-Nothing is kept between requests: no connection, no cookie. Names are looked up here, so that an address that the
-agent refuses is refused whatever name leads to it, and the connection goes to the address that was checked.
+Nothing is kept between requests: no connection, no cookie. Names are looked up here, so that a refused address is
+refused under every name, and the connection goes to the address that was checked.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ MAX_HEADERS = 50
 MAX_REDIRECTS = 10
 LOGGED = 1000
 NAME = "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
-"""A header's name, a method (RFC 9110 calls such a word a token)."""
+"""A header's name or a method (RFC 9110: token)."""
 VALUE = "^[\\t\\x20-\\x7e\\x80-\\xff]*$"
 
 URL = "^[Hh][Tt][Tt][Pp][Ss]?://[^\\x00-\\x20\\x7f/?#@]+([/?#][^\\x00-\\x20\\x7f]*)?$"
-"""For those who check before an agent does; :func:`_url` says what is wrong."""
+"""Pattern for callers that check before the agent does; :func:`_url` says what is wrong."""
 FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -120,7 +120,7 @@ def read_networks(texts: Sequence[str]) -> tuple[Network, ...]:
 async def send(
     context: Context, verb: str, wanted: Request, trust: ssl.SSLContext, refused: Sequence[Network]
 ) -> Result:
-    """Send it and judge the answer. Raises Failed for another status than expected; MethodFault: ``timeout``,
+    """Send the request and judge the answer. Raises Failed for another status than expected; MethodFault: ``timeout``,
     ``connect_failed``, ``tls_failed``, ``address_refused``, ``redirect_to_other_host``, ``too_many_redirects``,
     ``http_failed``, ``stopping``, ``bad_request``.
     """
@@ -164,9 +164,9 @@ def _expectation(wanted: Request) -> str:
 async def _exchange(
     verb: str, wanted: Request, trust: ssl.SSLContext, refused: Sequence[Network]
 ) -> tuple[httpx.Response, bytes, int]:
-    """The last answer, its body (at most MAX_BODY + 1 bytes of it), and how many redirects led there."""
+    """The last answer, at most MAX_BODY + 1 bytes of its body, and how many redirects led there."""
     transport = httpx.AsyncHTTPTransport(verify=trust, trust_env=False, retries=0)
-    # httpx has no option for how names are looked up; its transport is a thin coat around this pool.
+    # httpx has no option for name look-up; its transport is a thin layer over this pool.
     transport._pool = httpcore.AsyncConnectionPool(
         ssl_context=trust, max_connections=1, network_backend=CheckedNetwork(partial(_unrefused, refused))
     )
@@ -199,7 +199,7 @@ async def _follow(
                 status=answer.status_code,
                 host=following.url.host,
             )
-        # A server must not choose whom we say that we are, nor write a password into our log.
+        # A redirect must not set credentials, nor write a password into our log.
         following.url = following.url.copy_with(userinfo=b"")
         if _origin(following.url) != _origin(httpx.URL(wanted.url)):
             for name in (*wanted.secret_headers, "authorization", "cookie"):
@@ -255,7 +255,7 @@ def _fault_of(fault: httpx.HTTPError, url: str) -> MethodFault:
 
 
 def _peer(fault: httpx.HTTPError, url: str) -> str:
-    """Whom the request was for: after a redirect not the URL that was asked for. Never a path: it may be a secret."""
+    """The host that was asked: after a redirect not the one of ``url``. Without the path, which may be a secret."""
     try:
         asked = fault.request.url
     except RuntimeError:
@@ -264,7 +264,7 @@ def _peer(fault: httpx.HTTPError, url: str) -> str:
 
 
 def _unrefused(refused: Sequence[Network], host: str, addresses: list[str]) -> Iterator[str]:
-    """The addresses, each looked at before it is tried. Raises MethodFault."""
+    """The addresses, each checked before it is tried. Raises MethodFault."""
     for text in addresses:
         plain = where_it_leads(text)
         if any(plain.version == network.version and plain in network for network in refused):

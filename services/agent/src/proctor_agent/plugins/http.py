@@ -14,15 +14,13 @@ ABOUT = "from the agent's own host; passes if the status is one of expected (def
 
 
 class Settings(BaseModel):
-    """The agent's settings for this plugin.
-
-    ca_file: PEM file of the CAs that servers' certificates are checked against, instead of the system's · refuse:
-    networks and addresses that no request may go to, whatever name it uses; the default is where clouds serve the
-    credentials of the machine itself.
-    """
+    """The agent's settings for this plugin."""
 
     ca_file: Path | None = None
+    """PEM file of the CAs that servers' certificates are checked against, instead of the system's."""
     refuse: Annotated[list[str], Field(max_length=100)] = ["169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"]
+    """Networks and addresses that no request may go to, under any name. The default is where clouds serve the machine's
+    own credentials."""
 
 
 class Http(Plugin):

@@ -28,7 +28,7 @@ def _address(text: str) -> str:
 
 
 class Ping(BaseModel):
-    """What ``ping`` finds out; times in milliseconds, null where nothing came back."""
+    """Output of ``ping``; times in milliseconds, null if no packet came back."""
 
     host: str
     address: str
@@ -80,7 +80,7 @@ class LinuxSystem(Plugin):
 
 
 def ping_result(host: str, done: Completed) -> Ping:
-    """What the target's ping printed. Raises MethodFault: ``no_ping``, or ``ping_failed`` where it could not send."""
+    """What the target's ping printed. Raises MethodFault: ``no_ping``, or ``ping_failed`` if it could not send."""
     if done.exit_code == NOT_FOUND:
         raise MethodFault("no_ping", "the target has no program ping (Debian: package iputils-ping)")
     counts = _COUNTS.search(done.text)

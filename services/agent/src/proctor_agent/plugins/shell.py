@@ -47,8 +47,8 @@ class RunShell(BaseModel):
 
 
 class ShellResult(BaseModel):
-    """What ``run_shell`` finds out. ``exit_code`` is null where a signal ended the command; ``stdout``: last 64 KiB,
-    what is no UTF-8 shown as U+FFFD.
+    """Output of ``run_shell``. ``exit_code``: null if a signal ended the command. ``stdout``: last 64 KiB, invalid
+    UTF-8 as U+FFFD.
     """
 
     exit_code: int | None

@@ -1,4 +1,4 @@
-"""``system_information``: what a Linux target is and how it does, as a typed document, read in one command."""
+"""``system_information``: what a Linux target is and its load, as a typed document, read by one command."""
 
 from collections.abc import Iterable
 
@@ -27,7 +27,7 @@ _NO_DISKS = frozenset({"tmpfs", "devtmpfs", "udev", "none", "shm", "run", "efiva
 
 
 class OperatingSystem(BaseModel):
-    """From os-release; empty where it says nothing."""
+    """From os-release; empty what that does not say."""
 
     id: str = ""
     name: str = ""
@@ -45,7 +45,7 @@ class Kernel(BaseModel):
 
 
 class Cpu(BaseModel):
-    """``count``: logical processors; ``sockets``: 0 where the machine does not say."""
+    """``count``: logical processors; ``sockets``: 0 if unknown."""
 
     model: str = ""
     count: int = 0
@@ -64,7 +64,7 @@ class Memory(BaseModel):
 
 
 class Disk(BaseModel):
-    """A mounted filesystem that stores; sizes in bytes."""
+    """A mounted filesystem with storage; sizes in bytes."""
 
     filesystem: str
     mount: str
@@ -95,7 +95,7 @@ class SystemInformation(BaseModel):
 
 
 async def system_information(context: Context) -> SystemInformation:
-    """Read it. Raises MethodFault ``no_information`` where the target is no Linux system."""
+    """Read it. Raises MethodFault ``no_information`` if the target is no Linux system."""
     done = await context.shell(_SCRIPT, timeout_s=TIMEOUT_S, log=False, keep=KEEP)
     found = parse(done.text)
     if found is None:
@@ -125,7 +125,7 @@ def summary(found: SystemInformation) -> str:
 
 
 def parse(text: str) -> SystemInformation | None:
-    """The document in the script's output; None where it did not come to its end."""
+    """The document in the script's output; None if the output is incomplete."""
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
