@@ -12,8 +12,8 @@ from proctor_controller.db.runs.decisions import Saved, load_slice, load_slices,
 from proctor_controller.db.session import Session, close_sessions, session
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decide.dispatch import decide
-from proctor_controller.domain.runs.decide.joining import after, apply, join
-from proctor_controller.domain.runs.decision import Decision, Slice, Stale
+from proctor_controller.domain.runs.decide.joining import after, join
+from proctor_controller.domain.runs.decision import Decision, Stale
 from proctor_controller.engine.agent_status import AgentStatus
 from proctor_controller.engine.cascade import Cascade
 from proctor_controller.engine.children import Children
@@ -25,8 +25,6 @@ from proctor_controller.engine.services import Contended, EngineServices
 from proctor_controller.engine.submission.submit import Submissions
 
 MAX_TRIES = 50
-_REMEMBERED = (events.OrderAnswered, events.StepEnded)
-"""Events that mostly come right after the former decision about their step."""
 BATCHED = events.OrderAnswered | events.StepEnded
 """Events that come in numbers from a run with many steps under way."""
 MAX_BATCH = 16
@@ -141,14 +139,6 @@ class Engine:
         return True
 
     async def _decide(self, db: Session, event: events.Event) -> tuple[Decision | Stale, Saved | None]:
-        remembered = self._cache.take(event.step) if isinstance(event, _REMEMBERED) else None
-        if remembered is not None:
-            part, now = remembered
-            outcome = decide(part, event, now, self._policy)
-            if isinstance(outcome, Decision):
-                saved = await self._save(db, part, outcome)
-                if saved is not None:
-                    return outcome, saved
         for tried in range(MAX_TRIES):
             loaded = await load_slice(db, event)
             if loaded is None:
@@ -160,13 +150,12 @@ class Engine:
                 return outcome, None
             if tried == 0:
                 whole = await self._cascade.extend(db, outcome, loaded.now)
-                saved = await self._save(db, loaded.part, whole, if_nobody_waits=whole.held != outcome.held)
+                saved = await self._save(db, whole, if_nobody_waits=whole.held != outcome.held)
                 if saved is not None:
-                    self._cache.note_ended(whole)
                     return whole, saved
                 if whole is outcome:
                     continue
-            saved = await self._save(db, loaded.part, outcome)
+            saved = await self._save(db, outcome)
             if saved is not None:
                 return outcome, saved
             if outcome.held and tried > 2:
@@ -174,16 +163,14 @@ class Engine:
             await asyncio.sleep(0.001 * tried)
         raise Contended(f"run {event.run} changed under {MAX_TRIES} tries to write it")
 
-    async def _save(
-        self, db: Session, part: Slice, decision: Decision, *, if_nobody_waits: bool = False
-    ) -> Saved | None:
+    async def _save(self, db: Session, decision: Decision, *, if_nobody_waits: bool = False) -> Saved | None:
         saved = await save_decision(db, decision, if_nobody_waits=if_nobody_waits)
         if saved is None:
             self.conflicts += 1
             return None
         self.decisions += 1
         self._cache.set_clock(saved.at)
-        self._cache.keep(apply(part, decision))
+        self._cache.note_ended(decision)
         return saved
 
     def committed(self, decision: Decision, saved: Saved) -> None:

@@ -86,7 +86,7 @@ class Submissions:
         if inserted is None:
             return None
         self._cache.set_clock(inserted.at)
-        self._cache.keep(apply(spec.first_slice(), decision))
+        self._cache.note_ended(decision)
         if len(spec.steps) == 1:
             self._prepare(spec, inserted.number)
         self._committed(decision, Saved(inserted.ids, inserted.at))
