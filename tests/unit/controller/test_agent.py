@@ -37,7 +37,8 @@ def test_an_instance_is_judged(
 
 def agent(**changes: Any) -> Agent:
     given: dict[str, Any] = dict.fromkeys(Agent.__dataclass_fields__)
-    given |= {"state": AgentState.ONLINE, "instance": "i", "draining": False, "leftovers": False, "revoked_reason": "", "remains": []}
+    given |= {"state": AgentState.ONLINE, "instance": "i", "draining": False, "leftovers": False}
+    given |= {"revoked_reason": "", "remains": []}
     return Agent(**{**given, **changes})
 
 
