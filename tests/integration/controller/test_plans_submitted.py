@@ -233,7 +233,7 @@ steps:
     with: {{command: 5}}
   c: {{plan: nobody, depends_on: [d]}}
   d: {{uses: shell.walk, runs_on: each dut, depends_on: [c, e], rollback: {{uses: shell.run, with: {{command: x}}}}}}
-  e: {{uses: shell.run, runs_on: odd, with: {{command: x, password: 1}}}}
+  e: {{uses: shell.run, runs_on: odd, with: {{command: x, password: []}}}}
   f: {{usse: shell.run, runs_on: {{host: h1}}, timeout: .inf}}
   g: 5
 outputs: {{x: "${{{{ steps.g.outputs.y }}}} ${{{{ steps.e.outputs.z }}}}"}}

@@ -216,7 +216,7 @@ def test_literals_are_checked_now_and_what_holds_an_expression_later() -> None:
     assert paths(call('{command: "${{ params.a }}", n: "${{ params.a }}"}')) == []
     assert paths(call('{command: "${{ params.a }}", n: 1}')) == [("steps.s.with.n", "must be at least 3")]
     assert paths(call('{n: "${{ params.a }}"}')) == [("steps.s.with", "'command' is missing")]
-    assert paths(call('{command: "${{ params.a }}", more: {key: 5}}')) == [
+    assert paths(call('{command: "${{ params.a }}", more: {key: [5]}}')) == [
         ("steps.s.with.more.key", "must be of type string")
     ]
     assert paths(call("{command: x, n: 1}")) == [("steps.s.with.n", "must be at least 3")]

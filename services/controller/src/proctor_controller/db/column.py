@@ -7,6 +7,7 @@ from enum import Flag, StrEnum, auto
 from typing import Any, TypeVar
 
 from proctor_controller.db.session import clean, rows_json, to_json
+from proctor_controller.domain.documents.spelled import pack
 
 T = TypeVar("T")
 Member = TypeVar("Member", bound=StrEnum)
@@ -187,8 +188,8 @@ def maybe_clean(text: str | None) -> str | None:
 
 
 def maybe_json(value: Mapping[str, Any] | None) -> str | None:
-    """The text of JSON, or None."""
-    return None if value is None else to_json(dict(value))
+    """The text of JSON, or None; numbers with a spelling of their own are packed."""
+    return None if value is None else to_json(pack(dict(value)))
 
 
 def to_time(value: datetime | str | None) -> datetime | None:

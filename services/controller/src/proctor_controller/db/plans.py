@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proctor_controller.db.session import Row, Session
+from proctor_controller.domain.documents.spelled import unpack
 
 _COLUMNS = "name, version, document, group_name, created_by, created_at"
 SHOWN_VERSIONS = 1000
@@ -84,7 +85,7 @@ async def load_origin(session: Session, run: str) -> Origin | None:
         document=row["document"],
         plan=row["plan"],
         version=row["plan_version"],
-        parameters=row["parameters"],
+        parameters=unpack(row["parameters"]),
         sealed=row["sealed"],
         group=row["group_name"],
     )

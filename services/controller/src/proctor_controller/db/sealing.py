@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proctor_common.errors import Code, ProctorError
+from proctor_controller.domain.documents.spelled import pack, unpack
 
 NONCE = 12
 VERSION = "v1"
@@ -44,7 +45,7 @@ class Seal:
                 Code.INTERNAL, "hidden parameters cannot be stored: the controller has no seal_key (seal_key_file)"
             )
         nonce = os.urandom(NONCE)
-        data = self._keys[self._newest].encrypt(nonce, json.dumps(value).encode(), purpose.encode())
+        data = self._keys[self._newest].encrypt(nonce, json.dumps(pack(value)).encode(), purpose.encode())
         return f"{VERSION}.{self._newest}.{base64.b64encode(nonce + data).decode()}"
 
     def open(self, sealed: str, purpose: str) -> Any:
@@ -55,6 +56,6 @@ class Seal:
             raise ProctorError(Code.INTERNAL, f"a stored secret needs key {name or '?'}, which seal_key does not hold")
         data = base64.b64decode(text)
         try:
-            return json.loads(key.decrypt(data[:NONCE], data[NONCE:], purpose.encode()))
+            return unpack(json.loads(key.decrypt(data[:NONCE], data[NONCE:], purpose.encode())))
         except InvalidTag as fault:
             raise ProctorError(Code.INTERNAL, "a stored secret was changed and cannot be opened") from fault

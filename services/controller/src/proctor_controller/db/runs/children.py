@@ -7,6 +7,7 @@ from proctor_common.ids import is_id
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.runs.columns import STEP_COLUMNS, to_step
 from proctor_controller.db.session import Session
+from proctor_controller.domain.documents.spelled import unpack
 from proctor_controller.domain.runs.step import Step, StepKind
 from proctor_controller.domain.runs.step_rules import Rules, rules_of
 
@@ -49,7 +50,7 @@ async def load_kin(session: Session, child: str) -> Kin | None:
         state=RunState(row["state"]),
         result=RunResult(row["result"]) if row["result"] else None,
         reason=row["reason"],
-        outputs=row["outputs"] or {},
+        outputs=unpack(row["outputs"]) or {},
         pause_by=row["pause_by"],
         parent=str(row["parent"]),
         parent_step=str(row["parent_step"]),

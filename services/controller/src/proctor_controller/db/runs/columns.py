@@ -23,6 +23,7 @@ from proctor_controller.db.column import (
     writer,
 )
 from proctor_controller.db.session import Row, clean, to_json
+from proctor_controller.domain.documents.spelled import unpack
 from proctor_controller.domain.hosts.requirements import Requirements, requirements_of
 from proctor_controller.domain.runs.decision import AttemptRow, EventRow, RecordRow
 from proctor_controller.domain.runs.run import Run
@@ -114,7 +115,7 @@ NEW_RUNS = Columns(
         Column("name", "text", INSERT, "spec.name", write=clean),
         Column("kind", "text", INSERT, "spec.kind"),
         Column("plan", "text", INSERT, "spec.plan"),
-        Column("parameters", "json", INSERT, "spec.parameters", write=to_json),
+        Column("parameters", "json", INSERT, "spec.parameters", write=maybe_json),
         Column("created_by", "text", INSERT, "spec.created_by", write=clean),
         Column("created_at", "timestamptz", INSERT, "at"),
         Column("plan_version", "int", PLAN, "spec.plan_version"),
@@ -140,7 +141,7 @@ STEPS = Columns(
         Column("grace_s", "double precision", FIXED),
         Column("retry", "jsonb", FIXED, read=_to_retry, write=_retry_fields),
         Column("idempotent", "bool", FIXED),
-        Column("matrix", "json", FIXED, write=maybe_json),
+        Column("matrix", "json", FIXED, read=unpack, write=maybe_json),
         Column("role", "text", FIXED),
         Column("role_index", "int", FIXED),
         Column("reuse", "uuid", FIXED, read=maybe_text),
@@ -161,7 +162,7 @@ STEPS = Columns(
         Column("ready_at", "timestamptz", CHANGING),
         Column("started_at", "timestamptz", CHANGING),
         Column("finished_at", "timestamptz", CHANGING),
-        Column("outputs", "json", CHANGING, write=maybe_json, update="coalesce({}, s.outputs)"),
+        Column("outputs", "json", CHANGING, read=unpack, write=maybe_json, update="coalesce({}, s.outputs)"),
     )
 )
 """Of a :class:`Step`."""

@@ -7,6 +7,7 @@ from proctor_common.messages.views import DocumentView
 from proctor_controller.db.hosts.candidates import place_in
 from proctor_controller.db.runs.views import RunKey
 from proctor_controller.db.session import Session
+from proctor_controller.domain.documents.spelled import unpack
 from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step_rules import Rules, rules_of
 from proctor_controller.domain.runs.submission import Reused
@@ -90,7 +91,8 @@ async def load_passed(session: Session, run: str) -> dict[tuple[str, str], Reuse
                AND u.node = 'rollback.' || s.node AND u.instance = s.instance AND u.started_at IS NOT NULL)""",
         run,
     )
-    return {(row["node"], row["instance"]): Reused(str(row["step"]), row["outputs"], row["host"]) for row in rows}
+    reused = ((row, Reused(str(row["step"]), unpack(row["outputs"]), row["host"])) for row in rows)
+    return {(row["node"], row["instance"]): each for row, each in reused}
 
 
 async def end_hold(session: Session, run: str) -> bool:

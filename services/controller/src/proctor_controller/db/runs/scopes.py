@@ -5,6 +5,7 @@ from typing import Any
 
 from proctor_common.states import StepResult
 from proctor_controller.db.session import Session
+from proctor_controller.domain.documents.spelled import unpack
 from proctor_controller.domain.runs.scope import InstanceFacts, Scope, returned, run_scope, steps_scope
 from proctor_controller.domain.runs.step import Phase, Step
 from proctor_controller.domain.runs.step_rules import Rules
@@ -51,7 +52,7 @@ async def load_scope(session: Session, run: str, refs: Sequence[str], *, results
         found = {"id": number, "name": name, "type": kind, "size_gb": size, "path": path}
         volumes.setdefault(_place(key)[0], []).append(found)
     names = {
-        "params": row["parameters"],
+        "params": unpack(row["parameters"]),
         "steps": steps_scope(_instance(each) for each in row["steps"] or ()),
         "hosts": hosts,
         "volumes": volumes,
@@ -68,7 +69,8 @@ def _place(key: str) -> tuple[str, int]:
 
 def _instance(columns: Sequence[Any]) -> InstanceFacts:
     node, instance, result, *rest = columns
-    return InstanceFacts(node, instance, StepResult(result) if result else None, *rest)
+    outputs, *others = rest
+    return InstanceFacts(node, instance, StepResult(result) if result else None, unpack(outputs), *others)
 
 
 async def load_undone(session: Session, step: Step) -> dict[str, Any] | None:
@@ -80,7 +82,8 @@ async def load_undone(session: Session, step: Step) -> dict[str, Any] | None:
         return None
     result = returned(row["result"], row["output"], row["error"], row["exit_code"])
     # What is undone is what the method made, whether or not the plan gives it a name of its own.
-    return {"result": result, "outputs": {**(row["output"] or {}), **(row["outputs"] or {})}, "host": row["host"]}
+    outputs = {**(row["output"] or {}), **(unpack(row["outputs"]) or {})}
+    return {"result": result, "outputs": outputs, "host": row["host"]}
 
 
 def refs_of(rules: Iterable[Rules]) -> list[str]:

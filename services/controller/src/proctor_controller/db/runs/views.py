@@ -11,6 +11,7 @@ from proctor_common.messages.views import AttemptLog, EventView, RunLogIndex, Ru
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.runs.columns import EVENT_COLUMNS
 from proctor_controller.db.session import Row, Session, clean
+from proctor_controller.domain.documents.spelled import unpack
 from proctor_controller.domain.hosts.holders import NAME
 from proctor_controller.domain.runs.decision import EventRow
 from proctor_controller.domain.runs.run import UNSTARTED
@@ -66,12 +67,12 @@ def run_view(row: Row) -> RunView:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         plan=row["plan"],
-        parameters=row["parameters"],
+        parameters=unpack(row["parameters"]),
         group=row["group_name"],
         created_by=row["created_by"],
         rerun_of=str(row["rerun_of"]) if row["rerun_of"] else None,
         parent=str(row["parent"]) if row["parent"] else None,
-        outputs=row["outputs"],
+        outputs=unpack(row["outputs"]),
         steps=steps,
         phase=row["phase"],
         waiting_for=row["waiting_for"] or ("its turn" if row["state"] in UNSTARTED else None),
@@ -195,7 +196,7 @@ def _step_view(row: Row, attempts: bool) -> StepView:
         instance=row["instance"],
         kind=row["kind"],
         phase=row["phase"],
-        outputs=row["outputs"] or {},
+        outputs=unpack(row["outputs"]) or {},
         gate=_gate(row),
         child=row["child"][0] if row["child"] else None,
         agent=str(agent) if agent else None,

@@ -5,6 +5,7 @@ import math
 import re
 from typing import Any
 
+from proctor_controller.domain.documents.spelled import spell
 from proctor_controller.domain.documents.tree import BadText, Builder, Position, TreeNode
 
 _TOKEN = re.compile(
@@ -31,11 +32,11 @@ def build_json(text: str) -> Builder | None:
         elif kind == "close":
             builder.close()
         else:
-            builder.scalar(_scalar(json.loads(found[kind]), place))
+            builder.scalar(_scalar(json.loads(found[kind]), found[kind], place))
     return builder
 
 
-def _scalar(value: Any, place: Position) -> TreeNode:
+def _scalar(value: Any, text: str, place: Position) -> TreeNode:
     if isinstance(value, float) and not math.isfinite(value):
         return TreeNode(place, "scalar", wrong="infinity and not-a-number are not allowed")
     if isinstance(value, str):
@@ -43,6 +44,8 @@ def _scalar(value: Any, place: Position) -> TreeNode:
             value.encode()
         except UnicodeEncodeError:
             raise BadText("holds half of a surrogate pair, which is no text", place) from None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = spell(value, text)
     return TreeNode(place, "scalar", value)
 
 

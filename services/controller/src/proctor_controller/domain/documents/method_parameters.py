@@ -9,6 +9,7 @@ from typing import Any
 from proctor_common.errors import Fault, fault
 from proctor_common.json_walk import parts_of
 from proctor_controller.domain.documents.json_schema import BadSchema, dotted, find_faults
+from proctor_controller.domain.documents.spelled import is_scalar, written
 
 MAX_PARAMETERS_DEPTH = 100
 """Levels of lists and objects in a method's parameters, and of references followed in its schema."""
@@ -16,6 +17,8 @@ MAX_ARGS = 1000
 MAX_ARGS_BYTES = 128 * 1024
 MAX_ENV = 100
 MAX_MARKS = 10_000
+MAX_SEEN = 200_000
+"""Parts of a schema, each time they are looked at, for one call's parameters."""
 MASK = "***"
 LEAST_NUMBER = 4
 """Characters from which on a number that is hidden is masked wherever it shows."""
@@ -54,6 +57,70 @@ def check_parameters(
         if marks.get("x-argv"):
             faults += _split_at(result, path, root)
     return CheckedParameters(parameters, (), tuple(faults)) if faults else CheckedParameters(result, tuple(secrets))
+
+
+def texts_where_wanted(
+    schema: Mapping[str, Any], value: Any, words: Mapping[str, str] | None = None, root: str = ""
+) -> Any:
+    """The value with its numbers, true and false as they were written, where the schema takes text and nothing else.
+
+    ``words``: true and false that are written otherwise, by their path from ``root``.
+    """
+    return _Wanting(schema, words or {}).texts(schema, value, root, 0)
+
+
+class _Wanting:
+    def __init__(self, whole: Mapping[str, Any], words: Mapping[str, str]) -> None:
+        self._whole, self._words = whole, words
+        self._seen = 0
+
+    def texts(self, schema: Any, value: Any, path: str, depth: int) -> Any:
+        schema = self._next(schema, depth)
+        if schema is None:
+            return value
+        if is_scalar(value):
+            return self._words.get(path, written(value)) if self._is_text(schema, value) else value
+        for form in ("allOf", "anyOf", "oneOf"):
+            for part in schema.get(form) or ():
+                value = self.texts(part, value, path, depth + 1)
+        if isinstance(value, Mapping):
+            known, others = schema.get("properties") or {}, schema.get("additionalProperties")
+            return {
+                name: self.texts(known.get(name, others), part, dotted([name], path), depth + 1)
+                for name, part in value.items()
+            }
+        if isinstance(value, list):
+            items = schema.get("items")
+            return [self.texts(items, part, f"{path}[{index}]", depth + 1) for index, part in enumerate(value)]
+        return value
+
+    def _next(self, schema: Any, depth: int) -> Mapping[str, Any] | None:
+        """The schema itself; None where there is none, or where it refers to itself again and again."""
+        self._seen += 1
+        schema = _resolve(self._whole, schema)
+        is_one = isinstance(schema, Mapping) and depth <= MAX_PARAMETERS_DEPTH and self._seen <= MAX_SEEN
+        return schema if is_one else None
+
+    def _is_text(self, schema: Mapping[str, Any], value: Any) -> bool:
+        """Whether a scalar that is no text stands where only text can."""
+        if isinstance(value, str):
+            return False
+        kinds = set(self._kinds(schema, 0))
+        return "string" in kinds and not kinds & {"number", "integer", "boolean", "any"}
+
+    def _kinds(self, schema: Any, depth: int) -> Iterator[str]:
+        schema = self._next(schema, depth)
+        if schema is None:
+            yield "any"
+            return
+        kind = schema.get("type")
+        forms = [part for form in ("anyOf", "oneOf", "allOf") for part in schema.get(form) or ()]
+        if kind is None and not forms:
+            values = [*schema.get("enum", ()), *([schema["const"]] if "const" in schema else ())]
+            yield "string" if values and all(isinstance(value, str) for value in values) else "any"
+        yield from [kind] if isinstance(kind, str) else kind or ()
+        for part in forms:
+            yield from self._kinds(part, depth + 1)
 
 
 def _find_bad_text(value: Any, root: str) -> Iterator[Fault]:
@@ -191,5 +258,5 @@ def texts_in(value: Any) -> Iterator[str]:
             if part:
                 yield part
         elif isinstance(part, int | float) and not isinstance(part, bool):
-            forms = {json.dumps(part), f"{part:.0f}" if float(part).is_integer() else json.dumps(part)}
+            forms = {json.dumps(part), written(part), f"{part:.0f}" if float(part).is_integer() else json.dumps(part)}
             yield from sorted(form for form in forms if len(form) >= LEAST_NUMBER)

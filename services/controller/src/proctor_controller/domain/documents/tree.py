@@ -14,6 +14,7 @@ from proctor_common.errors import Fault, fault
 from proctor_common.json_walk import parts_of, placed_parts
 from proctor_common.limits import MAX_FAULTS
 from proctor_controller.domain.documents.json_schema import dotted
+from proctor_controller.domain.documents.spelled import written
 
 MAX_BYTES = 512 * 1024
 MAX_DOCUMENT_DEPTH = 50
@@ -38,20 +39,22 @@ class BadText(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A value of JSON's types. ``places``: line and column (from 1) of each part, by its dotted path; ``faults``: of
-    single parts, each with its place.
+    """A value of JSON's types, numbers with their spelling. ``places``: line and column (from 1) of each part, by its
+    dotted path; ``faults``: of single parts, each with its place; ``words``: true and false that are written otherwise
+    (``True``), by path.
     """
 
     value: Any
     places: dict[str, Position] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    words: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class TreeNode:
     """A part. ``kind``: scalar, mapping (its items are keys and values in turns) or sequence. ``wrong``: what is wrong
-    with a scalar, which has no value then; ``tagged``: it has a tag, which is not taken; ``height``: how deep its parts
-    go; ``length``: characters of its texts.
+    with a scalar, which has no value then; ``word``: true or false, written otherwise; ``tagged``: it has a tag, which
+    is not taken; ``height``: how deep its parts go; ``length``: characters of its texts.
     """
 
     place: Position
@@ -63,7 +66,15 @@ class TreeNode:
     length: int = 0
     closed: bool = False
     wrong: str | None = None
+    word: str | None = None
     tagged: bool = False
+
+    @property
+    def name(self) -> str | None:
+        """The key that a scalar is, as it is written; None: it is none."""
+        if self.kind != "scalar" or self.value is None or self.wrong is not None:
+            return None
+        return self.word or written(self.value)
 
 
 class Builder:
@@ -133,7 +144,7 @@ class Builder:
             if node.kind == "sequence":
                 parts.append(len(node.items))
             elif len(node.items) % 2:
-                parts.append(str(node.items[-1].value)[:100])
+                parts.append(str(node.items[-1].name)[:100])
         return dotted(parts)
 
     def document(self) -> Document:
@@ -149,10 +160,11 @@ class _Values:
     def __init__(self) -> None:
         self._places: dict[str, Position] = {}
         self._faults: list[Fault] = []
+        self._words: dict[str, str] = {}
 
     def document(self, root: TreeNode) -> Document:
         value = self._build(root, "")
-        return Document(value, self._places, tuple(self._faults))
+        return Document(value, self._places, tuple(self._faults), self._words)
 
     def _fault(self, message: str, code: str, path: str, place: Position) -> None:
         if len(self._faults) < MAX_FAULTS:
@@ -165,25 +177,28 @@ class _Values:
         if node.kind == "scalar":
             if node.wrong is not None and not node.tagged:
                 self._fault(node.wrong, "bad_scalar", path, node.place)
+            if node.word is not None:
+                self._words[path] = node.word
             return node.value
         if node.kind == "sequence":
             return [self._build(item, f"{path}[{index}]") for index, item in enumerate(node.items)]
         mapping: dict[str, Any] = {}
         first: dict[str, Position] = {}
         for key, value in _pairs(node):
-            if not isinstance(key.value, str) or key.kind != "scalar":
+            name = key.name
+            if name is None:
                 self._fault("a key must be text: put it in quotes", "key", path, key.place)
                 continue
-            where = dotted([key.value], path)
-            if key.value in first:
-                line, column = first[key.value]
+            where = dotted([name], path)
+            if name in first:
+                line, column = first[name]
                 before = f"it stands in line {line}, column {column} already"
-                self._fault(f"the key {key.value[:60]!r} is repeated: {before}", "duplicate_key", where, key.place)
-                self._merge(mapping, key.value, self._build(value, where))
+                self._fault(f"the key {name[:60]!r} is repeated: {before}", "duplicate_key", where, key.place)
+                self._merge(mapping, name, self._build(value, where))
                 continue
-            first[key.value] = key.place
+            first[name] = key.place
             self._places.setdefault(where, key.place)
-            mapping[key.value] = self._build(value, where)
+            mapping[name] = self._build(value, where)
         return mapping
 
     def _merge(self, mapping: dict[str, Any], name: str, again: Any) -> None:

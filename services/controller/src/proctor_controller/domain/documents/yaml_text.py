@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from proctor_controller.domain.documents.json_text import build_json
+from proctor_controller.domain.documents.spelled import spell
 from proctor_controller.domain.documents.tree import (
     MAX_BYTES,
     BadText,
@@ -93,6 +94,8 @@ def _take(builder: Builder, event: Any, place: Position) -> None:
         node = TreeNode(place, "scalar", tagged=event.tag is not None)
         try:
             node.value = _resolve(event)
+            if isinstance(node.value, bool) and event.value not in {"true", "false"}:
+                node.word = event.value
         except _BadScalar as wrong:
             node.wrong = str(wrong)
         builder.scalar(node, event.anchor)
@@ -115,16 +118,16 @@ def _resolve(event: Any) -> Any:
     if len(text) > MAX_DIGITS and any(form.match(text) for form in (_INT, _FLOAT, _OCT, _HEX)):
         raise _BadScalar(f"is too long for a number: {len(text)} characters, and {MAX_DIGITS} are allowed")
     if _INT.match(text):
-        return int(text)
+        return spell(int(text), text)
     if _OCT.match(text):
-        return int(text[2:], 8)
+        return spell(int(text[2:], 8), text)
     if _HEX.match(text):
-        return int(text[2:], 16)
+        return spell(int(text[2:], 16), text)
     if _FLOAT.match(text):
         number = float(text)
         if number in {float("inf"), float("-inf")}:
             raise _BadScalar("is too large for a number")
-        return number
+        return spell(number, text)
     if _NO_NUMBER.match(text):
         raise _BadScalar("infinity and not-a-number are not allowed")
     return text

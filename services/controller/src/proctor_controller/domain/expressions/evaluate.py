@@ -4,16 +4,17 @@ Evaluation holds the interpreter and cannot be interrupted, so what it may cost 
 (``cost``).
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from proctor_controller.domain.documents.spelled import as_texts, has_spelled
+from proctor_controller.domain.documents.spelled import written as as_text
 from proctor_controller.domain.expressions.cost import estimate
 from proctor_controller.domain.expressions.fault import ExpressionFault, Scope, kind_of
-from proctor_controller.domain.expressions.program import compile_source, run
-from proctor_controller.domain.expressions.source import Called, Reference
+from proctor_controller.domain.expressions.program import compile_source, replaced, run
+from proctor_controller.domain.expressions.source import Called, Chain, Reference
 from proctor_controller.domain.expressions.text import OPENING, split_text
 
 MAX_FILLED = 1024 * 1024
@@ -31,7 +32,27 @@ __all__ = [
 def evaluate(source: str, scope: Scope) -> Any:
     """The expression's value, of JSON's types. Raises ExpressionFault."""
     program = compile_source(source)
+    spelled = [(chain, found) for chain in program.source.chains if has_spelled(found := _at(scope, chain))]
+    if spelled and spelled[0][0].is_whole:
+        return _to_json(source, spelled[0][1], 0)
+    if spelled:
+        # The library's numbers have no spelling: where text is made of them, it is given text.
+        names = {f"proctor_text{index}": as_texts(found) for index, (_, found) in enumerate(spelled)}
+        changes = [(chain.start, chain.end, name) for (chain, _), name in zip(spelled, names, strict=True)]
+        return evaluate(replaced(source, changes), {**scope, **names})
     return _to_json(source, run(program, scope, estimate(program.source, scope), FUNCTIONS), 0)
+
+
+def _at(scope: Scope, chain: Chain) -> Any:
+    value: Any = scope
+    for part in chain.path:
+        if isinstance(part, str) and isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(part, int) and isinstance(value, list | tuple) and part < len(value):
+            value = value[part]
+        else:
+            return None
+    return value
 
 
 def holds(source: str, scope: Scope) -> bool:
@@ -82,13 +103,6 @@ def _fill_text(template: str, scope: Scope) -> Any:
     if len(pieces) == 1 and pieces[0].source is not None:
         return evaluate(pieces[0].source, scope)
     return fill_text(template, scope)
-
-
-def as_text(value: Any) -> str:
-    """A value as it stands within a text: text as it is, null as nothing, anything else as JSON."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _join(values: Any, delimiter: Any) -> str:

@@ -9,6 +9,7 @@ from proctor_controller.domain.documents.method_parameters import (
     check_parameters,
     marked,
     split_argv,
+    texts_where_wanted,
 )
 from proctor_controller.domain.expressions.evaluate import Scope, as_text, evaluate, fill, fill_text
 from proctor_controller.domain.expressions.text import ESCAPED, OPENING, split_text
@@ -37,7 +38,7 @@ def fill_parameters(template: Mapping[str, Any], schema: Mapping[str, Any], scop
         if path not in lines and isinstance(value, str):
             # It came out of an expression as a whole: one word, never a command line.
             _put(filled, path, [value])
-    return check_parameters(schema, filled, "with")
+    return check_parameters(schema, texts_where_wanted(schema, filled), "with")
 
 
 def _fill_words(words: Any, scope: Scope) -> Any:

@@ -64,17 +64,18 @@ def compile_source(text: str) -> Program:
 
 def _renamed(source: ParsedSource) -> str:
     """The source with the library's ``matches`` as ours."""
-    return _replaced(source.text, [(start, start + len("matches"), MATCHES) for start in source.matches])
+    return replaced(source.text, [(start, start + len("matches"), MATCHES) for start in source.matches])
 
 
 def _without(source: ParsedSource, loops: list[Loop]) -> str:
     """The source with a call for each of the loops."""
     found = [(loop.start, loop.end, f"proctor_loop{index}()") for index, loop in enumerate(loops)]
     others = [at for at in source.matches if not any(start <= at < end for start, end, _ in found)]
-    return _replaced(source.text, [*found, *((at, at + len("matches"), MATCHES) for at in others)])
+    return replaced(source.text, [*found, *((at, at + len("matches"), MATCHES) for at in others)])
 
 
-def _replaced(text: str, changes: list[tuple[int, int, str]]) -> str:
+def replaced(text: str, changes: list[tuple[int, int, str]]) -> str:
+    """The text with other text from each start to its end."""
     for start, end, by in sorted(changes, reverse=True):
         text = text[:start] + by + text[end:]
     return text

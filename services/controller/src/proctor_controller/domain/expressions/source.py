@@ -17,6 +17,8 @@ ROOTS = MEMBERS_ONLY | {"host", "run", "self", "result"}
 MACROS = frozenset({"map", "filter", "all", "exists", "exists_one", "existsOne"})
 FUNCTIONS = frozenset({"join", "text"})
 """Ours."""
+MAKE_TEXT = frozenset({"join", "string", "text"})
+"""What numbers are given to with their spelling."""
 CALLED = FUNCTIONS | {
     "bytes", "double", "duration", "dyn", "has", "int", "size", "string", "timestamp", "type", "uint",
 }  # fmt: skip
@@ -121,6 +123,16 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """A value of the scope that the expression is as a whole, or that it makes text of: ``string(params.sites[1])``."""
+
+    path: tuple[str | int, ...]
+    start: int
+    end: int
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ParsedSource:
     """An expression's references, how many macros it has, the most elements its literals may bring, whether it calls
     a function of ours, and ``growth``: by how much its macros may multiply what they are given (one that names its
@@ -128,7 +140,7 @@ class ParsedSource:
 
     ``loops``: its macros · ``matches``: where that function is called, from 0 · ``additions``: signs that may put
     lists together · ``has_uint``: it may have numbers without a sign, which are others outside of the library ·
-    ``called``: the functions that it calls, macros left out.
+    ``called``: the functions that it calls, macros left out · ``chains``: the values that text is made of.
     """
 
     text: str
@@ -142,6 +154,7 @@ class ParsedSource:
     additions: int = 0
     has_uint: bool = False
     called: tuple[Called, ...] = ()
+    chains: tuple[Chain, ...] = ()
 
 
 def tokens(text: str, start: int = 0) -> Iterator[Lexeme]:
@@ -211,6 +224,7 @@ def read_source(text: str) -> ParsedSource:
             token.value == "uint" or (token.kind == "number" and token.value[-1] in "uU") for token in reader.tokens
         ),
         called=tuple(reader.called()),
+        chains=tuple(reader.chains()),
     )
 
 
@@ -258,6 +272,39 @@ class _Parser:
         for index, token in enumerate(self.tokens):
             if token.kind == "name" and self._is(index + 1, "(") and token.start not in macros:
                 yield Called(token.value, token.start + 1, self._is(index - 1, "."))
+
+    def chains(self) -> Iterator[Chain]:
+        """The values that the expression is as a whole, or makes text of."""
+        whole = self._chain(0)
+        if whole is not None and whole[1] == len(self.tokens):
+            yield Chain(whole[0], self.tokens[0].start, self.tokens[-1].end, is_whole=True)
+            return
+        for index, token in enumerate(self.tokens):
+            if token.kind == "name" and token.value in MAKE_TEXT and self._is(index + 1, "("):
+                found = self._chain(index + 2)
+                if found is not None and (self._is(found[1], ")") or self._is(found[1], ",")):
+                    yield Chain(found[0], self.tokens[index + 2].start, self.tokens[found[1] - 1].end, is_whole=False)
+
+    def _chain(self, index: int) -> tuple[tuple[str | int, ...], int] | None:
+        """The path of a name with its members that begins at ``index``, and what follows it."""
+        first = self._at(index)
+        if first is None or first.kind != "name" or first.value not in ROOTS:
+            return None
+        path: list[str | int] = [first.value]
+        index += 1
+        while (member := self._at(index + 1)) is not None:
+            if self._is(index, ".") and member.kind == "name" and not self._is(index + 2, "("):
+                path.append(member.value)
+                index += 2
+            elif self._is(index, "[") and self._is(index + 2, "]") and member.kind == "text":
+                path.append(member.value)
+                index += 3
+            elif self._is(index, "[") and self._is(index + 2, "]") and member.value.isdecimal():
+                path.append(int(member.value[:9]))
+                index += 3
+            else:
+                break
+        return tuple(path), index
 
     def _at(self, index: int) -> Lexeme | None:
         return self.tokens[index] if 0 <= index < len(self.tokens) else None

@@ -2,12 +2,18 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proctor_common.errors import Fault, fault
 from proctor_controller.domain.documents.json_schema import BadSchema, dotted, find_faults
-from proctor_controller.domain.documents.method_parameters import Path, check_parameters, marked, secret_texts
+from proctor_controller.domain.documents.method_parameters import (
+    Path,
+    check_parameters,
+    marked,
+    secret_texts,
+    texts_where_wanted,
+)
 from proctor_controller.domain.expressions.filling import BadLine, split_words
 from proctor_controller.domain.expressions.text import has_expression
 from proctor_controller.domain.plan.model import PlanStep
@@ -37,10 +43,18 @@ class CheckedCall:
 
 
 def check_call(
-    step: PlanStep, schema: Mapping[str, Any], hidden: frozenset[str], *, literal_from: int = 0
+    step: PlanStep,
+    schema: Mapping[str, Any],
+    hidden: frozenset[str],
+    *,
+    literal_from: int = 0,
+    words: Mapping[str, str] | None = None,
 ) -> CheckedCall:
-    """The step's call. ``hidden``: names of hidden parameters; ``literal_from``: number of the first kept literal."""
+    """The step's call. ``hidden``: names of hidden parameters; ``literal_from``: number of the first kept literal;
+    ``words``: true and false that are written otherwise, by their path.
+    """
     root = dotted([*step.path, "with"])
+    step = replace(step, parameters=texts_where_wanted(schema, step.parameters, words, root))
     if step.is_literal:
         checked = check_parameters(schema, step.parameters, root)
         texts = () if checked.faults else tuple(secret_texts(checked.parameters, checked.secrets))

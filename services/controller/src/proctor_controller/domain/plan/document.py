@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from proctor_common.ids import PLAN_NAME
+from proctor_controller.domain.documents.spelled import written
 from proctor_controller.domain.documents.spelling import misspelt
 from proctor_controller.domain.documents.tree import Document
 from proctor_controller.domain.hosts.requirements import CLEANUP_S, QUEUE_S, HostRole, Requirements, Rollback, Webhook
@@ -116,7 +117,7 @@ class _Whole:
             self._reader.fault(("testplan_version",), message, "unknown_version")
 
     def _name(self) -> str:
-        name = self._root.get("name")
+        name = self._reader.spelled(self._root.get("name"), ("name",))
         if self._reader.missing(self._root, "name", (), MEMBERS):
             return ""
         if not isinstance(name, str) or not PLAN_NAME.match(name):
@@ -215,7 +216,7 @@ def _texts(value: Any) -> list[str]:
         return [text for part in value.values() for text in _texts(part)]
     if isinstance(value, list):
         return [text for part in value for text in _texts(part)]
-    return [str(value)] if value is not None and not isinstance(value, bool) else []
+    return [written(value), str(value)] if value is not None and not isinstance(value, bool) else []
 
 
 def _outputs_of(steps: Any) -> dict[str, frozenset[str] | None]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from proctor_controller.domain.documents.spelled import is_scalar, written
 from proctor_controller.domain.expressions.text import split_text
 from proctor_controller.domain.plan.model import Path
 
@@ -74,10 +75,8 @@ def _part(value: Any, path: Path) -> str:
             return compile_hot(value)
         except BadHot as fault:
             raise BadHot(str(fault), (*path, *fault.path)) from None
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float) or value is None:
-        return "" if value is None else json.dumps(value)
+    if is_scalar(value) or value is None:
+        return written(value)
     raise BadHot("must be text, a number or one of Heat's functions", path)
 
 

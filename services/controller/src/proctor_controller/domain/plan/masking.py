@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from proctor_controller.domain.documents.method_parameters import MASK
+from proctor_controller.domain.documents.spelled import written
 from proctor_controller.domain.documents.tree import BadText
 from proctor_controller.domain.documents.yaml_text import read_text
 
@@ -41,7 +42,7 @@ def _mask_value(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_mask_value(part, secrets) for part in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return MASK if str(value) in secrets else value
+        return MASK if {str(value), written(value)} & set(secrets) else value
     return value
 
 

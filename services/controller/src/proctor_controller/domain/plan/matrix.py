@@ -1,12 +1,12 @@
 """``matrix`` and ``strategy``: the cells that a step is run for. Pure."""
 
-import json
 import math
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
 from proctor_common.ids import STEP_NAME
+from proctor_controller.domain.documents.spelled import written
 from proctor_controller.domain.plan.model import Path
 from proctor_controller.domain.plan.reader import BAD_NAME, Unknown
 from proctor_controller.domain.plan.templates import Templates
@@ -96,7 +96,7 @@ def _build(
     cells: list[Mapping[str, Any]] = []
     for values in product(*lists.values()) if lists else ():
         cell: Mapping[str, Any] = dict(zip(lists, values, strict=True))
-        if not any(rule and all(cell[name] == value for name, value in rule.items()) for rule in excluded):
+        if not any(rule and all(_same(cell[name], value) for name, value in rule.items()) for rule in excluded):
             cells.append(cell)
     cells += included
     if len(cells) > MAX_CELLS:
@@ -117,8 +117,12 @@ def _build(
 
 def cell_text(cell: Mapping[str, Any]) -> str:
     """A cell in one line: ``case=vping, site=a``."""
-    texts = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in cell.values())
-    return ", ".join(f"{name}={text}" for name, text in zip(cell, texts, strict=True))
+    return ", ".join(f"{name}={written(value)}" for name, value in cell.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values of a matrix are one: 3.1 and 3.10 are two."""
+    return bool(one == other) and written(one) == written(other)
 
 
 def read_strategy(reader: Templates, value: Any, path: Path) -> tuple[int | None, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 from proctor_common.ids import STEP_NAME
 from proctor_common.json_walk import parts_of
 from proctor_controller.domain.documents.json_schema import BadSchema, compile_pattern
+from proctor_controller.domain.documents.spelled import is_scalar, spell, written
 from proctor_controller.domain.documents.spelling import hint
 from proctor_controller.domain.plan.model import Constraint, Parameter, Path
 from proctor_controller.domain.plan.reader import BAD_NAME, Reader
@@ -57,6 +58,8 @@ def _parameter(reader: Reader, name: str, value: Any, path: Path) -> Parameter:
     if parameter.required:
         return parameter
     default = declared["default"]
+    if kind == "string":
+        default = reader.spelled(default, (*path, "default"))
     if default is not None:
         try:
             default = convert(parameter, default)
@@ -85,7 +88,10 @@ def _constraints(reader: Reader, value: Any, kind: str, path: Path) -> tuple[Con
             continue
         (name,) = names
         if _is_sound(reader, name, each[name], kind, (*where, name)):
-            found.append(Constraint(name, each[name], reader.text(each.get("description", ""), where)))
+            of = reader.spelled(each[name], (*where, name))
+            if name == "allowed_values" and kind == "string":
+                of = [reader.spelled(value, (*where, name, index)) for index, value in enumerate(of)]
+            found.append(Constraint(name, of, reader.text(each.get("description", ""), where)))
     return tuple(found)
 
 
@@ -125,7 +131,8 @@ def _check_allowed(reader: Reader, kind: str, of: Any, path: Path) -> None:
         return
     for index, value in enumerate(of):
         try:
-            fits = kind == "list" or _as_type(kind, value) == value
+            typed = value if kind == "list" else _as_type(kind, value)
+            fits = kind == "string" or typed == value
         except BadValue:
             fits = False
         if not fits:
@@ -193,9 +200,9 @@ def _as_type(kind: str, value: Any) -> Any:
 
 
 def _string(value: Any) -> str:
-    if not isinstance(value, str):
+    if not is_scalar(value):
         raise BadValue("must be text")
-    return value
+    return written(value)
 
 
 def _check_text(value: Any) -> None:
@@ -220,6 +227,7 @@ def _number(value: Any) -> int | float:
                 value = float(text)
             except ValueError:
                 raise BadValue("must be a number") from None
+        value = spell(value, text) if math.isfinite(value) and "_" not in text else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise BadValue("must be a number")
     if isinstance(value, int) and not -_WHOLE <= value < _WHOLE:
@@ -248,7 +256,7 @@ def _list(value: Any) -> list[Any]:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_float=lambda part: spell(float(part), part), parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise BadValue("is not JSON") from None
 

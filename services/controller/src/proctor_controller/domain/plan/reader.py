@@ -8,6 +8,7 @@ from proctor_common.durations import MAX_SECONDS, read_duration
 from proctor_common.errors import Fault, fault
 from proctor_common.limits import MAX_FAULTS
 from proctor_controller.domain.documents.json_schema import dotted
+from proctor_controller.domain.documents.spelled import is_scalar, written
 from proctor_controller.domain.documents.spelling import hint, misspelt, near
 from proctor_controller.domain.documents.tree import STANDS_IN, Document
 from proctor_controller.domain.plan.model import Path
@@ -96,6 +97,11 @@ class Faults:
                 return True
         return False
 
+    @property
+    def words(self) -> Mapping[str, str]:
+        """True and false that are written otherwise, by their path."""
+        return self._document.words
+
     def place(self, path: Path) -> tuple[int, int] | tuple[None, None]:
         """Line and column of ``path``, or of the nearest part above it that has them."""
         parts: list[Any] = list(path)
@@ -158,7 +164,8 @@ class Reader:
         return {key: part for key, part in value.items() if key in names}
 
     def text(self, value: Any, path: Path, pattern: re.Pattern[str] | None = None, *, most: int = MAX_TEXT) -> str:
-        """Text, of a form where ``pattern`` says so."""
+        """Text, of a form where ``pattern`` says so; another scalar as it is written."""
+        value = self.spelled(value, path)
         if not isinstance(value, str):
             self.fault(path, "must be text")
             return ""
@@ -171,6 +178,12 @@ class Reader:
         if "\0" in value:
             self.fault(path, "must not hold a NUL character")
         return value
+
+    def spelled(self, value: Any, path: Path) -> Any:
+        """A scalar as text, as it is written; anything else as it is."""
+        if isinstance(value, bool):
+            return self.faults.words.get(dotted(list(path)), written(value))
+        return written(value) if is_scalar(value) else value
 
     def is_text(self, value: Any, path: Path, *, most: int = MAX_TEXT) -> TypeGuard[str]:
         """Whether it is text within the limits; a fault where it is not."""

@@ -128,8 +128,7 @@ def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
     count = 1 if isinstance(most, Unknown) else reader.count(most, (*path, "max"), most=10_000)
     if is_missing or isinstance(key, Unknown) or isinstance(most, Unknown):
         return None
-    if isinstance(key, int | float) and not isinstance(key, bool):
-        key = str(key)
+    key = reader.spelled(key, (*path, "group"))
     text = reader.text(key, (*path, "group"), most=MAX_KEY)
     if isinstance(key, str) and not key.strip():
         reader.fault((*path, "group"), "must not be empty")
@@ -184,7 +183,7 @@ def read_webhook(reader: Templates, value: Any) -> tuple[str, str | None]:
     path: Path = ("webhook",)
     given = reader.mapping(value, path, _WEBHOOK)
     reader.missing(value, "url", path, _WEBHOOK)
-    url = reader.early(given.get("url", ""), (*path, "url"))
+    url = reader.spelled(reader.early(given.get("url", ""), (*path, "url")), (*path, "url"))
     if "url" in given and not isinstance(url, Unknown) and reader.is_text(url, (*path, "url"), most=2000):
         _check_url(reader, url, (*path, "url"))
     if "secret" not in given:

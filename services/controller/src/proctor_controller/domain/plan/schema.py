@@ -15,6 +15,8 @@ from proctor_controller.domain.runs.step import Condition, RetryOn
 from proctor_controller.domain.runs.step_rules import MAX_ARTEFACTS, MAX_PATTERN
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_SCALAR = ["string", "number", "boolean"]
+"""What stands where text is wanted: a number, true or false as it is written."""
 _TEMPLATE = {"type": "string", "pattern": r"\$\{\{"}
 _RUNS_ON = r"^\s*((each\s+)?[A-Za-z_][A-Za-z0-9_-]{0,62}|[A-Za-z_][A-Za-z0-9_-]{0,62}\[[0-9]{1,4}\])\s*$"
 Schema = dict[str, Any]
@@ -70,14 +72,14 @@ def _count(most: int, text: str) -> Schema:
 
 
 def _text(text: str, pattern: str | None = None) -> Schema:
-    made: Schema = {"description": text, "type": "string"}
+    made: Schema = {"description": text, "type": _SCALAR}
     return made if pattern is None else _or_template({**made, "pattern": pattern})
 
 
 def _of_plan() -> dict[str, Schema]:
     return {
         "testplan_version": _words(document.VERSIONS, "The version of the language"),
-        "name": {"description": "The plan's name", "type": "string", "pattern": _pattern(PLAN_NAME)},
+        "name": {"description": "The plan's name", "type": _SCALAR, "pattern": _pattern(PLAN_NAME)},
         "description": _text("What the plan is for"),
         "parameters": _named(_ref("parameter"), "What a run may be given"),
         "hosts": _named(_ref("role"), "Roles: hosts that are leased, all or none, before the first step"),
@@ -87,7 +89,7 @@ def _of_plan() -> dict[str, Schema]:
                 "group": _or_template(
                     {
                         "description": "Runs with the same text count together",
-                        "type": ["string", "number"],
+                        "type": _SCALAR,
                         "minLength": 1,
                     }
                 ),
@@ -109,7 +111,7 @@ def _of_plan() -> dict[str, Schema]:
             {
                 "timeout": _ref("duration"),
                 "grace": _ref("duration"),
-                "target": _or_template({"description": "One of the agent's targets", "type": "string"}),
+                "target": _or_template({"description": "One of the agent's targets", "type": _SCALAR}),
             },
             "What steps have that do not say otherwise",
         ),
@@ -131,9 +133,7 @@ def _of_plan() -> dict[str, Schema]:
         "webhook": _object(
             {
                 "url": _text("Who is told", "^https?://[^/]"),
-                "secret": _or_template(
-                    {"description": "Signs the call: an expression that names it", "type": "string"}
-                ),
+                "secret": _or_template({"description": "Signs the call: an expression that names it", "type": _SCALAR}),
             },
             "Who is told when the run has ended",
             ["url"],
@@ -183,10 +183,10 @@ def _of_resources() -> dict[str, Schema]:
             "type": "object",
             "minProperties": 1,
             "maxProperties": MAX_LABELS,
-            "additionalProperties": _or_template({"type": "string"}),
+            "additionalProperties": _or_template({"type": _SCALAR}),
         },
         "secrets": _named(
-            {"type": "string", "pattern": _pattern(resources.SECRET_NAME)},
+            {"type": _SCALAR, "pattern": _pattern(resources.SECRET_NAME)},
             "Stored secrets by the name they have here, read as ${{ secrets.NAME }} in env and secret fields",
         ),
         "parameter": _parameter(),
@@ -194,7 +194,7 @@ def _of_resources() -> dict[str, Schema]:
             "type": "object",
             "maxProperties": MAX_ENV,
             "propertyNames": {"pattern": _pattern(steps.ENV_NAME)},
-            "additionalProperties": {"anyOf": [{"type": ["string", "number", "boolean"]}, _ref("hot")]},
+            "additionalProperties": {"anyOf": [{"type": _SCALAR}, _ref("hot")]},
         },
         "role": {
             **_object(
@@ -212,7 +212,7 @@ def _of_resources() -> dict[str, Schema]:
         },
         "volume": _object(
             {
-                "type": _or_template({"description": "One of the pool's types", "type": "string"}),
+                "type": _or_template({"description": "One of the pool's types", "type": _SCALAR}),
                 "count": _count(resources.MAX_HOSTS, "How many"),
                 "size_gb": _count(64 * 1024, "At least so large"),
                 "pool": _words(("prefer", "require", "bypass"), "Whether a spare of the pool is taken"),
@@ -254,7 +254,7 @@ def _parameter() -> Schema:
             {"step": {"type": "integer", "not": {"const": 0}}, "offset": number}, "Of a number", ["step"]
         ),
         "allowed_values": {"type": "array", "minItems": 1},
-        "allowed_pattern": {"description": "A regular expression for the whole text", "type": "string"},
+        "allowed_pattern": {"description": "A regular expression for the whole text", "type": _SCALAR},
     }
     constraint = _object({**limits, "description": _text("What is asked for, in words")}, "One limit")
     constraint["oneOf"] = [{"required": [name]} for name in limits]
@@ -271,7 +271,8 @@ def _parameter() -> Schema:
         ["type"],
     )
     # Text is read as the type; null stands for no value.
-    taken = {"string": [], "number": ["number"], "boolean": ["boolean"], "list": ["array"], "json": ["object", "array"]}
+    taken = {"number": ["number"], "boolean": ["boolean"], "list": ["array"], "json": ["object", "array"]}
+    taken["string"] = _SCALAR[1:]
     of_type = [
         {
             "if": {"required": ["type"], "properties": {"type": {"const": name}}},
@@ -361,14 +362,14 @@ def _around() -> dict[str, Schema]:
         "retry": _ref("retry"),
         "idempotent": {"description": "A lost attempt may run again", "type": "boolean"},
         "env": _ref("env", "Environment of the command"),
-        "target": _or_template({"description": "One of the agent's targets", "type": "string"}),
+        "target": _or_template({"description": "One of the agent's targets", "type": _SCALAR}),
         "secrets": _ref("secrets"),
     }
 
 
 def _verdict() -> dict[str, Schema]:
-    text: Schema = {"type": "string"}
-    words: Schema = {"type": ["string", "number", "object"]}
+    text: Schema = {"type": _SCALAR}
+    words: Schema = {"type": [*_SCALAR, "object"]}
     flag: Schema = {"anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/early"}]}
     return {
         "outputs": _named(_ref("template"), "What others read as steps.NAME.outputs"),

@@ -8,6 +8,7 @@ from typing import Any
 from proctor_common.ids import PLUGIN_NAME, STEP_NAME
 from proctor_common.states import Role as TokenRole
 from proctor_controller.domain.documents.method_parameters import MAX_ENV
+from proctor_controller.domain.documents.spelled import is_scalar
 from proctor_controller.domain.documents.spelling import hint, misspelt
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill
 from proctor_controller.domain.expressions.text import has_expression
@@ -194,7 +195,7 @@ class Steps:
 
     def _child(self, step: Mapping[str, Any], path: Path, name: str, names: Names) -> PlanStep:
         reader, refs = self._reader, set[str]()
-        plan = reader.early(step["plan"], (*path, "plan"))
+        plan = reader.spelled(reader.early(step["plan"], (*path, "plan")), (*path, "plan"))
         if isinstance(plan, Unknown):
             plan = ""
         elif not isinstance(plan, str) or not CHILD.match(plan):
@@ -297,10 +298,8 @@ class Steps:
             where = (*path, name)
             if not ENV_NAME.match(name):
                 reader.fault(where, "is not a name of an environment variable")
-            if isinstance(item, bool):
-                env[name] = str(item).lower()
-            elif isinstance(item, str | int | float):
-                env[name] = reader.template(str(item), where, names, refs)
+            if is_scalar(item):
+                env[name] = reader.template(reader.spelled(item, where), where, names, refs)
                 if "\0" in env[name]:
                     reader.fault(where, "must not hold a NUL character")
             elif is_hot(item):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proctor_common.ids import STEP_NAME
+from proctor_controller.domain.documents.spelled import is_scalar
 from proctor_controller.domain.expressions.text import has_expression
 from proctor_controller.domain.plan.hot import is_hot
 from proctor_controller.domain.plan.model import Path
@@ -65,19 +66,20 @@ def read_expect(reader: Templates, value: Any, path: Path) -> dict[str, Any] | N
         reader.fault(where, "give kind, contains or what else the error must hold")
     for name in ("kind", "contains"):
         if name in error:
-            reader.text(error[name], (*where, name))
+            error = {**error, name: reader.text(error[name], (*where, name))}
     filled = reader.early(error, where)
     return dict(filled) if isinstance(filled, Mapping) else None
 
 
 def read_record(reader: Templates, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, Any]:
     """``record``: what is kept as a result of the Test API."""
-    record = reader.mapping(value, path, RECORD)
+    record = dict(reader.mapping(value, path, RECORD))
     for name in ("project", "case"):
         reader.missing(value, name, path, RECORD)
     for name in record.keys() - {"details", "declare"}:
-        if not isinstance(record[name], str | int | float | Mapping) or isinstance(record[name], bool):
+        if not is_scalar(record[name]) and not isinstance(record[name], Mapping):
             reader.fault((*path, name), "must be text")
+        record[name] = reader.spelled(record[name], (*path, name))
     filled: dict[str, Any] = {}
     for name, part in record.items():
         filled[name] = reader.template(part, (*path, name), names, refs)

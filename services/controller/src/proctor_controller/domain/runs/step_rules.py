@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from proctor_controller.domain.documents.spelled import pack, unpack
+
 Template = Any
 MAX_ARTEFACTS = 50
 MAX_PATTERN = 500
@@ -81,7 +83,7 @@ class Rules:
             "condition": self.condition,
             "parameters": self.parameters,
             "env": self.env,
-            "outputs": self.outputs or None,
+            "outputs": pack(self.outputs) or None,
             "failed_when": self.failed_when,
             "until": self.until,
             "expect": self.expect,
@@ -97,7 +99,11 @@ class Rules:
 
 
 def _child_json(child: NestedPlan) -> dict[str, Any]:
-    return {"plan": child.plan, "with": child.parameters, "outputs": list(child.outputs)}
+    return {"plan": child.plan, "with": pack(child.parameters), "outputs": list(child.outputs)}
+
+
+def _child_of(stored: Mapping[str, Any]) -> NestedPlan:
+    return NestedPlan(stored["plan"], unpack(stored["with"]), tuple(stored.get("outputs", ())))
 
 
 def rules_of(stored: Mapping[str, Any] | None) -> Rules | None:
@@ -109,13 +115,13 @@ def rules_of(stored: Mapping[str, Any] | None) -> Rules | None:
         condition=stored.get("condition"),
         parameters=stored.get("parameters"),
         env=stored.get("env"),
-        outputs=stored.get("outputs", {}),
+        outputs=unpack(stored.get("outputs", {})),
         failed_when=stored.get("failed_when"),
         until=stored.get("until"),
         expect=stored.get("expect"),
         record=stored.get("record"),
         gate=None if gate is None else Gate(tuple(gate["roles"]), gate["timeout_s"]),
-        child=None if child is None else NestedPlan(child["plan"], child["with"], tuple(child.get("outputs", ()))),
+        child=None if child is None else _child_of(child),
         refs=tuple(stored.get("refs", ())),
         schema=stored.get("schema"),
         artefacts=tuple(stored.get("artefacts", ())),

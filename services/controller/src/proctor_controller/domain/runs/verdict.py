@@ -9,6 +9,7 @@ from typing import Any
 from proctor_common.limits import MAX_OUTPUT
 from proctor_common.states import StepResult
 from proctor_controller.domain.documents.json_schema import dotted
+from proctor_controller.domain.documents.spelled import is_scalar, written
 from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill, holds
 from proctor_controller.domain.runs.scope import Scope
 from proctor_controller.domain.runs.step import Step
@@ -116,7 +117,10 @@ def fill_record(
     record: Mapping[str, Any], scope: Scope, step: Step, result: StepResult, now: datetime
 ) -> dict[str, Any]:
     """What a step's ``record`` asks to keep. Raises ExpressionFault."""
-    filled = fill(record, scope)
+    filled = {
+        name: written(value) if name not in {"details", "declare"} and is_scalar(value) else value
+        for name, value in fill(record, scope).items()
+    }
     return {
         "pod": step.host,
         "criteria": "PASS" if result is StepResult.PASSED else "FAIL",

@@ -151,7 +151,8 @@ def _check_calls(reading: Reading, schemas: Mapping[Path, Mapping[str, Any]]) ->
     plan: Plan = reading.plan
     for step in plan.calls():
         if step.path in schemas:
-            call = check_call(reading.checkable(step), schemas[step.path], plan.hidden, literal_from=literals)
+            whole, words = reading.checkable(step), reading.document.words
+            call = check_call(whole, schemas[step.path], plan.hidden, literal_from=literals, words=words)
             literals += len(call.kept)
             calls[step.path] = call
     return calls
