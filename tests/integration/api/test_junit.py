@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proctor_cli.app import run_app
-from proctor_cli.options import Where
+from proctor_cli.options import ApiOptions
 from proctor_common.ids import new_id
 from proctor_common.messages.views import StepView
 from proctor_common.states import RunResult, RunState, StepResult, StepState
@@ -28,8 +28,8 @@ def command(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> Command:
     """`proctor` against the api: exit code, standard output, and what the command says of a fault."""
-    monkeypatch.setattr(Where, "url", None)
-    monkeypatch.setattr(Where, "token", None)
+    monkeypatch.setattr(ApiOptions, "url", None)
+    monkeypatch.setattr(ApiOptions, "token", None)
     token = tmp_path / "token"
     token.write_text(FIRST_TOKEN)
 

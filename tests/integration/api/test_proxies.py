@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proctor_cli.app import run_app
-from proctor_cli.options import Where
+from proctor_cli.options import ApiOptions
 from support.api_world import FIRST_TOKEN, Api, FakeRun
 from support.proxy import Proxy, proxy_to
 from support.wait import eventually
@@ -16,8 +16,8 @@ FAR = "http://lab.example:8774"
 
 @pytest.fixture
 async def proxy(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
-    monkeypatch.setattr(Where, "url", None)
-    monkeypatch.setattr(Where, "token", None)
+    monkeypatch.setattr(ApiOptions, "url", None)
+    monkeypatch.setattr(ApiOptions, "token", None)
     monkeypatch.setenv("PROCTOR_TOKEN", FIRST_TOKEN)
     async with proxy_to(api.url) as found:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

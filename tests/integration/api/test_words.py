@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proctor_cli.app import run_app
-from proctor_cli.options import Where
+from proctor_cli.options import ApiOptions
 from support.api_world import FIRST_TOKEN, Api
 
 TYPED_WRONG = [
@@ -27,8 +27,8 @@ TYPED_WRONG = [
 async def test_what_was_typed_wrong(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Where, "url", None)
-    monkeypatch.setattr(Where, "token", None)
+    monkeypatch.setattr(ApiOptions, "url", None)
+    monkeypatch.setattr(ApiOptions, "token", None)
     token = tmp_path / "token"
     token.write_text(FIRST_TOKEN)
     run = api.world.add_run()

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from proctor_cli.local.recovery import MARK, Process, Record, end, end_postmaster, find_process, kill_marked, marked
+from proctor_cli.local.recovery import (
+    MARK,
+    ChildRecord,
+    Process,
+    end,
+    end_postmaster,
+    find_process,
+    kill_marked,
+    marked,
+)
 from support.wait import eventually_sync
 
 
@@ -58,13 +67,13 @@ def _ignored(pid: int) -> bytes:
 def test_recorded_children_are_ended_but_no_strangers(tmp_path: Path) -> None:
     file = tmp_path / "children.json"
     with _child() as ours, _child() as stranger:
-        record = Record(file)
+        record = ChildRecord(file)
         record.note("api", ours.pid)
         known = json.loads(file.read_text())
         # A pid of the former life that is somebody else's by now.
         known["controller"] = [stranger.pid, _found(stranger).started - 1]
         file.write_text(json.dumps(known))
-        Record(file).end_former()
+        ChildRecord(file).end_former()
         assert find_process(ours.pid) is None
         assert stranger.poll() is None
 
@@ -72,7 +81,7 @@ def test_recorded_children_are_ended_but_no_strangers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"api": 1}', '{"api": ["x", 1]}'])
 def test_a_damaged_record_does_not_matter(tmp_path: Path, content: str) -> None:
     (tmp_path / "children.json").write_text(content)
-    Record(tmp_path / "children.json").end_former()
+    ChildRecord(tmp_path / "children.json").end_former()
 
 
 def test_marked_processes_are_found_through_setsid_and_killed() -> None:

@@ -7,7 +7,7 @@ import pytest
 from proctor_cli import options
 from proctor_cli.app import run_app
 from proctor_cli.client import Client
-from proctor_cli.commands.submit import told_of_a_stop
+from proctor_cli.commands.submit import stops_reported
 from proctor_cli.faults import Stopped
 
 
@@ -25,7 +25,7 @@ class Api:
 
 def stop(api: Api | None = None) -> None:
     """Submit, where there is an api to submit to; then Ctrl-C."""
-    with told_of_a_stop() as progress:
+    with stops_reported() as progress:
         if api is not None:
             progress.submit(cast(Client, api), "/v1/runs", {})
         raise KeyboardInterrupt
@@ -47,6 +47,6 @@ def test_while_the_words_are_read(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def interrupted(url: object, token_file: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(options, "set_where", interrupted)
+    monkeypatch.setattr(options, "set_api_options", interrupted)
     assert run_app(["--url", "http://127.0.0.1:1", "case", "local-1", "linux_system.run_shell"]) == 130
     assert capsys.readouterr().err == "proctor: stopped before anything was started\n"

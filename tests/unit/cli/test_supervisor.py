@@ -13,7 +13,7 @@ import pytest
 from proctor_cli.local import supervisor as supervising
 from proctor_cli.local.faults import GivenUp
 from proctor_cli.local.processes import ChildSpec
-from proctor_cli.local.supervisor import Care, DeathCount, Keeper, Supervisor
+from proctor_cli.local.supervisor import Care, ChildKeeper, ChildSupervisor, DeathCount
 from support.processes import is_alive
 from support.wait import eventually
 
@@ -38,9 +38,9 @@ UP = Care(is_up=_at_once)
 
 
 @asynccontextmanager
-async def _supervisor() -> AsyncIterator[tuple[Supervisor, Told]]:
+async def _supervisor() -> AsyncIterator[tuple[ChildSupervisor, Told]]:
     told = Told()
-    supervisor = Supervisor(told)
+    supervisor = ChildSupervisor(told)
     try:
         yield supervisor, told
     finally:
@@ -48,7 +48,7 @@ async def _supervisor() -> AsyncIterator[tuple[Supervisor, Told]]:
             await supervisor.stop()
 
 
-async def _new_pid(keeper: Keeper, former: int = 0) -> int:
+async def _new_pid(keeper: ChildKeeper, former: int = 0) -> int:
     def found() -> int:
         child = keeper.child
         return child.pid if child and keeper.up.is_set() and child.pid != former else 0

@@ -8,9 +8,9 @@ from proctor_cli.services import SERVICES, leave, run_service_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code. A service is started without loading the other commands."""
+    """Run one command; returns its exit code. A service starts without loading the other commands."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # A stream that was closed before we began is None. What is said goes nowhere then, and nothing is read.
+    # A stream that was closed before the start is None: then output is dropped, and nothing is read.
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - it stays open
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     if words and words[0] in SERVICES:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_app(words)
     except KeyboardInterrupt:
-        # A command that has begun ends by itself: this came while its modules were being loaded.
+        # A running command handles it; this came while the modules were being loaded.
         print("proctor: stopped before anything was started", file=sys.stderr)
         return 130
 

@@ -1,4 +1,4 @@
-"""The typer app: who registers which commands, the global options, and how a fault becomes one line and a code."""
+"""The typer app: which commands there are, the global options, and how a fault becomes one line and an exit code."""
 
 import importlib
 import io
@@ -40,14 +40,14 @@ proctor logs -f RUN · proctor agents enroll host-7 --group lab-a"""
 
 
 def run_app(words: Sequence[str]) -> int:
-    """Run one command; its exit code. A fault is told on standard error in one line, without a traceback
+    """Run one command; returns its exit code. A fault is shown on standard error in one line, without a traceback
     (``PROCTOR_TRACEBACK=1`` shows it).
     """
     if sys.stdout is None:
         talk("proctor: standard output is closed")
         return 3
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A log may hold what the terminal's encoding does not.
+        # A log may contain characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(words)
@@ -64,13 +64,13 @@ def run_app(words: Sequence[str]) -> int:
     except Exception as fault:
         if os.environ.get("PROCTOR_TRACEBACK"):
             raise
-        talk(f"proctor: a fault of its own ({type(fault).__name__}); PROCTOR_TRACEBACK=1 shows where")
+        talk(f"proctor: internal fault ({type(fault).__name__}); PROCTOR_TRACEBACK=1 shows where")
         return 3
     return code
 
 
 def _run(words: Sequence[str]) -> int:
-    # The launcher must be quick: it does not load what the client commands need.
+    # The launcher must start fast: it does not load what the client commands need.
     modules = LOCAL if words and words[0] in LOCAL_WORDS else LOCAL + CLIENT
     app = build_app(modules)
     try:
@@ -78,7 +78,7 @@ def _run(words: Sequence[str]) -> int:
     except SystemExit as ended:
         cause = getattr(ended.__context__, "__cause__", None)
         if isinstance(cause, KeyboardInterrupt) and SUBMITTING.intersection(words):
-            # What submits tells of a Ctrl-C itself, once it has begun: this one came while its words were read.
+            # A command that submits handles Ctrl-C itself; this one came before it began.
             print("proctor: stopped before anything was started", file=sys.stderr)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except CommandFault as fault:
@@ -92,7 +92,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _close_standard_output() -> None:
-    """Nothing more can be said there, at exit neither."""
+    """Make sure that nothing more is written there, not even at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -126,14 +126,14 @@ def global_options(
     token_file: Annotated[Path | None, typer.Option("--token-file", help="a file that holds the token")] = None,
     show_version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version)] = False,
 ) -> None:
-    """Run test plans on a fleet of hosts and watch their logs as they happen.
+    """Run test plans on a fleet of hosts and watch their logs live.
 
-    PROCTOR_URL and PROCTOR_TOKEN say which system to talk to; without them it is the local one of `proctor up`.
+    PROCTOR_URL and PROCTOR_TOKEN select the system to use; without them it is the local one of `proctor up`.
     """
     if url is not None or token_file is not None:
-        from proctor_cli.options import set_where
+        from proctor_cli.options import set_api_options
 
-        set_where(url, token_file)
+        set_api_options(url, token_file)
 
 
 def _service_stands_first() -> None:

@@ -1,4 +1,4 @@
-"""The api's HTTP, as the commands use it: JSON in, JSON out, faults as exceptions with the api's own sentence."""
+"""The api over HTTP for the commands: JSON in, JSON out; a fault is an exception with the api's own sentence."""
 
 import os
 import ssl
@@ -26,7 +26,7 @@ class Client:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
-        # The environment's proxies are looked up by a rule of ours: loopback is never proxied.
+        # Proxies of the environment are used, but never for loopback.
         named = endpoint.proxy()
         trust = ssl.create_default_context() if named and named.startswith("https:") else None
         proxy = httpx.Proxy(named, ssl_context=trust) if named else None
@@ -52,8 +52,8 @@ class Client:
         return self._call("GET", path, params={k: v for k, v in params.items() if v is not None})
 
     def post(self, path: str, body: Any = None, *, starts: bool = False) -> Any:
-        """POST a JSON body; ``starts``: with an Idempotency-Key, so that a repeat after a broken connection starts
-        once.
+        """POST a JSON body. ``starts``: send an Idempotency-Key, so that a repeat after a broken connection starts
+        nothing a second time.
         """
         headers = {"Idempotency-Key": new_id()} if starts else {}
         for attempt in range(3):
@@ -69,11 +69,11 @@ class Client:
         return self._call("PUT", path, json=body)
 
     def delete(self, path: str) -> Any:
-        """DELETE what is at ``path``."""
+        """DELETE the resource at ``path``."""
         return self._call("DELETE", path)
 
     def items(self, path: str, *, most: int | None = None, **params: Any) -> Iterator[Any]:
-        """The items of a list, page after page; at most ``most``."""
+        """The items of a list, page by page; at most ``most`` (None: all)."""
         cursor: str | None = None
         left = most
         while left is None or left > 0:
@@ -83,11 +83,11 @@ class Client:
             if page["next"] is None:
                 return
             if page["next"] == cursor:
-                raise Unreachable(f"{self.endpoint.url}{path} gives the same page again: it is of another version")
+                raise Unreachable(f"{self.endpoint.url}{path} returns the same page again: the api has another version")
             cursor = page["next"]
 
     def stream(self, path: str, **params: Any) -> Iterator[bytes]:
-        """The body at ``path`` as it comes."""
+        """The body at ``path``, in chunks as they arrive."""
         try:
             given = {k: v for k, v in params.items() if v is not None}
             with self._http.stream("GET", path, params=given) as answer:
@@ -99,8 +99,8 @@ class Client:
             raise _unreachable(self.endpoint, fault) from None
 
     def save(self, path: str, file: Path, **params: Any) -> None:
-        """The body at ``path`` into a file: whole or not at all. What is no file (a device, a pipe, standard output
-        under its name) is written to as it comes. Raises Usage, Refused, Unreachable.
+        """Write the body at ``path`` to a file: completely or not at all. A device, a pipe, or the file that is
+        standard output gets it as it arrives. Raises Usage, Refused, Unreachable.
         """
         try:
             if str(file) == "-" or is_standard_output(file):
@@ -127,7 +127,7 @@ class Client:
             part.unlink(missing_ok=True)
 
     def upload(self, path: str, chunks: Iterable[bytes], **params: Any) -> Any:
-        """POST a body that is read as it is sent; the JSON of the answer. Raises Refused, Unreachable."""
+        """POST a body that is read while it is sent; returns the JSON of the answer. Raises Refused, Unreachable."""
         headers = {"Content-Type": "application/x-ndjson"}
         timeout = httpx.Timeout(300.0, connect=5.0)
         try:
@@ -144,7 +144,7 @@ class Client:
             answer = self._send(verb, path, **how)
             if answer.status_code != 503:
                 break
-            time.sleep(patience)  # a part of the system is being started again
+            time.sleep(patience)  # a part of the system is restarting
         else:
             answer = self._send(verb, path, **how)
         if answer.status_code >= 400:
@@ -159,7 +159,7 @@ class Client:
 
 
 def is_standard_output(file: Path) -> bool:
-    """Whether the path names what standard output leads to (``/dev/stdout``, or the very file behind ``>``)."""
+    """Whether the path is standard output itself (``/dev/stdout``, or the same file that ``>`` leads to)."""
     try:
         return os.path.samestat(file.stat(), os.fstat(sys.stdout.fileno()))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where the api is and which token to show it: options, then the environment, then the local system's own file."""
+"""Which api to use with which token: by options, else the environment, else the local system's own file."""
 
 import json
 import os
@@ -16,14 +16,14 @@ ENDPOINT_FILE = "client.json"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The api's base URL without a slash at its end, a bearer token or None, and the file of a private CA."""
+    """The api's base URL without a slash at its end, a bearer token (None: none), and a private CA's file."""
 
     url: str
     token: str | None
     ca: str | None = None
 
     def tls(self) -> ssl.SSLContext | None:
-        """How to trust an https address; None for http (making a context costs 30 ms). Raises Usage."""
+        """How to trust an https address; None for http, as making a context costs 30 ms. Raises Usage."""
         if not self.url.startswith("https:"):
             return None
         try:
@@ -32,7 +32,7 @@ class Endpoint:
             raise Usage(f"cannot read the CA's certificate {self.ca}: {fault.strerror or fault}") from None
 
     def proxy(self) -> str | None:
-        """The proxy on the way, for requests and websockets alike; None where there is none. Raises Usage."""
+        """The proxy for requests and websockets; None: none. Raises Usage."""
         try:
             return proxy_for(self.url)
         except ValueError as fault:
@@ -40,8 +40,8 @@ class Endpoint:
 
 
 def default_data_dir() -> Path:
-    """Where ``proctor up`` keeps its state when nothing else is said: what XDG_DATA_HOME says, root's
-    /var/lib/proctor, ~/.local/share/proctor; where that cannot be written, a folder of our own in /tmp.
+    """Where ``proctor up`` keeps its state by default: below XDG_DATA_HOME; /var/lib/proctor for root;
+    ~/.local/share/proctor; if that cannot be written, a folder of our own in /tmp.
     """
     base = os.environ.get("XDG_DATA_HOME") or ""
     home = os.environ.get("HOME") or ""
@@ -58,7 +58,7 @@ def default_data_dir() -> Path:
 
 
 def _can_be_made(folder: Path) -> bool:
-    """Whether the nearest folder that is there may be written."""
+    """Whether the nearest existing folder above it can be written."""
     for place in (folder, *folder.parents):
         if os.path.lexists(place):
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
@@ -66,7 +66,7 @@ def _can_be_made(folder: Path) -> bool:
 
 
 def read_endpoint_file(folder: Path) -> Endpoint | None:
-    """What the local system in ``folder`` says of itself; None where none runs or the file is not ours."""
+    """The endpoint that the local system in ``folder`` has written; None if none runs or the file is not ours."""
     try:
         with (folder / ENDPOINT_FILE).open(encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_uid != os.geteuid():
@@ -78,10 +78,10 @@ def read_endpoint_file(folder: Path) -> Endpoint | None:
 
 
 def find_endpoint(url: str | None = None, token: str | None = None) -> Endpoint:
-    """The endpoint to talk to.
+    """The endpoint to use.
 
-    A token of the local system's file goes to that system only, never to a URL that the user gave.
-    Raises Usage where the URL is none.
+    A token of the local system's file is used for that system only, never for a URL that the user gave. Raises Usage if
+    the URL is malformed.
     """
     url = _checked_url(url or os.environ.get("PROCTOR_URL") or "")
     token = token or checked_token(os.environ.get("PROCTOR_TOKEN") or "", "PROCTOR_TOKEN") or None
@@ -96,7 +96,7 @@ def find_endpoint(url: str | None = None, token: str | None = None) -> Endpoint:
 
 
 def _checked_url(text: str) -> str:
-    """The api's address without a slash at its end; empty where none is given. Raises Usage."""
+    """The api's address without a slash at its end; empty if none is given. Raises Usage."""
     url = text.strip().rstrip("/")
     if not url:
         return ""
@@ -114,7 +114,7 @@ def _checked_url(text: str) -> str:
 
 
 def checked_token(text: str, where: str) -> str:
-    """A token without the white space around it. Raises Usage, which never shows the token."""
+    """A token without surrounding white space. Raises Usage, which never shows the token."""
     token = text.strip()
     for place, character in enumerate(token, 1):
         if not "!" <= character <= "~":

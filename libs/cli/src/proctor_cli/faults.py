@@ -1,4 +1,4 @@
-"""Why a command cannot go on; each is shown in one line on standard error and has an exit code."""
+"""Why a command cannot go on: each fault is one line on standard error and has an exit code."""
 
 
 class CommandFault(Exception):
@@ -8,7 +8,7 @@ class CommandFault(Exception):
 
 
 class Usage(CommandFault):
-    """The call's words are off."""
+    """The command line is wrong."""
 
     exit_code = 2
 
@@ -18,7 +18,7 @@ class Unreachable(CommandFault):
 
 
 class Stopped(CommandFault):
-    """A signal before there was a run to follow, or after it was left alone; ``exit_code``: 128 and its number."""
+    """A signal came before there was a run to follow, or after it was left alone; ``exit_code``: 128 + its number."""
 
     def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
@@ -26,11 +26,11 @@ class Stopped(CommandFault):
 
 
 class Refused(CommandFault):
-    """The api said no: its sentence, its code, its status and its list of faults.
+    """The api refused the request: its sentence, code, status and list of faults.
 
-    Exit code: where a run or a test case was submitted (``starting``), 2 for 400, 404, 409, 413 and 422: nothing was
-    started, which a script can tell from a run that failed (1). Elsewhere 2 for 400 and 422 and for an unknown step, as
-    a value that stood in an option was off; 1 for 404, 409 and 413. All else is 3.
+    Exit code: for a submission (``starting``) 2 for 400, 404, 409, 413 and 422: nothing was started, which differs from
+    a run that failed (1). Otherwise 2 for 400, 422 and an unknown step, as an option's value was wrong; 1 for 404, 409
+    and 413. For everything else 3.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Refused(CommandFault):
             self.exit_code = 1 if status in {404, 409, 413} else 3
 
     def lines(self) -> list[str]:
-        """The message, then each fault with its place."""
+        """The message, then each fault with its location."""
         if len(self.errors) <= 1 and not any(e.get("path") or e.get("line") for e in self.errors):
             return [str(self)]
         shown = [str(self)] if not self.errors else []

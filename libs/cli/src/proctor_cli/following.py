@@ -1,6 +1,4 @@
-"""Follow a run to its end: its log on standard output, its changes and its verdict on standard error, its result as
-exit code.
-"""
+"""Follow a run to its end: log on standard output, changes and verdict on standard error, its result as exit code."""
 
 from contextlib import suppress
 from enum import StrEnum
@@ -19,11 +17,11 @@ EXIT_CODES = {"passed": 0, "failed": 1, "rejected": 1, "error": 3, "timed_out": 
 APPROVAL = "the approval"
 """How the reason of a gate that waits for a person begins."""
 LAST_SECONDS = 10.0
-"""How long a run that is being cancelled is followed after SIGTERM or SIGHUP."""
+"""How long to follow a run that is being cancelled after SIGTERM or SIGHUP."""
 
 
 class OnTerm(StrEnum):
-    """What becomes of a followed run at SIGTERM and SIGHUP."""
+    """What happens to a followed run at SIGTERM and SIGHUP."""
 
     CANCEL = "cancel"
     LEAVE = "leave"
@@ -33,12 +31,12 @@ OnTermOption = Annotated[OnTerm, typer.Option("--on-term", help="what SIGTERM an
 
 
 def left_alone(started: dict[str, Any]) -> str:
-    """What to tell of a run that is followed no longer."""
+    """The message on a run that is no longer followed."""
     return f"left alone; it goes on: `proctor show {started['number']}`, `proctor logs -f {started['number']}`"
 
 
 def show_started(client: Client, started: dict[str, Any], *, follow: bool, on_term: OnTerm, output: Output) -> None:
-    """Follow a run that was just started, and end the command with its result; or say how it can be followed."""
+    """Follow a run that was just started and end the command with its result, or print how to follow it."""
     try:
         if follow:
             raise typer.Exit(follow_run(client, started, as_document=output is Output.JSON, on_term=on_term))
@@ -48,7 +46,7 @@ def show_started(client: Client, started: dict[str, Any], *, follow: bool, on_te
             print(started["id"])
             talk(f"run {started['number']} is started; `proctor logs -f {started['number']}` shows its log")
     except OSError:
-        # Standard output takes no more: a full disk, a closed pipe.
+        # Standard output cannot be written: a full disk, a closed pipe.
         talk(left_alone(started))
         raise
 
@@ -56,11 +54,11 @@ def show_started(client: Client, started: dict[str, Any], *, follow: bool, on_te
 def follow_run(
     client: Client, started: dict[str, Any], *, as_document: bool = False, on_term: OnTerm = OnTerm.CANCEL
 ) -> int:
-    """Show the run's log until it ends; the exit code of its result.
+    """Show the run's log until it ends; returns the exit code of its result.
 
-    ``as_document``: no log; the finished run as JSON. Ctrl-C asks the api to cancel the run and goes on to its end;
-    a second Ctrl-C leaves the run alone and says so (130). SIGTERM and SIGHUP ask to cancel too, or leave the run alone
-    (``on_term``), and end the process (143, 129).
+    ``as_document``: no log, but the finished run as JSON. Ctrl-C cancels the run and follows it to its end; a second
+    Ctrl-C leaves it alone and says so (130). SIGTERM and SIGHUP cancel it too, or leave it alone (``on_term``), and end
+    the process (143, 129).
     """
     following = _Following(client, started, as_document)
     with signals_raised():
@@ -112,7 +110,7 @@ class _Following:
         return EXIT_CODES.get(ended["result"], 3)
 
     def end_by_signal(self, ended: Terminated, on_term: OnTerm) -> int:
-        """Cancel the run, or leave it alone; follow it for a last while. No fault of a terminal that has gone."""
+        """Cancel the run, or leave it alone; follow it for LAST_SECONDS. A closed terminal is no fault."""
         words = self.left()
         try:
             if on_term is OnTerm.CANCEL or self._asked:
@@ -142,7 +140,7 @@ class _Following:
                     _tell_why(self._client, self._run, frame)
 
     def _tell_what_is_waited_for(self) -> None:
-        """Say why nothing happens, once for each reason."""
+        """Print why nothing happens, once for each reason."""
         try:
             found = self._client.get(f"/v1/runs/{self._run}")
             reason = found.get("waiting_for") or ""
@@ -184,7 +182,7 @@ def _show(printer: LogPrinter, frame: dict[str, Any]) -> None:
 
 
 def _tell_why(client: Client, run: str, frame: dict[str, Any]) -> None:
-    """A step that runs on no host is a gate or another run: say what it waits for, and how a gate is opened."""
+    """A step without a host is a gate or a nested run: print what it waits for, and how to approve a gate."""
     try:
         rows = [row for row in client.items(f"/v1/runs/{run}/steps", most=1000) if row["id"] == frame.get("step_id")]
     except CommandFault:

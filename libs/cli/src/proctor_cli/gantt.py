@@ -1,4 +1,4 @@
-"""A run over time, a line a step: bars in a terminal's colours, or plain characters elsewhere."""
+"""A run over time, one line for each step: coloured bars on a terminal, plain characters elsewhere."""
 
 import shutil
 import sys
@@ -14,13 +14,13 @@ LEAST_BAR = 10
 LEAST_LABEL = 10
 MOST_LABEL = 40
 NOTE = 20
-"""Columns for what stands behind the bars: how long it took and how it ended."""
+"""Columns for the text after the bars: duration and result."""
 GAPS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One attempt: its first and last column and how it ended ("" while it goes on)."""
+    """One attempt: its first and last column and its result ("" while it runs)."""
 
     first: int
     last: int
@@ -29,7 +29,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One step: its bars, and what stands behind them."""
+    """One step: its bars, and the text after them."""
 
     label: str
     bars: tuple[Bar, ...]
@@ -38,7 +38,7 @@ class Line:
 
 
 def draw(run: dict[str, Any], attempts: Sequence[dict[str, Any]]) -> None:
-    """Print the run; ``attempts``: its steps, a row an attempt."""
+    """Print the run; ``attempts``: its steps, one row for each attempt."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
     longest = max([cells(_label(row)) for row in attempts], default=4)
@@ -48,7 +48,7 @@ def draw(run: dict[str, Any], attempts: Sequence[dict[str, Any]]) -> None:
     total = _total(run)
     head = f"{' ' * label}  0{duration(total).rjust(room - 1)}"
     if terminal:
-        # A line that is broken is no bar: `proctor show` without --gantt has the whole of each note.
+        # No line may wrap: `proctor show` without --gantt has each note in full.
         _draw_rich(head, found, label, room, max(1, width - label - room - GAPS))
         return
     print(head)

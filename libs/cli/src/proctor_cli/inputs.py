@@ -1,4 +1,4 @@
-"""What people hand to a command: a plan's text, parameters. From words, from files, from standard input."""
+"""A plan's text and parameters from the command line, from files, or from standard input."""
 
 import codecs
 import json
@@ -16,7 +16,7 @@ from proctor_common.durations import read_duration
 from proctor_common.ids import PLAN_NAME
 
 MAX_INPUT = 16 * 1024 * 1024
-"""Bytes of a file that are read; the api takes less of a plan."""
+"""At most so many bytes of a file are read; the api's limit for a plan is lower."""
 BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 ParametersOption = Annotated[
     list[str] | None,
@@ -28,9 +28,10 @@ ParameterFileOption = Annotated[
 
 
 def read_plan(plan: str) -> str:
-    """The plan's text from a file or standard input (``-``); a name that is no file stands for a stored plan.
+    """The plan's text from a file or standard input (``-``); if there is no such file, ``plan`` itself, as a stored
+    plan's name.
 
-    Raises Usage where the file cannot be read.
+    Raises Usage if the file cannot be read.
     """
     path = Path(plan)
     if plan != "-" and not path.exists() and path.suffix == "" and "/" not in plan:
@@ -39,11 +40,9 @@ def read_plan(plan: str) -> str:
 
 
 def name_in(plan: str) -> str | None:
-    """The name that a plan's text gives itself; None where it gives none that a stored plan may have, or is no YAML
-    (the api says why).
-    """
+    """The name in a plan's text; None if it has none that a stored plan may have, or is not YAML (the api says why)."""
     try:
-        found = yaml.load(plan, Loader=yaml.BaseLoader)  # noqa: S506 - the loader that makes texts, lists and maps only
+        found = yaml.load(plan, Loader=yaml.BaseLoader)  # noqa: S506 - this loader makes only texts, lists and maps
     except (yaml.YAMLError, RecursionError):
         return None
     name = found.get("name") if isinstance(found, dict) else None
@@ -53,7 +52,7 @@ def name_in(plan: str) -> str | None:
 def read_parameters(
     words: Sequence[str] | None, file: str | None = None, schema: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The parameters of ``file`` (a JSON object), and over them those of ``words``. Raises Usage."""
+    """The parameters of ``file`` (a JSON object), overridden by those of ``words``. Raises Usage."""
     given: dict[str, Any] = {}
     if file is not None:
         try:
@@ -67,7 +66,7 @@ def read_parameters(
 
 def read_parameter(text: str, schema: dict[str, Any]) -> tuple[str, Any]:
     """Name and value of NAME=VALUE (typed by the schema's property) or NAME:=JSON. A value that begins with ``@`` is a
-    file's text, without the line end behind it; ``@@`` stands for one ``@``. Raises Usage, which never shows a value.
+    file's text without its last line end; ``@@`` stands for one ``@``. Raises Usage, which never shows a value.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.rstrip(":"):
@@ -94,8 +93,8 @@ def read_parameter(text: str, schema: dict[str, Any]) -> tuple[str, Any]:
 
 
 def read_moment(text: str, option: str, *, ahead: bool = False) -> str:
-    """A time as the api takes it, from one (2026-12-01T08:00:00Z, 2026-12-01) or from how long ago it was, or how long
-    it is until then (``ahead``): ``1h``, ``30d``. A time without a zone is UTC. Raises Usage.
+    """A time in the api's format, from a time (2026-12-01T08:00:00Z, 2026-12-01) or a duration (``1h``, ``30d``) back
+    from now, or on from now with ``ahead``. A time without a zone is UTC. Raises Usage.
     """
     seconds = None if text.isdecimal() else read_duration(text)
     try:
@@ -109,8 +108,8 @@ def read_moment(text: str, option: str, *, ahead: bool = False) -> str:
 
 
 def read_text(file: str, what: str) -> str:
-    """The text of a file, or of standard input (``-``), its lines ended by a line feed, whatever the locale says of
-    texts. ``what`` it is stands in the fault. Raises Usage.
+    """The text of a file or of standard input (``-``) as UTF-8 with line feeds, whatever the locale is. ``what`` it is
+    goes into the fault. Raises Usage.
     """
     try:
         if file == "-":

@@ -1,4 +1,4 @@
-"""What people call a thing that has an id: by its name, or by the end of the id as lists show it."""
+"""Finds a thing by its name, its id, or the end of its id as lists show it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 from proctor_cli.faults import Usage
 
 SHOWN = 12
-"""Characters at the end of an id that lists show; an id's begin is the time at which it was made."""
+"""Characters at the end of an id in lists; the beginning of an id is the time of its creation."""
 
 
 def short_id(full: str) -> str:
-    """An id as lists show it."""
+    """An id as in lists."""
     return full[-SHOWN:]
 
 
 def find_named(rows: Iterable[dict[str, Any]], word: str, kind: str) -> dict[str, Any]:
-    """The one row that is called so: by its whole id, its name, or at least 6 characters at the end of its id.
+    """The one row with this id, name, or end of the id (at least 6 characters).
 
-    Raises Usage where there is none, or where several share the name: then their ids are told.
+    Raises Usage if there is none, or if several share the name: then it lists their ids.
     """
     found = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The options that commands share, and the client that they all open."""
+"""The options that commands share, and the client that they use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,24 +28,24 @@ MAX_TOKEN_FILE = 64 * 1024
 """Characters of a token file that are read."""
 
 
-class Where:
-    """What the global options say of the api; the environment and the local system's file fill in the rest."""
+class ApiOptions:
+    """The api by the global options; the environment and the local system's file complete it."""
 
     url: str | None = None
     token: str | None = None
 
 
-def set_where(url: str | None, token_file: Path | None) -> None:
-    """Keep the global options for the command that follows. Raises Usage where the token file cannot be read."""
-    Where.url = url
+def set_api_options(url: str | None, token_file: Path | None) -> None:
+    """Store the global options for the command that follows. Raises Usage if the token file cannot be read."""
+    ApiOptions.url = url
     if token_file is not None:
         try:
             with token_file.open(encoding="utf-8") as file:
-                Where.token = checked_token(file.read(MAX_TOKEN_FILE), str(token_file))
-            if not Where.token:
+                ApiOptions.token = checked_token(file.read(MAX_TOKEN_FILE), str(token_file))
+            if not ApiOptions.token:
                 raise Usage(f"the token file {token_file} is empty")
         except (OSError, UnicodeDecodeError) as fault:
-            # A decoder's message would show what is in the file.
+            # A decoder's message would show the file's content.
             why = fault.strerror if isinstance(fault, OSError) else "it is not text"
             raise Usage(f"cannot read the token file {token_file}: {why}") from None
 
@@ -53,5 +53,5 @@ def set_where(url: str | None, token_file: Path | None) -> None:
 @contextmanager
 def open_client() -> Iterator[Client]:
     """A client for the api that the options, the environment or the local system name."""
-    with Client(find_endpoint(Where.url, Where.token)) as client:
+    with Client(find_endpoint(ApiOptions.url, ApiOptions.token)) as client:
         yield client

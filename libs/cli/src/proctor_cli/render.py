@@ -1,4 +1,4 @@
-"""How things look in a terminal: tables, states, log lines. Data goes to standard output, talk to standard error."""
+"""Output in a terminal: tables, states, log lines. Data goes to standard output, messages to standard error."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def harmless(text: str) -> str:
 
 
 def cells(text: str) -> int:
-    """How many columns a terminal needs for the text: Chinese characters and their like take two, accents none."""
+    """How many columns a terminal needs for the text: two for East Asian characters, none for accents."""
     if text.isascii():
         return len(text)
     return sum(
@@ -44,7 +44,7 @@ def cells(text: str) -> int:
 
 
 def padded(text: str, width: int) -> str:
-    """The text in exactly ``width`` columns: filled with blanks, or cut, which an ellipsis shows."""
+    """The text in exactly ``width`` columns: filled with blanks, or cut with an ellipsis."""
     if cells(text) > width:
         while text and cells(text) >= width:
             text = text[:-1]
@@ -53,14 +53,12 @@ def padded(text: str, width: int) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """The text in at most so many columns; an ellipsis shows that it was cut."""
+    """The text in at most ``most`` columns; cut with an ellipsis."""
     return padded(text, most).rstrip()
 
 
 def talk(line: str, *, style: str | None = None) -> None:
-    """One line to the person, on standard error; coloured on a terminal only. Whatever names are in it, it commands no
-    terminal.
-    """
+    """One message line on standard error, coloured on a terminal only and without control characters."""
     line = harmless(line)
     if style and sys.stderr.isatty():
         from rich.console import Console
@@ -72,7 +70,7 @@ def talk(line: str, *, style: str | None = None) -> None:
 
 
 def verdict(name: str, result: str, reason: str, seconds: float | None) -> None:
-    """How a run ended, as the last line of a followed run."""
+    """The last line of a followed run: how it ended."""
     mark = "\u2713" if result == "passed" else "\u2717"
     took = f" in {duration(seconds)}" if seconds is not None else ""
     why = f": {reason}" if reason and result != "passed" else ""
@@ -80,7 +78,7 @@ def verdict(name: str, result: str, reason: str, seconds: float | None) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``0.42 s``, ``3 m 05 s``, ``2 h 10 m``."""
+    """Seconds in a readable form: ``0.42 s``, ``3 m 05 s``, ``2 h 10 m``."""
     if seconds < 60:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -90,7 +88,7 @@ def duration(seconds: float) -> str:
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:
-    """Seconds between two timestamps of the api (the end: now, where it is missing)."""
+    """Seconds between two timestamps of the api; None for ``end``: now."""
     if start is None:
         return None
     last = datetime.fromisoformat(end) if end else datetime.now(UTC)
@@ -98,7 +96,7 @@ def seconds_between(start: str | None, end: str | None) -> float | None:
 
 
 def ago(moment: str | None) -> str:
-    """How long a timestamp of the api lies back."""
+    """How long ago a timestamp of the api is."""
     past = seconds_between(moment, None)
     if past is None:
         return "never"
@@ -109,13 +107,13 @@ def ago(moment: str | None) -> str:
 
 
 def as_json(document: Any, out: TextIO | None = None) -> None:
-    """A document as JSON on standard output: indented for a person, one line for a pipe."""
+    """A document as JSON on standard output: indented on a terminal, one line for a pipe."""
     out = out or sys.stdout
     print(json.dumps(document, indent=2 if out.isatty() else None, ensure_ascii=False), file=out)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Rows under headings: aligned with colours on a terminal, plain aligned columns elsewhere."""
+    """Rows under headings: with colours on a terminal, plain aligned columns elsewhere."""
     shown = [[harmless("" if cell is None else str(cell)).replace("\n", " ") for cell in row] for row in rows]
     if sys.stdout.isatty():
         _rich_table(columns, shown)
@@ -140,10 +138,9 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 class LogPrinter:
-    """Prints tail frames: whole lines, each with its step's name where the run has several steps.
+    """Prints tail frames: whole lines, each with its step's name if the run has several steps.
 
-    A piece of a line waits for its end only where a prefix or a timestamp must stand before the line; else it is
-    shown at once.
+    A part of a line waits for the rest only if a prefix or a timestamp must precede the line; else it is shown at once.
     """
 
     def __init__(self, *, timestamps: bool = False, raw: bool = False, steps: bool = False) -> None:
@@ -153,7 +150,7 @@ class LogPrinter:
         self._open: dict[tuple[str, int], str] = {}
 
     def show(self, frame: dict[str, Any]) -> None:
-        """Print one chunk or gap frame; other frames are not for this printer."""
+        """Print a chunk or gap frame; others are ignored."""
         if frame["type"] == "gap":
             self.flush()
             talk(gap_line(frame), style="yellow")
@@ -165,7 +162,7 @@ class LogPrinter:
             sys.stdout.flush()
 
     def flush(self) -> None:
-        """Print the lines that never got their end."""
+        """Print the lines that have no end yet."""
         for rest in self._open.values():
             sys.stdout.write(rest + "\n")
         self._open.clear()
@@ -188,7 +185,7 @@ class LogPrinter:
 
 
 def gap_line(frame: dict[str, Any]) -> str:
-    """What a gap means, in words."""
+    """A gap as a sentence."""
     words = {
         "expired": "are no longer kept",
         "lost": "were lost",

@@ -1,4 +1,4 @@
-"""``proctor api``, ``proctor controller``, ``proctor agent``: a service's own entry point, where it is installed."""
+"""``proctor api``, ``proctor controller``, ``proctor agent``: a service's own entry point, if it is installed."""
 
 import contextlib
 import importlib
@@ -16,7 +16,7 @@ SERVICES = {
 
 
 def run_service_command(service: str, arguments: Sequence[str]) -> int:
-    """Run the service until it ends; its exit code, or 2 where it is not installed."""
+    """Run the service until it ends; its exit code, or 2 if it is not installed."""
     package = f"proctor_{service}"
     try:
         module = importlib.import_module(f"{package}.__main__")
@@ -27,15 +27,15 @@ def run_service_command(service: str, arguments: Sequence[str]) -> int:
             f"proctor {service}: not installed here: install services/{service}, or all of them: libs/cli[local]\n"
         )
         return 2
-    # A console script's own name stands in usage texts.
+    # Usage texts show argv[0].
     sys.argv = [f"proctor {service}", *arguments]
     code = module.main(list(arguments))
     return int(code or 0)
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once. The service has ended everything it owns; taking its modules apart one by one, as
-    the interpreter does at its end, takes up to a second that nobody needs.
+    """End this process at once. The service has ended everything it owns; the interpreter's own clean-up would take up
+    to a second.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP as exceptions, as Ctrl-C is one; and a bound on what a process still does after one."""
+"""SIGTERM and SIGHUP as exceptions, like Ctrl-C; and a time limit for the work after one."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Terminated(BaseException):
-    """Somebody asked the process to end (SIGTERM), or its terminal has gone (SIGHUP)."""
+    """The process was asked to end (SIGTERM), or its terminal was closed (SIGHUP)."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -16,14 +16,14 @@ class Terminated(BaseException):
 
 
 class TimeIsUp(BaseException):
-    """What was to be done within ``time_left`` was not."""
+    """The work within ``time_left`` took too long."""
 
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
     """Raise Terminated at SIGTERM and SIGHUP. One that was ignored at the start (nohup) stays ignored."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python hands signals to the main thread only
+        yield  # Python delivers signals only to the main thread
         return
     former = {
         number: signal.getsignal(number)
@@ -41,7 +41,7 @@ def signals_raised() -> Iterator[None]:
 
 @contextmanager
 def time_left(seconds: float) -> Iterator[None]:
-    """Raise TimeIsUp in what runs within, when the time is over. For the main thread."""
+    """Raise TimeIsUp in the block after ``seconds``. Only in the main thread."""
     former = signal.signal(signal.SIGALRM, _time_is_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:

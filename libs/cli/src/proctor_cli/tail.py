@@ -1,4 +1,4 @@
-"""A run's log as it grows, or its events: a websocket, taken up again at its cursor whenever the connection is lost."""
+"""A run's log, or its events, as they come: a websocket, resumed at its cursor after each loss of the connection."""
 
 import json
 import random
@@ -18,12 +18,12 @@ from proctor_cli.render import talk
 SILENCE = 45.0
 """Seconds without any frame after which the connection counts as dead (a heartbeat comes every 15 s)."""
 QUIET = (3.0, 15.0)
-"""Seconds without a frame after which that is told: the first time, and at most."""
+"""Seconds without a frame after which a ``quiet`` frame is given: the first time, and at most."""
 QUIET_FRAME = '{"type": "quiet"}'
 PATIENCE = 120.0
 """Seconds without a connection after which a tail gives up."""
 ASK_EVERY = (1.0, 5.0)
-"""Seconds between two requests where no websocket can be had: after something came, and at most."""
+"""Seconds between two requests if there is no websocket: after new frames, and at most."""
 FINAL = {
     4400: "the api does not take that cursor or step",
     4401: "no or wrong token",
@@ -46,11 +46,11 @@ def follow(
     feed: str = LOG,
     tell_quiet: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """The frames of a run's tail, from ``after`` (a cursor; None: line 1) to its ``end`` frame, each once.
-    ``feed``: LOG, or EVENTS for its changes of state alone. ``tell_quiet``: with a frame of type ``quiet`` now and then
+    """The frames of a run's tail, from ``after`` (a cursor; None: line 1) to its ``end`` frame, each once. ``feed``:
+    LOG, or EVENTS for only its changes of state. ``tell_quiet``: yield a frame of type ``quiet`` from time to time
     while nothing comes.
 
-    Raises Refused where the api will not give it, Unreachable after PATIENCE seconds without a connection.
+    Raises Refused if the api refuses it, Unreachable after PATIENCE seconds without a connection.
     """
     cursor = after
     last_seen = time.monotonic()
@@ -75,7 +75,7 @@ def follow(
                 yield from _ask_again_and_again(endpoint, run, feed, step, cursor)
                 return
         except (OSError, TimeoutError, InvalidHandshake):
-            pass  # lost or not up: tried again below, until patience ends
+            pass  # lost or not up: tried again below, for PATIENCE seconds
         if time.monotonic() - last_seen > PATIENCE:
             again = f"proctor logs -f {run}" if feed == LOG else f"proctor show {run} --events -f"
             raise Unreachable(f"{endpoint.url} has not answered for {PATIENCE:.0f} s; `{again}` goes on")
@@ -84,7 +84,7 @@ def follow(
 
 
 def _frames_of(socket: ClientConnection, *, tell_quiet: bool) -> Iterator[str | bytes]:
-    """What comes. Raises TimeoutError after SILENCE seconds, and what the connection ends with."""
+    """The messages. Raises TimeoutError after SILENCE seconds, and the exception with which the connection ends."""
     heard, quiet = time.monotonic(), QUIET[0]
     while True:
         left = heard + SILENCE - time.monotonic()
@@ -103,8 +103,8 @@ def _frames_of(socket: ClientConnection, *, tell_quiet: bool) -> Iterator[str | 
 
 
 def _is_websocket_unknown(endpoint: Endpoint, refused: InvalidStatus | InvalidProxyStatus | InvalidUpgrade) -> bool:
-    """Whether something on the way knows no websocket; it is told. The api itself takes one, and names its fault
-    there. False: try again. Raises Refused, Unreachable.
+    """Whether something before the api does not support websockets; prints a note then. False: try again. Raises
+    Refused, Unreachable.
     """
     status = 400 if isinstance(refused, InvalidUpgrade) else refused.response.status_code
     if status == 407:
@@ -124,7 +124,7 @@ def _ask_again_and_again(
     seen, pause = 0, ASK_EVERY[0]
     with Client(endpoint) as client:
         while True:
-            # Asked before what is stored is read: what a finished run has logged is all there.
+            # Ask for the state before reading the log: if the run is finished, its log is complete.
             about = client.get(f"/v1/runs/{run}")
             came = False
             for event in client.items(f"/v1/runs/{run}/events", after=seen):
@@ -143,7 +143,7 @@ def _ask_again_and_again(
 
 
 def stored_frames(client: Client, run: str, **which: Any) -> Iterator[dict[str, Any]]:
-    """The frames of what a run has logged so far: chunks and gaps. Raises Refused, Unreachable."""
+    """The frames that a run has logged so far: chunks and gaps. Raises Refused, Unreachable."""
     rest = b""
     for piece in client.stream(f"/v1/runs/{run}/logs", format="ndjson", **which):
         *lines, rest = (rest + piece).split(b"\n")
@@ -151,7 +151,7 @@ def stored_frames(client: Client, run: str, **which: Any) -> Iterator[dict[str, 
 
 
 def closed_because(code: int, reason: str) -> str:
-    """A final close code in words: what was asked wrongly says the api itself."""
+    """A final close code as text; for a wrong request the api's own reason."""
     return reason if code == 4400 and reason else FINAL[code]
 
 

@@ -72,11 +72,11 @@ def show_agent(agent: AgentArgument, output: OutputOption = Output.TABLE) -> Non
             for line in parameter_lines(method["parameters"]):
                 print(harmless(f"    {line}"))
     for plugin, reason in found["load_errors"].items():
-        talk(f"{plugin} did not load: {reason}", style="red")
+        talk(f"{plugin} could not be loaded: {reason}", style="red")
 
 
 def parameter_lines(schema: dict[str, Any]) -> list[str]:
-    """A method's parameters in words, the required ones first: name, type, default, what it is."""
+    """A line for each parameter of a method, required ones first: name, type, default, description."""
     needed = set(schema.get("required", []))
     members = sorted(schema.get("properties", {}).items(), key=lambda member: member[0] not in needed)
     lines = []
@@ -89,7 +89,7 @@ def parameter_lines(schema: dict[str, Any]) -> list[str]:
 
 
 def _type_of(about: dict[str, Any]) -> str:
-    """A JSON Schema's type in a word or two."""
+    """A short name for a JSON Schema's type."""
     if "enum" in about:
         return " | ".join(json.dumps(value, ensure_ascii=False) for value in about["enum"])
     several = about.get("anyOf") or about.get("oneOf")
@@ -106,7 +106,7 @@ def enroll(
     label: Annotated[list[str] | None, typer.Option(metavar="K=V")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Permit a new agent: a token, good once and for 15 minutes, and the command that uses it."""
+    """Permit a new agent: prints a one-time token, valid for 15 minutes, and the command that uses it."""
     labels = dict(_label(text) for text in label or [])
     with open_client() as client:
         found = client.post("/v1/agents/enrolments", {"host": host, "groups": group or [], "labels": labels})
@@ -114,14 +114,14 @@ def enroll(
     if output is Output.JSON:
         as_json(found)
         return
-    talk(f"on {host}, run this and give it the token on standard input (good once, until {found['expires_at']}):")
+    talk(f"on {host}, run this and give it the token on standard input (valid once, until {found['expires_at']}):")
     print(f"proctor-agent join {url}")
     print(found["token"])
 
 
 @agents_app.command("drain", epilog="Example: proctor agents drain lab-7")
 def drain(agent: AgentArgument) -> None:
-    """Give an agent no new work. What runs there goes on, and so do runs that have leased the host."""
+    """Give an agent no new work. Its running steps continue, and so do runs that have leased the host."""
     _act(agent, "drain")
 
 
@@ -139,7 +139,7 @@ def undrain(agent: AgentArgument) -> None:
 
 @agents_app.command("remove", epilog="Example: proctor agents remove lab-7")
 def remove(agent: AgentArgument) -> None:
-    """Permit an agent no longer: its connection is closed and its key refused."""
+    """Remove an agent: its connection is closed and its key is refused."""
     with open_client() as client:
         client.delete(f"/v1/agents/{agent}")
     talk(f"{agent} is removed")
@@ -160,7 +160,7 @@ def list_groups(context: typer.Context, output: OutputOption = Output.TABLE) -> 
 
 @groups_app.command("create", epilog="Example: proctor groups create lab-a")
 def create_group(group: GroupArgument) -> None:
-    """Make a group."""
+    """Create a group."""
     with open_client() as client:
         client.put(f"/v1/groups/{group}")
     talk(f"group {group} is there")
@@ -199,9 +199,7 @@ def _act(agent: str, verb: str) -> None:
 
 
 def _state(agent: dict[str, Any]) -> str:
-    """Its state; one that is to be given no work is draining until its last step has ended, and the last run
-    that has leased it.
-    """
+    """Its state. A drained agent is "draining" until its last step has ended, and the last run that has leased it."""
     if not agent["draining"]:
         return str(agent["state"])
     if agent["state"] != "online":

@@ -21,11 +21,11 @@ def register(app: typer.Typer) -> None:
 def artefacts(
     run: Annotated[str, typer.Argument(metavar="RUN", help="id or number of the run")],
     save: Annotated[
-        Path | None, typer.Option("--save", metavar="DIR", help="fetch all of them into this folder")
+        Path | None, typer.Option("--save", metavar="DIR", help="download all of them into this folder")
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the files that a run's steps left on their targets; with --save fetch them."""
+    """List the files that a run's steps left on their targets; with --save download them."""
     with open_client() as client:
         found = list(client.items(f"/v1/runs/{run}/artefacts"))
         if output is Output.JSON:
@@ -44,7 +44,7 @@ def artefacts(
 
 
 def _save(client: Client, run: str, about: dict[str, Any], folder: Path) -> Path:
-    """Fetch one. The id before its name keeps files of different steps apart. Raises Usage, Refused, Unreachable."""
+    """Download one. The id before its name separates files of different steps. Raises Usage, Refused, Unreachable."""
     file = folder / f"{about['id']}-{PurePosixPath(about['path']).name}"
     client.save(f"/v1/runs/{run}/artefacts/{about['id']}", file)
     return file

@@ -19,10 +19,12 @@ def register(app: typer.Typer) -> None:
 def junit(
     run: Annotated[str, typer.Argument(metavar="RUN", help="id or number of the run")],
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="write it here, whole or not at all")
+        Path | None, typer.Option("--output", metavar="FILE", help="write to this file, completely or not at all")
     ] = None,
 ) -> None:
-    """Write a run as JUnit XML to standard output: a suite of its steps, one for each part of its cleanup that ran."""
+    """Write a run as JUnit XML to standard output: a suite for its steps, and one for each part of its cleanup that
+    ran.
+    """
     path = f"/v1/runs/{run}/junit"
     with open_client() as client:
         if output is not None:

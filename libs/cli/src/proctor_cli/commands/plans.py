@@ -1,4 +1,4 @@
-"""``proctor plans``: check test plans, keep them, look at them."""
+"""``proctor plans``: check, store and show test plans."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from proctor_cli.options import Output, OutputOption, open_client
 from proctor_cli.render import ago, as_json, harmless, table, talk
 
 plans_app = typer.Typer(
-    help="List stored test plans; check, keep, show and delete them.",
+    help="List stored test plans; check, store, show and delete them.",
     invoke_without_command=True,
     epilog="Example: proctor plans validate examples/smoke.yaml · proctor plans push examples/smoke.yaml · "
     "proctor run smoke · proctor plans schema > testplan.schema.json (what editors complete plans by)",
@@ -21,11 +21,11 @@ plans_app = typer.Typer(
 SCHEMA = "/docs/testplan.schema.json"
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON; - for standard input")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="a stored plan")]
-GroupOption = Annotated[str | None, typer.Option(help="as a run of this group would see it")]
+GroupOption = Annotated[str | None, typer.Option(help="check as for a run of this group")]
 
 
 class Faulty(CommandFault):
-    """The plan has faults; they have been told."""
+    """The plan has faults; they have been printed."""
 
     exit_code = 1
 
@@ -68,9 +68,9 @@ def validate(
     group: GroupOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Check a plan and tell every fault at once, with its place; nothing is started.
+    """Check a plan and show all faults at once, each with its location. Nothing is started.
 
-    Exit code: 0 no fault, 1 faults. Parameters are checked where some are given.
+    Exit code: 0 no fault, 1 faults. Parameters are checked if some are given.
     """
     body: dict[str, Any] = {"plan": read_plan(file)}
     if parameters or parameter_file:
@@ -86,12 +86,12 @@ def validate(
             raise typer.Exit(1)
         return
     if errors:
-        raise _told(file, errors)
+        raise _report(file, errors)
     talk(f"{file}: no fault")
 
 
-def _told(file: str, errors: list[dict[str, Any]]) -> Faulty:
-    """Print the faults; what ends the command."""
+def _report(file: str, errors: list[dict[str, Any]]) -> Faulty:
+    """Print the faults; returns what ends the command."""
     for error in errors:
         print(harmless(fault_line(file, error)))
     return Faulty(f"{file}: {len(errors)} fault{'s' if len(errors) > 1 else ''}")
@@ -106,9 +106,9 @@ def fault_line(file: str, error: dict[str, Any]) -> str:
 
 @plans_app.command("schema", epilog="Example: proctor plans schema > testplan.schema.json")
 def schema() -> None:
-    """Print the JSON Schema of test plans, by which editors complete and explain them.
+    """Print the JSON Schema of test plans, for completion and help in editors.
 
-    The first line of a plan that tells an editor of it goes to standard error.
+    The line that makes an editor use it, the first one of a plan, is printed on standard error.
     """
     with open_client() as client:
         found = client.get(SCHEMA)
@@ -120,20 +120,20 @@ def schema() -> None:
 @plans_app.command("push", epilog="Example: proctor plans push examples/smoke.yaml --name nightly-smoke")
 def push(
     file: FileArgument,
-    name: Annotated[str | None, typer.Option(help="the name to keep it under; default: the plan's own")] = None,
+    name: Annotated[str | None, typer.Option(help="the name to store it under; default: the plan's own")] = None,
     group: Annotated[str | None, typer.Option(help="the group it belongs to")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Keep a plan: a new version, unless it is as it was.
+    """Store a plan: a new version, unless nothing has changed.
 
-    Exit code: 0 kept, 1 faults.
+    Exit code: 0 stored, 1 faults.
     """
     if file != "-" and not Path(file).exists():
         raise Usage(f"cannot read the plan: no such file: {file}")
     text = read_plan(file)
     name = name or name_in(text)
     if name is None:
-        raise Usage("the plan has no name that it could be kept under: give one with --name")
+        raise Usage("the plan has no name to store it under: give one with --name")
     body: dict[str, Any] = {"plan": text}
     if group is not None:
         body["group"] = group
@@ -143,7 +143,7 @@ def push(
         except Refused as refused:
             if refused.status != 422 or not any(error.get("line") for error in refused.errors):
                 raise
-            raise _told(file, refused.errors) from None
+            raise _report(file, refused.errors) from None
     if output is Output.JSON:
         as_json(found)
     else:
@@ -170,7 +170,7 @@ def show(plan: NameArgument, output: OutputOption = Output.TABLE) -> None:
 
 @plans_app.command("delete", epilog="Example: proctor plans delete smoke")
 def delete(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Delete a stored plan with all its versions; its runs stay."""
+    """Delete a stored plan with all its versions; its runs are kept."""
     with open_client() as client:
         client.delete(f"/v1/testplans/{name}")
     talk(f"plan {name} is deleted")

@@ -1,4 +1,4 @@
-"""``proctor pools``: the spares of each type, their targets, the two jobs."""
+"""``proctor pools``: the spares of each volume type, their targets, the pool's two jobs."""
 
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 @pools_app.callback()
 def list_pools(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Show each type: target, idle spares, those on their way, how claims fared, what stops it."""
+    """Show each type: target, idle spares, spares in creation, results of claims, and what blocks it."""
     if context.invoked_subcommand is not None:
         return
     with open_client() as client:
@@ -70,7 +70,7 @@ def set_target(
     target: Annotated[int, typer.Argument(metavar="TARGET", min=0)],
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Set how many idle spares of a type there shall be; it stands until the settings file's value changes."""
+    """Set how many idle spares of a type to keep; valid until the value in the settings file changes."""
     with open_client() as client:
         found = client.put(f"/v1/pools/{type}", {"target": target})
     _show([found], output)
@@ -78,19 +78,19 @@ def set_target(
 
 @pools_app.command("replenish", epilog="Example: proctor pools replenish")
 def replenish() -> None:
-    """Fill the pools now, unless a run is at work."""
+    """Fill the pools now, unless that is already running."""
     _run("replenish")
 
 
 @pools_app.command("sync", epilog="Example: proctor pools sync")
 def sync() -> None:
-    """Compare with the backend now, unless a run is at work."""
+    """Compare with the backend now, unless that is already running."""
     _run("sync")
 
 
 @pools_app.command("reload", epilog="Example: proctor pools reload")
 def reload(output: OutputOption = Output.TABLE) -> None:
-    """Read the pool's settings file again; one with a fault is refused, and the former settings stay."""
+    """Read the pool's settings file again. If it has a fault, it is refused and the former settings stay."""
     with open_client() as client:
         found = client.post("/v1/pools/reload")
     _show(found["items"], output)

@@ -1,4 +1,4 @@
-"""``proctor results``: results of the Test API, in and out."""
+"""``proctor results``: push, list and export results of the Test API."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ results_app = typer.Typer(
 PUSH_EXAMPLES = "Examples: proctor results push result.json · proctor results export | proctor results push - --declare"
 CHUNK = 256 * 1024
 UNDECLARED = ("no such pod", "no such project")
-"""How the reasons begin that `--declare` does away with."""
+"""How the reasons begin that `--declare` prevents."""
 MAX_SINGLE = 16 * 1024 * 1024
 
 
@@ -36,20 +36,20 @@ PodOption = Annotated[str | None, typer.Option("--pod", help="only on this pod")
 InstallerOption = Annotated[str | None, typer.Option("--installer", help="only of this installer")]
 VersionOption = Annotated[str | None, typer.Option("--version", help="only of this version")]
 ScenarioOption = Annotated[str | None, typer.Option("--scenario", help="only of this scenario")]
-CriteriaOption = Annotated[str | None, typer.Option("--criteria", help="only with this verdict, as PASS")]
+CriteriaOption = Annotated[str | None, typer.Option("--criteria", help="only with this verdict, such as PASS")]
 TagOption = Annotated[str | None, typer.Option("--build-tag", help="only of this build")]
-FromOption = Annotated[str | None, typer.Option("--from", help="started then or later, as 2026-01-31")]
+FromOption = Annotated[str | None, typer.Option("--from", help="started at this time or later, such as 2026-01-31")]
 ToOption = Annotated[str | None, typer.Option("--to", help="started before")]
-PeriodOption = Annotated[int | None, typer.Option("--period", min=1, help="started in the last so many days")]
+PeriodOption = Annotated[int | None, typer.Option("--period", min=1, help="started in this number of days until now")]
 
 
 @results_app.command("push", epilog=PUSH_EXAMPLES)
 def push(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="one result as JSON, or many as NDJSON; - is the input")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="a result as JSON, or many as NDJSON; - for the input")],
     declare: Annotated[bool, typer.Option("--declare", help="declare missing pods, projects and test cases")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Store results. A line that cannot be stored is named, the others are stored; then the exit code is 1."""
+    """Store results. Lines that cannot be stored are named and the others are stored; then the exit code is 1."""
     with open_client() as client:
         if file == "-":
             report = client.upload("/v1/results/import", _chunks(sys.stdin.buffer), declare=declare)
@@ -71,19 +71,19 @@ def push(
 
 
 def refusal_lines(report: dict[str, Any], *, declare: bool) -> list[str]:
-    """Why lines were refused, each reason once with how many lines it holds for. The report names the first ones."""
+    """Why lines were refused: each reason once, with the number of lines. The report names the first lines."""
     lines: dict[str, list[int]] = {}
     for refusal in report["errors"]:
         lines.setdefault(str(refusal["message"]), []).append(refusal["line"])
-    told = []
+    shown = []
     for message, at in lines.items():
         more = f" and {len(at) - 1} more" if len(at) > 1 else ""
-        told.append(f"line {at[0]}{more}: {message}")
+        shown.append(f"line {at[0]}{more}: {message}")
     if report["refused"] > len(report["errors"]):
-        told.append(f"{report['refused'] - len(report['errors'])} more were refused that are not listed")
+        shown.append(f"{report['refused'] - len(report['errors'])} more were refused that are not listed")
     if not declare and any(message.startswith(UNDECLARED) for message in lines):
-        told.append("--declare declares the pods, projects and test cases that are missing")
-    return told
+        shown.append("--declare declares the pods, projects and test cases that are missing")
+    return shown
 
 
 @results_app.command("list", epilog="Example: proctor results list --project functest --case vPing --last 5")
@@ -102,7 +102,7 @@ def list_results(
     last: Annotated[int, typer.Option("--last", min=1, max=10_000, help="at most so many, the newest")] = 20,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List results, the newest first."""
+    """List results, newest first."""
     filters = _filters(locals())
     with open_client() as client:
         found = client.get("/api/v1/results", last=last, **filters)["results"]
@@ -129,7 +129,7 @@ def export(
     period: PeriodOption = None,
     last: Annotated[int | None, typer.Option("--last", min=1, help="at most so many, the newest")] = None,
 ) -> None:
-    """Write results to standard output as NDJSON, one a line; `proctor results push` reads them."""
+    """Write results to standard output as NDJSON; `proctor results push` reads them."""
     filters = _filters(locals())
     with open_client() as client:
         for chunk in client.stream("/v1/results/export", last=last, **filters):
@@ -138,14 +138,14 @@ def export(
 
 
 def _filters(options: dict[str, Any]) -> dict[str, Any]:
-    """A command's options as parameters of the query."""
+    """A command's options as query parameters."""
     names = ("project", "case", "pod", "installer", "version", "scenario", "criteria", "build_tag", "period")
     given = {name: options[name] for name in names}
     return {**given, "from": _date("--from", options["since"]), "to": _date("--to", options["before"])}
 
 
 def _date(option: str, text: str | None) -> str | None:
-    """A date as it stands; the Test API itself finds nothing by one that it cannot read. Raises Usage."""
+    """The date unchanged, if it is one: the Test API finds nothing for a date that it cannot read. Raises Usage."""
     if text is not None:
         try:
             datetime.fromisoformat(text.strip())
@@ -155,7 +155,7 @@ def _date(option: str, text: str | None) -> str | None:
 
 
 def _body(source: BinaryIO) -> Iterable[bytes]:
-    """What is in a file: one result over several lines is put on one."""
+    """A file's content; a single result on several lines is put on one line."""
     head = source.read(MAX_SINGLE)
     try:
         single = json.loads(head)

@@ -1,4 +1,4 @@
-"""``proctor runs``, ``show``, ``cancel`` and ``logs``: look at what ran and what runs."""
+"""``proctor runs``, ``show``, ``cancel`` and ``logs``: look at runs."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ def runs(
     limit: LimitOption = 20,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List runs, newest first. Every command takes a run's number as well as its id."""
+    """List runs, newest first. Every command takes a run's number or its id."""
     since = read_moment(since, "--since") if since is not None else None
     with open_client() as client:
         found = list(
@@ -75,10 +75,10 @@ def show(
     following: Annotated[bool, typer.Option("-f", "--follow", help="with --events: go on until the run ends")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show one run and its steps: how they ended, what they gave, what they wait for.
+    """Show one run and its steps: results, outputs, what they wait for.
 
-    With --events -f nothing but its changes of state, a line each as they come, until it ends; with -o json a
-    document a line.
+    With --events -f only its changes of state, one line each as they happen, until it ends; with -o json one document
+    each line.
     """
     if following and (gantt or not events):
         raise Usage("--follow goes with --events alone; `proctor logs -f RUN` follows the log")
@@ -113,9 +113,9 @@ def _follow_events(client: Client, run: str, output: Output) -> None:
             print(json.dumps(frame, ensure_ascii=False), flush=True)
         elif frame["type"] != "end":
             change = " ".join(part for part in (frame["from"], "->", frame["to"]) if part)
-            told = f"{frame['seq']:>5}  {frame['at']}  {frame['step'] or 'run'}  {change}"
+            line = f"{frame['seq']:>5}  {frame['at']}  {frame['step'] or 'run'}  {change}"
             rest = (frame["result"], frame["reason"])
-            print(harmless("  ".join(part for part in (told, *rest) if part)).replace("\n", " "), flush=True)
+            print(harmless("  ".join(part for part in (line, *rest) if part)).replace("\n", " "), flush=True)
 
 
 def _show_run(found: dict[str, Any]) -> None:
@@ -129,9 +129,9 @@ def _show_run(found: dict[str, Any]) -> None:
         "waits for": found.get("waiting_for"),
         "keeps its hosts until": found.get("hold_until"),
     }
-    told = "  ".join(f"{name} {value}" for name, value in about.items() if value)
-    if told:
-        print(harmless(told))
+    line = "  ".join(f"{name} {value}" for name, value in about.items() if value)
+    if line:
+        print(harmless(line))
     if found.get("webhook"):
         print(harmless(f"webhook {called_line(found['webhook'])}"))
     if found["outputs"]:
@@ -140,7 +140,7 @@ def _show_run(found: dict[str, Any]) -> None:
 
 
 def called_line(webhook: dict[str, Any]) -> str:
-    """What became of a run's webhook, in a line."""
+    """What became of a run's webhook, in one line."""
     state = {"given_up": "given up", "waiting": "not taken yet"}.get(webhook["state"], webhook["state"])
     tries = f" after {webhook['tries']} {'try' if webhook['tries'] == 1 else 'tries'}" if webhook["tries"] else ""
     why = f": {webhook['reason']}" if webhook["reason"] else ""
@@ -168,7 +168,7 @@ def _name(step: dict[str, Any]) -> str:
 
 
 def values_line(values: dict[str, Any], most: int = 80) -> str:
-    """Outputs in one line: texts as they are, all else as JSON; cut to ``most`` characters."""
+    """Outputs in one line: texts unchanged, all else as JSON; cut to ``most`` characters."""
     parts = [
         f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in values.items()
@@ -178,7 +178,7 @@ def values_line(values: dict[str, Any], most: int = 80) -> str:
 
 
 def cancel(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
-    """Ask to cancel a run. Its steps' processes are ended; what could not be ended, or is not known to be gone, stands
+    """Cancel a run. Its steps' processes are ended. Processes that could not be ended, or may still be there, are named
     in the steps' reasons (proctor show RUN) and with their hosts (proctor agents).
     """
     with open_client() as client:
@@ -223,7 +223,7 @@ def logs(
 
 @contextmanager
 def _since_named() -> Iterator[None]:
-    """Name the option where the api names its own parameter. Raises Usage."""
+    """Name the command's option in a fault for which the api names its own parameter. Raises Usage."""
     try:
         yield
     except Refused as fault:
@@ -233,7 +233,7 @@ def _since_named() -> Iterator[None]:
 
 
 def _read(client: Client, run: str, printer: LogPrinter, **which: Any) -> str | None:
-    """Print what is stored; the cursor behind it."""
+    """Print what is stored; returns the cursor after it."""
     cursor: str | None = None
     for frame in stored_frames(client, run, **which):
         cursor = frame.get("cursor", cursor)

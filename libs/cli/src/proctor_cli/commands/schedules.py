@@ -1,4 +1,4 @@
-"""``proctor schedules``: plans by the clock."""
+"""``proctor schedules``: plans that start by the clock."""
 
 from typing import Annotated, Any
 
@@ -23,14 +23,14 @@ def register(app: typer.Typer) -> None:
 
 @schedules_app.callback()
 def list_schedules(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """List schedules: when they are due, and what they did last."""
+    """List schedules: when they are due, and the result of the last tick."""
     if context.invoked_subcommand is None:
         _list(output)
 
 
 @schedules_app.command("list", epilog="Example: proctor schedules list -o json")
 def list_again(output: OutputOption = Output.TABLE) -> None:
-    """List schedules: when they are due, and what they did last."""
+    """List schedules: when they are due, and the result of the last tick."""
     _list(output)
 
 
@@ -51,7 +51,7 @@ def _list(output: Output) -> None:
 
 @schedules_app.command("show", epilog="Example: proctor schedules show nightly")
 def show(name: NameArgument, output: OutputOption = Output.TABLE) -> None:
-    """Show one schedule and what became of its newest ticks."""
+    """Show one schedule and the results of its newest ticks."""
     with open_client() as client:
         found = client.get(f"/v1/schedules/{name}")
     if output is Output.JSON:
@@ -77,7 +77,7 @@ def put(
     group: Annotated[str | None, typer.Option(help="use this group's agents only")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Make a schedule, or change the one of this name. A tick whose former run still goes on is skipped."""
+    """Create a schedule, or change the one of this name. A tick is skipped while the run of the former one goes on."""
     body: dict[str, Any] = {
         "cron": cron,
         "timezone": timezone,
@@ -96,14 +96,14 @@ def put(
 
 @schedules_app.command("delete", epilog="Example: proctor schedules delete nightly")
 def delete(name: NameArgument) -> None:
-    """Delete a schedule; the runs it has started go on."""
+    """Delete a schedule; the runs that it has started go on."""
     with open_client() as client:
         client.delete(f"/v1/schedules/{name}")
     talk(f"schedule {name} is deleted")
 
 
 def _plan(schedule: dict[str, Any]) -> str:
-    """The plan's name: a stored one's, or (a document of its own) in brackets."""
+    """The plan's name: a stored one's, or in brackets that of its own document."""
     plan = schedule["plan"]
     if isinstance(plan, dict):
         return f"({plan.get('name', 'own')})"

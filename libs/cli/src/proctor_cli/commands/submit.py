@@ -1,4 +1,4 @@
-"""``proctor case`` and ``proctor run``: send, follow, and end with the verdict as the exit code."""
+"""``proctor case`` and ``proctor run``: submit, follow, and exit with the result's code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,13 +39,13 @@ def case(
 ) -> None:
     """Run one test case on one host and follow it.
 
-    NAME=VALUE takes the type that the method's schema asks for; NAME:=JSON gives any JSON value as it is, NAME=@FILE a
-    file's text (@- standard input's): what stands in words is seen by `ps` and kept by the shell.
+    NAME=VALUE takes the type of the method's schema; NAME:=JSON gives any JSON value; NAME=@FILE a file's text (@-
+    standard input's). Use files for secrets: `ps` and the shell's history show command lines.
     """
     plugin, dot, name = method.partition(".")
     if not dot or not plugin or not name:
         raise Usage(f"not PLUGIN.METHOD: {method} (`proctor agents show {host}` lists them)")
-    with told_of_a_stop() as progress, open_client() as client:
+    with stops_reported() as progress, open_client() as client:
         schema = _schema(client, host, plugin, name)
         body: dict[str, Any] = {
             "plugin": plugin,
@@ -72,15 +72,15 @@ def run(
     on_term: OnTermOption = OnTerm.CANCEL,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Run a test plan and follow it: a file (YAML or JSON, the legacy form too), or a stored plan.
+    """Run a test plan and follow it: a file (YAML or JSON, legacy plans too), or a stored plan.
 
-    NAME=VALUE takes the type that the plan declares for the parameter; NAME:=JSON gives any JSON value as it is,
-    NAME=@FILE a file's text (@- standard input's): what stands in words is seen by `ps` and kept by the shell.
+    NAME=VALUE takes the type that the plan declares for the parameter; NAME:=JSON gives any JSON value; NAME=@FILE a
+    file's text (@- standard input's). Use files for secrets: `ps` and the shell's history show command lines.
 
-    Exit code: 0 passed, 1 failed, 2 usage or refused, 3 error, 4 timed out, 130 cancelled. Ctrl-C asks to cancel; a
-    second one leaves the run alone. SIGTERM and SIGHUP ask to cancel too and wait 10 s at most (143, 129).
+    Exit code: 0 passed, 1 failed, 2 usage or refused, 3 error, 4 timed out, 130 cancelled. Ctrl-C cancels the run; a
+    second one leaves it alone. SIGTERM and SIGHUP cancel it too and wait at most 10 s (143, 129).
     """
-    with told_of_a_stop() as progress:
+    with stops_reported() as progress:
         body: dict[str, Any] = {
             "plan": read_plan(plan),
             "parameters": read_parameters(parameters, parameter_file),
@@ -93,12 +93,12 @@ def run(
 
 
 class Progress:
-    """How far a submission has come, in the words for who stops it there."""
+    """How far a submission has come, as the message for the user who stops it."""
 
     words = "stopped before anything was started"
 
     def submit(self, client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Start the run; its view."""
+        """Start the run; returns its view."""
         self.words = "stopped while it was being submitted: `proctor runs` shows whether it was started"
         started: dict[str, Any] = client.post(path, body, starts=True)
         self.words = left_alone(started)
@@ -106,8 +106,8 @@ class Progress:
 
 
 @contextmanager
-def told_of_a_stop() -> Iterator[Progress]:
-    """A signal is told in one line that says whether a run goes on. Raises Stopped."""
+def stops_reported() -> Iterator[Progress]:
+    """Report a signal in one line that says whether a run goes on. Raises Stopped."""
     progress = Progress()
     try:
         with signals_raised():
@@ -119,7 +119,7 @@ def told_of_a_stop() -> Iterator[Progress]:
 
 
 def _schema(client: Client, host: str, plugin: str, method: str) -> dict[str, Any]:
-    """The method's schema, to type the values by; {} where it cannot be had (the api then names the fault)."""
+    """The method's schema, for the types of values; {} if it is not available (then the api names the fault)."""
     try:
         agent = client.get(f"/v1/agents/{host}")
     except Refused:

@@ -1,4 +1,4 @@
-"""``proctor token``: who may talk to the api."""
+"""``proctor token``: tokens for the api."""
 
 from typing import Annotated
 
@@ -31,7 +31,7 @@ def create(
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Create a token. It is shown this once."""
+    """Create a token. It is shown only now."""
     body = {"name": name, "role": role}
     until = read_moment(expires, "--expires", ahead=True) if expires is not None else None
     more = {"groups": group, "expires": until}
@@ -46,7 +46,7 @@ def create(
 
 @token_app.command("list", epilog="Example: proctor token list -o json")
 def list_tokens(output: OutputOption = Output.TABLE) -> None:
-    """List tokens (never their secrets)."""
+    """List tokens (without their secrets)."""
     with open_client() as client:
         found = list(client.items("/v1/tokens"))
     if output is Output.JSON:

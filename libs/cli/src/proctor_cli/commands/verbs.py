@@ -1,4 +1,4 @@
-"""``proctor pause``, ``resume``, ``rerun`` and ``approve``: act on a run that is there."""
+"""``proctor pause``, ``resume``, ``rerun`` and ``approve``: act on an existing run."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -21,13 +21,13 @@ def register(app: typer.Typer) -> None:
 
 
 def pause(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
-    """Start nothing new in a run; what runs goes on to its end, and hosts stay with the run."""
+    """Start nothing new in a run. Running steps go on to their end, and the run keeps its hosts."""
     with open_client() as client:
         _tell(client.post(f"/v1/runs/{run}/pause"), output)
 
 
 def resume(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
-    """Let a paused run go on."""
+    """Continue a paused run."""
     with open_client() as client:
         _tell(client.post(f"/v1/runs/{run}/resume"), output)
 
@@ -41,7 +41,7 @@ def rerun(
     on_term: OnTermOption = OnTerm.CANCEL,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Run a finished run's plan again, as a new run. With --follow the exit code is its result's, as of `run`."""
+    """Run a finished run's plan again, as a new run. With --follow its result gives the exit code, as for `run`."""
     with open_client() as client:
         started = client.post(f"/v1/runs/{run}/rerun", {"failed_only": failed}, starts=True)
         show_started(client, started, follow=follow, on_term=on_term, output=output)
@@ -50,10 +50,10 @@ def rerun(
 def approve(
     run: RunArgument,
     step: Annotated[str, typer.Argument(metavar="STEP", help="the gate's name")],
-    reject: Annotated[bool, typer.Option("--reject", help="keep it shut: the gate fails")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="reject it: the gate fails")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Open a gate that a run waits at, or keep it shut."""
+    """Approve a gate that a run waits at, or reject it."""
     verb = "reject" if reject else "approve"
     with open_client() as client:
         found = client.post(f"/v1/runs/{run}/steps/{quote(step, safe='')}/{verb}")

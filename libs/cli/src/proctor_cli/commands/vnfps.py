@@ -26,14 +26,14 @@ def register(app: typer.Typer) -> None:
 
 @vnfps_app.callback()
 def vnfps(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """List VNFs, the newest first."""
+    """List VNFs, newest first."""
     if context.invoked_subcommand is None:
         _list(None, 1000, output)
 
 
 @vnfps_app.command("list", epilog="Example: proctor vnfps list --state creating -o json")
 def list_vnfps(state: StateOption = None, limit: LimitOption = 1000, output: OutputOption = Output.TABLE) -> None:
-    """List VNFs, the newest first."""
+    """List VNFs, newest first."""
     _list(state, limit, output)
 
 
@@ -72,7 +72,7 @@ def create(
     size_gb: Annotated[int | None, typer.Option(min=1, help="at least so large; else as the pool's are")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Create a VNF: active at once where a spare is idle, else when a volume was made for it."""
+    """Create a VNF: active at once if a spare is idle, else when a volume was made for it."""
     body = {"name": name, "type": type} | ({} if size_gb is None else {"size_gb": size_gb})
     with open_client() as client:
         found = client.post("/v1/vnfps", body, starts=True)
@@ -95,12 +95,12 @@ def show(vnfp: VnfpArgument, output: OutputOption = Output.TABLE) -> None:
 
 @vnfps_app.command("delete", epilog="Example: proctor vnfps delete vnf-1")
 def delete(vnfp: VnfpArgument) -> None:
-    """Delete a VNF, and its volume with it."""
+    """Delete a VNF and its volume."""
     with open_client() as client:
         found = client.delete(f"/v1/vnfps/{_id_of(client, vnfp)}")
     talk(f"VNF {found['name']} is {found['state']}")
 
 
 def _id_of(client: Client, vnfp: str) -> str:
-    """Its id, as whole ones are taken unseen. Raises Usage."""
+    """The id for a name or an end of an id; a whole id is returned without a look-up. Raises Usage."""
     return vnfp if is_id(vnfp) else str(find_named(client.items("/v1/vnfps"), vnfp, "VNF")["id"])

@@ -1,4 +1,4 @@
-"""``proctor volumes``: spares, and those that VNFs and runs have."""
+"""``proctor volumes``: spares, and volumes of VNFs and runs."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ def list_volumes(
     limit: LimitOption = 1000,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List volumes, the newest first."""
+    """List volumes, newest first."""
     if context.invoked_subcommand is not None:
         return
     with open_client() as client:

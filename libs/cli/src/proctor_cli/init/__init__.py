@@ -1,1 +1,1 @@
-"""``proctor init``: the keys, certificates, passwords and the first token of an installation, made once."""
+"""``proctor init``: the keys, certificates, passwords and the first token of an installation, each made once."""

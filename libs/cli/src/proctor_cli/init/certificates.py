@@ -56,7 +56,7 @@ def new_server_certificate(ca_key: bytes, ca: bytes, key: bytes, names: Sequence
 
 
 def names_in(certificate: bytes) -> set[str]:
-    """The host names and addresses that a certificate in PEM is good for."""
+    """The host names and addresses for which a certificate in PEM is valid."""
     extension = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     )

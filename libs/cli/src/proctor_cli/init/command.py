@@ -36,8 +36,8 @@ def init(
 ) -> None:
     """Make the keys, certificates, passwords and the first admin token of an installation.
 
-    Each file is made once: a second call makes what is missing and changes nothing else. nats-server.conf and
-    roles.sql are derived from the files and written again.
+    Each file is made once: a second call makes missing files and changes no other. Only nats-server.conf and roles.sql,
+    which are derived from the others, are written again.
     """
     for one in name or []:
         if not is_server_name(one):
@@ -55,7 +55,7 @@ def init(
 
 
 def is_server_name(text: str) -> bool:
-    """Whether it is a host name or an address that a certificate can be made out to."""
+    """Whether a certificate can be made for it: a host name or an address."""
     try:
         ip_address(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files that are made once: private, whole or not there, never written over."""
+"""Files that are made once: private, written completely or not at all, never overwritten."""
 
 import os
 import secrets
@@ -9,13 +9,13 @@ from proctor_cli.faults import CommandFault
 
 
 class CannotKeep(CommandFault):
-    """A file or folder cannot be made, or is not fit for a secret."""
+    """A file or folder cannot be made, or is not safe for a secret."""
 
     exit_code = 1
 
 
 def make_private_folder(path: Path) -> Path:
-    """A folder that only its owner may enter; an existing one must be the caller's own and is closed to others.
+    """Make a folder that only its owner may enter; an existing one must belong to the caller and is closed to others.
 
     Raises CannotKeep.
     """
@@ -32,9 +32,9 @@ def make_private_folder(path: Path) -> Path:
 
 
 def keep_once(path: Path, make: Callable[[], str | bytes]) -> bytes:
-    """The file's content; where it is not there, what ``make`` gives is written to it first (0600).
+    """The file's content; if there is no file, it is made first (0600) from what ``make`` returns.
 
-    Two callers at once get the same content. Raises CannotKeep.
+    Two callers at the same time get the same content. Raises CannotKeep.
     """
     try:
         return path.read_bytes()
@@ -47,7 +47,7 @@ def keep_once(path: Path, make: Callable[[], str | bytes]) -> bytes:
     try:
         temporary = _write_beside(path, content)
         try:
-            os.link(temporary, path)  # fails where the file is there by now: the first one stands
+            os.link(temporary, path)  # fails if the file exists by now: the first one is kept
         except FileExistsError:
             return path.read_bytes()
         finally:
@@ -59,7 +59,7 @@ def keep_once(path: Path, make: Callable[[], str | bytes]) -> bytes:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Write a file that is derived from others (0600): a reader sees the former content or the new one.
+    """Write a file that is derived from others (0600); a reader sees the former content or the new one.
 
     Raises CannotKeep.
     """

@@ -1,4 +1,4 @@
-"""The files of ``proctor init``: which there are, and how each one is made."""
+"""The files of ``proctor init``, and how each one is made."""
 
 import socket
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ BASE_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """Where the files of an installation stand, below one private folder."""
+    """The paths of an installation's files, in one private folder."""
 
     folder: Path
 
@@ -29,7 +29,7 @@ class Identities:
         return self.folder / "nats" / f"{user}.nk"
 
     def password(self, role: str) -> Path:
-        """Password of a PostgreSQL role; ``postgres`` is the superuser's, for a server that wants one."""
+        """Password of a PostgreSQL role; ``postgres`` is the superuser, for a server that needs one."""
         return self.folder / "postgres" / f"{role}.password"
 
     @property
@@ -44,12 +44,12 @@ class Identities:
 
     @property
     def ca(self) -> Path:
-        """The private CA's certificate: what clients trust."""
+        """The private CA's certificate, which clients trust."""
         return self.folder / "tls" / "ca.crt"
 
     @property
     def ca_key(self) -> Path:
-        """The private CA's key: needed to sign only."""
+        """The private CA's key, needed only to sign."""
         return self.folder / "tls" / "ca.key"
 
     def certificate(self, server: str) -> Path:
@@ -79,7 +79,7 @@ class Identities:
 
 
 def make_identities(folder: Path, names: Iterable[str] = ()) -> Identities:
-    """Make what is not there yet; nothing is written over. ``names`` go into the server certificates.
+    """Make the missing files; none is overwritten. ``names`` go into the server certificates.
 
     Raises CannotKeep.
     """
@@ -98,7 +98,7 @@ def make_identities(folder: Path, names: Iterable[str] = ()) -> Identities:
 
 
 def server_names(names: Iterable[str]) -> list[str]:
-    """What the servers are called: the given names, this host's, the compose services', loopback."""
+    """The names of the servers: the given names, this host's, the compose services', loopback."""
     return list(dict.fromkeys([*names, socket.gethostname(), "nats", "api", *BASE_NAMES]))
 
 
@@ -106,7 +106,7 @@ def _make_certificates(identities: Identities, names: list[str]) -> None:
     servers = ("nats", "api")
     wanted = [identities.ca_key, identities.ca, *(identities.key(s) for s in servers)]
     if all(path.exists() for path in (*wanted, *(identities.certificate(s) for s in servers))):
-        return  # without loading the cryptography library: a warm start is quick
+        return  # without loading the cryptography library: a warm start is fast
     from proctor_cli.init import certificates
 
     ca_key = keep_once(identities.ca_key, certificates.new_key)

@@ -1,4 +1,4 @@
-"""Random things as text: NATS keys, passwords, tokens, the sealing key. No I/O but the system's randomness."""
+"""Random keys as text: NATS keys, passwords, tokens, the sealing key. No I/O but the system's randomness."""
 
 import base64
 import os
@@ -27,7 +27,7 @@ def public_key(seed: str | bytes) -> str:
 
 
 def new_password() -> str:
-    """A password of 256 bits, of characters that need no quoting anywhere."""
+    """A password of 256 bits that needs no quoting anywhere."""
     return secrets.token_hex(32)
 
 

@@ -1,6 +1,6 @@
-"""The configuration of nats-server: accounts, the auth callout, who may do what. No I/O.
+"""The configuration of nats-server: accounts, the auth callout, permissions. No I/O.
 
-An agent has no entry here: the controllers answer for it through the auth callout.
+Agents have no entry here: the controllers answer for them through the auth callout.
 """
 
 import json
@@ -42,9 +42,8 @@ def nats_server_conf(
 ) -> str:
     """The text of ``nats-server.conf``.
 
-    ``listen`` and ``monitoring`` are ``address:port``; ``max_store`` must hold what the streams may take together.
-    ``callout_seconds``: how long a client waits for a controller to answer for it. The server waits as long where
-    no controller listens at all.
+    ``listen`` and ``monitoring`` are ``address:port``; ``max_store`` must be enough for all streams together.
+    ``callout_seconds``: how long a client waits for a controller's answer, even if no controller listens.
     """
     return (
         "\n".join(
@@ -55,11 +54,11 @@ def nats_server_conf(
                 f"http: {_text(monitoring)}" if monitoring else "",
                 f"max_payload: {MAX_PAYLOAD}",
                 "max_connections: 20000",
-                # A client is asked for a sign of life every 10 s: a cut cable is noticed in 30 s.
+                # Clients are pinged every 10 s: a cut cable is noticed in 30 s.
                 'ping_interval: "10s"',
                 "ping_max: 2",
                 'write_deadline: "10s"',
-                # Clients of this version read the first form of acknowledgements only.
+                # Clients of this version can read only the first form of acknowledgements.
                 "feature_flags { js_ack_fc_v2: false }",
                 f"jetstream {{ store_dir: {_text(str(store))}, max_file_store: {max_store}, max_memory_store: 256MB }}",
                 _tls(tls),
@@ -113,7 +112,7 @@ tls {{
 
 
 def _text(value: str) -> str:
-    """A quoted string, so that `$` and spaces in a path are nothing special."""
+    """A quoted string, in which `$` and spaces have no special meaning."""
     return json.dumps(value, ensure_ascii=False)
 
 

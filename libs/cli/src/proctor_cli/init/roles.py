@@ -2,13 +2,13 @@
 
 DATABASE = "proctor"
 SCHEMAS = {"proctor_controller": ("control",), "proctor_api": ("catalog", "access")}
-"""Role: the schemas it owns. One table has one writing service."""
+"""Role: the schemas it owns. Each table is written by one service."""
 
 
 def roles_sql(passwords: dict[str, str]) -> list[str]:
-    """Statements for a superuser in the database ``proctor``; they may be run again.
+    """Statements for a superuser in the database ``proctor``; they can be repeated.
 
-    ``passwords`` names one of each role of SCHEMAS: letters and digits only. Raises ValueError for other ones.
+    ``passwords``: one for each role of SCHEMAS, letters and digits only. Raises ValueError for others.
     """
     statements = []
     for role, schemas in SCHEMAS.items():

@@ -1,4 +1,4 @@
-"""Addresses and ports: what ``--http`` says, whether it is free, and ports for what nobody needs to know."""
+"""Addresses and ports: the api's from ``--http``, and private ports for NATS and SSH."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ from proctor_cli.faults import Usage
 from proctor_cli.init.files import replace
 from proctor_cli.local.faults import CannotStart
 
-# Below the kernel's range for outgoing connections: nobody takes a port between a server's death and its restart.
+# Below the kernel's range for outgoing connections: none of them takes a port while its server restarts.
 PRIVATE_PORTS = range(20000, 32000)
 _ADDRESS = re.compile(r"^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]*)):([0-9]{1,5})\Z")
 
@@ -29,7 +29,7 @@ class HttpAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether it can be reached from this machine only."""
         return self.host == "localhost" or ip_address(self.host).is_loopback
 
     @property
@@ -39,7 +39,7 @@ class HttpAddress:
 
     @property
     def reached_at(self) -> str:
-        """``address:port`` for a client on this machine: an address that means all of them is no place to go to."""
+        """``address:port`` for a client on this machine; loopback instead of an address that means all."""
         host = self.host
         if host != "localhost" and ip_address(host).is_unspecified:
             host = "::1" if ":" in host else "127.0.0.1"
@@ -61,7 +61,7 @@ def parse_http(text: str) -> HttpAddress:
 
 
 def claim_http(address: HttpAddress) -> HttpAddress:
-    """The address with a port that is free now. Raises CannotStart where it is taken or is not this machine's."""
+    """The address with a port that is free now. Raises CannotStart if it is in use or not this machine's."""
     if address.port == 0:
         return HttpAddress(address.host, _free_port(address.host))
     fault = _try(address.host, address.port)
@@ -73,7 +73,7 @@ def claim_http(address: HttpAddress) -> HttpAddress:
 
 
 def private_ports(file: Path, names: tuple[str, ...]) -> dict[str, int]:
-    """A free loopback port for each name: the same as in the last life where it is still free, kept in ``file``."""
+    """A free loopback port for each name; stored in ``file``, so that the next start uses the same if they are free."""
     try:
         former = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -104,7 +104,7 @@ def _try(host: str, port: int) -> OSError | None:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As servers do: a port in TIME_WAIT is free.
+            # As servers do: a port in TIME_WAIT counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)

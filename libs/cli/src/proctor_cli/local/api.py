@@ -1,4 +1,4 @@
-"""What the launcher asks the api: is it there, who are the agents. It starts quickly: standard library only."""
+"""The launcher's requests to the api: readiness, agents, enrolment. Standard library only, to start fast."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ TIMEOUT = 5.0
 
 
 class NoAnswer(Exception):
-    """The api is not there (yet), or said something else than asked for; ``status``: what it said, 0 for nothing."""
+    """The api did not answer, or not with what was asked for; ``status``: of its answer, 0 for none."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class LocalApi:
         while True:
             status, page = self._ask("GET", f"/v1/agents?limit=1000{cursor}")
             if status != 200:
-                raise NoAnswer(_told(status, page), status)
+                raise NoAnswer(_refusal(status, page), status)
             found.update({agent["host"]: agent for agent in page["items"]})
             if not page.get("next"):
                 return found
@@ -51,7 +51,7 @@ class LocalApi:
         """A join token for the host. Raises NoAnswer."""
         status, answer = self._ask("POST", "/v1/agents/enrolments", {"host": host, "groups": [], "labels": {}})
         if status not in {200, 201, 202}:
-            raise NoAnswer(_told(status, answer), status)
+            raise NoAnswer(_refusal(status, answer), status)
         return str(answer["token"])
 
     def _ask(self, verb: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -82,6 +82,7 @@ class LocalApi:
             connection.close()
 
 
-def _told(status: int, problem: Any) -> str:
+def _refusal(status: int, problem: Any) -> str:
+    """The sentence of an answer that is no success."""
     detail = problem.get("detail") or problem.get("title") if isinstance(problem, dict) else None
     return f"{detail or 'refused'} (HTTP {status})"

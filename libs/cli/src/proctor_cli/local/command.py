@@ -28,7 +28,7 @@ def up(
 ) -> None:
     """Run the whole system on this machine until Ctrl-C.
 
-    When all of it answers, one line on standard output: ready URL token TOKEN. Needs proctor's extra `local`.
+    When all of it is ready, one line on standard output: ready URL token TOKEN. Needs proctor's extra `local`.
     """
     from proctor_cli.local.addresses import parse_http
 
@@ -56,7 +56,7 @@ def up(
 def demo() -> None:
     """Start everything in a temporary directory, run examples/smoke.yaml, show its log live, and stop everything.
 
-    Exit code 0: passed.
+    Exit code 0: the run passed.
     """
     try:
         from proctor_cli.local.demo import run_demo

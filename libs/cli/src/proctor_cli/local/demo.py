@@ -1,4 +1,4 @@
-"""``proctor demo``: a throw-away local system that runs the smoke plan, shown live; nothing of it is left."""
+"""``proctor demo``: a temporary local system that runs the smoke plan, shown live, and is removed afterwards."""
 
 import asyncio
 import contextlib
@@ -19,21 +19,21 @@ PLAN = Path("examples") / "smoke.yaml"
 
 
 def run_demo() -> int:
-    """Exit code 0: the run passed, and everything is stopped and removed. Raises CannotStart."""
+    """Returns exit code 0 if the run passed and everything is stopped and removed. Raises CannotStart."""
     plan = find_plan()
     folder = Path(tempfile.mkdtemp(prefix="proctor-demo-"))
     try:
         tell(f"starting the local system in {folder}")
         options = Options(data=folder / "data", http=HttpAddress("127.0.0.1", 0), announce=False)
         if os.geteuid() == 0:
-            folder.chmod(0o711)  # PostgreSQL does not run as root; what is private has folders of its own
+            folder.chmod(0o711)  # PostgreSQL does not run as root; private files have folders of their own
         return run_up(options, lambda system: _run_plan(system, plan), tell)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_plan() -> Path:
-    """The smoke plan, in the present folder or in the repository this is installed from. Raises CannotStart."""
+    """The smoke plan, in the current folder or in the repository this is installed from. Raises CannotStart."""
     for root in (Path.cwd(), *Path(__file__).resolve().parents):
         if (root / PLAN).is_file():
             return root / PLAN
@@ -41,7 +41,7 @@ def find_plan() -> Path:
 
 
 def tell(line: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"demo: {line}\n")
         sys.stderr.flush()

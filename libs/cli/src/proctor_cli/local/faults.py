@@ -1,10 +1,10 @@
-"""Why the local system does not start or go on; each is one line on standard error."""
+"""Why the local system cannot start or go on; each is one line on standard error."""
 
 from proctor_cli.faults import CommandFault
 
 
 class CannotStart(CommandFault):
-    """Something of this machine is in the way: a port, a folder, a program."""
+    """Something on this machine prevents it: a port, a folder, a program."""
 
     exit_code = 1
 

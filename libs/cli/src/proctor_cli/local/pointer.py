@@ -1,4 +1,4 @@
-"""How client commands find the local system: a file in its data directory, and one in the default place."""
+"""How client commands find the local system: a file in its data directory, and one in the default directory."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from proctor_cli.local.recovery import Process, find_process
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What the files say: URL, token, the CA for https, and which launcher wrote it."""
+    """Content of the files: URL, token, the CA for https, and which launcher wrote it."""
 
     url: str
     token: str | None
@@ -22,9 +22,9 @@ class Pointer:
     data: Path
 
     def write(self, *, announce: bool = True) -> str | None:
-        """Write the file in the data directory, and (``announce``) in the default place, where no other running
-        system has put its own: then the URL of that one, which commands find by themselves. Raises CannotKeep for the
-        first.
+        """Write the file in the data directory and, with ``announce``, in the default directory, unless another running
+        system has put its own there: then returns that one's URL, which commands use by default. Raises CannotKeep for
+        the first file.
         """
         me = find_process(os.getpid())
         text = json.dumps(
@@ -42,7 +42,7 @@ class Pointer:
             return None
         if _is_anothers(default):
             return str(_read(default).get("url"))
-        # A read-only or foreign home only means that commands need PROCTOR_URL and PROCTOR_TOKEN.
+        # If the home folder cannot be written, commands need PROCTOR_URL and PROCTOR_TOKEN, no more.
         with contextlib.suppress(OSError, CommandFault):
             default.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
             if default.stat().st_uid == os.geteuid():
@@ -50,7 +50,7 @@ class Pointer:
         return None
 
     def remove(self) -> None:
-        """Remove what :meth:`write` wrote."""
+        """Remove the files of :meth:`write`."""
         for folder in {self.data, default_data_dir()}:
             if _data_of(folder) == str(self.data):
                 with contextlib.suppress(OSError):

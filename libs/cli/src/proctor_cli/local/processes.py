@@ -1,4 +1,4 @@
-"""Child processes that end with this one: how they are started, which account they get, when they ended."""
+"""Child processes that end with this one: how they start, with which account, and how their end is noticed."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ _CLONE_NEWUSER = 0x10000000
 
 
 class Account(Enum):
-    """As whom a child runs. Only root needs other ones than OWN, for PostgreSQL, which refuses root."""
+    """The account of a child. Only root needs another than OWN, for PostgreSQL, which refuses root."""
 
     OWN = "own"
     NOBODY = "nobody"
@@ -45,10 +45,10 @@ class ChildSpec:
 
 
 class Child:
-    """A started child in a session of its own. ``ended`` is set when it is gone."""
+    """A started child in its own session. ``ended`` is set when it is gone."""
 
     def __init__(self, spec: ChildSpec) -> None:
-        """Start it, from the main thread: the kernel ends it with the thread that started it. Raises OSError."""
+        """Start it, from the main thread: the kernel ends it when the thread that started it ends. Raises OSError."""
         self.spec = spec
         self.ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -73,16 +73,16 @@ class Child:
 
     @property
     def code(self) -> int:
-        """Exit code, or the negative number of the signal that ended it; for use after its end."""
+        """Exit code, or the negative number of the signal that ended it; valid after its end."""
         return self._process.returncode if self._process.returncode is not None else 0
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it is still there."""
+        """Send it a signal if it still runs."""
         if not self.ended.is_set():
             self._process.send_signal(number)
 
     def kill_session(self) -> None:
-        """SIGKILL to it and to what it started in its process group."""
+        """SIGKILL to it and its process group."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
@@ -96,14 +96,14 @@ class Child:
 
 
 class Helpers:
-    """Programs that are run to their end in threads, and can be ended from outside."""
+    """Programs that run to their end in threads, and can be ended from outside."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
         self._ended = False
 
     def run(self, spec: ChildSpec, *, text: str = "", timeout: float = 60.0) -> tuple[int, str]:
-        """Exit code and what it said to ``text`` as its input. Raises OSError, subprocess.TimeoutExpired."""
+        """Exit code and output with ``text`` as input. Raises OSError, subprocess.TimeoutExpired."""
         with subprocess.Popen(
             spec.argv,
             cwd=spec.cwd,
@@ -127,7 +127,7 @@ class Helpers:
         return process.returncode, said
 
     def end(self) -> None:
-        """End all, and those that are still to come."""
+        """End all, and all that start later."""
         self._ended = True
         for process in list(self._running):
             _kill_group(process)
@@ -140,7 +140,7 @@ def _kill_group(process: "subprocess.Popen[str]") -> None:
 
 
 def has_namespaces() -> bool:
-    """Whether a child may be started as Account.NAMESPACE on this machine."""
+    """Whether this machine supports Account.NAMESPACE."""
     try:
         spec = ChildSpec("probe", ("/bin/sh", "-c", "exit 0"), Path(os.devnull), account=Account.NAMESPACE)
         return Helpers().run(spec, timeout=10)[0] == 0
@@ -149,7 +149,7 @@ def has_namespaces() -> bool:
 
 
 def program(name: str) -> str | None:
-    """A program that was installed beside this Python, else None."""
+    """A program that was installed beside this Python; None if there is none."""
     path = Path(sys.executable).parent / name
     return str(path) if os.access(path, os.X_OK) else None
 
@@ -161,7 +161,7 @@ def proctor_command(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def prepare_child(account: Account, death_signal: int) -> Callable[[], None]:
-    """What the child does between fork and exec: as little as can be, no imports, no locks."""
+    """The child's work between fork and exec: as little as possible, no imports, no locks."""
     libc = ctypes.CDLL(None, use_errno=True)
     parent, uid, gid = os.getpid(), os.geteuid(), os.getegid()
 
@@ -176,7 +176,7 @@ def prepare_child(account: Account, death_signal: int) -> Callable[[], None]:
             _write("/proc/self/setgroups", b"deny")
             _write("/proc/self/uid_map", b"%d %d 1" % (NAMESPACE_UID, uid))
             _write("/proc/self/gid_map", b"%d %d 1" % (NAMESPACE_UID, gid))
-        # After the change of identity, which clears it.
+        # After the change of user, which clears it.
         libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)

@@ -1,4 +1,4 @@
-"""What a launcher that was killed may have left: found by what is recorded, ended, and told apart from strangers."""
+"""What a killed launcher may have left: found by a record on disk and by a mark, verified, and ended."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ from pathlib import Path
 from proctor_cli.init.files import CannotKeep, replace
 
 MARK = "PROCTOR_LOCAL_SSHD"
-"""In the environment of every command that the loopback SSH server starts: its value is the data directory's."""
+"""Environment variable of every command of the loopback SSH server; its value identifies the data directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that cannot be taken for a later one with the same pid. ``started``: the kernel's clock ticks."""
+    """A process, safe against reuse of its pid. ``started``: the kernel's clock ticks."""
 
     pid: int
     started: int
 
     @property
     def is_alive(self) -> bool:
-        """Whether this very process still runs (a zombie does not)."""
+        """Whether this same process still runs (a zombie does not)."""
         return find_process(self.pid) == self
 
 
@@ -37,19 +37,20 @@ def find_process(pid: int) -> Process | None:
     return None if fields[0] in {"Z", "X"} else Process(pid, int(fields[19]))
 
 
-class Record:
-    """The launcher's children on disk, so that the next launcher knows them."""
+class ChildRecord:
+    """The launcher's children on disk, for the next launcher."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._children: dict[str, Process] = {}
 
     def note(self, name: str, pid: int) -> None:
-        """Keep a child's present process."""
+        """Store a child's current process."""
         found = find_process(pid)
         if found is not None:
             self._children[name] = found
-            # A full disk must not end what runs: the kernel ends the children with this process all the same.
+            # A full disk must not end the system. Without the record the kernel still ends the children with this
+            # process.
             with contextlib.suppress(CannotKeep):
                 replace(self._file, json.dumps({n: [p.pid, p.started] for n, p in self._children.items()}))
 
@@ -58,7 +59,7 @@ class Record:
         self._file.unlink(missing_ok=True)
 
     def end_former(self) -> None:
-        """End what is recorded of a former life. For use in a thread: takes up to a few seconds."""
+        """End the recorded processes of a former launcher. For use in a thread: takes up to a few seconds."""
         try:
             known = json.loads(self._file.read_text())
             former = [Process(int(pid), int(started)) for pid, started in known.values()]
@@ -71,7 +72,7 @@ class Record:
 
 
 def end(process: Process, *ways: tuple[signal.Signals, float]) -> bool:
-    """Try the signals in turn, each with its time in seconds; whether the process is gone."""
+    """Send the signals in turn, each with its seconds to wait; whether the process is gone."""
     for number, seconds in ways:
         if not process.is_alive:
             return True
@@ -87,9 +88,9 @@ def end(process: Process, *ways: tuple[signal.Signals, float]) -> bool:
 
 
 def end_postmaster(data: Path) -> None:
-    """End a PostgreSQL server that runs on this data, and forget one that does not run any more.
+    """End a PostgreSQL server that runs on this data, and remove the pid file of a dead one.
 
-    A pid in ``postmaster.pid`` that is another program's by now would keep PostgreSQL from starting.
+    If its pid belongs to another program by now, ``postmaster.pid`` would keep PostgreSQL from starting.
     """
     file = data / "postmaster.pid"
     try:
@@ -115,7 +116,7 @@ def _serves(pid: int, data: Path) -> bool:
 
 
 def marked(value: str) -> list[Process]:
-    """The processes that carry the mark with this value; this one and other users' are not looked at."""
+    """The processes that have the mark with this value, without this one and those of other users."""
     needle = f"{MARK}={value}".encode()
     found = []
     for entry in (int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()):
@@ -129,7 +130,7 @@ def marked(value: str) -> list[Process]:
 
 
 def kill_marked(value: str) -> None:
-    """SIGKILL to everything that carries the mark, until nothing does: a process may have made another meanwhile."""
+    """SIGKILL to all marked processes, repeated until there is none: each may have started another."""
     for _ in range(20):
         left = marked(value)
         if not left:
@@ -139,7 +140,7 @@ def kill_marked(value: str) -> None:
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float) -> bool:
-    """Poll in a thread, up to ``seconds``; whether it came to be so."""
+    """Poll in a thread for up to ``seconds``; whether it became true."""
     deadline = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() >= deadline:

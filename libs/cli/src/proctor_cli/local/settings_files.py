@@ -1,4 +1,4 @@
-"""The settings files of the services, as the local system writes them at each start. Pure, but for ``write``."""
+"""The services' settings files, which the local system writes at each start. Pure, except ``write``."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _BARE = re.compile(r"^[A-Za-z0-9_-]+\Z")
 def controller_settings(
     identities: Identities, *, database: str, nats: str, pool_file: Path, pool_folder: Path
 ) -> dict[str, Any]:
-    """What ``controller.toml`` says."""
+    """The content of ``controller.toml``."""
     found: dict[str, Any] = {
         "database_url": database,
         "database_password_file": str(identities.password("proctor_controller")),
@@ -31,7 +31,7 @@ def controller_settings(
         "event_max_bytes": EVENT_MAX_BYTES,
         "pool_file": str(pool_file),
         "pool_folder": str(pool_folder),
-        # What listens here belongs to whoever runs the system: plans may call it when their run ends.
+        # Servers on this machine belong to the same user: webhooks of plans may call them.
         "webhook_hosts": ["127.0.0.1", "::1"],
     }
     return found
@@ -46,7 +46,7 @@ def api_settings(
     no_auth: bool = False,
     tls: tuple[Path, Path] | None = None,
 ) -> dict[str, Any]:
-    """What ``api.toml`` says; ``tls``: certificate and key, for an address beyond loopback."""
+    """The content of ``api.toml``; ``tls``: certificate and key, for an address beyond loopback."""
     found: dict[str, Any] = {
         "http": http,
         "database_url": database,
@@ -64,7 +64,7 @@ def api_settings(
 def agent_settings(
     *, host: str, data: Path, join_url: str, nats: str, target: SshTarget, ca: Path | None = None
 ) -> dict[str, Any]:
-    """What an agent's ``agent.toml`` says; its one target is the loopback SSH server."""
+    """The content of an agent's ``agent.toml``; its one target is the loopback SSH server."""
     found: dict[str, Any] = {
         "host": host,
         "data_dir": str(data),
@@ -92,7 +92,7 @@ def write(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def as_toml(settings: Mapping[str, Any]) -> str:
-    """TOML of texts, whole numbers, truth values, lists of them and tables of tables."""
+    """TOML of texts, whole numbers, booleans, lists of them and tables of tables."""
     lines: list[str] = []
     _add_table(lines, (), settings)
     return "\n".join(lines) + "\n"
@@ -119,7 +119,7 @@ def _value(value: Any) -> str:
         case int():
             return str(value)
         case str():
-            # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped too.
+            # A JSON string is a TOML basic string, except that TOML also wants DEL escaped.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case list() | tuple():
             return f"[{', '.join(_value(item) for item in value)}]"

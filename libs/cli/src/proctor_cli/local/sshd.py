@@ -1,9 +1,8 @@
-"""The loopback SSH server: the target of the local agents. The one importer of asyncssh besides the agent's ssh.
+"""The loopback SSH server: the target of the local agents. Besides the agent's ssh the only importer of asyncssh.
 
-It does what OpenSSH's sshd does for a command: runs it with the user's shell in a session of its own, tells its end
-at once and closes the channel when nothing holds its output any more, leaves it alone when its channel closes, and
-sends signals to its process group. One key is let in; there is no password, no
-forwarding and no terminal.
+It treats a command as OpenSSH's sshd does: runs it with the user's shell in its own session, reports its end at once,
+closes the channel when nothing holds its output open, leaves it alone when its channel closes, and sends signals to its
+process group. One key is accepted; there is no password, forwarding or terminal.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ _SIGNALS = {name.removeprefix("SIG"): number for name, number in signal.Signals.
 
 
 class LoopbackSshd:
-    """One server on 127.0.0.1; its keys are made once in ``folder``. ``mark`` is put on every process it starts."""
+    """One server on 127.0.0.1; its keys are made once in ``folder``. Every process that it starts gets ``mark``."""
 
     def __init__(self, folder: Path, port: int, mark: str) -> None:
         self._folder = folder
@@ -67,7 +66,7 @@ class LoopbackSshd:
             raise CannotStart(f"cannot listen on {HOST}:{self._port} for SSH: {fault.strerror}") from None
 
     async def close(self) -> None:
-        """Stop listening, close every connection, and kill what the commands left."""
+        """Stop listening, close all connections, and kill what the commands left."""
         if self._acceptor is not None:
             self._acceptor.close()
             with contextlib.suppress(TimeoutError):
@@ -98,7 +97,7 @@ async def _serve(process: "asyncssh.SSHServerProcess[bytes]", mark: str) -> None
         for descriptor in (stdin[0], stdout[1], stderr[1]):
             os.close(descriptor)
     process.set_redirect_pid(child.pid)
-    # asyncssh's own redirection of standard input drops the end of it (tried: 70 of 300 KB).
+    # asyncssh's own redirection of standard input loses its end (tried: 70 of 300 KB).
     feeding = asyncio.create_task(_feed(process, stdin[1]), name=f"stdin of {child.pid}")
     try:
         # From pipe to channel inside asyncssh. The end of one stream is not the end of the other.
@@ -112,7 +111,7 @@ async def _serve(process: "asyncssh.SSHServerProcess[bytes]", mark: str) -> None
 
 
 def _tell_end(channel: "asyncssh.SSHServerChannel[bytes]", code: int) -> None:
-    """Say how the command ended, and leave the channel open: asyncssh's own ``exit`` would close it."""
+    """Report the command's end but leave the channel open, which asyncssh's own ``exit`` would close."""
     if channel.is_closing():
         return
     if code < 0:
@@ -123,7 +122,7 @@ def _tell_end(channel: "asyncssh.SSHServerChannel[bytes]", code: int) -> None:
 
 
 async def _until_let_go(process: "asyncssh.SSHServerProcess[bytes]") -> None:
-    """Wait until nothing holds the command's output any more, or the channel is closed."""
+    """Wait until nothing holds the command's output open, or the channel is closed."""
     waits = {asyncio.create_task(_drained(process)), asyncio.create_task(process.channel.wait_closed())}
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -139,10 +138,10 @@ async def _drained(process: "asyncssh.SSHServerProcess[bytes]") -> None:
 
 
 class _Session(asyncssh.SSHServerProcess[bytes]):
-    """A command's channel: its signals go to the command's process group, whatever has become of it."""
+    """A command's channel: signals go to the command's process group, even after its end."""
 
     def signal_received(self, name: str) -> None:
-        """Send it on; a name that is no signal here is nobody's."""
+        """Forward it; ignore a name that is no signal here."""
         self._send(_SIGNALS.get(name))
 
     def break_received(self, msec: int) -> bool:
@@ -157,14 +156,14 @@ class _Session(asyncssh.SSHServerProcess[bytes]):
 
 
 class _OneUser(asyncssh.SSHServer):
-    """Nobody but the account that runs the server; nothing but sessions (that is asyncssh's default)."""
+    """Only the account that runs the server; only sessions, which is asyncssh's default."""
 
     def __init__(self, user: str, mark: str) -> None:
         self._user = user
         self._mark = mark
 
     def begin_auth(self, username: str) -> bool:
-        """Everybody has to show the key, and a stranger's name has none."""
+        """Every user must show the key, and other users have none."""
         if username != self._user:
             raise asyncssh.PermissionDenied(f"this server is {self._user}'s only")
         return True
@@ -175,7 +174,7 @@ class _OneUser(asyncssh.SSHServer):
 
 
 def make_keys(folder: Path, port: int) -> SshTarget:
-    """Make the server's key and the client's, once; write known_hosts for this port. Raises CannotKeep."""
+    """Make the server's key and the client's once; write known_hosts for this port. Raises CannotKeep."""
     target = target_in(folder, port)
     host = keep_once(folder / "host_key", lambda: _new_key("proctor local target"))
     keep_once(target.key, lambda: _new_key("proctor local agents"))
@@ -243,7 +242,7 @@ async def _ended(child: "subprocess.Popen[bytes]") -> int:
 
 
 async def _feed(process: "asyncssh.SSHServerProcess[bytes]", pipe: int) -> None:
-    """From the channel to standard input, until either of them ends."""
+    """Copy from the channel to standard input, until either ends."""
     os.set_blocking(pipe, False)
     try:
         while data := await process.stdin.read(65536):

@@ -1,4 +1,4 @@
-"""Children that are started again when they die, and stopped in order."""
+"""Child processes that are restarted when they die, and stopped in order."""
 
 import asyncio
 import signal
@@ -10,14 +10,14 @@ from proctor_cli.local.faults import GivenUp
 from proctor_cli.local.processes import Child, ChildSpec
 
 START_PATIENCE = 30.0
-"""Seconds for which a start that fails is tried again, before it counts as one death."""
+"""Seconds in which a failing start is repeated before it counts as one death."""
 WINDOW = 60.0
 MAX_DEATHS = 3
 RETRY_PAUSE = 0.25
 STOP_SECONDS = 4.2
 SURE_SECONDS = 0.4
 SETTLED = 5.0
-"""Seconds after which a child counts as started where nothing better tells."""
+"""Seconds after which a child without a better check counts as started."""
 CONFIGURATION_FAULT = 2
 LAST_LINES = 5
 
@@ -26,31 +26,30 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """What belongs to a child besides its process.
-
-    ``is_up`` is asked again and again with its pid until it says yes; ``before`` runs before each start and may
-    raise CommandFault; ``started`` is told each new process.
-    """
+    """How to treat a child besides its process."""
 
     is_up: Callable[[int], Awaitable[bool]] | None = None
+    """Called with its pid repeatedly until True; None: it is up after SETTLED seconds."""
     before: Callable[[], Awaitable[None]] | None = None
+    """Runs before each start; may raise CommandFault."""
     started: Callable[[Child], None] | None = None
+    """Called with each new process."""
 
 
 class DeathCount:
-    """Three deaths within a minute are too many."""
+    """Three deaths in a minute are too many."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=MAX_DEATHS)
 
     def add(self, time: float) -> bool:
-        """Note a death; whether there were too many."""
+        """Count a death; whether there were too many."""
         self._times.append(time)
         return len(self._times) == MAX_DEATHS and time - self._times[0] <= WINDOW
 
 
-class Keeper:
-    """Keeps one child alive until it is told to stop."""
+class ChildKeeper:
+    """Keeps one child running until asked to stop."""
 
     def __init__(self, spec: ChildSpec, care: Care, say: Say) -> None:
         self.spec = spec
@@ -65,7 +64,7 @@ class Keeper:
         self._failing_since: float | None = None
 
     async def keep(self) -> None:
-        """Start the child, and again when it dies. Returns after :meth:`stop`. Raises GivenUp, or what ``before``
+        """Start the child, and restart it when it dies. Returns after :meth:`stop`. Raises GivenUp, or what ``before``
         raises.
         """
         died = False
@@ -96,7 +95,7 @@ class Keeper:
         return child
 
     async def _watch(self, child: Child) -> bool:
-        """Wait for the child's end; whether it had come up."""
+        """Wait for the child's end; whether it had been up."""
         probe = asyncio.create_task(self._wait_until_up(child), name=f"probe {self.spec.name}")
         try:
             await child.ended.wait()
@@ -120,7 +119,7 @@ class Keeper:
         self.up.set()
 
     def _note_end(self, child: Child, was_up: bool) -> bool:
-        """Judge an end that nobody asked for: whether it is a death, not a start that failed. Raises GivenUp."""
+        """Judge an unexpected end: whether it is a death, not a start that failed. Raises GivenUp."""
         now = asyncio.get_running_loop().time()
         how = ending(child.code)
         if was_up or child.code <= 0:
@@ -143,7 +142,7 @@ class Keeper:
         return f"{message}; its log: {self.spec.log}" + "".join(f"\n  {line}" for line in said)
 
     def ask_to_stop(self) -> None:
-        """No more restarts; send the stop signal."""
+        """Stop restarting; send the stop signal."""
         self._stopping = True
         if self.child is not None:
             self.child.signal(self.spec.stop_signal)
@@ -162,26 +161,26 @@ class Keeper:
         await child.ended.wait()
 
 
-class Supervisor:
-    """All children, in the order in which they are stopped: each group after the former one has ended."""
+class ChildSupervisor:
+    """All children, in stop order: each group is stopped after the former one has ended."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
-        self._groups: dict[int, list[Keeper]] = {}
-        self._tasks: dict[asyncio.Task[None], Keeper] = {}
+        self._groups: dict[int, list[ChildKeeper]] = {}
+        self._tasks: dict[asyncio.Task[None], ChildKeeper] = {}
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def add(self, spec: ChildSpec, care: Care, *, stop_after: int) -> Keeper:
+    def add(self, spec: ChildSpec, care: Care, *, stop_after: int) -> ChildKeeper:
         """Start a child and keep it. Groups with a low ``stop_after`` are stopped first."""
-        keeper = Keeper(spec, care, self._say)
+        keeper = ChildKeeper(spec, care, self._say)
         self._groups.setdefault(stop_after, []).append(keeper)
         task = asyncio.create_task(keeper.keep(), name=f"keep {spec.name}")
         self._tasks[task] = keeper
         task.add_done_callback(self._on_done)
         return keeper
 
-    async def remove(self, keeper: Keeper) -> None:
-        """Stop one child for good."""
+    async def remove(self, keeper: ChildKeeper) -> None:
+        """Stop one child permanently."""
         keeper.ask_to_stop()
         await keeper.stopped(keeper.spec.grace)
         for group in self._groups.values():
@@ -194,17 +193,17 @@ class Supervisor:
             self._fault.set_exception(fault)
 
     async def failed(self) -> None:
-        """Wait until a child cannot be kept; raises why. Never returns."""
+        """Wait until a child cannot be kept running; raises the reason. Never returns."""
         await asyncio.shield(self._fault)
 
-    def keepers(self) -> Sequence[Keeper]:
-        """All of them, in the order in which they are stopped."""
+    def keepers(self) -> Sequence[ChildKeeper]:
+        """All of them, in stop order."""
         return [keeper for _, group in sorted(self._groups.items()) for keeper in group]
 
     async def stop(self, budget: float = STOP_SECONDS) -> None:
-        """Stop everything in order, within about ``budget`` seconds; what does not end in its grace is killed.
+        """Stop everything in order, within about ``budget`` seconds; SIGKILL after a child's grace.
 
-        A group may use what the former ones have left, but for a share that each later one is sure of.
+        A group may use the time that former ones left, except for a minimum reserved for each later one.
         """
         now = asyncio.get_running_loop().time
         deadline = now() + budget
@@ -219,11 +218,11 @@ class Supervisor:
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._fault.done():
-            self._fault.exception()  # seen, or told already
+            self._fault.exception()  # read, so that asyncio does not warn
 
 
 def ending(code: int) -> str:
-    """How a process ended, in words."""
+    """How a process ended, as text."""
     if code < 0:
         try:
             return signal.Signals(-code).name

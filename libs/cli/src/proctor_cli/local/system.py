@@ -1,4 +1,4 @@
-"""The local system as a whole: brought up in parallel, watched, and brought down in order."""
+"""The local system as a whole: started in parallel, watched, and stopped in order."""
 
 import asyncio
 import os
@@ -20,41 +20,41 @@ from proctor_cli.local.pointer import Pointer
 from proctor_cli.local.pool import own_file
 from proctor_cli.local.postgres import find_postgres, make_cluster
 from proctor_cli.local.processes import ChildSpec, proctor_command
-from proctor_cli.local.recovery import Record, kill_marked
-from proctor_cli.local.supervisor import Care, Keeper, Say, Supervisor
+from proctor_cli.local.recovery import ChildRecord, kill_marked
+from proctor_cli.local.supervisor import Care, ChildKeeper, ChildSupervisor, Say
 from proctor_cli.local.target import target_in
 
 READY_SECONDS = 120.0
 JOIN_TOKEN = "PROCTOR_AGENT_JOIN_TOKEN"  # noqa: S105 - a variable's name
-# Who is stopped first.
+# Stop order.
 AGENTS, API, CONTROLLER, NATS, POSTGRES = range(5)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `proctor up` was asked for. ``pool``: settings of the volume pool, None: the data directory's own ·
-    ``announce``: client commands shall find it without being told.
-    """
+    """The options of `proctor up`."""
 
     data: Path
     http: HttpAddress
     agents: int = 1
     no_auth: bool = False
     pool: Path | None = None
+    """Settings of the volume pool; None: the data directory's own."""
     announce: bool = True
+    """Write the default pointer file, by which client commands find the system."""
 
 
 def clear_way(data: DataDir) -> None:
     """End what a killed launcher left, so that its ports are free. For use in a thread."""
-    Record(data.children).end_former()
+    ChildRecord(data.children).end_former()
     kill_marked(data.mark)
 
 
 class LocalSystem:
-    """Everything that runs. Use :meth:`bring_up`, then wait for :meth:`failed`, and :meth:`bring_down` at the end."""
+    """All parts. Call :meth:`bring_up`, wait for :meth:`failed`, and call :meth:`bring_down` at the end."""
 
     def __init__(self, options: Options, data: DataDir, say: Say) -> None:
-        """Take ports, keys and settings for this life. Raises CommandFault; nothing is started yet."""
+        """Choose ports, make keys and settings. Raises CommandFault; nothing is started yet."""
         self.options = options
         self._data = data
         self._say = say
@@ -64,8 +64,8 @@ class LocalSystem:
         ports = private_ports(data.run / "ports.json", ("nats", "ssh"))
         self._nats_port, self._ssh_port = ports["nats"], ports["ssh"]
         self._postgres = find_postgres(data)
-        self._record = Record(data.children)
-        self._supervisor = Supervisor(say)
+        self._record = ChildRecord(data.children)
+        self._supervisor = ChildSupervisor(say)
         self._sshd: Any = None
         scheme = "http" if self.http.is_loopback else "https"
         self.url = f"{scheme}://{self.http.reached_at}"
@@ -107,11 +107,11 @@ class LocalSystem:
             self._say(f"commands find the system at {other}, which runs already; for this one set PROCTOR_URL{token}")
 
     async def failed(self) -> None:
-        """Wait until a child cannot be kept; raises GivenUp. Never returns."""
+        """Wait until a child cannot be kept running; raises GivenUp. Never returns."""
         await self._supervisor.failed()
 
     async def bring_down(self) -> None:
-        """Stop everything in order; nothing of it is left."""
+        """Stop everything in order."""
         self.pointer.remove()
         self._postgres.helpers.end()
         await self._supervisor.stop()
@@ -160,13 +160,13 @@ class LocalSystem:
         return ChildSpec(name, proctor_command((service, "--config", str(config))), log, env={**env, **environment})
 
     async def _start_sshd(self) -> None:
-        # Loaded when the children are starting already: it takes a good part of a second.
+        # Imported while the children start: it takes up to a second.
         from proctor_cli.local.sshd import LoopbackSshd
 
         self._sshd = LoopbackSshd(self._data.ssh, self._ssh_port, self._mark)
         await self._sshd.start()
 
-    def _start_agent(self, host: str, join_token: str | None = None) -> Keeper:
+    def _start_agent(self, host: str, join_token: str | None = None) -> ChildKeeper:
         folder = self._data.agent(host)
         folder.mkdir(mode=0o700, exist_ok=True)
         config = folder / "agent.toml"
@@ -186,14 +186,14 @@ class LocalSystem:
         return self._supervisor.add(spec, self._care(spec), stop_after=AGENTS)
 
     def _identity(self, host: str) -> Path:
-        """What an agent has when it has joined."""
+        """The file that an agent has when it has joined."""
         return self._data.agent(host) / "data" / "identity.json"
 
-    async def _enrol_new(self, hosts: list[str], joined: dict[str, Keeper]) -> None:
-        """Enrol and start those that have not joined yet, or whose agent an admin has removed since."""
+    async def _enrol_new(self, hosts: list[str], joined: dict[str, ChildKeeper]) -> None:
+        """Enrol and start the agents that have not joined yet, or that an admin has removed since."""
         agents: dict[str, dict[str, Any]] = {}
 
-        async def can_tell() -> bool:
+        async def answers() -> bool:
             nonlocal agents
             try:
                 agents = await asyncio.to_thread(self.api.agents)
@@ -204,7 +204,7 @@ class LocalSystem:
                 return False
             return True
 
-        await self._until("a controller to answer", can_tell)
+        await self._until("a controller to answer", answers)
         for host in hosts:
             if host in agents and host in joined:
                 continue
@@ -240,9 +240,9 @@ class LocalSystem:
 
 
 def is_ready(agent: dict[str, Any] | None, since: datetime) -> bool:
-    """Whether an agent, as ``GET /v1/agents`` shows it, was heard of since then and may be given work.
+    """Whether an agent, as in ``GET /v1/agents``, was heard of since then and takes work.
 
-    One that was drained on purpose keeps nobody waiting.
+    A drained agent counts as ready.
     """
     if agent is None or not agent.get("last_heartbeat"):
         return False

@@ -1,4 +1,4 @@
-"""The agents' target: where the loopback SSH server is and what it takes to be let in. No asyncssh here."""
+"""The agents' target: address and keys of the loopback SSH server. Imports no asyncssh."""
 
 import os
 import pwd
@@ -19,12 +19,12 @@ class SshTarget:
 
 
 def target_in(folder: Path, port: int) -> SshTarget:
-    """The target whose keys stand in ``folder``, made or not yet."""
+    """The target with its keys in ``folder``, which need not exist yet."""
     return SshTarget(port, user_name(), folder / "client_key", folder / "known_hosts")
 
 
 def user_name() -> str:
-    """The account's name; its number where it has none."""
+    """The account's name; its number if it has none."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""``proctor up``: hold the data directory, run the local system, end it on a signal or when it cannot be kept."""
+"""``proctor up``: lock the data directory, run the local system, end it on a signal or when a child cannot be kept."""
 
 import asyncio
 import contextlib
@@ -15,15 +15,15 @@ OnReady = Callable[[LocalSystem], Awaitable[int]]
 
 
 def tell(line: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"proctor up: {line}\n")
         sys.stderr.flush()
 
 
 def run_up(options: Options, on_ready: OnReady | None = None, say: Say = tell) -> int:
-    """Run the local system until SIGINT, SIGTERM or SIGHUP (exit code 0), or until ``on_ready`` has ended (its
-    value). 1 when a child cannot be kept. Raises CommandFault where it cannot start at all.
+    """Run the local system until SIGINT, SIGTERM or SIGHUP (exit code 0), or until ``on_ready`` has ended (its value).
+    1 if a child cannot be kept running. Raises CommandFault if the system cannot start.
     """
     data = open_data_dir(options.data)
     with hold(data.root):
