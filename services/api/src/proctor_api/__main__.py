@@ -1,4 +1,4 @@
-"""``proctor-api``, ``python -m proctor_api``, ``proctor api``: one api process."""
+"""Entry point of an api process: ``proctor-api``, ``python -m proctor_api`` and ``proctor api``."""
 
 import argparse
 import sys
@@ -24,7 +24,7 @@ def _list_settings() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the service; the exit code: 0 ended, 1 failed, 2 wrong settings."""
+    """Run the service. Returns the exit code: 0 stopped, 1 failed, 2 wrong settings."""
     parser = argparse.ArgumentParser(
         prog="proctor api",
         description="Proctor's HTTP and websocket service.",
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         await serve(settings, stop, listening)
 
-    # A request is a few trips to PostgreSQL or NATS and back: this loop does each in less time.
+    # Requests are mostly round trips to PostgreSQL and NATS, which are faster on uvloop.
     return run_service("api", run, loop_factory=uvloop.new_event_loop)
 
 

@@ -1,4 +1,4 @@
-"""Who asks: bearer tokens, session cookies, anonymous callers; whose pages may use a cookie. Rules, no SQL."""
+"""Authentication: bearer tokens, session cookies, anonymous callers, and the origins that may use a cookie. No SQL."""
 
 import asyncio
 import base64
@@ -32,30 +32,31 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who stands behind a request. ``key``: what limits and idempotency keys are counted by."""
+    """The authenticated sender of a request."""
 
     actor: Actor
     key: str
+    """Identifies the caller for limits and idempotency keys."""
     way: str
     """bearer | cookie | anonymous | no_auth"""
     secret_hash: str = ""
-
+    """Empty for a caller without a token."""
     creates_results: bool = False
-    """Whether the caller may also create what the Test API holds, whatever its role."""
+    """Whether the caller may create records of the Test API, whatever its role."""
 
     def require(self, role: Role, *, creating: bool = False) -> None:
-        """Raises 403 unless the caller's role covers ``role``; ``creating``: something of the Test API."""
+        """Raises 403 (401 without a token) unless the caller has ``role``; ``creating``: it creates in the Test API."""
         if self.actor.role.covers(role) or (creating and self.creates_results):
             return
         if self.way == "anonymous":
-            raise ProctorError(Code.UNAUTHENTICATED, f"this asks for a token with the role {role.value}")
+            raise ProctorError(Code.UNAUTHENTICATED, f"this requires a token with the role {role.value}")
         raise ProctorError(
-            Code.FORBIDDEN, f"this asks for the role {role.value}; the token's role is {self.actor.role.value}"
+            Code.FORBIDDEN, f"this requires the role {role.value}; the token's role is {self.actor.role.value}"
         )
 
 
 class Tokens(Protocol):
-    """What is asked of the store."""
+    """The methods of the token store that authentication uses."""
 
     async def find(self, hash_: str) -> Token | None: ...
     async def find_by_session(self, hash_: str) -> Token | None: ...
@@ -71,8 +72,8 @@ class _Known:
 class Authenticator:
     """Finds the caller of a request or websocket.
 
-    A hash that was looked up is believed for ``token_cache`` seconds; in the last two thirds of that time a use has
-    it looked up again beside the request, so that a token in steady use costs no request a query.
+    A token that was looked up is cached for ``token_cache`` seconds. If it is used in the last two thirds of that time,
+    it is looked up again in the background, so that requests with a token in steady use wait for no query.
     """
 
     def __init__(self, settings: ApiSettings, store: Tokens, clock: Clock) -> None:
@@ -85,9 +86,9 @@ class Authenticator:
         self._hosts = {urlsplit(origin).netloc for origin in self._origins}
 
     async def caller(self, connection: HTTPConnection, *, old_ways: bool = False) -> Caller:
-        """Who asks. Raises 401 (no or a wrong token), 403 (a foreign origin), 503.
+        """The caller. Raises 401 (missing or wrong token), 403 (foreign origin), 503 (database unavailable).
 
-        ``old_ways``: the token may also come as ``X-Auth-Token``, or as the password of HTTP Basic.
+        ``old_ways``: accept the token also as ``X-Auth-Token``, or as the password of HTTP Basic.
         """
         if self._settings.no_auth:
             self._refuse_foreign(connection)
@@ -106,7 +107,9 @@ class Authenticator:
         if cookie:
             unsafe = connection.scope["type"] == "websocket" or connection.scope["method"] not in SAFE_METHODS
             if unsafe and not self.is_own_origin(connection):
-                raise ProctorError(Code.FORBIDDEN, "the session's cookie is taken from our own pages only (Origin)")
+                raise ProctorError(
+                    Code.FORBIDDEN, "the session cookie is accepted from pages of this server only (Origin)"
+                )
             try:
                 return await self.by_secret("cookie", cookie)
             except ProctorError as fault:
@@ -117,13 +120,13 @@ class Authenticator:
         raise ProctorError(Code.UNAUTHENTICATED, "a token is needed: `Authorization: Bearer <token>`")
 
     def _anyone(self) -> Caller:
-        """A caller without a token, where the operator lets such in."""
+        """The caller without a token, if the setting ``anonymous`` allows one."""
         actor = Actor(name="anonymous", role=Role.VIEWER)
         return Caller(actor, "anonymous", "anonymous", creates_results=self._settings.anonymous == "results")
 
     async def _by_password(self, password: str) -> Caller:
-        """The caller whose token is the password of HTTP Basic. Where callers without a token are let in, a password
-        that cannot be one of ours is as none: old clients carry a pair that was never looked at. Raises 401.
+        """The caller whose token is the password of HTTP Basic. If callers without a token are allowed, a password that
+        does not look like a token counts as none: old clients send credentials that were never checked. Raises 401.
         """
         try:
             return await self.by_secret("bearer", password)
@@ -134,13 +137,13 @@ class Authenticator:
         return self._anyone()
 
     async def by_secret(self, way: str, secret: str) -> Caller:
-        """The caller who holds a token (``bearer``) or a session's cookie (``cookie``). Raises 401."""
+        """The caller with this token (way ``bearer``) or session cookie (way ``cookie``). Raises 401."""
         if not secret or len(secret) > MAX_SECRET:
             raise ProctorError(Code.UNAUTHENTICATED, "the token is not known, expired or revoked")
         return await self._by_hash(way, token_hash(secret))
 
     async def check_again(self, caller: Caller) -> None:
-        """Raises 401 when the caller's token is revoked or expired by now."""
+        """Raises 401 if the caller's token is revoked or expired by now."""
         if caller.secret_hash:
             await self._by_hash(caller.way, caller.secret_hash)
 
@@ -178,21 +181,21 @@ class Authenticator:
         return token
 
     def forget(self, token: str) -> None:
-        """Believe a token no longer without asking: it was revoked, or its session closed."""
+        """Drop a token from the cache, because it was revoked."""
         for key in [key for key, known in self._known.items() if known.token is not None and known.token.id == token]:
             del self._known[key]
 
     def forget_session(self, secret: str) -> None:
-        """Believe a session's cookie no longer."""
+        """Drop a session from the cache, because it was closed."""
         self._known.pop(("cookie", token_hash(secret)), None)
 
     def take_uses(self) -> dict[str, datetime]:
-        """When which token was used since the last call."""
+        """When each token was last used, by id; only uses since the last call."""
         uses, self._uses = self._uses, {}
         return uses
 
     def is_own_origin(self, connection: HTTPConnection) -> bool:
-        """Whether the request says that it comes from a page of ours."""
+        """Whether the Origin header names this server or one of the settings' origins; False without one."""
         given = connection.headers.get("origin")
         if given is None:
             return False
@@ -206,7 +209,7 @@ class Authenticator:
     def _refuse_foreign(self, connection: HTTPConnection) -> None:
         host = connection.headers.get("host", "")
         if not is_loopback(_host_name(host)) and host not in self._hosts:
-            raise ProctorError(Code.FORBIDDEN, "without authentication only this machine's own names are served (Host)")
+            raise ProctorError(Code.FORBIDDEN, "without authentication, the Host header must name this machine")
         if "origin" in connection.headers and not self.is_own_origin(connection):
             raise ProctorError(Code.FORBIDDEN, "a page of another origin may not use an api without authentication")
 
@@ -220,7 +223,7 @@ def _basic_password(text: str) -> str:
 
 
 def _host_name(host: str) -> str:
-    """The name in a Host header; "" for what is none."""
+    """The host name in a Host header; "" if it is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -228,7 +231,7 @@ def _host_name(host: str) -> str:
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port in one spelling; "" for what is no origin (``null``)."""
+    """An origin in normal form: lower case, no default port; "" for anything else, such as ``null``."""
     try:
         parts = urlsplit(url.strip().lower())
         port = parts.port

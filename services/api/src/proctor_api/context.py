@@ -1,4 +1,4 @@
-"""What the process has: made once in ``main.py``, handed to every route through ``app.state``."""
+"""What routes share: built once in ``main.py``, reached through ``app.state``."""
 
 from dataclasses import dataclass
 
@@ -46,6 +46,6 @@ def context_of(connection: HTTPConnection) -> ApiContext:
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
-    """Who asks; known since before the body was read."""
+    """The caller, as the guard of the route found it before it read the body."""
     caller: Caller = connection.state.caller
     return caller

@@ -1,4 +1,4 @@
-"""Questions and orders to the controllers: one request on the bus, one answer. JSON is passed on unparsed."""
+"""Operations that a controller carries out: one NATS request, one reply each."""
 
 from typing import TypeVar
 
@@ -17,30 +17,32 @@ log = structlog.get_logger(__name__)
 
 V = TypeVar("V", bound=BaseModel)
 RETRY_AFTER = 2
-"""Seconds that a 503 asks the client to wait."""
+"""Seconds that a 503 tells the client to wait."""
 
 TRIES = 4
-"""Each try is given to some controller: one that hangs among several costs one try, not the request."""
+"""Each try goes to some controller, so one that hangs among several costs one try, not the request."""
 
 LARGE = 64 * 1024
-"""Bytes of a request from which on a controller may need a while to read it: a plan of a thousand steps takes seconds
-where the machine is busy, and each try that is cut short leaves one more such plan behind.
+"""Bytes. A larger request gets fewer, longer tries: a controller on a busy machine takes seconds for a plan of a
+thousand steps, and goes on with it after the api has given up a try.
 """
 LARGE_TRIES = 2
 
 SELF = Actor(name="api", role=Role.ADMIN)
-"""The api itself, where no caller stands behind a question."""
+"""The actor of requests that the api makes on its own behalf."""
 
 
 class ControllerClient:
-    """Sends calls. Every method raises ProctorError: the controller's refusal, or ``bus_unavailable``."""
+    """Sends operations. Every method but ``audit`` raises ProctorError: the controller's refusal, or
+    ``bus_unavailable``.
+    """
 
     def __init__(self, bus: Bus, timeout: float) -> None:
         self._bus = bus
         self._timeout = timeout
 
     async def ask(self, operation: Operation[Q, V], actor: Actor, body: Q) -> V:
-        """The answer."""
+        """The answer, decoded."""
         answer = await self.ask_encoded(operation, actor, body)
         try:
             return decode(operation.answer, answer.data)
@@ -48,7 +50,7 @@ class ControllerClient:
             raise _unreadable(operation, fault) from fault
 
     async def ask_encoded(self, operation: Operation[Q, A], actor: Actor, body: Q) -> Encoded[A]:
-        """The answer's JSON, as the controller made it."""
+        """The answer's JSON, undecoded."""
         payload = b'{"v":1,"actor":%s,"body":%s}' % (actor.encode(), body.encode())
         reply = await self._send(operation, payload)
         try:
@@ -74,7 +76,7 @@ class ControllerClient:
                 raise bus_unavailable(op, fault) from fault
 
     async def audit(self, actor: Actor, action: str, subject: str, **detail: object) -> None:
-        """Have one of the api's own deeds written down. A failure is logged, and does not undo the deed."""
+        """Add an action of the api itself to the audit log. A failure is logged only: the action is done."""
         try:
             body = AuditAdd(action=action, object=subject, detail=dict(detail))
             await self.ask_encoded(ADD_AUDIT, actor, body)
@@ -84,11 +86,11 @@ class ControllerClient:
 
 def _unreadable(operation: AnyOperation, fault: BadMessage) -> ProctorError:
     log.error("bad_answer", op=operation.name, error=str(fault))
-    return ProctorError(Code.INTERNAL, "a controller gave an answer that cannot be read")
+    return ProctorError(Code.INTERNAL, "a controller sent an answer that cannot be read")
 
 
 def bus_unavailable(op: str, fault: BusError) -> ProctorError:
-    """503 for a question that got no answer."""
+    """503 for an operation that got no answer."""
     log.warning("call_failed", op=op, error=str(fault))
     if isinstance(fault, NoResponders):
         text = "no controller is running; try again in a moment"

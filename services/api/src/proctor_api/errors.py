@@ -1,4 +1,4 @@
-"""Faults as users see them: ``application/problem+json`` (RFC 9457) with a stable code; ``/v2.1`` keeps its shape."""
+"""Errors as clients see them: ``application/problem+json`` (RFC 9457); ``{code, message}`` in the older APIs."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -20,10 +20,10 @@ log = structlog.get_logger(__name__)
 PROBLEM = "application/problem+json"
 LEGACY = "/v2.1/"
 TEST_API = ("/api/v1/", "/versions", "/dashboard/")
-"""Paths of the Test API: the same shape, and no code that its clients do not know."""
+"""Paths of the Test API. Errors have the shape of ``/v2.1``, and 400 takes the place of 422."""
 _KINDS = {list: "an array", str: "a text", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
 _TITLES = {
-    Code.BAD_JSON: "The body is no JSON",
+    Code.BAD_JSON: "The body is not JSON",
     Code.BAD_REQUEST: "Bad request",
     Code.UNAUTHENTICATED: "Not authenticated",
     Code.FORBIDDEN: "Not allowed",
@@ -53,7 +53,7 @@ _FROM_STATUS = {
 
 
 def problem(fault: ProctorError, path: str) -> Response:
-    """The answer that shows a fault, in the shape that belongs to the path."""
+    """The answer to a fault, in the shape of the API that the path belongs to."""
     headers: dict[str, str] = {}
     details = dict(fault.details)
     if fault.code is Code.UNAUTHENTICATED:
@@ -84,7 +84,7 @@ def _json(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS, default=str)
     except TypeError:
-        # A lone surrogate in what the caller sent: say it without.
+        # A lone surrogate in a text of the caller: replace it.
         return orjson.dumps(_clean(body), option=orjson.OPT_NON_STR_KEYS, default=str)
 
 
@@ -99,7 +99,7 @@ def _clean(value: Any) -> Any:
 
 
 def validation_fault(refused: RequestValidationError) -> ProctorError:
-    """422 with every fault of a request; the input itself is not repeated (it may hold a secret)."""
+    """422 with the first MAX_FAULTS faults of a request. Never quotes the input, which may hold a secret."""
     rows = []
     for error in refused.errors()[:MAX_FAULTS]:
         place, *rest = [str(part) for part in error["loc"]] or ["body"]
@@ -122,26 +122,26 @@ def validation_fault(refused: RequestValidationError) -> ProctorError:
 
 
 def http_fault(error: HTTPException, request: Request) -> ProctorError:
-    """What Starlette refuses by itself, as one of our codes."""
+    """An error of Starlette itself as a ProctorError."""
     if error.status_code == 404:
         return ProctorError(
             Code.NOT_FOUND, f"no such path: {request.scope['path']}", what="path", name=request.scope["path"]
         )
     if error.status_code == 405:
         error.headers = {"Allow": ", ".join(sorted(_methods_of(request)))}
-        return ProctorError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.scope['path']}")
+        return ProctorError(Code.METHOD_NOT_ALLOWED, f"{request.scope['path']} does not take {request.method}")
     return ProctorError(_FROM_STATUS.get(error.status_code, Code.INTERNAL), str(error.detail))
 
 
 def _methods_of(request: Request) -> set[str]:
-    """What a path is served with."""
+    """The methods that a path takes."""
     routes: list[APIRoute] = request.app.state.routes
     path = request.scope["path"]
     return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
 def install(app: FastAPI) -> None:
-    """Let the app show every fault as a problem document."""
+    """Register the handlers that turn exceptions into answers."""
 
     def add(kind: type[Exception], convert: Callable[[Any, Request], ProctorError]) -> None:
         async def show(request: Request, error: Exception) -> Response:
@@ -160,5 +160,5 @@ def install(app: FastAPI) -> None:
 
 
 def internal() -> ProctorError:
-    """500; what happened stands in the log only."""
-    return ProctorError(Code.INTERNAL, "an unforeseen fault; the api's log says more")
+    """500; details are in the log only."""
+    return ProctorError(Code.INTERNAL, "an unexpected error; the api's log has the details")

@@ -1,4 +1,4 @@
-"""A run's state changes, kept for its viewers: the newest ones as they were announced, holes filled by asking."""
+"""A run's state changes, cached for its viewers: taken from notifications, gaps filled by asking a controller."""
 
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -7,10 +7,11 @@ from proctor_common.messages.views import EventView
 from proctor_common.states import RunState
 
 KEPT = 2000
+"""Events of a run that are cached at most."""
 
 
 class EventRing:
-    """Events ``first`` to ``last`` of one run without a hole; ``seq`` counts from 1."""
+    """The newest events of one run, without a gap between them; ``seq`` counts from 1."""
 
     def __init__(self, fetch: Callable[[int], Awaitable[EventsPage]]) -> None:
         self._fetch = fetch
@@ -20,7 +21,7 @@ class EventRing:
 
     @property
     def last(self) -> int:
-        """The newest event that is known without a hole before it."""
+        """``seq`` of the newest cached event; 0 if there is none."""
         return self._kept[-1].seq if self._kept else 0
 
     @property
@@ -29,7 +30,7 @@ class EventRing:
         return bool(self._kept) and self._kept[-1].kind == "run" and self._kept[-1].new == RunState.FINISHED.value
 
     def add(self, events: Iterable[EventView]) -> None:
-        """Keep what follows on what is known; remember that more was announced."""
+        """Cache events that follow the cached ones; of others remember only that they exist."""
         for event in events:
             self._announced = max(self._announced, event.seq)
             if event.seq == self.last + 1 and (self._kept or event.seq == 1):
@@ -38,7 +39,7 @@ class EventRing:
             del self._kept[: len(self._kept) - KEPT]
 
     def known(self, seq: int) -> list[EventView] | None:
-        """Events behind ``seq`` as far as they are known without asking; None where asking would show more."""
+        """Cached events after ``seq``; None if a controller would have to be asked."""
         if self._kept and seq + 1 < self._kept[0].seq:
             return None
         known = self._slice(seq)
@@ -47,7 +48,7 @@ class EventRing:
         return None
 
     async def after(self, seq: int, *, ask: bool = False) -> list[EventView]:
-        """Events behind ``seq`` in order; maybe not all at once. ``ask``: ask even where none was announced.
+        """Events after ``seq``, in order, perhaps not all. ``ask``: ask a controller even if none was announced.
 
         Raises ProctorError.
         """
@@ -58,7 +59,7 @@ class EventRing:
         self._asked = True
         items = [event for event in page.items if event.seq > seq]
         if not items:
-            # What was announced is not there: do not ask for it again and again.
+            # An announced event does not exist: do not ask for it again.
             self._announced = min(self._announced, max(seq, self.last))
         elif page.next is not None:
             self._announced = max(self._announced, items[-1].seq + 1)

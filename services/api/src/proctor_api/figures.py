@@ -1,4 +1,4 @@
-"""The api's own metrics."""
+"""Metrics of the api."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Figures:
-    """Requests by route and status, how long they took, open websockets, bytes shown."""
+    """Counters and histograms of requests, logs and recorded results."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -30,5 +30,5 @@ class Figures:
         )
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show a number that is read when it is asked for."""
+        """Add a gauge whose value is read at each scrape."""
         Gauge(name, text, registry=self._registry).set_function(read)

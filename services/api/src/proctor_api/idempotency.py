@@ -1,7 +1,7 @@
 """``Idempotency-Key``: the same key and body again get the first answer, and start nothing twice.
 
-A row is written before the request goes out, with the id that the run will have. If the api dies in between, a
-repetition takes the row over once its hold has passed and sends the same run id: the controller starts it once.
+A row with the id of the new run is written before the request goes out. If the api dies in between, a repetition takes
+over the row when its hold (60 s) has expired, and sends the same run id: the controller starts the run once.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ REPLAYED = "Idempotency-Replayed"
 
 
 class Idempotency:
-    """Runs a start at most once a key."""
+    """Starts a run at most once per key."""
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
@@ -32,16 +32,15 @@ class Idempotency:
     async def start(
         self, request: Request, caller: Caller, begin: Callable[[str], Awaitable[ViewResponse[T]]]
     ) -> ViewResponse[T]:
-        """Call ``begin`` with the new run's id, or give the answer that it gave before.
+        """Call ``begin`` with the new run's id, or repeat its earlier answer. Without the header, only call it.
 
-        Raises 409 idempotency_in_progress, 422 idempotency_mismatch, and what ``begin`` raises. Without the header
-        no database is asked.
+        Raises 409 idempotency_in_progress, 422 for a bad key, 422 idempotency_mismatch, and what ``begin`` raises.
         """
         key = request.headers.get(HEADER)
         if key is None:
             return await begin(new_id())
         if not 0 < len(key) <= MAX_KEY or not key.isprintable():
-            raise invalid(f"{HEADER}: 1 to {MAX_KEY} printable characters", path=HEADER, code="bad_key")
+            raise invalid(f"{HEADER}: must be 1 to {MAX_KEY} printable characters", path=HEADER, code="bad_key")
         hash_ = await _hash(request)
         kept = await self._store.hold(caller.key, key, hash_, new_id())
         if kept.request_hash != hash_:
@@ -64,10 +63,10 @@ class Idempotency:
             response = await begin(run)
         except ProctorError as fault:
             if fault.status < 500:
-                # Nothing was started: the key is free for a request that can be.
+                # Nothing was started: free the key for a corrected request.
                 await self._store.forget(owner, key)
             else:
-                # Perhaps it was started: whoever repeats it goes on with the same run id.
+                # It may have started: a repetition must send the same run id.
                 await self._store.let_go(owner, key)
             raise
         await self._store.keep(owner, key, response.status_code, response.headers.get("location"), bytes(response.body))

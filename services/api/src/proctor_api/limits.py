@@ -1,4 +1,4 @@
-"""Counting tries and open sockets, in bounded memory. No I/O."""
+"""Limits on tries and open websockets, in bounded memory. No I/O."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,9 +7,9 @@ MAX_KEYS = 10_000
 
 
 class RateLimit:
-    """At most ``tries`` in ``period`` seconds for one key, as a bucket that refills evenly.
+    """A token bucket per key: at most ``tries`` in ``period`` seconds.
 
-    Remembers the newest MAX_KEYS keys; when more come at once, the one seen least recently is forgotten.
+    Keeps MAX_KEYS keys and forgets the least recently used one beyond that.
     """
 
     def __init__(self, tries: int, period: float, now: Callable[[], float]) -> None:
@@ -19,7 +19,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str) -> float:
-        """Use one try. 0 when it is allowed, else the seconds until one will be."""
+        """Use one try. Returns 0 if it is allowed, else the seconds until the next one is."""
         now = self._now()
         left, since = self._buckets.pop(key, (self._tries, now))
         left = min(self._tries, left + (now - since) * self._rate)
@@ -30,14 +30,14 @@ class RateLimit:
         return 0.0 if allowed else (1.0 - left) / self._rate
 
     def give_back(self, key: str) -> None:
-        """One try was not one that counts."""
+        """Take back one use, because the try succeeded."""
         if key in self._buckets:
             left, since = self._buckets[key]
             self._buckets[key] = (min(self._tries, left + 1.0), since)
 
 
 class Sockets:
-    """How many websockets each token holds open."""
+    """Counts the open websockets of each token."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -45,11 +45,11 @@ class Sockets:
 
     @property
     def total(self) -> int:
-        """All that are open."""
+        """The number of open websockets."""
         return sum(self._open.values())
 
     def take(self, key: str) -> bool:
-        """Count one more; False where the token has as many as it may."""
+        """Count one more. Returns False if the token is at its limit."""
         held = self._open.get(key, 0)
         if held >= self._most:
             return False
@@ -57,7 +57,7 @@ class Sockets:
         return True
 
     def release(self, key: str) -> None:
-        """One fewer."""
+        """Count one fewer."""
         held = self._open.get(key, 0)
         if held <= 1:
             self._open.pop(key, None)

@@ -1,4 +1,4 @@
-"""Putting the service together: what it needs, in the order in which it is needed, and its routes."""
+"""Builds the service: connections first, then the application with its routes, then the background tasks."""
 
 import asyncio
 import socket
@@ -43,13 +43,13 @@ SWEEP_SECONDS = 3600.0
 
 
 class App(FastAPI):
-    """The framework's app, with short ways around it."""
+    """FastAPI's app with a fast path past it (``http/fast_path.py``)."""
 
     ways: Ways
     short: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer by a short way where there is one."""
+        """Answer a request, on the fast path if its route has one."""
         if scope["type"] == "http" and (scope["method"], scope["path"]) in self.ways:
             await self.short(scope, receive, send)
         else:
@@ -57,7 +57,7 @@ class App(FastAPI):
 
 
 def make_app(context: ApiContext) -> FastAPI:
-    """The application over a context; nothing is connected here."""
+    """The application over a context. Connects to nothing."""
     app = App(
         title="Proctor",
         version=openapi.version(),
@@ -76,7 +76,7 @@ def make_app(context: ApiContext) -> FastAPI:
     if settings.root_path or settings.trusted_proxies:
         app.add_middleware(Proxies, root_path=settings.root_path, trusted=settings.proxies)
     errors.install(app)
-    # Taken as they are: include_router would build every route anew, and match twice at each request.
+    # Not by include_router: it would build every route again and match each request twice.
     app.state.routes = [route for router in ALL_ROUTERS for route in router.routes]
     app.router.routes += [*app.state.routes, *(WebSocketRoute(path, endpoint) for path, endpoint in SOCKETS)]
     openapi.install(app)
@@ -88,9 +88,9 @@ def make_app(context: ApiContext) -> FastAPI:
 
 
 async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ApiContext:
-    """Connect to PostgreSQL and NATS, bring the schema up to date, store the first token; ``stack`` ends it all.
+    """Connect to PostgreSQL and NATS, migrate the schema, store the first token; ``stack`` closes everything.
 
-    Waits ``start_timeout`` seconds for both. Raises StartError.
+    Waits up to ``start_timeout`` seconds for each. Raises StartError.
     """
     clock = SystemClock()
     engine = make_engine(
@@ -149,7 +149,7 @@ async def make_context(settings: ApiSettings, stack: AsyncExitStack) -> ApiConte
 
 
 async def serve(settings: ApiSettings, stop: Stop, listening: socket.socket) -> None:
-    """Run the service on a socket from :func:`bind` until the stop is asked for. Raises StartError."""
+    """Run the service on a socket from :func:`bind` until ``stop`` is set. Raises StartError."""
     for fault in settings.plaintext_faults:
         log.warning("plaintext_allowed", fault=fault)
     if settings.no_auth:
@@ -173,7 +173,7 @@ async def serve(settings: ApiSettings, stop: Stop, listening: socket.socket) -> 
 
 
 async def _note_uses(context: ApiContext, stop: Stop) -> None:
-    """Write down when tokens were used, many at once."""
+    """Store when tokens were last used: every USES_SECONDS, and once more at the end."""
     ending = False
     while not ending:
         ending = await stop.sleep(USES_SECONDS)
@@ -186,7 +186,7 @@ async def _note_uses(context: ApiContext, stop: Stop) -> None:
 
 
 async def _sweep(context: ApiContext, stop: Stop) -> None:
-    """Drop idempotency keys that are over their time."""
+    """Delete expired idempotency keys every SWEEP_SECONDS."""
     while not await stop.sleep(SWEEP_SECONDS):
         try:
             await KeyStore(context.engine).sweep()

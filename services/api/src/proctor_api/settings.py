@@ -1,4 +1,4 @@
-"""What an operator can set: ``PROCTOR_API_<NAME>`` in the environment, ``<name>`` in the TOML file of ``--config``."""
+"""Settings: ``PROCTOR_API_<NAME>`` in the environment, ``<name>`` in the TOML file of ``--config``."""
 
 import ipaddress
 from pathlib import Path
@@ -23,11 +23,11 @@ class ApiSettings(ServiceSettings):
     http: str = "127.0.0.1:8774"
     """Address and port to listen on; ``[::1]:8774`` for IPv6."""
     metrics_http: str | None = None
-    """A second address that serves ``/metrics`` alone, without a token and in the clear."""
+    """A second address that serves only ``/metrics``, without token and encryption."""
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     allow_plaintext: bool = False
-    """Allow HTTP and NATS in the clear beyond loopback; warned of at each start."""
+    """Allow unencrypted HTTP and NATS beyond loopback; logs a warning at each start."""
 
     database_url: str
     """``postgresql://user@host:port/name``, by socket ``postgresql://user@/name?host=/folder``."""
@@ -41,46 +41,46 @@ class ApiSettings(ServiceSettings):
     nats_inbox: str = Field(default="_INBOX_api", pattern=r"^[A-Za-z0-9_-]{1,64}$")
 
     first_token: SecretStr | None = None
-    """Becomes an admin's token when the database has no admin token."""
+    """Stored as an admin's token if the database has no valid one."""
     no_auth: bool = False
-    """Every caller is admin; on a loopback address only."""
+    """Make every caller an admin. Only allowed on a loopback address."""
     anonymous: Literal["none", "viewer", "results"] = "none"
-    """What a caller without a token may do."""
+    """What a caller without a token may do: nothing, read, or read and create records of the Test API."""
     tryout: Literal["all", "read"] = "all"
-    """What ``/docs`` lets its reader try out: ``read`` takes the button off everything that writes."""
+    """What ``/docs`` offers to try out: ``read`` removes the button of everything that writes."""
     public_url: str | None = None
-    """Where browsers find the api, if not under the name they ask for: what addresses that are given out begin with."""
+    """The URL at which browsers find the api; URLs in answers begin with it. None: the request's own."""
     origins: tuple[str, ...] = ()
-    """Further origins whose pages may use the session cookie."""
+    """More origins whose pages may use the session cookie."""
 
     start_timeout: float = Field(default=30.0, ge=0, le=600)
     """How long to wait at the start for NATS and PostgreSQL."""
     call_timeout: float = Field(default=10.0, gt=0, le=60)
-    """How long a request to the controllers may take."""
+    """How long a request to the controllers may take, all tries together."""
     body_limit: int = Field(default=1024 * 1024, ge=1024)
     result_limit: int = Field(default=16 * 1024 * 1024, ge=1024)
-    """How large the body of one result of the Test API may be."""
+    """Limit of the body of one result of the Test API."""
     timezone: str = "UTC"
-    """The zone in which the Test API reads dates that name none, and writes creation dates: ``Europe/Berlin``."""
+    """The zone, such as ``Europe/Berlin``, of Test API dates without one, and of creation dates."""
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
-    """The path below which a proxy shows the api, such as ``/test``; it may take it off or leave it on."""
+    """The path below which a proxy serves the api, such as ``/test``; the proxy may strip it or not."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses or networks whose ``X-Forwarded-*`` headers are believed."""
+    """Addresses or networks whose ``X-Forwarded-*`` headers are trusted."""
     token_cache: float = Field(default=3.0, ge=0, le=10)
-    """How long a token that was looked up is believed without asking again."""
+    """How long a token is cached."""
     token_check: float = Field(default=60.0, gt=0)
-    """How often an open websocket's token is checked again."""
+    """How often the token of an open websocket is checked again."""
     session_hours: float = Field(default=12.0, gt=0, le=24 * 30)
     login_tries: int = Field(default=10, ge=1)
-    """Tries a minute and address at ``/v1/session`` and ``/v1/agents/join``."""
+    """Tries per minute and address at ``/v1/session`` and ``/v1/agents/join``."""
     sockets_per_token: int = Field(default=200, ge=1)
     heartbeat: float = Field(default=15.0, gt=0)
     slow_viewer: float = Field(default=60.0, gt=0)
-    """A websocket whose client took nothing for so long is closed with 4408."""
+    """A websocket whose client has read nothing for this long is closed with 4408; a streamed answer ends."""
     record_check: float = Field(default=15.0, gt=0)
-    """How often a tail asks for a run's record again without having been told that it changed."""
+    """How often a tail asks a controller for its run without having been notified of a change."""
     log_tick: float = Field(default=1.0, gt=0, le=60)
-    """How often a tail looks into the stream without having been woken."""
+    """How often a tail looks into the stream without having been notified."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -89,23 +89,23 @@ class ApiSettings(ServiceSettings):
 
     @property
     def link_base(self) -> str:
-        """What links begin with: ``public_url``, else the address listened on; "" where that says no host."""
+        """The beginning of links: ``public_url``, else the address listened on; "" if that names no host."""
         if self.public_url is not None:
             return self.public_url.rstrip("/")
         host, port = self.address
-        if host in {"0.0.0.0", "::"} or port == 0:  # noqa: S104 - all of the machine's addresses are none of them
+        if host in {"0.0.0.0", "::"} or port == 0:  # noqa: S104 - these name no host
             return ""
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self.tls else 'http'}://{shown}:{port}"
 
     @property
     def tls(self) -> bool:
-        """Whether HTTPS is spoken."""
+        """Whether the api serves HTTPS."""
         return self.tls_cert_file is not None
 
     @property
     def zone(self) -> ZoneInfo:
-        """``timezone`` itself."""
+        """``timezone`` as a zone."""
         return ZoneInfo(self.timezone)
 
     @property
@@ -115,7 +115,7 @@ class ApiSettings(ServiceSettings):
 
     @property
     def plaintext_faults(self) -> list[str]:
-        """Where something is spoken in the clear beyond loopback."""
+        """Messages about unencrypted connections beyond loopback; empty if there are none."""
         found = []
         if not self.tls and not is_loopback(self.address[0]):
             found.append(f"http {self.http} is beyond loopback and has no TLS")
@@ -152,7 +152,7 @@ class ApiSettings(ServiceSettings):
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError that names the fault."""
+    """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

@@ -1,7 +1,7 @@
-"""A websocket of the api: who may open it, sending while watching for a client that is gone, slow or no longer allowed.
+"""Websockets: authenticate the client, send it frames, and close when it is gone, too slow or no longer allowed.
 
-Close codes: 4400 bad request (a bad cursor, an unknown step), 4401 no or bad token, 4403 not
-allowed, 4404 no such run, 4408 too slow, 1012 service restart.
+Close codes: 4400 bad request (a bad cursor, an unknown step), 4401 missing or wrong token, 4403 not allowed, 4404 no
+such run, 4408 too slow, 1012 service restart or bus unavailable.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ MAX_PARAMETER = 4096
 MAX_REASON = 100
 
 Texts = AsyncIterator[str | None]
-"""Frames to send; None where there is nothing to send just now."""
+"""Frames to send; None when there is nothing to send right now."""
 
 
 class TooSlow(Exception):
-    """The client does not keep up."""
+    """The client reads too slowly."""
 
 
 class _Ended(Exception):
-    """The socket is to be closed, with a code of ours and a reason."""
+    """Ends a websocket with a close code and a reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -52,18 +52,18 @@ class _Ended(Exception):
 
 
 def close_code(fault: Exception) -> tuple[int, str]:
-    """How a fault is told to the client: close code and reason."""
+    """The close code and reason for a fault."""
     if isinstance(fault, BadCursor):
         return BAD_REQUEST, f"after: {fault}"
     if isinstance(fault, ProctorError):
         return _CODES.get(fault.code, RESTART), fault.message
     if isinstance(fault, BusError):
         return RESTART, "the bus is unavailable"
-    return 1011, "an unforeseen fault; the api's log says more"
+    return 1011, "an unexpected error; the api's log has the details"
 
 
 def parameter(socket: WebSocket, name: str) -> str | None:
-    """A query parameter; None where it is absent or empty. Raises 400."""
+    """A query parameter; None if it is absent or empty. Raises 400 if it is too long or has a NUL."""
     value = socket.query_params.get(name)
     if value is not None and len(value) > MAX_PARAMETER:
         raise ProctorError(Code.BAD_REQUEST, f"the {'cursor' if name == 'after' else name} is too long")
@@ -73,7 +73,7 @@ def parameter(socket: WebSocket, name: str) -> str | None:
 
 
 async def serve(socket: WebSocket, open_: Callable[[ApiContext, Caller], Texts]) -> None:
-    """Answer a websocket with the frames that ``open_`` gives, until they or the client end."""
+    """Send the frames of ``open_`` to a websocket until they end or the client leaves."""
     context = context_of(socket)
     try:
         caller = await context.auth.caller(socket)
@@ -111,7 +111,7 @@ class _Conversation:
         self._heartbeat_at = self._loop.time() + context.settings.heartbeat
 
     async def hold(self) -> None:
-        """Send, listen and watch until one of them ends; close with the code that says why."""
+        """Send, receive and check until one of these ends, then close with the code for the reason."""
         work: list[Callable[[], Awaitable[None]]] = [self._send_all, self._listen, self._guard]
         tasks = [asyncio.ensure_future(part()) for part in work]
         try:
@@ -131,7 +131,7 @@ class _Conversation:
         if isinstance(fault, _Ended):
             code, reason = fault.code, fault.reason
         elif isinstance(fault, TooSlow):
-            code, reason = TOO_SLOW, "the client does not keep up"
+            code, reason = TOO_SLOW, "the client reads too slowly"
         elif isinstance(fault, Exception):
             code, reason = close_code(fault)
             if code == 1011:
@@ -155,14 +155,14 @@ class _Conversation:
         self._sending_since = None
 
     async def _listen(self) -> None:
-        """Return when the client is gone. What it says is of no meaning here."""
+        """Return when the client disconnects; ignore what it sends."""
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
 
     async def _guard(self) -> None:
-        """Watch for a client that takes nothing, and for a token that is revoked."""
+        """Raise _Ended when the client stops reading, or its token is revoked."""
         settings = self._context.settings
         pause = min(1.0, settings.slow_viewer / 4, settings.token_check / 2)
         checked = self._loop.time()
@@ -170,7 +170,7 @@ class _Conversation:
             await asyncio.sleep(pause)
             now = self._loop.time()
             if self._sending_since is not None and now - self._sending_since >= settings.slow_viewer:
-                raise _Ended(TOO_SLOW, f"the client took nothing for {settings.slow_viewer:g} s")
+                raise _Ended(TOO_SLOW, f"the client read nothing for {settings.slow_viewer:g} s")
             if now - checked >= settings.token_check:
                 checked = now
                 await self._check_token()
@@ -179,12 +179,12 @@ class _Conversation:
         try:
             await self._context.auth.check_again(self._caller)
         except ProctorError as fault:
-            # A database that is away says nothing about the token.
+            # An unavailable database says nothing about the token.
             if fault.code is Code.UNAUTHENTICATED:
                 raise _Ended(UNAUTHENTICATED, fault.message) from fault
 
 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    """Close; the reason is cut to what a close frame holds."""
+    """Close with a reason, cut to MAX_REASON bytes (a close frame holds 123)."""
     with contextlib.suppress(Exception):
         await socket.close(code, reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore"))

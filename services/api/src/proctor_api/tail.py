@@ -1,4 +1,4 @@
-"""The websockets: a run's log, a run's state changes, the state changes of all runs."""
+"""The three websockets: the log of a run, its state changes, and the state changes of all runs."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from proctor_common.messages.views import EventView, RunLogIndex
 from proctor_common.states import RunState
 
 QUIET = 1.0
-"""Seconds without an event after which a socket looks whether a heartbeat is due."""
+"""Seconds without an event after which a websocket checks whether a heartbeat is due."""
 
 
 async def tail_log(socket: WebSocket) -> None:
@@ -53,7 +53,7 @@ async def tail_run_events(socket: WebSocket) -> None:
             async for event in _events(feed, seen):
                 if event is None:
                     if index.state is RunState.FINISHED:
-                        # Who lost the connection between the last event and the end has a cursor behind them all.
+                        # A client that lost its connection just before the end frame resumes after the last event.
                         yield frames.end_frame(index.result)
                         return
                     yield None
@@ -67,14 +67,14 @@ async def tail_run_events(socket: WebSocket) -> None:
 
 
 async def _events(feed: Feed, seen: int) -> AsyncIterator[EventView | None]:
-    """A run's events behind the ``seen``-th; None where there are none just now."""
+    """Events of a run with a ``seq`` above ``seen``; None when there are none right now."""
     first = True
     quiet = 0
     while True:
         wakes = feed.wakes
         events: list[EventView] = []
         try:
-            # What was announced is known; a run that is quiet for long is asked about.
+            # Notifications may be lost: after a long silence, ask a controller.
             events = await feed.events.after(seen, ask=first or quiet >= 15)
             first = False
             quiet = 0 if events or quiet >= 15 else quiet + 1
@@ -106,7 +106,7 @@ async def tail_all_events(socket: WebSocket) -> None:
                     yield frames.event_frame(_global_text(event.cursor), event)
                 if page.next is None or not page.next.isdecimal() or int(page.next) <= began:
                     break
-                # All of a page may belong to groups that the caller does not see.
+                # A page may hold no event that the caller may see.
                 after = int(page.next)
             while True:
                 got = await subscriber.next(QUIET)
@@ -142,13 +142,13 @@ def _global_cursor(text: str | None) -> int | None:
 
 
 async def _index(context: ApiContext, caller: Caller, socket: WebSocket) -> RunLogIndex:
-    """The run's record, as far as the caller may see it. Raises 404."""
+    """The attempts of the run. Raises 404 if the caller may not see it."""
     run = socket.path_params["run"]
     return await load_index(context.controllers, caller.actor, run)
 
 
 async def _require_step(context: ApiContext, caller: Caller, index: RunLogIndex, step: str | None) -> None:
-    """Raises 400 for a step that the run does not have: 4404 is for the run alone."""
+    """Raises 400 for a step that the run does not have: close code 4404 means that the run is unknown."""
     try:
         await require_step(context.controllers, caller.actor, index, step)
     except ProctorError as fault:

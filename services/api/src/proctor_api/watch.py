@@ -1,7 +1,7 @@
-"""State changes as the controllers announce them: one subscription a process, handed to tails and event sockets.
+"""State changes that controllers announce on NATS: one subscription per process, passed to tails and event websockets.
 
-Announcements may be lost. A tail heals by the run's record; the sockets for all runs heal by a hole in a run's
-numbers, and by asking the controllers once in a while.
+Notifications may be lost. A tail recovers by asking for its run; the websockets for all runs recover when an event's
+``seq`` leaves a gap, and by asking the controllers at intervals.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ MOST_PAGES = 20
 
 
 class Subscriber:
-    """Somebody who watches all runs. ``queue`` holds (group, event); ``late`` is set when it did not keep up."""
+    """A websocket that watches all runs. ``queue`` has (group, event); ``late``: an event did not fit into it."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[tuple[str | None, EventView]] = asyncio.Queue(WAITING)
         self.late = False
 
     def put(self, group: str | None, event: EventView) -> None:
-        """Hand on an event, unless too many wait already."""
+        """Queue an event, or set ``late`` if WAITING are queued."""
         try:
             self.queue.put_nowait((group, event))
         except asyncio.QueueFull:
             self.late = True
 
     async def next(self, timeout: float) -> tuple[str | None, EventView] | None:
-        """The next event with its run's group; None where none came within ``timeout`` seconds."""
+        """The next event with its run's group; None if none came within ``timeout`` seconds."""
         if self.queue.empty():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
@@ -52,7 +52,7 @@ class Subscriber:
 
 
 class Watch:
-    """The subscription and those who listen."""
+    """The subscription, its listeners per run, and its subscribers to all runs."""
 
     def __init__(self, bus: Bus, controllers: ControllerClient) -> None:
         self._bus = bus
@@ -72,7 +72,7 @@ class Watch:
         self._listeners.setdefault(run, []).append(listener)
 
     def remove(self, run: str, listener: Listener) -> None:
-        """Call it no more."""
+        """Stop calling it."""
         left = [known for known in self._listeners.get(run, []) if known != listener]
         if left:
             self._listeners[run] = left
@@ -80,13 +80,13 @@ class Watch:
             self._listeners.pop(run, None)
 
     def subscribe(self) -> Subscriber:
-        """Watch all runs from now on."""
+        """A new subscriber to all runs, from now on."""
         subscriber = Subscriber()
         self._subscribers.add(subscriber)
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Watch no more."""
+        """End a subscription."""
         self._subscribers.discard(subscriber)
 
     def _on_wake(self, message: Message) -> None:
@@ -109,7 +109,7 @@ class Watch:
     # -- all runs -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Hand changes to those who watch all runs, in order and each once, until cancelled."""
+        """Pass changes to the subscribers to all runs, in order and each once; runs until cancelled."""
         while True:
             change = await self._changes.get()
             try:
@@ -118,10 +118,10 @@ class Watch:
                 log.warning("events_not_read", run=change.run, error=fault.message)
 
     async def heal(self, every: float) -> None:
-        """Ask each ``every`` seconds for events that were not announced, until cancelled.
+        """Ask for events that were not announced, every ``every`` seconds until cancelled.
 
-        What is asked for is what has come since the last time but one, so that an event whose number was drawn
-        early and committed late is found too.
+        Asks for those since the last turn but one, to find also an event that got its number early and was committed
+        late.
         """
         asked = 0
         while True:

@@ -1,5 +1,5 @@
-"""Bodies. A request's is read bounded while it comes, as strict JSON, with nothing in it that a database or terminal
-cannot hold; an answer's says what it is the JSON of.
+"""Bodies of requests and answers. A request's body is bounded while it is read, and parsed as strict JSON without NULs,
+which PostgreSQL cannot store. An answer is typed with the view that it is the JSON of.
 """
 
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from proctor_common.messages.base import Encoded
 
 JSON = "application/json"
 MAX_BODY_DEPTH = 100
-"""Levels of lists and objects in a body: what comes behind walks through them by recursion."""
+"""Levels of lists and objects in a body, because later code walks them recursively."""
 URL_LIMIT = 8 * 1024
 PATIENCE = 8 * 1024 * 1024
-"""How much beyond the limit is read and dropped, so that a client gets to read why its body is refused."""
+"""Bytes beyond the limit that are read and dropped, so that the client gets to read the error."""
 
 T = TypeVar("T")
 
 
 class ViewResponse(Response, Generic[T]):
-    """An answer whose body is the JSON of a T."""
+    """An answer with the JSON of a T."""
 
     def __init__(self, view: Encoded[T], status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(view.data, status, headers, JSON)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, at most ``limit`` bytes. Raises 413 as soon as more is announced or has come."""
+    """The body, at most ``limit`` bytes. Raises 413 as soon as more is announced or received."""
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdecimal() and int(announced[:20]) > limit:
-        # The server drops what still comes; of very much it does not wait for the end.
+        # The server drops the rest of the body; if that is very long, it closes the connection instead.
         length = int(announced[:20])
         raise too_large("the body", limit, length, hang_up=length > limit + PATIENCE)
     parts = []
@@ -50,7 +50,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def too_large(what: str, limit: int, size: int | None = None, *, hang_up: bool = False) -> ProctorError:
-    """413 with the limit in bytes, and the size where it is known; ``hang_up``: the connection ends with the answer."""
+    """413 with the limit in bytes, and the size if known; ``hang_up``: close the connection after the answer."""
     more: dict[str, Any] = {"hang_up": True} if hang_up else {}
     said = f"{what} is over the limit of {limit} bytes"
     if size is not None:
@@ -59,7 +59,7 @@ def too_large(what: str, limit: int, size: int | None = None, *, hang_up: bool =
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value in a body. Raises 400 bad_json, or 422 for NUL characters and a depth over MAX_BODY_DEPTH."""
+    """The JSON value in a body. Raises 400 bad_json; 422 for NUL characters or a depth over MAX_BODY_DEPTH."""
     if not body.strip():
         raise ProctorError(Code.BAD_JSON, "the body is empty; it must be JSON")
     try:
@@ -69,8 +69,10 @@ def parse_json(body: bytes) -> Any:
         if "recursion" in text:
             raise _too_deep() from None
         if "surrogate" in text or "unexpected end of hex escape" in text:  # the latter: no second half follows a first
-            raise ProctorError(Code.BAD_JSON, f"the body holds a lone surrogate, which is no text: {text}") from None
-        raise ProctorError(Code.BAD_JSON, f"the body is no JSON: {text}") from None
+            raise ProctorError(
+                Code.BAD_JSON, f"the body holds a lone surrogate, which is not valid Unicode: {text}"
+            ) from None
+        raise ProctorError(Code.BAD_JSON, f"the body is not JSON: {text}") from None
     if body.count(b"[") + body.count(b"{") > MAX_BODY_DEPTH and depth_exceeds(value, MAX_BODY_DEPTH):
         raise _too_deep()
     if b"\\u0000" in body:
@@ -82,7 +84,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def depth_exceeds(value: Any, limit: int) -> bool:
-    """Whether lists and objects stand in each other more than ``limit`` deep."""
+    """Whether lists and objects are nested more than ``limit`` deep."""
     level = [value]
     for _ in range(limit + 1):
         level = [
@@ -97,7 +99,7 @@ def depth_exceeds(value: Any, limit: int) -> bool:
 
 
 def refuse_nul(where: str, value: str) -> None:
-    """Raises 422 where a text from the URL holds a NUL."""
+    """Raises 422 if a text from the URL has a NUL character."""
     if "\0" in value:
         raise faults([fault("nul_character", f"{where}: holds a NUL character", where)])
 

@@ -1,6 +1,6 @@
-"""A short way for what is asked often: from the server to a route's function, past the framework's layers.
+"""The fast path: from the server straight to a route's function, past the layers of FastAPI and Starlette.
 
-Beside a query that finds little these layers cost as much as the database does.
+For a small query, these layers take as long as the database does.
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -15,29 +15,29 @@ from proctor_common.errors import ProctorError
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Ways = Mapping[tuple[str, str], tuple[APIRoute, Handler]]
-"""By method and path: a route, and what answers its requests."""
+"""A route and its handler, by method and path."""
 
 
 def ways_of(routes: Iterable[APIRoute]) -> Ways:
-    """The short ways: of each route that has a ``straight``, because it takes nothing out of the path."""
+    """The fast path of each route that has a ``straight`` handler (a route without path parameters)."""
     found: dict[tuple[str, str], tuple[APIRoute, Handler]] = {}
     for route in routes:
         handle: Handler | None = getattr(route, "straight", None)
         if handle is not None:
-            # As in the framework, the first of two routes has the path.
+            # As in Starlette, the first of two routes with the same path wins.
             found = {(method, route.path): (route, handle) for method in route.methods or ()} | found
     return found
 
 
 class Straight:
-    """Plain ASGI for the requests that :func:`ways_of` knows."""
+    """ASGI app for the requests in :func:`ways_of`."""
 
     def __init__(self, app: FastAPI, ways: Ways) -> None:
         self._app = app
         self._ways = ways
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; a refusal as on the long way."""
+        """Answer the request; a fault as FastAPI's handlers would."""
         route, handle = self._ways[scope["method"], scope["path"]]
         scope["app"] = self._app
         scope["route"] = route

@@ -1,4 +1,4 @@
-"""Claiming the address: before anything heavy is loaded, so that one that is taken is told at once."""
+"""Binds the address before anything heavy is imported, so that an address in use is reported at once."""
 
 import errno
 import socket
@@ -7,17 +7,17 @@ from proctor_common.service import StartError
 
 
 def bind(address: tuple[str, int]) -> socket.socket:
-    """A socket that holds the address; it listens later. Raises StartError that names the fault."""
+    """A socket that listens on the address. Raises StartError."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio sets TCP_NODELAY only where it is: without it an answer takes 40 ms more.
+    # asyncio sets TCP_NODELAY only if the protocol is given; without it an answer takes 40 ms more.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if not _resolves(host, family):
             raise StartError(f"cannot listen on {host}: no such address")
         found.bind((host, port))
-        # Claims the port now: two processes may be bound to it, but only one may listen.
+        # Two processes may bind the port, but only one may listen on it.
         found.listen(2048)
     except OSError as fault:
         found.close()

@@ -1,4 +1,4 @@
-"""Around every request: safe headers, figures, and an answer even for faults that nobody foresaw."""
+"""Around every request: security headers, metrics, and a 500 for unexpected exceptions."""
 
 import time
 
@@ -20,14 +20,14 @@ HEADERS = [
 
 
 class HttpFrame:
-    """Plain ASGI: it touches neither body nor stream."""
+    """ASGI middleware that leaves bodies and streams alone."""
 
     def __init__(self, app: ASGIApp, figures: Figures) -> None:
         self._app = app
         self._figures = figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and count it."""
+        """Pass a request on and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""What a proxy in front says of the request: believed of trusted ones only. The root path is taken off on the way."""
+"""``X-Forwarded-*`` headers of trusted proxies, and the root path below which a proxy serves the api."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from proctor_api.settings import Network
 
 MAX_PREFIX = 200
 EXTERNAL_PREFIX = "proctor.prefix"
-"""Key of the scope: the path below which the caller sees the api, "" or ``/test``."""
+"""Scope key: the path below which the caller sees the api, such as ``/test``; "" if there is none."""
 
 
 class Proxies:
-    """Plain ASGI around everything else: sets scheme, host, client and prefix of the scope."""
+    """ASGI middleware that sets scheme, host, client and prefix, and strips the root path."""
 
     def __init__(self, app: ASGIApp, *, root_path: str, trusted: Sequence[Network]) -> None:
         self._app = app
@@ -53,7 +53,7 @@ class Proxies:
         prefix = _last(given.get(b"x-forwarded-prefix", "")).rstrip("/")
         if prefix.startswith("/") and len(prefix) <= MAX_PREFIX:
             scope[EXTERNAL_PREFIX] = prefix
-        # From the right: the first one that is no proxy of ours is who asked.
+        # From the right: the first address that is not a trusted proxy is the client.
         for address in reversed(given.get(b"x-forwarded-for", "").split(",")):
             if address.strip() and not self._is_trusted(address.strip()):
                 scope["client"] = (address.strip()[:64], 0)
@@ -61,5 +61,5 @@ class Proxies:
 
 
 def _last(text: str) -> str:
-    """What the proxy next to us said, where several wrote into one header."""
+    """The value of the nearest proxy, if several wrote into one header."""
     return text.rpartition(",")[2].strip()

@@ -19,18 +19,18 @@ from proctor_common.service import StartError, Stop
 CLIENT_FRAME_LIMIT = 4096
 PING_SECONDS = 20.0
 DEAD_SECONDS = 180.0
-"""A client that answers no ping for so long is gone, whatever its kernel acknowledges."""
+"""A client that answers no ping for this long is gone, even if its kernel acknowledges packets."""
 LINGER_SECONDS = 120.0
-"""How long a close frame may wait for a client that does not read."""
+"""How long a close frame waits for a client that does not read."""
 DRAIN_SECONDS = 2
 CORK_BYTES = 16 * 1024
 
 
 class Corked:
-    """A transport that sends at the end of the loop's turn what was written during it, in one piece.
+    """A transport that collects what is written in one turn of the event loop and sends it in one piece.
 
-    uvicorn writes an answer's head and body apart, and a state change is a websocket frame of its own: without this
-    each costs a system call here and wakes the client once more. Large writes go out at once.
+    uvicorn writes head and body of an answer separately, and each state change is a websocket frame: without this,
+    each is a system call and wakes the client. Large writes are sent at once.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -59,7 +59,7 @@ class Corked:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Send what is written, then close."""
+        """Send what was collected, then close."""
         self._flush()
         self._transport.close()
 
@@ -68,15 +68,15 @@ class Corked:
 
 
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's protocol over a corked transport, which goes on to the websocket when there is one."""
+    """uvicorn's protocol over a corked transport, which a websocket takes over."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Corked(transport))  # type: ignore[arg-type]
 
 
 class Socket(WebSocketsSansIOProtocol):
-    """uvicorn's protocol waits, before it closes, until the client has taken what was sent: for a client that has
-    stopped reading that is never. This one puts the close frame behind what waits, and gives up after a while.
+    """uvicorn's protocol closes only after the client has read everything, so never if the client has stopped reading.
+    This one queues the close frame, and aborts the connection after LINGER_SECONDS.
     """
 
     _lingering: asyncio.TimerHandle | None = None
@@ -94,7 +94,7 @@ class Socket(WebSocketsSansIOProtocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn, ended by our :class:`Stop` instead of signals of its own."""
+    """uvicorn without its signal handlers; :class:`Stop` ends it."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
 
 
 def serve_metrics(address: tuple[str, int], registry: CollectorRegistry) -> Callable[[], None]:
-    """Serve the figures in a thread of their own; what is given back ends it. Raises StartError."""
+    """Serve metrics in a thread. Returns a function that ends it. Raises StartError."""
     try:
         http, thread = start_http_server(address[1], address[0], registry)
     except OSError as fault:
@@ -117,7 +117,7 @@ def serve_metrics(address: tuple[str, int], registry: CollectorRegistry) -> Call
 
 
 def make_server(app: FastAPI, settings: ApiSettings) -> Server:
-    """A server for the app. Raises StartError where the certificate or key cannot be used."""
+    """A server for the app. Raises StartError if the certificate or key cannot be used."""
     config = uvicorn.Config(
         app,
         ws=Socket,
@@ -145,7 +145,7 @@ def make_server(app: FastAPI, settings: ApiSettings) -> Server:
 
 
 async def run(server: Server, listening: socket.socket, stop: Stop) -> None:
-    """Serve until the stop is asked for; open websockets are closed with 1012."""
+    """Serve until ``stop`` is set, then close open websockets with 1012."""
     serving = asyncio.create_task(server.serve([listening]), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:

@@ -1,1 +1,1 @@
-"""Reading a run's log: cursor, order, the reader that all viewers of a run share, the frames that they see."""
+"""Reading a run's log: the shared feed, the order of chunks, cursors, and the frames that viewers get."""

@@ -1,4 +1,4 @@
-"""Where a viewer stands in a run's log, as opaque text of ``[A-Za-z0-9_-]`` and at most 4 KiB. No I/O."""
+"""A viewer's position in a run's log, as opaque text of ``[A-Za-z0-9_-]``, at most 4 KiB. No I/O."""
 
 import base64
 import binascii
@@ -9,36 +9,37 @@ from dataclasses import dataclass, field
 VERSION = 1
 MAX_TEXT = 4096
 OPEN_LIMIT = 210
-"""Attempts that a cursor can hold at once: 210 of at most 13 bytes stay below 4 KiB of base64."""
+"""Open attempts that a cursor can hold: 210 of at most 13 bytes stay below 4 KiB of base64."""
 MAX_SEQ = 2**35 - 1
 MAX_LINE = 2**42 - 1
 _BINDING = 6
 
 
 class BadCursor(ValueError):
-    """A text that is no cursor, or one of another run or view."""
+    """The text is not a cursor, or is one of another run or view."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """``base``: stream sequence below which all is shown. ``event``: the last state change that was shown.
-    ``mark``: attempts with a number up to this have begun; of them, those in ``open`` go on at (seq, line) and all
-    others have ended.
-    """
+    """A position: behind everything that was shown."""
 
     base: int = 1
+    """Stream sequence; everything below it is shown."""
     event: int = 0
+    """``seq`` of the last state change that was shown; 0 if none was."""
     mark: int = 0
+    """Attempts with a number up to this have begun. Those that are not in ``open`` are shown to their end."""
     open: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """By attempt number: ``seq`` and line of the next chunk to show."""
 
 
 def binding(run: str, step: str | None) -> bytes:
-    """What ties a cursor to its run and to the step that the view is narrowed to."""
+    """A hash that ties a cursor to its run and to the step that the view shows (None: all)."""
     return hashlib.sha256(f"{run}\n{step or ''}".encode("utf-8", "surrogatepass")).digest()[:_BINDING]
 
 
 def encode(cursor: Cursor, bound: bytes) -> str:
-    """The text that stands for a cursor."""
+    """The cursor as text."""
     out = bytearray([VERSION])
     out += bound
     for number in (cursor.base, cursor.event, cursor.mark):

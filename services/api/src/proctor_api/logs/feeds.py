@@ -1,7 +1,7 @@
-"""One reader a run, shared by all its viewers in this process: the newest 4 MiB of chunks, the record, the events.
+"""One feed per run, shared by all its viewers in this process: the newest 4 MiB of chunks, the record, the events.
 
-The reader reads only when a viewer at its end asks for more, and once for all who ask. A viewer that is behind the
-kept part reads for itself until it has caught up. Notifications and a tick wake the viewers; they carry nothing.
+The feed reads from the stream only when a viewer at its end asks for more, and once for all that ask. A viewer behind
+the cached part reads for itself until it has caught up. Notifications and a timer only wake the viewers.
 """
 
 import asyncio
@@ -32,29 +32,33 @@ log = structlog.get_logger(__name__)
 
 KEPT_BYTES = 4 * 1024 * 1024
 PIECE_COST = 512
-"""What a kept chunk counts beside its bytes."""
+"""Bytes that a cached chunk counts in addition to its data."""
 BATCH = 64
 BATCH_BYTES = 2 * 1024 * 1024
 STRANGER_PAUSE = 0.2
-"""Least time between two looks at the record because of chunks that no attempt of it accounts for."""
+"""Seconds at least between two requests for the record because of chunks of unknown attempts."""
 ENDS = frozenset({"finished", "retry_wait", "lost"})
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds: how often to look into the stream, and to ask for the record, without having been woken."""
+    """How often to look for news without having been notified; seconds."""
 
     tick: float
+    """Between two looks into the stream."""
     record: float
+    """Between two requests for the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Chunks in the order of the stream; all below ``upto`` is in it. ``at_end``: there was nothing behind."""
+    """Chunks in the order of the stream."""
 
     pieces: list[LogPiece]
     upto: int
+    """Stream sequence up to which (exclusive) the stream was read."""
     at_end: bool
+    """Whether the stream had nothing more."""
 
 
 class Feed:
@@ -85,20 +89,20 @@ class Feed:
     # -- being woken ----------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Something may be new: let every viewer look."""
+        """Wake every viewer, because something may be new."""
         self.wakes += 1
         event, self._event = self._event, asyncio.Event()
         event.set()
 
     def on_change(self, change: RunChanged) -> None:
-        """The run changed; the events may save a trip."""
+        """Take a notification: cache its events, and ask for the record again if an attempt may have ended."""
         self.events.add(change.events)
         if any(event.new in ENDS for event in change.events) or not change.events:
             self._record_stale = True
         self.wake()
 
     async def wait(self, seen: int, timeout: float) -> None:
-        """Return when there was a wake after the ``seen``-th, or after ``timeout`` seconds."""
+        """Return when ``wakes`` is above ``seen``, or after ``timeout`` seconds."""
         if self.wakes > seen:
             return
         with contextlib.suppress(TimeoutError):
@@ -106,7 +110,7 @@ class Feed:
                 await self._event.wait()
 
     async def tick(self) -> None:
-        """Wake the viewers once in a while, for notifications that were lost."""
+        """Wake the viewers every ``pace.tick`` seconds, in case a notification was lost; runs until cancelled."""
         while True:
             await asyncio.sleep(self.pace.tick)
             self.wake()
@@ -114,7 +118,7 @@ class Feed:
     # -- the record -----------------------------------------------------------------------------------------------
 
     async def record(self) -> RunRecord:
-        """The newest record that is known to matter. Raises ProctorError."""
+        """The record; asked for again if ``needs_record``. Raises ProctorError."""
         known = self._record
         if known is None:
             return await self.record_since(0.0)
@@ -124,12 +128,12 @@ class Feed:
 
     @property
     def known_record(self) -> RunRecord | None:
-        """The record as it was last seen."""
+        """The record as it was last read; None if it never was."""
         return self._record
 
     @property
     def needs_record(self) -> bool:
-        """Whether the run has changed since the record was asked for, or nobody has asked for long."""
+        """Whether the run has changed since the record was read, or that was more than ``pace.record`` seconds ago."""
         known = self._record
         if known is None:
             return True
@@ -138,14 +142,14 @@ class Feed:
         return self._record_stale or self._loop.time() - known.asked >= self.pace.record
 
     async def news(self, seq: int) -> list[EventView]:
-        """Bring the record up to date, and give the state changes behind ``seq``. Raises ProctorError."""
+        """Bring the record up to date; returns the state changes after ``seq``. Raises ProctorError."""
         await self.record()
         found = await self.events.after(seq)
         self.wake()
         return found
 
     async def record_since(self, moment: float) -> RunRecord:
-        """A record that was asked for at ``moment`` (the loop's clock) or later. Raises ProctorError."""
+        """A record that was requested at ``moment`` (the loop's clock) or later. Raises ProctorError."""
         while self._record is None or self._record.asked < moment:
             if self._asking is None:
                 self._asking = asyncio.create_task(self._ask(), name=f"record of {self.run}")
@@ -175,11 +179,11 @@ class Feed:
     # -- chunks ---------------------------------------------------------------------------------------------------
 
     async def read(self, pos: int) -> Batch:
-        """Chunks from the stream sequence ``pos`` on. Raises BusError, ProctorError."""
+        """Chunks from stream sequence ``pos`` on. Raises BusError, ProctorError."""
         if pos < self._start:
             return await self._read_behind(pos)
         if pos > self._end:
-            # This viewer is the newest: the others are behind it, and read for themselves.
+            # This viewer is ahead of the cached part: start it anew here. The others read for themselves.
             self._forget(pos)
         if pos == self._end and self._pulled_wake < self.wakes:
             await self._pull()
@@ -192,7 +196,7 @@ class Feed:
         return Batch(pieces, max(pos, self._end), self._pulled_wake >= self.wakes)
 
     async def _pull(self) -> None:
-        """Read on at the end, once for all who wait for it."""
+        """Read at the end of the cached part, once for all viewers that wait for it."""
         if self._pulling is None:
             self._pulling = asyncio.create_task(self._pull_once(), name=f"log of {self.run}")
             self._pulling.add_done_callback(heed)
@@ -216,7 +220,7 @@ class Feed:
         self._trim()
 
     async def _read_behind(self, pos: int) -> Batch:
-        """What stands before the kept part, and nothing of that part, so that the viewer comes to share it."""
+        """Chunks before the cached part, without those in it, so that the viewer goes on with the cache."""
         batch = await self._read_stream(pos)
         if batch.upto < self._start and not batch.at_end:
             return batch
@@ -235,9 +239,9 @@ class Feed:
         return Batch(await self._attribute(found), found[-1].seq + 1, found[-1].num_pending == 0)
 
     async def _attribute(self, found: list[Stored]) -> list[LogPiece]:
-        """The chunks that belong to attempts of the run; those of strangers are dropped.
+        """The chunks that belong to attempts of the run. Others are dropped and counted in ``strangers``.
 
-        Nobody is called a stranger by a record that is older than the chunk.
+        Before a chunk is dropped, the record is read again if it is older than the chunk: the attempt may be new.
         """
         read_at = self._loop.time()
         record = await self.record_since(0.0)
@@ -281,14 +285,14 @@ class Feed:
         self._pulled_wake = -1
 
     def close(self) -> None:
-        """End what is still asked for."""
+        """Cancel running requests."""
         for task in (self._asking, self._pulling):
             if task is not None:
                 task.cancel()
 
 
 def heed(task: "asyncio.Task[Any]") -> None:
-    """Take note of a task's fault, which those who wait for it get; there may be none of them left."""
+    """Retrieve a task's exception, so that asyncio does not warn about it if nobody waits for the task any more."""
     if not task.cancelled():
         task.exception()
 
@@ -302,7 +306,7 @@ def _cost(piece: LogPiece) -> int:
 
 
 class Feeds:
-    """The readers of the runs that somebody watches."""
+    """The feeds of all runs that have viewers."""
 
     def __init__(self, bus: Bus, controllers: ControllerClient, watch: Watch, pace: Pace) -> None:
         self._bus = bus
@@ -314,12 +318,12 @@ class Feeds:
 
     @property
     def count(self) -> int:
-        """How many runs are watched."""
+        """The number of runs that have viewers."""
         return len(self._open)
 
     @contextlib.asynccontextmanager
     async def open(self, run: str) -> AsyncIterator[Feed]:
-        """The reader of a run (by its id), while somebody uses it. Raises BusError where the bus is away."""
+        """The feed of the run with this id, made for its first viewer and closed after its last. Raises BusError."""
         async with self._opening:
             if run not in self._open:
                 self._open[run] = await self._start(run)
@@ -335,7 +339,7 @@ class Feeds:
 
     async def _start(self, run: str) -> tuple[Feed, Callable[[], Awaitable[None]]]:
         feed = Feed(run, self._bus, self._controllers, self._pace)
-        # Interest first, questions after: what changes in between is not missed.
+        # Subscribe before reading, so that no change in between is missed.
         self._watch.add(run, feed.on_change)
         try:
             live = await self._bus.subscribe(subjects.live_of_run(run), lambda _: feed.wake())

@@ -1,4 +1,4 @@
-"""The frames that viewers get over a websocket, as JSON text. No I/O."""
+"""The JSON frames of the websockets. No I/O."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ HEARTBEAT = '{"type":"heartbeat"}'
 
 
 def instant(seconds: float) -> str:
-    """Seconds since the epoch as ``2026-11-21T01:02:03.456789Z``; what no calendar knows is the epoch."""
+    """Seconds since the epoch as ``2026-11-21T01:02:03.456789Z``; the epoch if they are out of range."""
     try:
         moment = datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
@@ -21,23 +21,23 @@ def instant(seconds: float) -> str:
 
 
 def chunk_body(piece: LogPiece, entry: AttemptLog) -> str:
-    """All of a chunk's frame that is the same for every viewer; it follows behind the cursor."""
+    """The part of a chunk's frame that is the same for every viewer: everything after the cursor."""
     chunk = piece.chunk
     return (
         f'"step":{_text(entry.step)},"attempt":{entry.attempt},"time":"{instant(chunk.time)}",'
         f'"source":"{chunk.source.value}","first_line":{chunk.first_line},'
-        # Bytes that are no UTF-8 are shown as U+FFFD; the agent never cuts inside a sequence that is whole.
+        # Invalid UTF-8 is shown as U+FFFD. The agent never splits a valid sequence between chunks.
         f'"text":{_text(chunk.data.decode("utf-8", "replace"))}}}'
     )
 
 
 def chunk_frame(cursor: str, body: str) -> str:
-    """A chunk."""
+    """The frame of a chunk; ``body`` is from :func:`chunk_body`."""
     return f'{{"type":"chunk","cursor":"{cursor}",{body}'
 
 
 def gap_frame(cursor: str, gap: Gap, entry: AttemptLog) -> str:
-    """Lines that cannot be shown."""
+    """The frame for lines that cannot be shown."""
     return _frame(
         "gap",
         cursor,
@@ -53,14 +53,14 @@ def gap_frame(cursor: str, gap: Gap, entry: AttemptLog) -> str:
 
 
 def event_frame(cursor: str, event: EventView) -> str:
-    """A state change of the run or of a step; ``type`` says which."""
-    # The event's own `cursor` is a number of the controllers'; viewers get the opaque one.
+    """The frame of a state change; its type is ``run`` or ``step``."""
+    # The event's own cursor is a number for controllers; viewers get the opaque one.
     rest = event.model_dump_json(exclude={"cursor"})[1:]
     return f'{{"type":{_text(event.kind)},"cursor":"{cursor}","state":{_text(event.new)},{rest}'
 
 
 def end_frame(result: str | None) -> str:
-    """Nothing follows."""
+    """The last frame; ``result`` is the run's."""
     return orjson.dumps({"type": "end", "result": result}).decode()
 
 

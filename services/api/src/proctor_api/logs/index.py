@@ -1,5 +1,5 @@
-"""What a tail asks the controllers, page by page: a run's attempts, and whether it has the step that its view is
-narrowed to (a mistyped one must not look like an empty log).
+"""What a tail asks the controllers: a run's attempts, and whether the run has the requested step (a mistyped name must
+not look like an empty log).
 """
 
 from proctor_api.controller_client import ControllerClient
@@ -13,10 +13,10 @@ PAGE = 1000
 
 
 async def load_index(controllers: ControllerClient, actor: Actor, run: str) -> RunLogIndex:
-    """All attempts of the run, as far as the caller may see it. Raises ProctorError.
+    """All attempts of the run, page by page. Raises ProctorError, 404 if the caller may not see the run.
 
-    What happens between two pages is told by later events; the run's own state is that of the first page, so that a
-    run never looks finished before its attempts do.
+    The run's state is that of the first page, so that it is never finished before its attempts are. Later events tell
+    what changes between two pages.
     """
     first = page = await controllers.ask(GET_LOG_INDEX, actor, LogIndex(run=run))
     if page.next is None:
@@ -29,9 +29,9 @@ async def load_index(controllers: ControllerClient, actor: Actor, run: str) -> R
 
 
 async def require_step(controllers: ControllerClient, actor: Actor, index: RunLogIndex, step: str | None) -> None:
-    """Raises 404 that names the step where the run has none such.
+    """Raises 404 if the run has no such step.
 
-    The index knows attempts only; a step that has none yet is looked for among the run's steps.
+    The index has only attempts; a step without one is searched for among the run's steps.
     """
     if step is None or any(matches_step(entry, step) for entry in index.attempts):
         return

@@ -1,7 +1,7 @@
-"""Putting stored chunks into order: per attempt by ``seq``, each once, holes announced. Pure: no I/O, no clock.
+"""Orders the chunks of each attempt by ``seq``, shows each once, and announces gaps. Pure: no I/O, no clock.
 
-Chunks come in the order of the stream, where one may stand twice or late. What is shown depends on nothing but the
-record, the cursor and the chunks, so that every viewer sees the same.
+In the stream, a chunk may occur twice or late. What is shown depends only on record, cursor and chunks, so that every
+viewer sees the same.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from proctor_common.messages.log import Chunk
 from proctor_common.states import GapReason, StepResult
 
 WINDOW = 128
-"""Chunks that may stand before the one that is due. An agent has fewer in flight, so one that is still missing then
-was stored once and is gone.
+"""Chunks of an attempt that are held while an earlier one is missing. An agent has fewer in flight, so if more come
+first, the missing one was stored and has expired.
 """
 
 
 class LogPiece:
-    """A chunk where it stands in the stream; ``body`` keeps its encoded form for the other viewers."""
+    """A chunk with its stream sequence and attempt number; ``body`` caches its frame for other viewers."""
 
     __slots__ = ("at", "body", "chunk", "number")
 
@@ -32,7 +32,7 @@ class LogPiece:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Lines that cannot be shown: ``first`` to ``last`` (None: unknown), ``size`` bytes (None: unknown)."""
+    """Lines ``first`` to ``last`` that cannot be shown, of ``size`` bytes. None means unknown."""
 
     number: int
     first: int
@@ -45,7 +45,7 @@ Shown = LogPiece | Gap
 
 
 class _Open:
-    """An attempt that is being shown: the next ``seq`` and line, and chunks that came before their turn."""
+    """An attempt that is being shown: the next ``seq`` and line, and chunks that came too early."""
 
     __slots__ = ("held", "line", "seq")
 
@@ -56,7 +56,7 @@ class _Open:
 
 
 class Order:
-    """One viewer's place in a run's log. After each thing shown, :meth:`cursor` is the place behind it."""
+    """One viewer's position in a run's log. After each chunk or gap, :meth:`cursor` is the position behind it."""
 
     def __init__(self, record: RunRecord, cursor: Cursor, step: str | None = None) -> None:
         self.pos = cursor.base
@@ -68,7 +68,7 @@ class Order:
         self._holding: set[int] = set()
         """Attempts with held chunks."""
         self._waiting: dict[int, int] = {}
-        """Attempts that did not fit into the cursor, and where their first chunk stands."""
+        """Attempts that do not fit into the cursor, with the stream sequence of their first chunk."""
         self.update(record)
 
     def update(self, record: RunRecord) -> None:
@@ -78,7 +78,7 @@ class Order:
             self._close_if_over(number)
 
     def take(self, piece: LogPiece) -> Iterator[Shown]:
-        """The next chunk of the stream. When ``pos`` is not ``piece.at + 1`` afterwards, read again from ``pos``."""
+        """Take the next chunk of the stream. If ``pos`` is not ``piece.at + 1`` afterwards, read again from ``pos``."""
         self.pos = piece.at + 1
         attempt = self._find(piece.number, piece.at)
         seq = piece.chunk.seq
@@ -94,7 +94,7 @@ class Order:
         yield from self._release(piece.number, attempt)
 
     def _find(self, number: int, at: int) -> _Open | None:
-        """The attempt, admitted if it is new; None where it has ended, is not wanted or must wait."""
+        """The attempt, opened if it is new; None if it has ended, is not part of the view, or must wait for room."""
         if number in self._open:
             return self._open[number]
         if number <= self._mark:
@@ -112,7 +112,7 @@ class Order:
         return self._open.get(number)
 
     def _show(self, number: int, attempt: _Open, piece: LogPiece) -> Shown:
-        """The place moves behind the piece before it is shown."""
+        """Move the position behind the piece; returns what to show."""
         chunk = piece.chunk
         attempt.seq = chunk.seq + 1
         if chunk.gap is not None:
@@ -123,7 +123,7 @@ class Order:
         return piece if chunk.gap is None else Gap(number, chunk.first_line, None, chunk.dropped, chunk.gap)
 
     def _release(self, number: int, attempt: _Open) -> Iterator[Shown]:
-        """Show what was held for its turn."""
+        """Show held chunks whose turn has come."""
         while attempt.held:
             piece = attempt.held.pop(attempt.seq, None)
             if piece is None:
@@ -133,7 +133,7 @@ class Order:
             yield self._show(number, attempt, piece)
 
     def _skip(self, number: int, attempt: _Open, reason: GapReason) -> Iterator[Shown]:
-        """Announce that what is due is gone, and go on with what is held."""
+        """Announce the missing chunks as a gap and go on with the held ones."""
         due = min(attempt.held)
         first = attempt.held[due].chunk.first_line
         gap = Gap(number, attempt.line, max(attempt.line, first - 1), None, reason)
@@ -156,12 +156,12 @@ class Order:
 
     @property
     def complete(self) -> bool:
-        """Whether every attempt of the record is shown to its end."""
+        """Whether all attempts of the record are shown to their end."""
         return not self.has_missing and not self._waiting
 
     @property
     def has_missing(self) -> bool:
-        """Whether something of an attempt that is over has not been shown."""
+        """Whether an attempt is over and not shown to its end."""
         return next(self.missing(), None) is not None
 
     def missing(self) -> Iterator[int]:
@@ -175,7 +175,7 @@ class Order:
                 yield number
 
     def is_shown(self, step: str, attempt: int) -> bool:
-        """Whether this attempt's log is shown to its end, or not part of the view."""
+        """Whether this attempt is shown to its end, or not part of the view."""
         number = self.record.number_of_attempt(step, attempt)
         if number is None or number <= self._mark:
             return number not in self._open
@@ -184,12 +184,12 @@ class Order:
 
     @property
     def has_holes(self) -> bool:
-        """Whether chunks are held for an attempt that goes on."""
+        """Whether chunks are held for an attempt that is not over."""
         return any(not self.record.is_over(number) for number in self._holding)
 
     def settle(self) -> Iterator[Shown]:
-        """Announce what is missing of the attempts that are over. Call it when the stream was read to its end with
-        this record, so that nothing can come any more.
+        """Announce what is missing of attempts that are over. Only call it after the stream was read to its end with
+        this record: then nothing more can come.
         """
         while True:
             number = next(self.missing(), None)
@@ -199,7 +199,7 @@ class Order:
             if attempt is None:
                 return
             chunks = self.record.chunks(number)
-            # The agent reported that many chunks stored; of a lost attempt nobody knows how many there were.
+            # The agent reported the number of chunks. Of a lost attempt it is unknown.
             reason = GapReason.LOST if chunks is None else GapReason.EXPIRED
             while attempt.held:
                 yield from self._skip(number, attempt, reason)
@@ -207,7 +207,7 @@ class Order:
                 yield gap
 
     def _last_gap(self, number: int, attempt: _Open, chunks: int | None, reason: GapReason) -> Gap | None:
-        """What is missing at an attempt's end. None for one that left no trace and was not lost: it never ran."""
+        """The gap at an attempt's end. None for one without chunks that was not lost: it never ran."""
         entry = self.record.attempts[number]
         last = entry.lines if entry.lines is not None and entry.lines >= attempt.line else None
         size = entry.bytes if attempt.seq == 1 else None
@@ -222,14 +222,14 @@ class Order:
         return None if never_ran else gap
 
     def settle_holes(self) -> Iterator[Shown]:
-        """Announce holes of attempts that go on. Call it when the front of the stream is known to be gone."""
+        """Announce gaps of attempts that are not over. Only call it if the beginning of the stream has expired."""
         for number in list(self._holding):
             attempt = self._open.get(number)
             while attempt is not None and attempt.held and number in self._open:
                 yield from self._skip(number, attempt, GapReason.EXPIRED)
 
     def cursor(self, event: int) -> Cursor:
-        """The place behind all that was shown."""
+        """The position behind everything that was shown; ``event``: ``seq`` of the last state change shown."""
         base = self.pos
         for number in self._holding:
             base = min(base, *(piece.at for piece in self._open[number].held.values()))

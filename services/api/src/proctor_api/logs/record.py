@@ -1,4 +1,4 @@
-"""What the controllers say of a run's attempts: whose chunks are shown, and when all of them were. No I/O."""
+"""A run's attempts as the controllers know them: which chunks belong to it, and when a log is complete. No I/O."""
 
 from datetime import datetime
 
@@ -7,7 +7,7 @@ from proctor_common.states import RunResult, RunState, StepState
 
 
 class RunRecord:
-    """A run's record as it was at ``asked`` (seconds of the event loop's clock)."""
+    """The attempts of a run at the time ``asked`` (seconds of the event loop's clock)."""
 
     def __init__(self, index: RunLogIndex, asked: float) -> None:
         self.asked = asked
@@ -23,21 +23,21 @@ class RunRecord:
 
     @property
     def last(self) -> int:
-        """The highest number of an attempt."""
+        """The highest attempt number; 0 without attempts."""
         return max(self.attempts, default=0)
 
     def number_of(self, agent: str, step: str, attempt: int) -> int | None:
-        """The number of the attempt that this agent held; None: it held none such."""
+        """The number of this agent's attempt; None if the agent did not hold it."""
         return self._by_origin.get((agent, step, attempt))
 
     def number_of_attempt(self, step: str, attempt: int) -> int | None:
-        """The number of an attempt, whoever held it."""
+        """The number of an attempt, of whichever agent; None if there is none."""
         return self._by_attempt.get((step, attempt))
 
     def chunks(self, number: int) -> int | None:
-        """How many chunks the attempt's log has, once that is known.
+        """The number of chunks in the attempt's log; None while it is unknown.
 
-        An attempt that ended without a report of its agent may have logged all the same: nobody counted.
+        It stays unknown for an attempt that ended without a report of its agent.
         """
         entry = self.attempts.get(number)
         if entry is None or (entry.chunks == 0 and entry.lines is None):
@@ -45,7 +45,7 @@ class RunRecord:
         return entry.chunks
 
     def is_over(self, number: int) -> bool:
-        """Whether the attempt adds nothing to its log any more, as far as the record says."""
+        """Whether the attempt adds nothing more to its log."""
         entry = self.attempts.get(number)
         if entry is None or self.chunks(number) is not None:
             return True
@@ -53,10 +53,10 @@ class RunRecord:
 
 
 def matches_step(entry: AttemptLog, step: str | None) -> bool:
-    """Whether a view that is narrowed to ``step`` shows the attempt: by the instance's full name, the step's, or id."""
+    """Whether a view of ``step`` (None: all steps) shows the attempt."""
     return step is None or names_step(entry.step, entry.step_id, step)
 
 
 def names_step(name: str, step_id: str, wanted: str) -> bool:
-    """Whether ``wanted`` stands for the step with this id and this full name (with its instance, where it has one)."""
+    """Whether ``wanted`` means the step: by its full name with the instance, its name without, or its id."""
     return wanted in {name, name.partition("[")[0], step_id}

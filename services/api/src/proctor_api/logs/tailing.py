@@ -1,4 +1,4 @@
-"""Where to begin so that the last N lines of a log are shown, without reading all of it."""
+"""Finds the position from which the last N lines of a log follow, without reading all of it."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ FIRST_WINDOW = 64
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """``cursor``: where to begin; ``skip_lines``: how many lines from there are too many."""
+    """Where to begin, and how many lines to skip from there."""
 
     cursor: Cursor
     skip_lines: int
@@ -29,7 +29,7 @@ class _Piece:
 
 
 async def start_of_tail(feed: Feed, bus: Bus, step: str | None, lines: int) -> Start:
-    """Look back from the end in growing windows until ``lines`` lines stand in one. Raises BusError, ProctorError."""
+    """Read back from the end in growing windows until one has ``lines`` lines. Raises BusError, ProctorError."""
     subject = subjects.log_of_run(feed.run)
     newest = await bus.last_stored(subjects.LOG_STREAM, subject)
     record = await feed.record_since(0.0)
@@ -69,7 +69,7 @@ def _note(found: dict[tuple[int, int], _Piece], record: RunRecord, step: str | N
 
 
 def _lines(found: dict[tuple[int, int], _Piece]) -> int:
-    """Lines in the window; one that is not ended yet counts too."""
+    """The number of lines in the window, with unfinished ones."""
     last: dict[int, int] = {}
     for number, seq in found:
         last[number] = max(last.get(number, 0), seq)

@@ -1,4 +1,4 @@
-"""One viewer's way through a run's log: from a cursor through what is stored, and on with what comes, to the end."""
+"""One viewer of a run's log: from a cursor through what is stored, and on with what follows, to the end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,15 +21,15 @@ from proctor_common.messages.views import EventView
 log = structlog.get_logger(__name__)
 
 HOLE_TICKS = 5
-"""Ticks that a hole in an attempt that goes on may stay before the front of the stream is looked at."""
+"""Ticks that a gap in a running attempt may stay before the beginning of the stream is checked."""
 
 NEWS_PATIENCE = 0.05
-"""How long the log waits for the controllers' answer, so that a step's begin is shown before what it says."""
+"""Seconds that the log waits for the controllers, so that a step's start is shown before its output."""
 MOST_QUEUED = 1000
 
 
 class Kind(StrEnum):
-    """What a frame is."""
+    """The type of a frame; ``idle`` is not sent."""
 
     CHUNK = "chunk"
     GAP = "gap"
@@ -40,19 +40,22 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogFrame:
-    """What a viewer is shown. ``text``: the frame as JSON ("" for idle); ``piece``: the chunk itself."""
+    """One frame."""
 
     kind: Kind
     text: str
+    """JSON; "" for idle."""
     piece: LogPiece | None = None
+    """The chunk; None for other frames."""
     shown: Shown | None = None
+    """The chunk or gap; None for other frames."""
 
 
 IDLE = LogFrame(Kind.IDLE, "")
 
 
 class Viewer:
-    """Made for one socket or one answer. ``follow`` False: end where the log ends just now."""
+    """Serves one websocket or answer. ``follow`` False: end where the log ends now; ``events``: show state changes."""
 
     def __init__(
         self, feed: Feed, bus: Bus, *, step: str | None = None, follow: bool = True, events: bool = True
@@ -73,7 +76,10 @@ class Viewer:
         self._loop = asyncio.get_running_loop()
 
     async def open(self, after: str | None, cursor: Cursor | None = None) -> None:
-        """Find the place to begin. Raises BadCursor, ProctorError, BusError."""
+        """Begin after the cursor text ``after``, else at ``cursor``, else at the start.
+
+        Raises BadCursor, ProctorError, BusError.
+        """
         record = await self._feed.record()
         if after is not None:
             cursor = decode(after, self._bound)
@@ -81,15 +87,15 @@ class Viewer:
                 raise BadCursor("a cursor of another run")
             last = await self._bus.last_stored(subjects.LOG_STREAM)
             if cursor.base > (last.seq if last is not None else 0) + 1:
-                # The stream was made anew: look at all of it; what was shown is known by its number.
+                # The stream was recreated: read all of it. What was shown is known by its ``seq``.
                 cursor = Cursor(1, cursor.event, cursor.mark, cursor.open)
         cursor = cursor or Cursor()
         self._event = cursor.event
         self._order = Order(record, cursor, self._step)
 
     async def frames(self) -> AsyncIterator[LogFrame]:
-        """What there is to show, in order, up to the end. IDLE stands where there is nothing just now: the caller
-        may do something else, and goes on when the feed wakes.
+        """All frames in order. IDLE means that there is nothing right now: the caller may do something else, the next
+        frame comes when the feed wakes.
         """
         try:
             async for frame in self._follow_log():
@@ -105,7 +111,7 @@ class Viewer:
                 async for frame in self._read():
                     yield frame
             except (BusError, ProctorError) as fault:
-                # The log stays where it is; the next tick looks again.
+                # The position stays; the next tick tries again.
                 log.debug("tail_interrupted", run=self._feed.run, error=str(fault))
                 if not self._follow:
                     raise
@@ -121,14 +127,14 @@ class Viewer:
             await self._feed.wait(seen, 1.0)
 
     async def _read(self) -> AsyncIterator[LogFrame]:
-        """What is new in the stream, with the state changes between. Raises BusError, ProctorError."""
+        """New chunks of the stream, with state changes between them. Raises BusError, ProctorError."""
         order = self._order
         self._at_end = False
         await self._load()
         for frame in self._due_events(read_to_end=False):
             yield frame
         batch = await self._feed.read(order.pos)
-        # Chunks are told apart by a record that may be newer than this viewer's: one that it does not know is skipped.
+        # The chunks were attributed with a record that may be newer than this viewer's.
         order.update(await self._feed.record_since(0.0))
         for piece in batch.pieces:
             for shown in order.take(piece):
@@ -137,13 +143,13 @@ class Viewer:
                     for frame in self._due_events(read_to_end=False):
                         yield frame
             if order.pos != piece.at + 1:
-                # An attempt ended and made room: what waited for it stands further back.
+                # An attempt ended and made room for one whose chunks are further back.
                 return
         order.pos = max(order.pos, batch.upto)
         self._at_end = batch.at_end
 
     async def _look_around(self) -> AsyncIterator[LogFrame]:
-        """At the end of what is stored: ends of attempts, what is missing, the end of it all."""
+        """At the end of what is stored: show ends of attempts, gaps, and the end frame."""
         for frame in self._due_events(read_to_end=True):
             yield frame
         async for frame in self._settle():
@@ -156,7 +162,7 @@ class Viewer:
             self._over = True
 
     def without_lines(self, frame: LogFrame, skip: int) -> tuple[LogFrame | None, int]:
-        """The frame just given, without its first ``skip`` lines; and how many are to be skipped still."""
+        """The frame without its first ``skip`` lines (None if nothing is left), and the number still to skip."""
         if frame.piece is None:
             return frame, skip
         chunk = frame.piece.chunk
@@ -170,7 +176,7 @@ class Viewer:
         return self._frame(LogPiece(frame.piece.at, frame.piece.number, cut)), 0
 
     async def _is_over(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether nothing more can follow."""
         if not self._order.record.finished:
             return not self._follow and not self._order.has_missing
         if self._with_events and not self._feed.events.ended:
@@ -188,7 +194,7 @@ class Viewer:
         return self._queue[-1].seq if self._queue else self._event
 
     async def _load(self) -> None:
-        """The newest record and state changes; controllers that hang hold the log up for a moment only."""
+        """Load record and state changes. Waits NEWS_PATIENCE at most, then goes on with what is known."""
         feed = self._feed
         known = feed.events.known(self._last_queued) if self._with_events and len(self._queue) < MOST_QUEUED else []
         if self._news is None and (known is None or feed.needs_record):
@@ -202,7 +208,7 @@ class Viewer:
             try:
                 known = done.result()
             except ProctorError as fault:
-                # Without controllers the log goes on with what is known.
+                # Controllers are unavailable: go on with what is known.
                 log.debug("record_not_read", run=feed.run, error=fault.message)
                 return
         if feed.known_record is not None:
@@ -211,7 +217,7 @@ class Viewer:
             self._queue.extend(event for event in known or [] if event.seq > self._last_queued)
 
     def _due_events(self, *, read_to_end: bool) -> list[LogFrame]:
-        """Changes to show now. An attempt's end is shown behind its log."""
+        """State changes to show now. An attempt's end is shown after its log."""
         due = []
         while self._queue:
             event = self._queue[0]
@@ -236,13 +242,13 @@ class Viewer:
     # -- what is missing ------------------------------------------------------------------------------------------
 
     async def _settle(self) -> AsyncIterator[LogFrame]:
-        """Announce what will not come any more. Everything stored before the stream was read is shown by now."""
+        """Announce what will never come. Everything stored before the last read is shown by now."""
         order = self._order
         now = self._loop.time()
         if not order.has_missing:
             self._missing_since = None
         elif self._missing_since is None:
-            # Look once more from where something is missing: a replica of the stream may have lagged behind.
+            # Read once more from where something is missing: a replica of the stream may lag behind.
             self._missing_since = now
             order.pos = order.cursor(0).base
         elif now - self._missing_since >= 0.5:
@@ -258,7 +264,7 @@ class Viewer:
                 yield self._frame(shown)
 
     async def _front_is_gone(self) -> bool:
-        """Whether the stream has dropped messages from the time of this run."""
+        """Whether messages from the time of this run have expired from the stream."""
         try:
             first = await self._bus.direct_get(subjects.LOG_STREAM, start_seq=1, batch=1)
         except BusError:

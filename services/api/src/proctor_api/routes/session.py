@@ -45,9 +45,9 @@ async def open_session(request: Request, given: SessionRequest) -> ViewResponse[
     context = context_of(request)
     count_try(request)
     if "origin" in request.headers and not context.auth.is_own_origin(request):
-        raise ProctorError(Code.FORBIDDEN, "a session is opened from our own pages only (Origin)")
+        raise ProctorError(Code.FORBIDDEN, "log in from a page of this server (Origin)")
     if context.settings.no_auth:
-        raise ProctorError(Code.CONFLICT, "the api runs without authentication: no session is needed")
+        raise ProctorError(Code.CONFLICT, "the api runs without authentication: there is nothing to log in to")
     caller = await context.auth.by_secret("bearer", given.token)
     token = caller.actor.token
     if token is None:
@@ -77,7 +77,7 @@ async def close_session(request: Request) -> Response:
     secret = request.cookies.get(COOKIE)
     if secret:
         if not context.auth.is_own_origin(request):
-            raise ProctorError(Code.FORBIDDEN, "a session is ended from our own pages only (Origin)")
+            raise ProctorError(Code.FORBIDDEN, "log out from a page of this server (Origin)")
         await context.tokens.close_session(token_hash(secret))
         context.auth.forget_session(secret)
     response = Response(status_code=204)

@@ -35,14 +35,16 @@ async def add_token(request: Request, wanted: TokenRequest) -> ViewResponse[NewT
     """
     context, caller = context_of(request), caller_of(request)
     if wanted.expires is not None and wanted.expires.tzinfo is None:
-        raise invalid("expires: has no time zone", path="expires", code="no_timezone")
+        raise invalid("expires: must have a time zone", path="expires", code="no_timezone")
     if wanted.expires is not None and wanted.expires <= context.clock.now():
         raise invalid("expires: is in the past", path="expires", code="past")
     groups = wanted.groups
     mine = caller.actor.groups
     if mine is not None:
         if groups is not None and not set(groups) <= set(mine):
-            raise ProctorError(Code.FORBIDDEN, "a token that is bound to groups makes tokens for its own groups only")
+            raise ProctorError(
+                Code.FORBIDDEN, "a token that is bound to groups can create tokens for these groups only"
+            )
         groups = groups or mine
     for name in sorted(set(wanted.groups or ())):
         # A token for a mistyped group would gain rights when somebody creates a group of that name.

@@ -1,1 +1,1 @@
-"""All SQL of schema ``access``: tokens, sessions, idempotency keys. Takes and returns plain records."""
+"""All SQL of the schema ``access``: tokens, sessions, idempotency keys."""

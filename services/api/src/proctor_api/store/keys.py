@@ -1,4 +1,4 @@
-"""Idempotency keys in the database: a hash of the request, the run's id, the answer. Kept for 24 hours."""
+"""SQL of idempotency keys: a hash of the request, the run's id, the answer. Kept for 24 hours."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ _DROP_OLD = text(
     "DELETE FROM access.idempotency_keys"
     " WHERE owner = :owner AND key = :key AND created_at < now() - interval '24 hours'"
 )
-# Another's row is taken over only for the same request, without an answer, when nobody holds it any more.
+# A row is taken over only for the same request, if it has no answer and its hold has expired.
 _TAKE = text(
     "INSERT INTO access.idempotency_keys AS k (owner, key, request_hash, run, held_until)"
     " VALUES (:owner, :key, :hash, CAST(:run AS uuid), now() + interval '60 seconds')"
@@ -27,24 +27,25 @@ _READ = text(
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A key's row. ``mine``: the caller holds it now and is to send the request."""
+    """The row of a key. ``status``, ``location`` and ``answer`` are None until the request was answered."""
 
     request_hash: str
     run: str
     mine: bool
+    """Whether the caller holds the row now, and must send the request."""
     status: int | None
     location: str | None
     answer: bytes | None
 
 
 class KeyStore:
-    """Every method is one transaction; raises ProctorError ``database_unavailable``."""
+    """Each method is one transaction. Raises ProctorError ``database_unavailable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def hold(self, owner: str, key: str, request_hash: str, run: str) -> Kept:
-        """Make the row, or take over one that is free; else only read it."""
+        """Insert the row or take over a free one, and hold it for 60 s; else only read it."""
         async with transaction(self._engine) as connection:
             mine = {"owner": owner, "key": key, "hash": request_hash, "run": run}
             await connection.execute(_DROP_OLD, mine)
@@ -68,7 +69,7 @@ class KeyStore:
         )
 
     async def let_go(self, owner: str, key: str) -> None:
-        """End the hold, so that a repetition may go on with the same run id."""
+        """End the hold, so that a repetition can go on with the same run id at once."""
         await self._do(
             "UPDATE access.idempotency_keys SET held_until = NULL"
             " WHERE owner = :owner AND key = :key AND answer IS NULL",
@@ -77,7 +78,7 @@ class KeyStore:
         )
 
     async def forget(self, owner: str, key: str) -> None:
-        """Drop a row that has no answer."""
+        """Delete a row that has no answer."""
         await self._do(
             "DELETE FROM access.idempotency_keys WHERE owner = :owner AND key = :key AND answer IS NULL",
             owner=owner,
@@ -85,7 +86,7 @@ class KeyStore:
         )
 
     async def sweep(self) -> None:
-        """Drop what is over its time."""
+        """Delete rows older than 24 hours."""
         await self._do("DELETE FROM access.idempotency_keys WHERE created_at < now() - interval '24 hours'")
 
     async def _do(self, sql: str, **values: object) -> None:

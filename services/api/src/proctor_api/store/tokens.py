@@ -1,4 +1,4 @@
-"""Tokens and sessions in the database. Only hashes are stored; a token's text is known to its holder alone."""
+"""SQL of tokens and sessions. Only hashes of secrets are stored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from proctor_common.states import Role
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is known of a token. ``groups`` None: bound to none."""
+    """A token. ``groups`` None: not bound to groups; ``expires_at`` None: never; ``last_use`` None: not used yet."""
 
     id: str
     name: str
@@ -41,19 +41,19 @@ def _token(row: Any) -> Token:
 
 
 class TokenStore:
-    """Every method is one transaction; raises ProctorError ``database_unavailable``."""
+    """Each method is one transaction. Raises ProctorError ``database_unavailable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def find(self, hash_: str) -> Token | None:
-        """The token with this hash, unless it is expired."""
+        """The token with this hash; None if there is none or it has expired."""
         return await self._one(
             "SELECT * FROM access.tokens WHERE hash = :hash AND (expires_at IS NULL OR expires_at > now())", hash=hash_
         )
 
     async def find_by_session(self, hash_: str) -> Token | None:
-        """The token behind a session's cookie, unless one of both is expired."""
+        """The token of the session with this hash; None if one of the two has expired."""
         return await self._one(
             "SELECT * FROM access.tokens WHERE (expires_at IS NULL OR expires_at > now()) AND id = "
             "(SELECT token_id FROM access.sessions WHERE hash = :hash AND expires_at > now())",
@@ -61,13 +61,13 @@ class TokenStore:
         )
 
     async def get(self, token: str) -> Token | None:
-        """A token by its id, expired or not."""
+        """The token with this id, expired or not; None if there is none."""
         if not is_id(token):
             return None
         return await self._one("SELECT * FROM access.tokens WHERE id = CAST(:id AS uuid)", id=token)
 
     async def list(self, limit: int, after: str | None) -> list[Token]:
-        """Tokens in the order of their creation, from behind the id ``after``."""
+        """Tokens in the order of their creation, after the id ``after``."""
         async with transaction(self._engine) as connection:
             rows = await connection.execute(
                 text(
@@ -106,7 +106,7 @@ class TokenStore:
         return made
 
     async def add_first(self, secret: str) -> bool:
-        """Store the first admin's token when there is no admin token; whether it was needed."""
+        """Store ``secret`` as an admin's token if there is no valid one. Returns whether it was stored."""
         async with transaction(self._engine) as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('access.tokens first'))"))
             done = await connection.execute(
@@ -122,13 +122,13 @@ class TokenStore:
             return done.rowcount > 0
 
     async def delete(self, token: str) -> Token | None:
-        """Revoke a token, its sessions with it; the token as it was."""
+        """Delete a token and its sessions. Returns the token; None if there was none."""
         if not is_id(token):
             return None
         return await self._one("DELETE FROM access.tokens WHERE id = CAST(:id AS uuid) RETURNING *", id=token)
 
     async def note_use(self, uses: Mapping[str, datetime]) -> None:
-        """Write down when tokens were last used; never moves the time back."""
+        """Store when tokens were last used, by id. Never moves a time back."""
         async with transaction(self._engine) as connection:
             await connection.execute(
                 text(
@@ -140,7 +140,7 @@ class TokenStore:
             )
 
     async def open_session(self, secret: str, token: str, expires_at: datetime) -> None:
-        """Store a session's hash; what has expired is swept on the way."""
+        """Store the hash of a session, and delete expired sessions."""
         async with transaction(self._engine) as connection:
             await connection.execute(text("DELETE FROM access.sessions WHERE expires_at < now()"))
             await connection.execute(
@@ -152,7 +152,7 @@ class TokenStore:
             )
 
     async def close_session(self, hash_: str) -> None:
-        """End a session; of no effect where there is none."""
+        """Delete a session. No effect if there is none."""
         async with transaction(self._engine) as connection:
             await connection.execute(text("DELETE FROM access.sessions WHERE hash = :hash"), {"hash": hash_})
 

@@ -44,7 +44,7 @@ REFUSED = {
 }
 REFUSAL_SCHEMA = {"$ref": "#/components/schemas/LegacyError"}
 ALWAYS_REFUSALS: Refusals = {401: "a token is needed: `Authorization: Bearer <token>`"}
-WRITING_REFUSALS: Refusals = {403: "this asks for the role runner; the token's role is viewer"}
+WRITING_REFUSALS: Refusals = {403: "this requires the role runner; the token's role is viewer"}
 WITH_BODY_REFUSALS: Refusals = {
     **WRITING_REFUSALS,
     400: "the body must be a JSON object",
@@ -124,7 +124,7 @@ class TestApiRoute(APIRoute):
             request.state.caller = caller
             caller.require(role, creating=creating)
             if request.method in SHARED and caller.actor.groups is not None:
-                raise forbidden("a token that is bound to groups changes and deletes nothing that all groups share")
+                raise forbidden("a token that is bound to groups cannot change or delete what all groups share")
             if request.method in WITH_BODY:
                 large = self.path.startswith("/api/v1/results") or self.path.startswith("/api/v1/deployresults")
                 limit = context.settings.result_limit if large else context.settings.body_limit
@@ -298,5 +298,5 @@ def group_for(request: Request) -> str | None:
     if groups is None:
         return None
     if len(groups) != 1:
-        raise forbidden("a token that is bound to several groups adds no results: nothing says to which they belong")
+        raise forbidden("a token that is bound to several groups cannot add results: their group would be unclear")
     return groups[0]
