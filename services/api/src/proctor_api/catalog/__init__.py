@@ -1,1 +1,1 @@
-"""The Test API's own store: pods, projects, test cases, results, and what is made of them. SQL lives here."""
+"""The data of the Test API, with its SQL: pods, projects, test cases, results, scenarios and dashboards."""

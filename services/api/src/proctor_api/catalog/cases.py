@@ -1,4 +1,4 @@
-"""SQL of test cases: known by their project and their name."""
+"""SQL of test cases, which are identified by project and name."""
 
 from collections.abc import Callable
 
@@ -15,19 +15,19 @@ _COLUMNS = "SELECT id, project_name, name, body::text AS body, creation_date FRO
 
 
 class Cases:
-    """Every method is one transaction; raises the Test API's refusals and ``database_unavailable``."""
+    """Each method is one transaction. Raises the errors of ``faults``, and ``database_unavailable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def list(self, project: str) -> list[CatalogRecord]:
-        """Those of a project, oldest first; none where the project is unknown."""
+        """The test cases of a project, oldest first; an empty list if the project is unknown."""
         async with session(self._engine) as connection:
             rows = await connection.fetch(f"{_COLUMNS} WHERE project_name = $1 ORDER BY id", project)
             return [record_of(row) for row in rows]
 
     async def get(self, project: str, name: str) -> CatalogRecord:
-        """Raises 404."""
+        """One test case. Raises 404."""
         async with session(self._engine) as connection:
             row = await connection.fetchrow(f"{_COLUMNS} WHERE project_name = $1 AND name = $2", project, name)
         if row is None:
@@ -35,7 +35,7 @@ class Cases:
         return record_of(row)
 
     async def add(self, record: CatalogRecord) -> None:
-        """Raises 403 where the project is unknown or the name exists in it."""
+        """Store a new one. Raises 403 if the project is unknown or has a test case of this name."""
         try:
             async with session(self._engine) as connection:
                 await connection.execute(
@@ -51,7 +51,7 @@ class Cases:
             raise _refusal(record, fault) from None
 
     async def change(self, project: str, name: str, change: Callable[[CatalogRecord], CatalogRecord]) -> CatalogRecord:
-        """The record as ``change`` makes it. Raises 404, 403."""
+        """Store what ``change`` makes of the record. Returns it. Raises 404; 403 for a bad project or name."""
         try:
             async with changing(self._engine) as connection:
                 query = f"{_COLUMNS} WHERE project_name = $1 AND name = $2 FOR UPDATE"
@@ -73,7 +73,7 @@ class Cases:
         return made
 
     async def delete(self, project: str, name: str) -> None:
-        """Raises 404, and 401 while results refer to it."""
+        """Delete one. Raises 404, and 401 while results refer to it."""
         try:
             async with session(self._engine) as connection:
                 query = "DELETE FROM catalog.cases WHERE project_name = $1 AND name = $2"

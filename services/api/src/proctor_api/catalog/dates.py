@@ -1,10 +1,10 @@
-"""Dates as clients write them, and as they are shown. No I/O."""
+"""Reading and writing dates in the formats of the Test API. No I/O."""
 
 import re
 from datetime import UTC, datetime, tzinfo
 
 NEVER = datetime.min.replace(tzinfo=UTC)
-"""Stands for a date that is absent or cannot be read; ``-infinity`` in the database."""
+"""The value for a date that is absent or cannot be read; ``-infinity`` in the database."""
 
 _LONGEST = 64
 _DAY = re.compile(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T].*)?\Z", re.DOTALL)
@@ -12,10 +12,10 @@ _LOST_PLUS = re.compile(r"(:[0-9]{2}(?:\.[0-9]+)?) ([0-9]{2}:?[0-9]{2})\Z")
 
 
 def read_date(text: str | None, zone: tzinfo) -> datetime | None:
-    """The moment that a text means, in UTC; None where it means none.
+    """The time in a text, in UTC; None if it is not a date.
 
-    ``YYYY-MM-DD``, with a time behind a blank or ``T``, with a fraction, with ``Z`` or an offset. Without one of
-    these two the date is read in ``zone``. Only the years 1900 to 9998 are dates.
+    Reads ``YYYY-MM-DD``, optionally a time after a blank or ``T``, a fraction, and ``Z`` or an offset; without the
+    latter, the date is in ``zone``. Years outside 1900 to 9998 are no dates.
     """
     if text is None or len(text) > _LONGEST:
         return None
@@ -23,7 +23,7 @@ def read_date(text: str | None, zone: tzinfo) -> datetime | None:
     if not _DAY.match(text):
         return None
     try:
-        # A plus that nobody quoted in a URL has become a blank.
+        # An unescaped plus in a URL arrives as a blank.
         found = datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", text))
     except ValueError:
         return None
@@ -33,5 +33,5 @@ def read_date(text: str | None, zone: tzinfo) -> datetime | None:
 
 
 def creation_date(now: datetime, zone: tzinfo) -> str:
-    """``YYYY-MM-DD HH:MM:SS.ffffff`` in the server's zone."""
+    """``now`` as ``YYYY-MM-DD HH:MM:SS.ffffff`` in ``zone``."""
     return now.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S.%f")

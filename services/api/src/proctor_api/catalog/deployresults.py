@@ -1,4 +1,4 @@
-"""What deployments ended with: read from a body, stored, found. A list is read in batches, each from its place on."""
+"""Results of deployments: reading a body or query, and their SQL. Lists are read in batches."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ VALUES ($1, $2, $3, $4::text::json, {", ".join(f"${place}" for place in range(5,
 
 @dataclass(frozen=True, slots=True)
 class NewDeployResult:
-    """One as it is to be stored. ``body``: its members as clients see them, but for ``_id``."""
+    """A deployment result to store. ``body``: its members as clients see them, without ``_id``."""
 
     id: str
     start_at: datetime
@@ -76,13 +76,13 @@ def read_deploy_query(
 
 
 class DeployResults:
-    """Raises the Test API's refusals and ``database_unavailable``."""
+    """Raises the errors of ``faults``, and ``database_unavailable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def add(self, result: NewDeployResult) -> None:
-        """Raises 404 for an unknown pod."""
+        """Store one. Raises 404 for an unknown pod."""
         columns = [None if result.body[name] is None else str(result.body[name]) for name in COLUMNS]
         try:
             async with session(self._engine) as connection:
@@ -93,7 +93,7 @@ class DeployResults:
             raise unknown("pod", result.body["pod_name"]) from None
 
     async def get(self, id_: str, groups: list[str] | None) -> bytes:
-        """Its JSON. Raises 404, for a malformed id too."""
+        """The JSON of one. Raises 404, also for a malformed id."""
         if is_record_id(id_):
             query = ResultQuery(equal=(("id", id_),), groups=None if groups is None else tuple(groups))
             where, values = query.where()
@@ -124,7 +124,7 @@ class DeployResults:
         return [_view(row) for row in rows], pages
 
     async def stream(self, query: ResultQuery) -> AsyncIterator[list[bytes]]:
-        """All that a query finds, batch by batch; between two batches no connection is held."""
+        """All results of a query, in batches; no connection is held between two of them."""
         after: tuple[datetime, str] | None = None
         left = query.last or MAX_NUMBER
         while left > 0:
@@ -149,13 +149,13 @@ def _where(query: ResultQuery, after: tuple[datetime, str] | None = None) -> tup
 
 
 def _view(row: Any) -> bytes:
-    """The stored members behind the id, as they are: they are an object and never empty."""
+    """The JSON of a row: ``_id`` before the members, which are stored as a non-empty object."""
     members = str(row["body"]).lstrip().removeprefix("{")
     return b'{"_id":' + orjson.dumps(row["id"]) + b"," + members.encode()
 
 
 def _integer_of(body: Mapping[str, Any], key: str) -> int | None:
-    """An integer, also one written as text. Raises 400."""
+    """An integer from 0 to MAX_NUMBER, also written as text; None if absent. Raises 400."""
     value = body.get(key)
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 10:
         value = int(value)

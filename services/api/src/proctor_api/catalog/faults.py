@@ -1,10 +1,10 @@
-"""The Test API's refusals, with the codes that its clients know: 400, 401, 403, 404; never 409 or 422 here."""
+"""Errors of the Test API, with the status codes that its clients know: 400, 401, 403, 404."""
 
 from proctor_common.errors import Code, ProctorError
 
 
 class Referred(ProctorError):
-    """Others still refer to it: answered 401, as the original did, though nobody asks for a token by it."""
+    """Other records still refer to the record. 401, as in OPNFV's Test API, although no token would help."""
 
     @property
     def status(self) -> int:
@@ -12,25 +12,25 @@ class Referred(ProctorError):
 
 
 def bad(message: str) -> ProctorError:
-    """400: the request itself is wrong."""
+    """400: the request is malformed or a value is invalid."""
     return ProctorError(Code.BAD_REQUEST, message)
 
 
 def forbidden(message: str) -> ProctorError:
-    """403: a name that exists, nothing to update, a case into an unknown project."""
+    """403: the name exists, nothing would change, or a test case's project is unknown."""
     return ProctorError(Code.FORBIDDEN, message)
 
 
 def unknown(what: str, name: object) -> ProctorError:
-    """404"""
+    """404: there is no such record."""
     return ProctorError(Code.NOT_FOUND, f"no such {what}: {str(name)[:200]}")
 
 
 def refused(message: str) -> ProctorError:
-    """404 in other words: what is asked for is there, but not to be shown."""
+    """404 with another message: there is nothing to show."""
     return ProctorError(Code.NOT_FOUND, message)
 
 
 def referred(message: str) -> ProctorError:
-    """401: it cannot be deleted."""
+    """401: it cannot be deleted while others refer to it."""
     return Referred(Code.CONFLICT, message)

@@ -1,4 +1,4 @@
-"""What records are made of, and how a request's body becomes one. No I/O."""
+"""The members of records, and reading them from the body of a request. No I/O."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from proctor_common.json_walk import parts_of
 
 MAX_NAME = 255
 MAX_TEXT = 500
-"""Characters: both are parts of index rows, which PostgreSQL holds to 2,700 bytes."""
+"""Characters. Names and texts are in index rows, which PostgreSQL limits to 2,700 bytes."""
 
 POD = ("mode", "details", "role")
 PROJECT = ("description",)
@@ -35,7 +35,7 @@ CASE = (
     "version",
     "trust",
 )
-"""Members beside name, ``_id`` and ``creation_date`` (and, of a case, ``project_name``). Their values are free."""
+"""Members in addition to name, ``_id`` and ``creation_date`` (test case: ``project_name``). They hold any JSON."""
 
 _ID_LENGTH = 24
 _process = secrets.token_hex(5)
@@ -46,23 +46,23 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FAR = re.compile(rb"[eE][+-]?[0-9]{3}|[0-9]{300}")
 
 KEPT = frozenset({"_id", "creation_date"})
-"""The server's own; a client that sends back what it was given may name them."""
+"""Set by the server. Ignored in a PUT, because clients send back what they got."""
 
 
 def new_record_id(now: datetime) -> str:
-    """24 hex digits: seconds, this process, a counter. Later ones of one process sort after earlier ones."""
+    """24 hex digits: seconds, a number of this process, a counter. Ids of one process sort by their time."""
     with _lock:
         number = next(_counter) & 0xFFFFFF
     return f"{int(now.timestamp()) & 0xFFFFFFFF:08x}{_process}{number:06x}"
 
 
 def is_record_id(text: str) -> bool:
-    """Whether a text has the shape of an ``_id``."""
+    """Whether a text has the form of an ``_id``."""
     return len(text) == _ID_LENGTH and all(character in "0123456789abcdef" for character in text)
 
 
 def object_of(body: Any) -> dict[str, Any]:
-    """The object in a body. Raises 400."""
+    """The body as an object. Raises 400."""
     if body is None:
         raise bad("there is no body; it must be a JSON object")
     if not isinstance(body, dict):
@@ -71,7 +71,7 @@ def object_of(body: Any) -> dict[str, Any]:
 
 
 def name_of(body: Mapping[str, Any], key: str = "name") -> str:
-    """A name that must be there. Raises 400."""
+    """A required name: at most MAX_NAME characters, usable in a URL's path. Raises 400."""
     value = body.get(key)
     if value is None or value == "":
         raise bad(f"{key} is missing or empty")
@@ -82,28 +82,28 @@ def name_of(body: Mapping[str, Any], key: str = "name") -> str:
     if not value.strip() or value != value.strip("/"):
         raise bad(f"{key} must not be blank, and not begin or end with a slash")
     if _CONTROL.search(value) or not {".", ".."}.isdisjoint(value.split("/")):
-        raise bad(f"{key} must hold no control character and no part that is . or ..: it stands in addresses")
+        raise bad(f"{key} is used in URLs: it must have no control character, and no part that is . or ..")
     return value
 
 
 def project_name_of(body: Mapping[str, Any], key: str = "name") -> str:
-    """A project's name: its address is the beginning of those of its test cases. Raises 400."""
+    """A project's name: no part may be ``cases``, which separates it from a test case in a path. Raises 400."""
     name = name_of(body, key)
     if "cases" in name.split("/")[1:]:
-        raise bad(f"{key} must hold no part that is cases: behind it stand test cases")
+        raise bad(f"{key} must have no part that is cases: in URLs, test cases follow it")
     return name
 
 
 def plain_name_of(body: Mapping[str, Any], key: str = "name") -> str:
-    """A name that is one part of an address, such as a scenario's. Raises 400."""
+    """A name without a slash, such as a scenario's. Raises 400."""
     name = name_of(body, key)
     if "/" in name:
-        raise bad(f"{key} must hold no slash")
+        raise bad(f"{key} must have no slash")
     return name
 
 
 def text_of(body: Mapping[str, Any], key: str) -> str | None:
-    """A text that may be absent or null. Raises 400."""
+    """A text of at most MAX_TEXT characters; None if absent or null. Raises 400."""
     value = body.get(key)
     if value is None:
         return None
@@ -115,7 +115,7 @@ def text_of(body: Mapping[str, Any], key: str) -> str | None:
 
 
 def trust_of(body: Mapping[str, Any]) -> float:
-    """``trust_indicator``, held between 0 and 1; 0 where it is absent. Raises 400."""
+    """``trust_indicator``, clamped to 0 to 1; 0 if absent. Raises 400."""
     value = body.get("trust_indicator")
     if value is None:
         return 0.0
@@ -125,12 +125,12 @@ def trust_of(body: Mapping[str, Any]) -> float:
 
 
 def members(body: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
-    """The members of a record that a body gives; what else it says is dropped."""
+    """The members ``fields`` of a body, None for absent ones; others are dropped."""
     return {name: body.get(name) for name in fields}
 
 
 def changes_of(body: Any, fields: tuple[str, ...]) -> dict[str, Any]:
-    """What a PUT wants changed: any subset of the fields and the name. Raises 400 for an unknown field."""
+    """The changes in the body of a PUT: any of ``fields`` and the name. Raises 400 for an unknown field."""
     wanted = object_of(body)
     for key in wanted:
         if key not in fields and key != "name" and key not in KEPT:
@@ -148,12 +148,12 @@ def dump(value: Any) -> str:
 
 
 def may_be_infinite(raw: bytes) -> bool:
-    """Whether some number in JSON text may be beyond what a float holds: a look at its letters alone."""
+    """Whether JSON text may have a number too large for a float; a cheap check of the text only."""
     return _FAR.search(raw) is not None
 
 
 def refuse_infinite(value: Any) -> None:
-    """Raises 400 where a number in parsed JSON is beyond what a float holds."""
+    """Raises 400 if a number in parsed JSON is too large for a float."""
     for part in parts_of(value):
         if (isinstance(part, float) and not math.isfinite(part)) or (isinstance(part, int) and abs(part) > 10**308):
             raise bad("the body holds a number that is too large for a float")

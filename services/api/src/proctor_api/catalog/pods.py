@@ -12,18 +12,18 @@ _COLUMNS = "SELECT id, name, body::text AS body, creation_date FROM catalog.pods
 
 
 class Pods:
-    """Every method is one statement; raises the Test API's refusals and ``database_unavailable``."""
+    """Each method is one statement. Raises the errors of ``faults``, and ``database_unavailable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def list(self) -> list[CatalogRecord]:
-        """All, oldest first."""
+        """All pods, oldest first."""
         async with session(self._engine) as connection:
             return [record_of(row) for row in await connection.fetch(f"{_COLUMNS} ORDER BY id")]
 
     async def get(self, name: str) -> CatalogRecord:
-        """Raises 404."""
+        """One pod. Raises 404."""
         async with session(self._engine) as connection:
             row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1", name)
         if row is None:
@@ -31,7 +31,7 @@ class Pods:
         return record_of(row)
 
     async def add(self, record: CatalogRecord) -> None:
-        """Raises 403 where the name exists."""
+        """Store a new one. Raises 403 if the name exists."""
         try:
             async with session(self._engine) as connection:
                 await connection.execute(
@@ -45,7 +45,7 @@ class Pods:
             raise forbidden(f"the pod {record.name} exists already") from None
 
     async def delete(self, name: str) -> None:
-        """Raises 404, and 401 while results refer to it."""
+        """Delete one. Raises 404, and 401 while results refer to it."""
         try:
             async with session(self._engine) as connection:
                 done = await connection.execute("DELETE FROM catalog.pods WHERE name = $1", name)

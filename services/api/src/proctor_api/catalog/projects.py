@@ -13,22 +13,22 @@ from proctor_common.pg import changing, session
 _COLUMNS = "SELECT id, name, body::text AS body, creation_date FROM catalog.projects"
 RENAMING_SECONDS = 900
 RENAMING = f"SET LOCAL statement_timeout = '{RENAMING_SECONDS}s'"
-"""A new name goes into every result that refers to the old one."""
+"""A new name is written to every result of the project, which can take long."""
 
 
 class Projects:
-    """Every method is one transaction; raises the Test API's refusals and ``database_unavailable``."""
+    """Each method is one transaction. Raises the errors of ``faults``, and ``database_unavailable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def list(self) -> list[CatalogRecord]:
-        """All, oldest first."""
+        """All projects, oldest first."""
         async with session(self._engine) as connection:
             return [record_of(row) for row in await connection.fetch(f"{_COLUMNS} ORDER BY id")]
 
     async def get(self, name: str) -> CatalogRecord:
-        """Raises 404."""
+        """One project. Raises 404."""
         async with session(self._engine) as connection:
             row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1", name)
         if row is None:
@@ -36,7 +36,7 @@ class Projects:
         return record_of(row)
 
     async def add(self, record: CatalogRecord) -> None:
-        """Raises 403 where the name exists."""
+        """Store a new one. Raises 403 if the name exists."""
         try:
             async with session(self._engine) as connection:
                 await connection.execute(
@@ -50,7 +50,7 @@ class Projects:
             raise _exists(record.name) from None
 
     async def change(self, name: str, change: Callable[[CatalogRecord], CatalogRecord]) -> CatalogRecord:
-        """The record as ``change`` makes it. Raises 404, 403."""
+        """Store what ``change`` makes of the record. Returns it. Raises 404; 403 if the new name exists."""
         try:
             async with changing(self._engine) as connection:
                 row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1 FOR UPDATE", name)
@@ -70,7 +70,7 @@ class Projects:
         return made
 
     async def delete(self, name: str) -> None:
-        """Raises 404, and 401 while test cases refer to it."""
+        """Delete one. Raises 404, and 401 while test cases refer to it."""
         try:
             async with session(self._engine) as connection:
                 done = await connection.execute("DELETE FROM catalog.projects WHERE name = $1", name)

@@ -1,4 +1,4 @@
-"""What a query of results asks for: read from a URL, said as a condition in SQL. No I/O."""
+"""Queries of results: read from a URL, written as an SQL condition. No I/O."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,34 +26,36 @@ COLUMNS = frozenset(
         "stop_date",
     }
 )
-"""Members of a result that are texts in columns of the same name."""
+"""Members of a result that are texts, in columns of the same name."""
 SHORT = {"project": "project_name", "case": "case_name", "pod": "pod_name", "_id": "id"}
 MAX_DAYS = 366 * 3000
 
 
 @dataclass(frozen=True, slots=True)
 class ResultQuery:
-    """Conditions, all of which must hold; then the order, and how many.
-
-    ``nothing``: it asks for a field that no result has, or for a time that is none. ``groups`` None: of any group.
-    """
+    """Conditions that a result must meet, the order, and the number of results."""
 
     equal: tuple[tuple[str, str], ...] = ()
+    """Columns and their values."""
     since: datetime | None = None
     before: datetime | None = None
     last: int = 0
+    """Results at most; 0 for all."""
     page: int | None = None
+    """The page of PAGE results, from 1; None for all results."""
     newest_first: bool = True
     groups: tuple[str, ...] | None = None
+    """Only results of these groups; None for any."""
     nothing: bool = False
+    """The query cannot match: it names an unknown field, or a date that is none."""
 
     @property
     def order(self) -> str:
-        """ORDER BY: total, so that a position in it is a place."""
+        """For ORDER BY; a total order, so that (start_at, id) is a unique position in it."""
         return "start_at DESC, id DESC" if self.newest_first else "start_at, id"
 
     def where(self, after: tuple[datetime, str] | None = None) -> tuple[str, list[Any]]:
-        """The condition and its arguments; ``after``: only what comes behind this place in the order."""
+        """The SQL condition and its arguments; ``after``: only results behind this (start_at, id)."""
         parts: list[str] = []
         values: list[Any] = []
 
@@ -84,7 +86,7 @@ def _add_equal(add: Any, name: str, value: str) -> None:
     if name == "trust_indicator":
         add("trust_indicator = {}", float(value))
     elif name == "details":
-        # Only details that are a text can equal one; the size spares the database reading all others.
+        # Only details that are a text can be equal. Comparing the size first saves reading all others.
         text = to_json(value).decode()
         add("(size = {} AND details::text = {})", len(text.encode()), text)
     else:
@@ -99,9 +101,9 @@ def read_query(
     *,
     strict: bool = False,
 ) -> ResultQuery:
-    """The query in a URL's parameters; of one that is repeated the last counts. Raises 400.
+    """The query in a URL's parameters; the last one counts if one is repeated. Raises 400.
 
-    A ``from`` or ``to`` that is no date finds nothing, as the Test API's clients know it; ``strict``: it is a 400.
+    A ``from`` or ``to`` that is not a date matches nothing, as in OPNFV's Test API; with ``strict`` it is a 400.
     """
     given = dict(pairs)
     equal: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""A pod, project or test case: a name, what is said of it, and what the server gave it. No I/O, no SQL."""
+"""Pods, projects and test cases as records: a name, members, and what the server adds. No I/O."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,15 @@ MAX_PATTERN = 256
 
 @dataclass(frozen=True, slots=True)
 class CatalogRecord:
-    """One row. ``body``: the members beside the name, as JSON values; ``project``: a test case's."""
+    """A pod, project or test case."""
 
     id: str
     name: str
     body: dict[str, Any]
+    """The other members, as JSON values."""
     creation_date: str
     project: str | None = None
+    """The project of a test case; None for others."""
 
     def view(self, fields: tuple[str, ...]) -> dict[str, Any]:
         """As clients see it."""
@@ -27,7 +29,7 @@ class CatalogRecord:
         return {"_id": self.id, "name": self.name, **project, **rest, "creation_date": self.creation_date}
 
     def changed(self, wanted: dict[str, Any]) -> "CatalogRecord":
-        """The record with what a PUT wants. Raises 403 where that is as it was."""
+        """The record with the changes of a PUT. Raises 403 if nothing would change."""
         body = dict(self.body)
         name, project = self.name, self.project
         for key, value in wanted.items():
@@ -46,13 +48,13 @@ class CatalogRecord:
 
 
 def record_of(row: Any) -> CatalogRecord:
-    """The record in a row of id, name, body (as text), creation_date and, of cases, project_name."""
+    """The record of a row with id, name, body (as text), creation_date and, for test cases, project_name."""
     project = row["project_name"] if "project_name" in row.keys() else None  # noqa: SIM118 - a row holds values
     return CatalogRecord(row["id"], row["name"], orjson.loads(row["body"]), row["creation_date"], project)
 
 
 def named(records: list[CatalogRecord], pattern: str | None) -> list[CatalogRecord]:
-    """Those whose name a regular expression finds, whatever the case. Linear time. Raises 400 for a bad pattern."""
+    """The records whose name matches an RE2 pattern somewhere, ignoring case; all without one. Raises 400."""
     if not pattern:
         return records
     if len(pattern) > MAX_PATTERN:
@@ -68,5 +70,5 @@ def named(records: list[CatalogRecord], pattern: str | None) -> list[CatalogReco
     except re2.error as wrong:
         said = wrong.args[0] if wrong.args else ""
         text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-        raise bad(f"name: not a regular expression that can be used: {text[:200]}") from None
+        raise bad(f"name: not a usable regular expression: {text[:200]}") from None
     return [record for record in records if compiled.search(record.name)]

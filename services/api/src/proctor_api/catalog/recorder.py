@@ -1,9 +1,9 @@
 """The recorder: what a plan asks to ``record`` becomes a result exactly once.
 
-The controller keeps a row for each end of a step that is to be recorded, until it is confirmed. Whatever dies between
-the two: the row is asked for again, and the result's own key (run, step, attempt) makes the second insert nothing.
-What cannot be recorded (an unknown pod and no ``declare``, a text that is none) is kept too, with the reason, and
-confirmed: one record that nobody can store must not stand in the way of those behind it.
+The controller keeps a row for each finished step to record until the api confirms it. If a process dies in between, the
+row is asked for again; the result's key (run, step, attempt) makes a second insert do nothing. A record that cannot be
+stored (an unknown pod without ``declare``, a value of the wrong type) is kept as a rejection with the reason, and
+confirmed too, so that it does not block those behind it.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ from proctor_common.pg import Session, changing
 log = structlog.get_logger(__name__)
 
 EVERY = 30.0
-"""Seconds after which is asked without having been told."""
+"""Seconds after which the controllers are asked without a notification."""
 AT_ONCE = 100
 REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
-"""What the database says of a value: it would say the same again."""
+"""Errors of the database about a value: a repetition would fail again."""
 NAMES = {"project": "project_name", "case": "case_name", "pod": "pod_name"}
 TEXTS = ("installer", "version", "scenario", "build_tag", "criteria")
 
 
 class Recorder:
-    """Takes records from the controllers; every replica of the api may run one."""
+    """Takes records from the controllers and stores results. Each api process runs one."""
 
     def __init__(self, context: ApiContext) -> None:
         self._engine = context.engine
@@ -64,7 +64,7 @@ class Recorder:
         self._told.set()
 
     async def run(self) -> None:
-        """Take what there is, then wait to be told or for EVERY seconds; until cancelled."""
+        """Take all pending records, then wait for a notification or EVERY seconds; runs until cancelled."""
         while True:
             self._told.clear()
             try:
@@ -73,14 +73,14 @@ class Recorder:
             except ProctorError as fault:
                 log.warning("records_not_taken", error=fault.message)
             except Exception:
-                # Whatever it is: the records are still there, and the other routes are not to end for it.
+                # The records are still pending, and an error here must not end the api.
                 log.exception("records_not_taken")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY):
                     await self._told.wait()
 
     async def take(self) -> bool:
-        """Store one page and confirm it; whether there may be more. Raises ProctorError."""
+        """Store and confirm one page. Returns whether there may be more. Raises ProctorError."""
         page = await self._controllers.ask(LIST_PENDING_RECORDS, SELF, RecordsPending(limit=AT_ONCE))
         for item in page.items:
             await self.store(item)
@@ -91,7 +91,10 @@ class Recorder:
         return page.next is not None and bool(page.items)
 
     async def store(self, item: RecordView) -> bool:
-        """Store one; whether it became a result (now, or before). Raises ProctorError where the database is away."""
+        """Store one record. Returns whether it is a result now; else it is kept as a rejection.
+
+        Raises ProctorError if the database is unavailable.
+        """
         try:
             await self._store_result(item)
         except ProctorError as fault:
@@ -121,7 +124,7 @@ class Recorder:
             raise await what_is_unknown(self._engine, result) from None
 
     async def _declare(self, connection: Session, result: NewResult) -> None:
-        """Add the pod, project and test case that are missing."""
+        """Insert pod, project and test case if they are missing."""
         now = self._clock.now()
         date = creation_date(now, self._settings.zone)
         for table, name in (("pods", result.pod_name), ("projects", result.project_name)):
@@ -148,7 +151,7 @@ class Recorder:
 
 
 def body_of(item: RecordView, settings: ApiSettings) -> dict[str, Any]:
-    """A record in the shape of a POST. Raises 400 for what cannot be one."""
+    """A record as the body of ``POST /api/v1/results``. Raises 400, or 413 for one that was too large to send."""
     record = item.body
     if record is None:
         raise ProctorError(Code.TOO_LARGE, "the record is too large")
@@ -163,8 +166,8 @@ def body_of(item: RecordView, settings: ApiSettings) -> dict[str, Any]:
 
 
 def details_of(item: RecordView, given: Any, link_base: str) -> dict[str, Any]:
-    """Where a result comes from, and what the plan says of it beside. What is no object, or has members of the same
-    names, stands whole under ``details``.
+    """The origin of a result merged with the plan's ``details``. Details that are not an object, or have members with
+    the same names, are put whole under ``details``.
     """
     path = f"/v1/runs/{item.run}/logs?step={quote(item.step_name, safe='')}"
     origin: dict[str, Any] = {
@@ -185,7 +188,7 @@ def details_of(item: RecordView, given: Any, link_base: str) -> dict[str, Any]:
 
 
 def _readable(value: Any) -> Any:
-    """With the replacement character for each NUL, as for other bytes of an output that are no text."""
+    """The value with U+FFFD for each NUL, which PostgreSQL cannot store."""
     if isinstance(value, str):
         return value.replace("\0", "\ufffd")
     if isinstance(value, Mapping):
@@ -196,7 +199,7 @@ def _readable(value: Any) -> Any:
 
 
 def _text(key: str, value: Any) -> str | None:
-    """An expression may give a number where the Test API has a text."""
+    """The value as text: an expression may give a number instead. Raises 400 for lists and objects."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):

@@ -1,4 +1,4 @@
-"""SQL of what was to be recorded and could not be: kept with the reason until it is recorded after all."""
+"""SQL of rejections: records that could not be stored, kept with the reason until they can."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MAX_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record that could not be stored. ``at``: ISO, UTC."""
+    """A record that could not be stored. ``at``: when, ISO 8601 in UTC."""
 
     item: RecordView
     reason: str
@@ -35,7 +35,7 @@ class Rejections:
         self._engine = engine
 
     async def add(self, item: RecordView, reason: str) -> bool:
-        """Keep one with its newest reason; whether it is new. Of no effect where the result is stored already."""
+        """Store a rejection, or its newest reason. Returns whether it is new. No effect if the result is stored."""
         text = to_json(item).decode()
         async with session(self._engine) as connection:
             new = await connection.fetchval(
@@ -54,7 +54,7 @@ class Rejections:
         return bool(new)
 
     async def settle(self, connection: Session, item: RecordView) -> None:
-        """It is stored now."""
+        """Delete the rejection of a record that is stored now."""
         await connection.execute(
             "DELETE FROM catalog.rejections WHERE run = $1 AND step = $2 AND attempt = $3",
             item.run,
@@ -63,7 +63,7 @@ class Rejections:
         )
 
     async def list(self, groups: Sequence[str] | None, after: int, limit: int) -> list[Rejection]:
-        """Behind the id ``after``, the oldest first; ``groups`` None: of any group."""
+        """Rejections with an id above ``after``, oldest first; ``groups`` None: of any group."""
         async with session(self._engine) as connection:
             rows = await connection.fetch(
                 "SELECT item::text AS item, reason, at"
@@ -78,6 +78,6 @@ class Rejections:
         ]
 
     async def count(self) -> int:
-        """How many there are."""
+        """The number of rejections."""
         async with session(self._engine) as connection:
             return int(await connection.fetchval("SELECT count(*) FROM catalog.rejections"))

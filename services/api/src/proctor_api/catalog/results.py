@@ -1,4 +1,4 @@
-"""SQL of results: storing one, finding one, a page of them."""
+"""SQL of results: store one, read one, read a page."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ COLUMN_TYPES = (
     ("step", "uuid"),
     ("attempt", "integer"),
 )
-"""What an INSERT gives, in the order of ``NewResult.arguments``."""
+"""Columns of the INSERT, in the order of ``NewResult.arguments``."""
 _VALUES = ", ".join(
     f"${place}::text::json" if name == "details" else f"${place}" for place, (name, _) in enumerate(COLUMN_TYPES, 1)
 )
@@ -63,7 +63,7 @@ INSERT = f"INSERT INTO catalog.results ({', '.join(name for name, _ in COLUMN_TY
 
 @dataclass(frozen=True, slots=True)
 class ResultOrigin:
-    """The attempt that a recorded result tells of; ids as text."""
+    """The attempt that recorded a result; ids as text."""
 
     run: str
     step: str
@@ -72,7 +72,7 @@ class ResultOrigin:
 
 @dataclass(frozen=True, slots=True)
 class NewResult:
-    """A result as it is to be stored. ``details``: JSON text; None: none were given."""
+    """A result to store. ``details``: JSON text; None if absent. ``origin``: None for a result sent by a client."""
 
     id: str
     pod_name: str
@@ -88,7 +88,7 @@ class NewResult:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """Of the INSERT."""
+        """The arguments of the INSERT."""
         texts = self.texts
         origin = (None, None, None) if self.origin is None else (self.origin.run, self.origin.step, self.origin.attempt)
         return (
@@ -125,7 +125,7 @@ def read_result(
     origin: ResultOrigin | None = None,
     id_: str | None = None,
 ) -> NewResult:
-    """The result in a body; ``id_`` None: with a new ``_id``. Raises 400."""
+    """The result in a body; it gets a new ``_id`` if ``id_`` is None. Raises 400."""
     pod, project = name_of(body, "pod_name"), project_name_of(body, "project_name")
     case = name_of(body, "case_name")
     texts = {key: text_of(body, key) for key in TEXTS}
@@ -146,11 +146,11 @@ def read_result(
 
 
 Shown = dict[str, Any]
-"""A result as clients see it, for ``orjson``: its details stand in it as the text that is stored."""
+"""A result as clients see it, for ``orjson``; its details are the stored JSON text, not parsed."""
 
 
 def view_of(row: Any) -> Shown:
-    """What clients see of a row of SELECT."""
+    """The result in a row of SELECT."""
     shown = dict(row)
     details = shown["details"]
     if details is not None:
@@ -159,7 +159,7 @@ def view_of(row: Any) -> Shown:
 
 
 async def what_is_unknown(engine: AsyncEngine, result: NewResult) -> ProctorError:
-    """404 for the pod, project or test case that a result refers to in vain."""
+    """404 for the pod, project or test case of a result, whichever does not exist."""
     async with session(engine) as connection:
         row = await connection.fetchrow(
             "SELECT EXISTS (SELECT FROM catalog.pods WHERE name = $1) AS pod,"
@@ -175,13 +175,13 @@ async def what_is_unknown(engine: AsyncEngine, result: NewResult) -> ProctorErro
 
 
 class Results:
-    """Raises the Test API's refusals and ``database_unavailable``."""
+    """Raises the errors of ``faults``, and ``database_unavailable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def add(self, result: NewResult) -> None:
-        """Raises 404 for an unknown pod, project or case."""
+        """Store one. Raises 404 for an unknown pod, project or test case."""
         try:
             async with session(self._engine) as connection:
                 await connection.execute(INSERT, *result.arguments)
@@ -189,7 +189,7 @@ class Results:
             raise await what_is_unknown(self._engine, result) from None
 
     async def get(self, id_: str, groups: list[str] | None) -> bytes:
-        """A result's JSON. Raises 404, for a malformed id too."""
+        """The JSON of one. Raises 404, also for a malformed id."""
         if is_record_id(id_):
             query = ResultQuery(equal=(("id", id_),), groups=None if groups is None else tuple(groups))
             where, values = query.where()
@@ -208,7 +208,7 @@ class Results:
             if page > max(1, pages):
                 raise bad(f"page {page} is beyond the last one, {pages}")
             where, values = query.where()
-            # The ids come from an index alone, so that a late page reads no rows of the pages before it.
+            # The ids come from an index only, so that a late page does not read the rows of earlier ones.
             ids = f"(SELECT id FROM catalog.results WHERE {where} ORDER BY {query.order}"
             slice_ = f"OFFSET {(page - 1) * PAGE} LIMIT {max(0, min(PAGE, total - (page - 1) * PAGE))})"
             rows = await connection.fetch(f"{SELECT} WHERE id IN {ids} {slice_} ORDER BY {query.order}", *values)
@@ -216,7 +216,7 @@ class Results:
 
 
 async def count(connection: Session, query: ResultQuery) -> int:
-    """How many results a query finds, at most ``query.last`` where that is set."""
+    """The number of results of a query, at most ``query.last`` if that is not 0."""
     where, values = query.where()
     if query.last:
         bounded = f"(SELECT FROM catalog.results WHERE {where} LIMIT {query.last}) AS bounded"

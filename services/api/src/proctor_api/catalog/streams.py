@@ -1,7 +1,7 @@
-"""A list of results of any length: read in batches, so that neither it nor a slow reader takes memory.
+"""Lists of results of any length, read in batches so that neither a long list nor a slow client takes much memory.
 
-The first batch is a query of its own. What comes behind it is read through a cursor, on one connection; a reader that
-does not take a batch for a while loses the connection, not its place: the cursor is opened again behind the last row.
+The first batch is one query. The rest is read with a cursor on one connection. A client that takes no batch for
+PATIENCE seconds loses the connection, not its position: the cursor is opened again behind the last row.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from proctor_common.pg import Session, changing, session
 
 BATCH = 400
 LARGE = 8 * 1024
-"""Bytes: larger details are read one by one, so that a batch has a size."""
+"""Bytes. Larger details are read one by one, so that the size of a batch is bounded."""
 PATIENCE = 5.0
-"""Seconds that a reader may keep a connection without taking what was read for it."""
+"""Seconds that a client may keep a connection without taking a batch."""
 AT_ONCE = 4
-"""Lists beyond the first batch that are read at the same time; others wait."""
+"""Lists that are read at the same time after their first batch; others wait."""
 TURN = 15.0
-"""Seconds after which a list gives its turn to one that waits."""
+"""Seconds after which a list lets another one read."""
 QUEUED = 2
 
 _Queue = asyncio.Queue[list[Shown] | None]
@@ -36,21 +36,21 @@ _COLUMNS = f"{', '.join(COLUMNS)}, start_at, size, CASE WHEN size <= {LARGE} THE
 
 @dataclass(slots=True)
 class ReadSoFar:
-    """How far a list has been read."""
+    """The position in a list. ``left``: results that may follow; None for no limit."""
 
     after: tuple[datetime, str] | None = None
     left: int | None = None
 
 
 class ResultStreams:
-    """Reads lists of results; made once a process, because it counts the lists that are read at once."""
+    """Reads lists of results. One per process, because it limits the lists that are read at the same time."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def first(self, query: ResultQuery) -> tuple[list[Shown], ReadSoFar | None]:
-        """The first rows, and the place behind them; None where these are all."""
+        """The first rows, and the position behind them; None if there are no more."""
         place = ReadSoFar(None, query.last or None)
         async with session(self._engine) as connection:
             batch = BATCH if place.left is None else min(BATCH, place.left)
@@ -61,7 +61,7 @@ class ResultStreams:
         return shown, (None if len(rows) < BATCH or place.left == 0 else place)
 
     async def rest(self, query: ResultQuery, place: ReadSoFar) -> AsyncIterator[list[Shown]]:
-        """What comes behind a place, batch by batch."""
+        """The results behind a position, in batches."""
         queue: _Queue = asyncio.Queue(QUEUED)
         reading = asyncio.create_task(self._read(query, place, queue), name="results read")
         try:
@@ -74,7 +74,7 @@ class ResultStreams:
                 await reading
 
     async def _read(self, query: ResultQuery, place: ReadSoFar, queue: _Queue) -> None:
-        """Put all batches into the queue; None behind the last one, and behind a fault."""
+        """Put all batches into the queue, then None, also after an exception."""
         try:
             more = True
             while more:
@@ -88,7 +88,7 @@ class ResultStreams:
         await queue.put(None)
 
     async def _turn(self, query: ResultQuery, place: ReadSoFar, queue: _Queue) -> tuple[bool, list[Shown] | None]:
-        """Read on for a turn: whether there is more, and a batch that nobody took in time."""
+        """Read for up to TURN seconds. Returns whether there is more, and a batch that was not taken in time."""
         end = asyncio.get_running_loop().time() + TURN
         async with changing(self._engine) as connection:
             text, values = _select(query, place)
@@ -109,7 +109,7 @@ class ResultStreams:
 
 
 def _select(query: ResultQuery, place: ReadSoFar) -> tuple[str, list[Any]]:
-    """The statement and its arguments."""
+    """The SQL statement and its arguments."""
     where, values = query.where(place.after)
     return f"SELECT {_COLUMNS} FROM catalog.results WHERE {where} ORDER BY {query.order}", values
 

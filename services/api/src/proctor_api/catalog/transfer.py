@@ -1,4 +1,4 @@
-"""Results as NDJSON: many in, many out, in batches. A line that cannot be stored is named and holds up no other."""
+"""Import of results as NDJSON, in batches. A line that cannot be stored is reported and does not stop the others."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -44,10 +44,11 @@ ON CONFLICT DO NOTHING
 
 @dataclass(slots=True)
 class ImportReport:
-    """What became of the lines. ``known``: their ``_id`` was there already; ``errors``: the first MOST_FAULTS."""
+    """The number of lines stored and refused so far."""
 
     stored: int = 0
     known: int = 0
+    """Lines whose ``_id`` existed; not stored again."""
     refused: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
 
@@ -63,9 +64,9 @@ class ImportReport:
 
 
 class Import:
-    """Takes lines one after the other, and stores them in batches.
+    """Takes lines one by one and stores them in batches.
 
-    A line's own ``_id`` is kept, and one that is known already is not stored again: a broken import is simply repeated.
+    Keeps a line's ``_id`` and skips one that exists, so that an interrupted import can be repeated.
     """
 
     def __init__(self, engine: AsyncEngine, clock: Clock, zone: tzinfo, *, group: str | None, declare: bool) -> None:
@@ -79,7 +80,7 @@ class Import:
         self.report = ImportReport()
 
     async def add(self, line: int, value: Any, size: int) -> None:
-        """One line's JSON value, ``size`` bytes long. Raises ``database_unavailable``."""
+        """Take the JSON value of a line of ``size`` bytes. Raises ``database_unavailable``."""
         try:
             body = object_of(value)
             id_ = body.get("_id")
@@ -99,7 +100,7 @@ class Import:
             await self.flush()
 
     async def flush(self) -> None:
-        """Store what waits."""
+        """Store the lines that are waiting."""
         rows, self._waiting, self._size = self._waiting, [], 0
         if not rows:
             return
@@ -116,9 +117,9 @@ class Import:
         try:
             await self._store([(line, result)])
         except asyncpg.ForeignKeyViolationError:
-            self.report.refuse(line, "its pod, project or test case is gone")
+            self.report.refuse(line, "its pod, project or test case was deleted meanwhile")
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError):
-            self.report.refuse(line, "the database refuses a value in it, such as a NUL character")
+            self.report.refuse(line, "the database does not accept a value in it, such as a NUL character")
 
     async def _store(self, rows: Sequence[tuple[int, NewResult]]) -> None:
         if not rows:
@@ -130,7 +131,7 @@ class Import:
         self.report.known += len(rows) - len(stored)
 
     async def _known_only(self, rows: list[tuple[int, NewResult]]) -> list[tuple[int, NewResult]]:
-        """Those whose pod and test case are there; the others are refused."""
+        """The rows whose pod and test case exist; the others are refused."""
         async with session(self._engine) as connection:
             pods, cases = await _known(connection, [result for _, result in rows])
         kept = []
@@ -168,7 +169,7 @@ async def _known(connection: Session, results: list[NewResult]) -> tuple[set[str
 
 
 async def lines_of(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[tuple[int, bytes]]:
-    """The lines in a stream that say something, with their numbers from 1. Raises 413 for one over ``limit`` bytes."""
+    """The lines of a stream that are not blank, with their numbers from 1. Raises 413 for one over ``limit`` bytes."""
     number = 1
     parts: list[bytes] = []
     size = 0

@@ -1,1 +1,1 @@
-"""What the results of a test case say when they are put in a row: graphs, bars, rates, trust."""
+"""Statistics of results: graphs and bars per test case, rates over time, trust."""

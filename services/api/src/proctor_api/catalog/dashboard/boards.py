@@ -1,4 +1,4 @@
-"""Which figures belong to which test case: those that the Test API's users know, and general ones for all others."""
+"""The figures of each test case: those of OPNFV's dashboards, and general ones for all others."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -8,17 +8,17 @@ from proctor_api.catalog.dashboard.figures import BarFigure, Board, Figure, Grap
 from proctor_api.catalog.dashboard.values import Number, dig, mean, members, number, objects, plain
 
 PROJECTS = ("functest", "yardstick", "vsperf", "bottlenecks", "qtip", "promise", "doctor")
-"""Dashboard-ready from the start; others are once they have results."""
+"""Projects that always have a dashboard; others have one once they have results."""
 STATUS = ("functest", "status")
 SECONDS = "duration (s)"
 RUN_AND_FAILED = "Total number of tests run/failure tests"
 FRAME_SIZES = ("64", "128", "512", "1024", "1518")
 WINDOW = 20
-"""Results that a general pass rate looks back on."""
+"""The number of last results in the general pass rate."""
 
 
 def board_of(project: str, case: str) -> Board:
-    """The board of a test case, empty."""
+    """The empty board of a test case."""
     make = NAMED.get((project, case))
     if make is None:
         make = _frames if project == "vsperf" else _general
@@ -26,7 +26,7 @@ def board_of(project: str, case: str) -> Board:
 
 
 def is_named(project: str, case: str) -> bool:
-    """Whether the case has a board of its own, with results or without."""
+    """Whether the test case has a board of its own, even without results."""
     return (project, case) in NAMED or (project == "vsperf" and case in VSPERF)
 
 
@@ -143,7 +143,7 @@ def _frames(_: str) -> Sequence[Figure]:
 
 
 def _general(case: str) -> Sequence[Figure]:
-    """What every result tells, whatever its details are."""
+    """Pass rate, duration and status, which need no ``details``."""
     verdicts: deque[bool] = deque(maxlen=WINDOW)
 
     def rate(row: Row) -> Point:
@@ -181,7 +181,7 @@ VSPERF = frozenset(
 
 
 def status_board(counts: Sequence[tuple[str, int, int]]) -> list[dict[str, Any]]:
-    """How every case of functest that has results fares, from (case, results, passed)."""
+    """A bar of results and passes for each test case of functest, from (case, results, passed)."""
     status: list[dict[str, Any]] = [{"description": "Functest status"}]
     for case, run, passed in counts:
         sums = [{"Nb tests": run, "Nb Success": passed}]

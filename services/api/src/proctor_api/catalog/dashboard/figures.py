@@ -1,4 +1,4 @@
-"""Graphs and bars in the Test API's words. A figure is fed result after result, oldest first, and keeps no result."""
+"""Graphs and bars in the Test API's format. A figure takes results one by one, oldest first, and keeps none."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -6,14 +6,15 @@ from typing import Any, Protocol
 from proctor_api.catalog.dashboard.values import Number
 
 Row = Mapping[str, Any]
-"""A result: ``start_date`` (as its client wrote it), ``passed`` (True, False, None), ``seconds`` (None where the dates
-do not say), ``details``."""
+"""A result: ``start_date`` (as the client sent it), ``passed`` (None: no verdict), ``seconds`` (None: unknown),
+``details``.
+"""
 Point = Sequence[Number | str | None] | None
-"""The y's at a result; None where it has none, a None inside where it lacks this one."""
+"""The y values of a result; None if it has none. A single None: it has no value for that line."""
 
 
 class Figure(Protocol):
-    """Something that can be drawn."""
+    """A graph or a bar chart."""
 
     def add(self, row: Row) -> None:
         """Take a result in."""
@@ -23,7 +24,7 @@ class Figure(Protocol):
 
 
 class Graph:
-    """One line (``y``, ``ylabel``) or several (``y1``…, ``y1label``…) over the start of the results."""
+    """One line (``y``, ``ylabel``) or several (``y1``…, ``y1label``…); x is the start of the results."""
 
     def __init__(
         self, name: str, labels: Sequence[str], read: Callable[[Row], Point], *, numbered: bool = False
@@ -53,7 +54,7 @@ class Graph:
 
 
 class BarFigure:
-    """Sums over all results; an empty data set where there was none."""
+    """Sums over all results; an empty data set without results."""
 
     def __init__(self, name: str, labels: Sequence[str], read: Callable[[Row], Sequence[Number]]) -> None:
         self._name = name
@@ -79,7 +80,7 @@ class Board:
         self.reads_details = reads_details
 
     def add(self, row: Row) -> None:
-        """Take a result in; results come oldest first."""
+        """Add a result; results come oldest first."""
         for figure in self._figures:
             figure.add(row)
 

@@ -1,6 +1,6 @@
-"""SQL behind the page for people: figures over time, the matrix, the results behind a point. All of it bounded.
+"""SQL of the results page: figures over time, the matrix, and the results behind a point.
 
-Every figure is made of the newest ``SCOPE`` results that the filters find, so that no choice of them takes long.
+Only the newest ``SCOPE`` results that match the filters are used, so that every choice of filters is fast.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ MOST_NAMES = 500
 MOST_SERIES = 8
 MOST_CELLS = 2_000
 MOST_LINES = 50
-"""Scenarios, and test cases, that the matrix shows: those with most cells."""
+"""Scenarios, and test cases, that the matrix shows at most: those with the most cells."""
 MOST_RESULTS = 200
 Line = TypeVar("Line", bound=Hashable)
 DIMENSIONS = {
@@ -31,14 +31,14 @@ DIMENSIONS = {
     "pod": "pod_name",
     "version": "version",
 }
-"""What figures can be filtered and grouped by: the page's word and the column."""
+"""Filters and groupings: the name on the page and the column."""
 _MONDAY = "'2000-01-03 00:00:00+00'"
 _DAY = 86_400
 _BUCKETS = ((1, 3_600), (7, _DAY // 4), (90, _DAY), (365, 7 * _DAY))
 
 
 def bucket_of(days: int) -> int:
-    """Seconds that a point of the charts spans, so that there are about a hundred points at most."""
+    """Seconds per point of the charts, chosen so that there are about 100 points at most."""
     return next((seconds for most, seconds in _BUCKETS if days <= most), 30 * _DAY)
 
 
@@ -51,7 +51,7 @@ class Period:
 
     @property
     def since(self) -> datetime:
-        """Where it begins: at a bucket's edge, so that the first point is a whole one."""
+        """Its beginning, at the edge of a bucket, so that the first point is complete."""
         monday = datetime(2000, 1, 3, tzinfo=UTC)
         bucket = bucket_of(self.days)
         past = (self.now - timedelta(days=self.days) - monday).total_seconds()
@@ -65,7 +65,7 @@ class Overview:
         self._engine = engine
 
     async def options(self, groups: Sequence[str] | None) -> dict[str, list[str]]:
-        """The values that each dimension has, at most MOST_NAMES."""
+        """The values of each dimension, at most MOST_NAMES each; ``groups`` None: of results of any group."""
         found = {}
         async with session(self._engine) as connection:
             for word, column in DIMENSIONS.items():
@@ -77,7 +77,7 @@ class Overview:
         return found
 
     async def trend(self, query: ResultQuery, period: Period, by: str | None) -> dict[str, Any]:
-        """Sums of all, and a series a value of ``by`` (one without), of the MOST_SERIES with most results."""
+        """Sums of all results, and the MOST_SERIES largest series, one per value of ``by`` (one without it)."""
         where, values = query.where()
         bucket = bucket_of(period.days)
         name = "''" if by is None else f"coalesce({DIMENSIONS[by]}, '')"
@@ -99,7 +99,7 @@ class Overview:
         }
 
     async def matrix(self, query: ResultQuery) -> dict[str, Any]:
-        """The last verdict and the trust of every scenario and case, of the MOST_CELLS that ran last."""
+        """The last verdict and the trust of each pair of scenario and test case, of the MOST_CELLS newest pairs."""
         where, values = query.where()
         async with session(self._engine) as connection:
             rows = await connection.fetch(_matrix(where), *values)
@@ -116,7 +116,7 @@ class Overview:
         }
 
     async def results(self, query: ResultQuery, limit: int) -> dict[str, Any]:
-        """The newest results that a query finds, with the way to their run where they were recorded."""
+        """The newest results of a query, with the run that recorded them."""
         where, values = query.where()
         async with session(self._engine) as connection:
             rows = await connection.fetch(
@@ -130,12 +130,12 @@ class Overview:
 
 
 def _most(lines: list[Line]) -> set[Line]:
-    """The MOST_LINES that come most often; among equals those that come first."""
+    """The MOST_LINES most frequent ones; among equals, the first."""
     return {line for line, _ in Counter(lines).most_common(MOST_LINES)}
 
 
 def _distinct(column: str) -> str:
-    """The values of a column one by one through its index, whatever number of rows bear each."""
+    """SQL that reads the distinct values of a column by index lookups, one per value, not per row."""
     return f"""
     WITH RECURSIVE found AS (
         SELECT min({column}) AS name FROM catalog.results WHERE {column} > ''
@@ -157,7 +157,7 @@ def _distinct_of_groups(column: str) -> str:
 
 
 def _trend(where: str, name: str, bucket: int) -> str:
-    """First a row of sums (place 0), then the points of the series with most results."""
+    """SQL that gives a row of sums (place 0), then the points of the series with the most results."""
     sums = (
         "count(*) AS runs, count(*) FILTER (WHERE passed) AS passed, count(*) FILTER (WHERE failed) AS failed,"
         " percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS seconds"
@@ -179,7 +179,7 @@ def _trend(where: str, name: str, bucket: int) -> str:
 
 
 def _matrix(where: str) -> str:
-    """A row a cell: its last result, and how its LAST newest ones went."""
+    """SQL that gives one row per cell: its last result, and the verdicts of its LAST newest ones."""
     return f"""
     WITH scope AS (
         SELECT id, project_name, case_name, coalesce(scenario, '') AS scenario, criteria, start_at, trust_indicator

@@ -1,4 +1,4 @@
-"""SQL behind ``/dashboard/v1``: which projects and cases have results, and the rows that fill a board."""
+"""SQL of ``/dashboard/v1``: which projects and test cases have results, and the rows of a board."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ from proctor_api.catalog.queries import ResultQuery
 from proctor_common.pg import changing, session
 
 MOST_RESULTS = 10_000
-"""A board is made of the newest of them; a query's ``last`` may ask for fewer."""
+"""Newest results that a board uses at most; ``last`` in a query may lower it."""
 LARGEST_DETAILS = 1024 * 1024
-"""Bytes; larger details are not read, their result counts without them."""
+"""Bytes. Larger details are not read; their result counts without them."""
 BATCH = 100
 MOST_COUNTED = 50_000
-"""The status of functest is made of the newest of them."""
+"""Newest results that the status of functest uses at most."""
 MOST_NAMES = 1000
 
 _PROJECTS = f"""
@@ -39,7 +39,7 @@ class Readings:
         self._engine = engine
 
     async def projects(self, groups: Sequence[str] | None) -> list[str]:
-        """The projects that can be shown: the known ones, then all others that have results."""
+        """The projects with a dashboard: PROJECTS, then all others that have results."""
         async with session(self._engine) as connection:
             if groups is None:
                 rows = await connection.fetch(_PROJECTS)
@@ -52,7 +52,7 @@ class Readings:
         return [*PROJECTS, *(row["name"] for row in rows if row["name"] not in PROJECTS)]
 
     async def has_results(self, project: str, case: str | None, groups: Sequence[str] | None) -> bool:
-        """Whether a project, or one of its cases, has any."""
+        """Whether a project (``case`` None) or one of its test cases has results."""
         equal = [("project_name", project), *([] if case is None else [("case_name", case)])]
         query = ResultQuery(equal=tuple(equal), groups=None if groups is None else tuple(groups))
         where, values = query.where()
@@ -62,7 +62,7 @@ class Readings:
             )
 
     async def fill(self, board: Board, query: ResultQuery) -> None:
-        """Feed a board with what a query finds: the newest, oldest first."""
+        """Add the newest results of a query to a board, oldest first."""
         newest = replace(query, newest_first=True)
         where, values = newest.where()
         limit = min(query.last or MOST_RESULTS, MOST_RESULTS)
@@ -85,7 +85,7 @@ class Readings:
                 )
 
     async def status(self, query: ResultQuery) -> list[tuple[str, int, int]]:
-        """(case, results, passed) of every case that a query finds, by name."""
+        """(case, results, passed) of each test case with results in a query, by name."""
         where, values = query.where()
         statement = (
             f"SELECT case_name, count(*) AS run, count(*) FILTER (WHERE {SQL_PASSED}) AS passed FROM"
@@ -102,5 +102,5 @@ def _details(text: str) -> object:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        # Beyond what this parser takes, such as a great depth: the result counts without its details.
+        # orjson does not take it, for example because it is nested too deep: count the result without details.
         return None

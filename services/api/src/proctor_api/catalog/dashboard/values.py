@@ -1,4 +1,4 @@
-"""Reading figures out of ``details``, which may be any JSON. Nothing here raises, whatever it is given."""
+"""Reading numbers from ``details``, which may be any JSON. Nothing here raises."""
 
 import math
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from typing import Any
 Number = int | float
 
 LARGEST = 2**53
-"""Beyond it a float no longer counts, and sums of figures would run away."""
+"""Beyond it a float is not exact. Larger numbers are ignored."""
 LONGEST_NUMBER = 64
-"""Characters; a number written with more of them is none."""
+"""Characters. Longer texts are not read as numbers."""
 
 
 def dig(value: Any, *names: str) -> Any:
-    """The member at a path of names; None where the way ends."""
+    """The member at a path of names; None if there is none."""
     for name in names:
         if not isinstance(value, dict):
             return None
@@ -22,7 +22,7 @@ def dig(value: Any, *names: str) -> Any:
 
 
 def members(value: Any) -> list[Any]:
-    """The members of a list; none of anything else."""
+    """The members of a list; an empty list for anything else."""
     return value if isinstance(value, list) else []
 
 
@@ -32,7 +32,7 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def number(value: Any) -> Number | None:
-    """A number, also one written as text (clients of old send ``"26.804"``); None for all else."""
+    """A number, also written as text (old clients send ``"26.804"``); None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -40,19 +40,19 @@ def number(value: Any) -> Number | None:
             value = float(value) if len(value) <= LONGEST_NUMBER else None
         except ValueError:
             return None
-    # Of infinity and of what is no number at all the comparison is false.
+    # The comparison is false for infinity and NaN.
     return value if isinstance(value, int | float) and abs(value) <= LARGEST else None
 
 
 def plain(value: Any) -> Number | str | None:
-    """A figure as its client sent it, number or text; None for what is no figure."""
+    """A number as the client sent it, number or text; None for anything else."""
     if number(value) is None:
         return None
     return value  # type: ignore[no-any-return]
 
 
 def mean(values: list[Number]) -> float | None:
-    """The mean; None of nothing."""
+    """The mean; None of an empty list."""
     if not values:
         return None
     return math.fsum(values) / len(values)

@@ -1,1 +1,1 @@
-"""Scenarios: which installers, versions and projects stand behind a name, with their scores and trust indicators."""
+"""Scenarios: installers, versions and projects under one name, with scores and trust indicators."""

@@ -1,4 +1,4 @@
-"""Changing a scenario: one function an order. An order goes to every part that its place names. No I/O."""
+"""Changes of a scenario, one function per route. A change applies to every part that its place names. No I/O."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Found = TypeVar("Found")
 
 
 class Action(StrEnum):
-    """What becomes of a list: the body's members are added, take its place, or (by name) are removed."""
+    """What to do with a list: add the members of the body, replace the list by them, or remove them by name."""
 
     ADD = "add"
     REPLACE = "replace"
@@ -32,34 +32,34 @@ class Action(StrEnum):
 
 
 Edit = Callable[[list[Installer]], list[Installer]]
-"""Changes a scenario's installers, in place, and gives what they are then. Raises 404 or 409."""
+"""Changes a scenario's installers in place and returns them. Raises 404 or 409."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceInScenario:
-    """Where in a scenario; None or empty: not said."""
+    """A place in a scenario; None or empty: not given."""
 
     installer: str | None = None
     version: str | None = None
     project: str | None = None
 
     def require(self, *names: str) -> None:
-        """Raises 400 unless all of these are said."""
+        """Raises 400 unless all of these are given."""
         for name in names:
             if not getattr(self, name):
                 raise bad(f"the query must name the {name}: ?{'&'.join(f'{one}=<name>' for one in names)}")
 
     def installers(self, installers: Sequence[Installer]) -> list[Installer]:
-        """Raises 404."""
+        """The installers with this name. Raises 404."""
         return _there([one for one in installers if one.installer == self.installer], "installer", self.installer)
 
     def versions(self, installers: Sequence[Installer]) -> list[Version]:
-        """Raises 404."""
+        """The versions with this name. Raises 404."""
         found = [one for installer in self.installers(installers) for one in installer.versions]
         return _there([one for one in found if one.version == self.version], "version", self.version)
 
     def projects(self, installers: Sequence[Installer]) -> list[Project]:
-        """Raises 404."""
+        """The projects with this name. Raises 404."""
         found = [one for version in self.versions(installers) for one in version.projects]
         return _there([one for one in found if one.project == self.project], "project", self.project)
 
@@ -104,7 +104,7 @@ def change_owner(place: PlaceInScenario, body: Any) -> Edit:
 
 
 def change_customs(place: PlaceInScenario, body: Any, action: Action) -> Edit:
-    """A project's own test cases: a list of names, of which it keeps each once."""
+    """Change a project's own test cases: a list of names, each kept once."""
     place.require("installer", "version", "project")
     given = read_names(body)
 
@@ -122,7 +122,7 @@ def change_customs(place: PlaceInScenario, body: Any, action: Action) -> Edit:
 
 
 def change_projects(place: PlaceInScenario, body: Any, action: Action) -> Edit:
-    """The projects of a version."""
+    """Change the projects of a version."""
     place.require("installer", "version")
     change = _change(Project, body, action)
 
@@ -135,7 +135,7 @@ def change_projects(place: PlaceInScenario, body: Any, action: Action) -> Edit:
 
 
 def change_versions(place: PlaceInScenario, body: Any, action: Action) -> Edit:
-    """The versions of an installer."""
+    """Change the versions of an installer."""
     place.require("installer")
     change = _change(Version, body, action)
 
@@ -148,12 +148,12 @@ def change_versions(place: PlaceInScenario, body: Any, action: Action) -> Edit:
 
 
 def change_installers(body: Any, action: Action) -> Edit:
-    """The installers of a scenario."""
+    """Change the installers of a scenario."""
     return _change(Installer, body, action)
 
 
 def _change(kind: type[SomePart], body: Any, action: Action) -> Callable[[list[SomePart]], list[SomePart]]:
-    """Reads the body (400, 409) and gives what it makes of a list (409)."""
+    """Read the body (raises 400, 409). Returns a function that changes a list (raises 409)."""
     if action is Action.REMOVE:
         gone = set(read_names(body))
         return lambda parts: [part for part in parts if part.key not in gone]

@@ -1,4 +1,4 @@
-"""What the parts of a scenario look like, and reading them out of what a client sent. No I/O."""
+"""The parts of a scenario, and reading them from the body of a request. No I/O."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -21,16 +21,16 @@ from proctor_common.errors import Code, ProctorError
 Text = Annotated[StrictStr, Field(max_length=1024)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=1024)]
 MOST_MEMBERS = 10_000
-"""Members of one list; the body's own limit stands before it."""
+"""Members of one list; the size of the body is limited before."""
 
 
 SENT = object()
-"""Context of a validation: what is read comes from a client."""
+"""Validation context for values from a client, as opposed to stored ones."""
 STATUSES = ("silver", "gold")
 
 
 class Part(BaseModel):
-    """A part of a scenario. Null is the same as absent; ``KEY`` names the field that tells it from its neighbours."""
+    """A part of a scenario. Null is the same as absent. ``KEY``: the field that identifies it within its list."""
 
     model_config = ConfigDict(extra="ignore")
     KEY: ClassVar[str] = ""
@@ -41,24 +41,24 @@ class Part(BaseModel):
     def _without_nulls(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        # An unknown field is one even if it is null.
+        # Keep unknown fields, so that they are refused even if they are null.
         return {name: value for name, value in given.items() if value is not None or name not in cls.model_fields}
 
     @property
     def key(self) -> str:
-        """The part's name among its neighbours."""
+        """The value of the field ``KEY``."""
         return str(getattr(self, self.KEY))
 
 
 class Score(Part):
-    """How many of a project's cases passed."""
+    """How many of a project's test cases passed."""
 
     date: Text | None = None
     score: Text = Field(default="0", examples=["11/14"])
 
 
 class TrustIndicator(Part):
-    """What a project is awarded."""
+    """The award of a project."""
 
     date: Text | None = None
     status: Text = Field(default="silver", examples=["gold"])
@@ -66,14 +66,14 @@ class TrustIndicator(Part):
     @field_validator("status")
     @classmethod
     def _awarded(cls, status: str, info: ValidationInfo) -> str:
-        # What is stored already stays as it is.
+        # Values that are stored already are not checked.
         if info.context is SENT and status not in STATUSES:
-            raise ValueError(f"is one of {', '.join(STATUSES)}")
+            raise ValueError(f"must be one of {', '.join(STATUSES)}")
         return status
 
 
 class Project(Part):
-    """A project's part in a version."""
+    """A project in a version."""
 
     KEY: ClassVar[str] = "project"
     project: Name
@@ -127,18 +127,18 @@ NAMES = TypeAdapter(Annotated[list[Text], Field(max_length=MOST_MEMBERS)])
 
 
 def refuse_twins(parts: Sequence[Part]) -> None:
-    """Raises 409 where two neighbours, at any depth, bear one name."""
+    """Raises 409 if two parts of one list, at any depth, have the same name."""
     seen: set[str] = set()
     for part in parts:
         if part.key in seen:
-            raise ProctorError(Code.CONFLICT, f"the {part.KEY} is there twice: {part.key}")
+            raise ProctorError(Code.CONFLICT, f"the {part.KEY} occurs twice: {part.key}")
         seen.add(part.key)
         if part.CHILDREN:
             refuse_twins(getattr(part, part.CHILDREN))
 
 
 def read(kind: type[SomePart], value: Any, *, strict: bool = True) -> SomePart:
-    """A part. ``strict``: an unknown field is a fault, else it is dropped. Raises 400."""
+    """A part from a value. An unknown field raises 400 if ``strict``, else it is dropped. Raises 400."""
     try:
         return kind.model_validate(value, extra="forbid" if strict else "ignore", context=SENT)
     except ValidationError as error:
@@ -146,7 +146,7 @@ def read(kind: type[SomePart], value: Any, *, strict: bool = True) -> SomePart:
 
 
 def read_all(kind: type[SomePart], value: Any) -> list[SomePart]:
-    """A list of parts, none with an unknown field. Raises 400, or 409 where two bear one name."""
+    """A list of parts. Raises 400, also for an unknown field; 409 if two have the same name."""
     if not isinstance(value, list):
         raise bad(f"the body must be a list of {kind.KEY}s")
     if len(value) > MOST_MEMBERS:
@@ -157,7 +157,7 @@ def read_all(kind: type[SomePart], value: Any) -> list[SomePart]:
 
 
 def read_names(value: Any) -> list[str]:
-    """A list of texts, each once, in the order of their first. Raises 400."""
+    """A list of texts without duplicates. Raises 400."""
     try:
         return list(dict.fromkeys(NAMES.validate_python(value)))
     except ValidationError as error:
@@ -165,7 +165,7 @@ def read_names(value: Any) -> list[str]:
 
 
 def _first(error: ValidationError) -> str:
-    """The first fault in words; what was sent is not repeated."""
+    """The first fault as a sentence that does not quote the input."""
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in fault["loc"]) or "the body"
     if fault["type"] == "extra_forbidden":

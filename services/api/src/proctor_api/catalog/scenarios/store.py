@@ -1,4 +1,4 @@
-"""SQL of scenarios. A scenario is one row; whoever changes it holds it."""
+"""SQL of scenarios. A scenario is one row, which changes lock."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from proctor_api.catalog.scenarios.shape import Installer, Scenario
 from proctor_common.pg import changing, session
 
 LARGEST = 8 * 1024 * 1024
-"""Bytes of JSON that a scenario may grow to."""
+"""Bytes of JSON of a scenario at most."""
 _INSTALLERS = TypeAdapter(list[Installer])
 _COLUMNS = "SELECT id, name, creator, installers::text AS installers, creation_date FROM catalog.scenarios"
 _MATCHES = {
@@ -23,13 +23,13 @@ _MATCHES = {
     "version": "exists(@.versions[*] ? (@.version == $version))",
     "project": "exists(@.versions[*].projects[*] ? (@.project == $project))",
 }
-"""All that are asked for must hold of one and the same installer."""
+"""JSON path conditions; all given ones must hold within the same installer."""
 _EQUAL = {"name": "name", "creator": "creator", "_id": "id", "creation_date": "creation_date"}
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What the server gives a new scenario."""
+    """What the server adds to a new scenario."""
 
     id: str
     creator: str
@@ -37,13 +37,13 @@ class Made:
 
 
 class Scenarios:
-    """Every method is one transaction; raises the Test API's refusals and ``database_unavailable``."""
+    """Each method is one transaction. Raises the errors of ``faults``, and ``database_unavailable``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def list(self, query: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Those that a query finds, oldest first: all conditions hold; a field that no scenario has finds none."""
+        """Scenarios that match all conditions, oldest first; none for an unknown field."""
         parts, values = ["true"], []
         for word, value in query.items():
             if word in _EQUAL:
@@ -61,7 +61,7 @@ class Scenarios:
         return [_view(row) for row in rows]
 
     async def get(self, name: str) -> dict[str, Any]:
-        """Raises 404."""
+        """One scenario. Raises 404."""
         async with session(self._engine) as connection:
             row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1", name)
         if row is None:
@@ -69,7 +69,7 @@ class Scenarios:
         return _view(row)
 
     async def add(self, scenario: Scenario, made: Made) -> None:
-        """Raises 403 where the name exists."""
+        """Store a new one. Raises 403 if the name exists."""
         try:
             async with session(self._engine) as connection:
                 await connection.execute(
@@ -85,7 +85,7 @@ class Scenarios:
             raise _exists(scenario.name) from None
 
     async def edit(self, name: str, edit: Edit) -> None:
-        """Change the installers. Raises 404, 409."""
+        """Change the installers. Raises 404, 409; 400 if the scenario would be over LARGEST bytes."""
         async with changing(self._engine) as connection:
             query = "SELECT id, installers::text AS installers FROM catalog.scenarios WHERE name = $1 FOR UPDATE"
             row = await connection.fetchrow(query, name)
@@ -99,7 +99,7 @@ class Scenarios:
             )
 
     async def rename(self, name: str, new: str) -> dict[str, Any]:
-        """The record with its new name. Raises 404; 403 where it is the old one, or another's."""
+        """Rename one. Returns the record. Raises 404; 403 if the name is unchanged or exists."""
         try:
             async with changing(self._engine) as connection:
                 row = await connection.fetchrow(f"{_COLUMNS} WHERE name = $1 FOR UPDATE", name)
@@ -113,7 +113,7 @@ class Scenarios:
         return {**_view(row), "name": new}
 
     async def delete(self, name: str) -> None:
-        """Raises 404."""
+        """Delete one. Raises 404."""
         async with session(self._engine) as connection:
             done = await connection.execute("DELETE FROM catalog.scenarios WHERE name = $1", name)
         if done == "DELETE 0":

@@ -77,7 +77,7 @@ def parameter(name: str, description: str, kind: str = "string") -> dict[str, An
     return {"name": name, "in": "query", "required": False, "description": description, "schema": {"type": kind}}
 
 
-BAD_NAME: Refusals = {400: "name: not a regular expression that can be used: missing ): ("}
+BAD_NAME: Refusals = {400: "name: not a usable regular expression: missing ): ("}
 NAME = parameter(
     "name", "Only names that match this regular expression (RE2) somewhere; case is ignored; at most 256 characters"
 )

@@ -71,9 +71,7 @@ async def list_scenarios(request: Request) -> Response:
     return answer({"scenarios": await Scenarios(context_of(request).engine).list(dict(request.query_params))})
 
 
-@router.post(
-    ALL, "Create a scenario", creates(EXAMPLE, {**NO_NAME, **EXISTS, 409: "the installer is there twice: apex"})
-)
+@router.post(ALL, "Create a scenario", creates(EXAMPLE, {**NO_NAME, **EXISTS, 409: "the installer occurs twice: apex"}))
 async def add_scenario(request: Request) -> Response:
     """400 without a name; 403 if the name exists; 409 if a part occurs twice. Unknown fields are dropped."""
     body = object_of(await request.json())
