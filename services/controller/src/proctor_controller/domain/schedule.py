@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import Any
 
 MOST_TICKS = 500
-"""Most ticks that are looked at one by one; after a longer time without a controller only the last ones are listed."""
+"""At most so many ticks are looked at one by one; after a longer time without a controller only the last are listed."""
 
 
 class TickOutcome(StrEnum):
-    """What became of a tick."""
+    """The outcome of a tick."""
 
     FIRING = "firing"
     STARTED = "started"
@@ -23,40 +23,42 @@ class TickOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A plan by the clock. ``plan``: a stored plan's name, a document as text or as a mapping · ``sealed``: plan and
-    parameters as they are, where something in them is hidden · ``bound``: it was made by a token bound to its group.
-    """
+    """A plan that runs by the clock."""
 
     id: str
     name: str
     cron: str
     timezone: str
     plan: Any
+    """A stored plan's name, or a document as text or mapping."""
     next_at: datetime
     parameters: Mapping[str, Any] = field(default_factory=dict)
     sealed: str | None = None
+    """Plan and parameters unmasked and encrypted, if something in them is hidden."""
     overlap: str = "skip"
     group: str | None = None
     bound: bool = False
+    """It was made by a token that is bound to its group."""
     created_by: str = ""
     created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DueTicks:
-    """``fire``: the tick to start a run for, if any · ``missed``: those that nobody was there for, oldest first ·
-    ``next_at``: the first that is still to come.
-    """
+    """What to do about the ticks until now."""
 
     fire: datetime | None
+    """The tick to start a run for; None: none."""
     missed: tuple[datetime, ...]
+    """Ticks for which no controller was there, oldest first."""
     next_at: datetime
+    """The first tick in the future."""
 
 
 def plan_ticks(
     next_at: datetime, now: datetime, following: Callable[[datetime], datetime], grace: timedelta
 ) -> DueTicks | None:
-    """What is due at ``now``; None where nothing is. ``following``: the first tick after a moment.
+    """What is due at ``now``; None if nothing is. ``following``: the first tick after a moment.
 
     Only the newest tick is fired, and only within ``grace``: a run that starts hours late is not what was asked for.
     """
@@ -77,10 +79,10 @@ def plan_ticks(
 
 
 def run_of_tick(schedule: str, tick: datetime) -> str:
-    """The id of the run that a tick starts: always the same one, so that starting it twice starts it once.
+    """The id of the run that a tick starts, the same each time, so that starting it twice starts it once.
 
-    A UUID of version 8: the tick's time in milliseconds (as the other ids have it, so that it sorts with them), then
-    a hash of the schedule's id and the tick.
+    A UUID of version 8: the tick's time in milliseconds (as in other ids, so that it sorts with them), then a hash of
+    the schedule's id and the tick.
     """
     moment = int(tick.timestamp())
     digest = hashlib.sha256(f"{schedule} {moment}".encode()).digest()

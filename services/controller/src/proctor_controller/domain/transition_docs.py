@@ -1,4 +1,4 @@
-"""The transition tables as text for docs/state-machines.md: the page is made from what engine and pool go by. Pure."""
+"""The transition tables as text for docs/state-machines.md, made from the tables of engine and pool. Pure."""
 
 from collections.abc import Mapping
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The call when a run has ended: how it is signed and when it is tried again. Pure.
+"""The webhook at a run's end: its signature and the times of its tries. Pure.
 
 The signature is that of the Standard Webhooks specification, so that its libraries can check it.
 """
@@ -21,7 +21,7 @@ LONGEST_PAUSE = 600.0
 def signature(secret: str, id_: str, timestamp: int, body: bytes) -> str:
     """``v1,`` and the base64 of the HMAC-SHA256 over ``id.timestamp.body``.
 
-    The key is the secret's UTF-8; of one that begins with ``whsec_``, what follows, decoded from base64.
+    The key is the secret as UTF-8; of a secret that begins with ``whsec_`` it is the rest, decoded from base64.
     """
     signed = f"{id_}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(_key(secret), signed, hashlib.sha256)).decode()
@@ -32,7 +32,7 @@ def _key(secret: str) -> bytes:
         try:
             return base64.b64decode(secret.removeprefix(BASE64_SECRET), validate=True)
         except (binascii.Error, ValueError):
-            pass  # no such secret, only one that begins alike
+            pass  # not base64: an ordinary secret with this prefix
     return secret.encode("utf-8", "surrogatepass")
 
 

@@ -35,7 +35,7 @@ def dotted(path: Iterator[Any] | tuple[Any, ...] | list[Any], root: str = "") ->
 
 @lru_cache(maxsize=1000)
 def compile_pattern(pattern: str) -> Any:
-    """A pattern in the linear-time engine. Raises BadSchema where it cannot have it (a backreference, a lookahead)."""
+    """A pattern in the linear-time engine. Raises BadSchema for one that it lacks (a backreference, a lookahead)."""
     options = re2.Options()
     options.max_mem = MAX_PATTERN_MEMORY
     options.log_errors = False
@@ -107,7 +107,7 @@ def _validator(schema_text: str) -> Any:
 
 
 def _look_through(schema: Any) -> None:
-    """Refuse what the linear-time engine or this check cannot have, anywhere in the schema."""
+    """Refuse what the linear-time engine or this check does not support, anywhere in the schema."""
     for part in parts_of(schema):
         if isinstance(part, dict):
             if refused := _REFUSED & part.keys():
@@ -151,7 +151,7 @@ def _message(error: ValidationError) -> str:
     if keyword == "additionalProperties":
         return str(error.message)
     if keyword == "pattern" and isinstance(error.schema, dict) and isinstance(error.schema.get("description"), str):
-        # A pattern says little to a person.
+        # A pattern means little to users.
         return f"must be {error.schema['description'][:200]}, and match {_short(error.validator_value)}"
     if keyword in _MESSAGES:
         return _MESSAGES[keyword](error.validator_value)
@@ -162,13 +162,13 @@ def _message(error: ValidationError) -> str:
 
 
 def _lacking(error: ValidationError) -> str:
-    """jsonschema reports each missing name apart; its own message starts with the name's repr."""
+    """The missing name: jsonschema reports each one separately, in a message that starts with its repr."""
     names: Any = error.validator_value
     return next((str(name) for name in names if error.message.startswith(repr(name))), "a member")
 
 
 def _names_in(error: ValidationError) -> Mapping[str, Any]:
-    """The names that the part may have; none where it may have any."""
+    """The names that the part may have; empty if any name is allowed."""
     schema: Any = error.schema
     closed = isinstance(schema, Mapping) and schema.get("additionalProperties") is False
     return schema.get("properties", {}) if closed else {}
@@ -192,12 +192,12 @@ def _deepest(error: ValidationError) -> ValidationError:
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """Whether parameters can be checked against it at all. Raises BadSchema."""
+    """Check that the schema is supported. Raises BadSchema."""
     _validator(json.dumps(schema, sort_keys=True))
 
 
 def find_faults(schema: Mapping[str, Any], value: Any, root: str) -> list[Fault]:
-    """What is wrong with ``value``, all at once (at most MAX_FAULTS), each with its path after ``root``.
+    """The faults of ``value``, at most MAX_FAULTS, each with its path after ``root``.
 
     Raises BadSchema.
     """
@@ -207,7 +207,7 @@ def find_faults(schema: Mapping[str, Any], value: Any, root: str) -> list[Fault]
         for each in validator.iter_errors(value):
             error = _deepest(each)
             if error.validator == "required" and misspelt(error.instance, _lacking(error), _names_in(error)):
-                # It is there under a name that is told.
+                # It is there under a misspelt name, which is reported.
                 continue
             code = _CODES.get(str(error.validator), "invalid")
             found.append(fault(code, _message(error), dotted(error.absolute_path, root)))

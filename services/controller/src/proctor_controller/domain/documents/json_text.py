@@ -1,4 +1,4 @@
-"""Reads JSON that is not YAML as well (surrogate escapes, tabs between parts), with positions of its parts. Pure."""
+"""Reads JSON that is not also YAML (surrogate escapes, tabs between parts), with positions of its parts. Pure."""
 
 import json
 import math
@@ -14,14 +14,14 @@ _TOKEN = re.compile(
 
 
 def build_json(text: str) -> Builder | None:
-    """The parts of a JSON object; None where the text is not one. Raises BadText."""
+    """The parts of a JSON object; None if the text is none. Raises BadText."""
     if not text.lstrip().startswith("{"):
         return None
     try:
         json.loads(text)
     except (ValueError, RecursionError):
         return None
-    # It is JSON: its tokens are all that has to be found.
+    # It is valid JSON, so finding its tokens is enough.
     builder, at, lines = Builder(), 0, _Lines(text)
     while found := _TOKEN.match(text, at):
         at = found.end()

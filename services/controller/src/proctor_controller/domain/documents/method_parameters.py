@@ -21,7 +21,7 @@ MAX_SEEN = 200_000
 """Parts of a schema, each time they are looked at, for one call's parameters."""
 MASK = "***"
 LEAST_NUMBER = 4
-"""Characters from which on a number that is hidden is masked wherever it shows."""
+"""A hidden number of at least so many characters is masked in every text."""
 
 Path = tuple[str | int, ...]
 
@@ -202,7 +202,7 @@ def _split_at(parameters: dict[str, Any], path: Path, root: str) -> list[Fault]:
 
 
 def split_argv(value: Any) -> list[Any] | None:
-    """A string as the words a POSIX shell would make of it; a list as it is; None for anything else.
+    """A string as the words that a POSIX shell makes of it; a list unchanged; None for anything else.
 
     Raises ValueError for a quote that is not closed.
     """
@@ -211,14 +211,14 @@ def split_argv(value: Any) -> list[Any] | None:
     if not isinstance(value, str):
         return None
     try:
-        # Nothing is a comment, nothing is expanded: only words and quotes.
+        # Only words and quotes: no comments, no expansion.
         return shlex.split(value, comments=False, posix=True)
     except ValueError as wrong:
         raise ValueError(f"cannot be split into words: {str(wrong).lower()}") from wrong
 
 
 def check_argv(words: list[Any], where: str) -> list[Fault]:
-    """The limits of a list of arguments."""
+    """Faults of a list of arguments against its limits."""
     if len(words) > MAX_ARGS:
         return [fault("too_large", f"has {len(words)} items, and {MAX_ARGS} are allowed", where)]
     size = sum(len(word.encode("utf-8", "surrogatepass")) for word in words if isinstance(word, str))
@@ -228,7 +228,7 @@ def check_argv(words: list[Any], where: str) -> list[Fault]:
 
 
 def mask(parameters: Mapping[str, Any], secrets: tuple[Path, ...]) -> dict[str, Any]:
-    """A copy that may be shown: hidden values are ``***``."""
+    """A copy in which hidden values are ``***``."""
     shown: dict[str, Any] = json.loads(json.dumps(parameters))
     for path in secrets:
         holder: Any = shown
@@ -239,7 +239,7 @@ def mask(parameters: Mapping[str, Any], secrets: tuple[Path, ...]) -> dict[str, 
 
 
 def secret_texts(parameters: Mapping[str, Any], secrets: tuple[Path, ...]) -> list[str]:
-    """Every text in the hidden values: what must never be seen in a log."""
+    """All texts in the hidden values, to be masked in logs."""
     texts: dict[str, None] = {}
     for path in secrets:
         value: Any = parameters
@@ -250,9 +250,7 @@ def secret_texts(parameters: Mapping[str, Any], secrets: tuple[Path, ...]) -> li
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Every text within a hidden value, numbers as they are written: those of some length, as a 1 that is masked
-    wherever it stands hides nothing, and spoils the rest.
-    """
+    """All texts in a hidden value, and numbers if they are long: masking every 1 would hide nothing."""
     for part in parts_of(value):
         if isinstance(part, str):
             if part:

@@ -11,16 +11,16 @@ MAX_STRANGE = 5
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one; None where none is close."""
+    """The most similar known name; None if none is close."""
     names = sorted(known)
-    # Of very many names only those that are about as long are compared: that is not for free.
+    # Among very many names, compare only those of similar length: comparing costs time.
     some = [each for each in names if abs(len(each) - len(name)) <= 2][:MAX_COMPARED] if len(names) > 50 else names
     found = difflib.get_close_matches(name[:60], some, 1)
     return found[0] if found else None
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """``; did you mean …?`` where a known name is near, else what there is, else nothing."""
+    """``; did you mean …?`` if a known name is near, else the known names, else nothing."""
     names = sorted(set(known))
     found = near(name, names)
     if found is not None:
@@ -29,9 +29,7 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def misspelt(given: Any, name: str, known: Iterable[str]) -> bool:
-    """Whether a member is missing because another one, which is not known, was meant to be it, or to bring it (``<<``
-    of older YAML): that is one fault.
-    """
+    """Whether another, unknown member was meant to be the missing one, or to bring it (``<<`` of older YAML)."""
     if not isinstance(given, Mapping) or name in given:
         return False
     if "<<" in given:

@@ -1,8 +1,8 @@
 """Builds a document from the parts that a parser gives: its value, the position of each part, and its faults. Pure.
 
-Parts come one by one and nothing recurses before the depth is known, so that a bomb is refused before it is built:
-aliases are counted before they are followed. Passing a limit ends the reading; a fault of one part only (a key
-that is given twice, a tag) is noted, and the rest is read.
+Parts come one by one, and aliases are counted before they are followed, so that an oversized document is refused before
+it is built and nothing recurses too deeply. Passing a limit ends the reading; a fault of one part (a repeated key, a
+tag) is noted, and the rest is read.
 """
 
 import json
@@ -23,13 +23,13 @@ MAX_NODES = 100_000
 MAX_FOLLOWED = 8 * MAX_BYTES
 """Characters of all texts; a text that aliases refer to counts once for each of them."""
 STANDS_IN = frozenset({"tag", "bad_scalar"})
-"""Codes of faults whose part has a value that nobody wrote: further faults of that part are not reported."""
+"""Codes of faults whose part gets a substitute value: further faults of that part are not reported."""
 
 Position = tuple[int, int]
 
 
 class BadText(Exception):
-    """The document cannot be read any further: ``fault`` says where and why."""
+    """The document cannot be read further: ``fault`` says where and why."""
 
     def __init__(self, message: str, place: Position | None = None, code: str = "bad_yaml", path: str = "") -> None:
         super().__init__(message)
@@ -39,35 +39,36 @@ class BadText(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A value of JSON's types, numbers with their spelling. ``places``: line and column (from 1) of each part, by its
-    dotted path; ``faults``: of single parts, each with its place; ``words``: true and false that are written otherwise
-    (``True``), by path.
-    """
+    """A value of JSON's types."""
 
     value: Any
     places: dict[str, Position] = field(default_factory=dict)
+    """Line and column (from 1) of each part, by its dotted path."""
     faults: tuple[Fault, ...] = ()
+    """Faults of single parts, each with its location."""
     words: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class TreeNode:
-    """A part. ``kind``: scalar, mapping (its items are keys and values in turns) or sequence. ``wrong``: what is wrong
-    with a scalar, which has no value then; ``word``: true or false, written otherwise; ``tagged``: it has a tag, which
-    is not taken; ``height``: how deep its parts go; ``length``: characters of its texts.
-    """
+    """A part of a document."""
 
     place: Position
     kind: str
+    """scalar, mapping (``items``: keys and values alternate) or sequence."""
     value: Any = None
     items: list["TreeNode"] = field(default_factory=list)
     size: int = 1
     height: int = 0
+    """How deeply its parts are nested."""
     length: int = 0
+    """Characters of its texts."""
     closed: bool = False
     wrong: str | None = None
+    """The fault of a scalar, which then has no value."""
     word: str | None = None
     tagged: bool = False
+    """It has a tag, which is not supported."""
 
     @property
     def name(self) -> str | None:
@@ -106,7 +107,7 @@ class Builder:
         self._add(node)
 
     def alias(self, anchor: str | None, place: Position) -> None:
-        """Add the part that has the anchor once more. Raises BadText."""
+        """Add a copy of the part that has the anchor. Raises BadText."""
         target = self._anchors.get(anchor or "")
         if target is None:
             raise BadText(f"there is no anchor {str(anchor)[:60]!r} before this alias", place, path=self._path())
@@ -138,7 +139,7 @@ class Builder:
             raise BadText(message, place or node.place, "too_large", self._path())
 
     def _path(self) -> str:
-        """Where the next part would stand."""
+        """The path of the next part."""
         parts: list[str | int] = []
         for node in self._stack:
             if node.kind == "sequence":
@@ -148,14 +149,14 @@ class Builder:
         return dotted(parts)
 
     def document(self) -> Document:
-        """The document, once all parts have been added. Raises BadText where there are none."""
+        """The document, after all parts have been added. Raises BadText if there are none."""
         if self.root is None:
             raise BadText("the document is empty", (1, 1))
         return _Values().document(self.root)
 
 
 class _Values:
-    """From parts to values; their depth and size are bounded already. Aliases become copies."""
+    """Makes values of parts whose depth and size are checked already. Aliases become copies."""
 
     def __init__(self) -> None:
         self._places: dict[str, Position] = {}
@@ -202,7 +203,7 @@ class _Values:
         return mapping
 
     def _merge(self, mapping: dict[str, Any], name: str, again: Any) -> None:
-        """Keep members that only the repeated key has, so that references to them are no faults as well."""
+        """Keep members that only the repeated key has, so that references to them are no faults too."""
         if isinstance(again, dict) and isinstance(mapping[name], dict):
             for key, value in again.items():
                 mapping[name].setdefault(key, value)
@@ -225,14 +226,14 @@ def text_size(value: Any) -> int:
 
 
 def check_size(size: int, limit_passed_at: Position | None = None) -> None:
-    """Raises BadText for a document of more than MAX_BYTES."""
+    """Raises BadText for a document of more than MAX_BYTES characters."""
     if size > MAX_BYTES:
         passed = f"; the limit is passed in line {limit_passed_at[0]}" if limit_passed_at else ""
         raise BadText(f"has {size} bytes, and {MAX_BYTES} are allowed{passed}", limit_passed_at, "too_large")
 
 
 def check_value(value: Any) -> None:
-    """The limits of a document that came as a value. Raises BadText."""
+    """Check the limits of a document that came as a value. Raises BadText."""
     for count, (path, part) in enumerate(placed_parts(value), 1):
         if len(path) > MAX_DOCUMENT_DEPTH:
             raise BadText(f"is nested more than {MAX_DOCUMENT_DEPTH} deep", code="too_deep", path=dotted(path))

@@ -33,11 +33,11 @@ _NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
 
 
 class _BadScalar(ValueError):
-    """Text that looks like a number and cannot be one."""
+    """Text that looks like a number but cannot be one."""
 
 
 def read_text(text: str) -> Document:
-    """The document in the text, with the faults of its parts. Raises BadText: it cannot be read to its end."""
+    """The document in the text, with the faults of its parts. Raises BadText if it cannot be read to its end."""
     data = text.encode("utf-8", "replace")
     if len(data) > MAX_BYTES:
         before = data[:MAX_BYTES].decode("utf-8", "ignore")
@@ -74,7 +74,7 @@ def _compose(text: str) -> Builder:
 
 
 def _not_yaml(text: str, fault: yaml.MarkedYAMLError) -> BadText:
-    """What the parser says, with where the part begins that it was in."""
+    """The parser's complaint, with the start of the part that it was reading."""
     mark = fault.problem_mark or fault.context_mark
     place = None if mark is None else (mark.line + 1, mark.column + 1)
     lines = text.splitlines()

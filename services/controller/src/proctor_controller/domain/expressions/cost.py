@@ -1,7 +1,7 @@
-"""What an expression may cost, known before it is evaluated: evaluation cannot be interrupted. Pure.
+"""Estimates the cost of an expression before it is evaluated, as evaluation cannot be interrupted. Pure.
 
-The unit is what it takes to copy one part of a value, about 45 ns; all that the library does copies parts. The bounds
-know sizes, not values.
+The unit is the time to copy one part of a value, about 45 ns; everything in the library copies parts. The bounds are
+computed from sizes, not values.
 """
 
 from collections.abc import Mapping
@@ -12,53 +12,56 @@ from proctor_controller.domain.expressions.fault import ExpressionFault, Scope
 from proctor_controller.domain.expressions.source import ParsedSource
 
 MAX_ELEMENTS = 10_000
-"""Elements that the macros of one expression see, in all."""
+"""Elements that all macros of one expression visit."""
 MAX_READ = 4 * 1024 * 1024
-"""Characters and elements that one expression reads, a name that stands twice counted twice."""
+"""Characters and elements that one expression reads; a name that occurs twice counts twice."""
 MAX_WORK = 4_000_000
-"""Units of one expression: a quarter of a second, give or take."""
+"""Units of one expression, about a quarter of a second."""
 CHARACTERS = 128
-"""Characters that are copied as fast as one part."""
+"""So many characters are copied in the time of one part."""
 CROSSING = 20
-"""Units for a part that goes to the library, or comes from it."""
+"""Units for a part that is passed to the library or returned by it."""
 CALLING = 40
-"""Units for one more call of the library, and for each part that a function of ours is given."""
+"""Units for one more call of the library, and for each part passed to a function of ours."""
 CHUNK = 16
-"""Elements that a macro is given at a time, where it is given all of them in turns."""
+"""Elements that a macro gets at a time if it is run in turns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Units: ``at_once`` as the expression stands; ``in_turns`` where map and filter are given their elements in turns,
-    as their results are copied with each element.
-    """
+    """Units."""
 
     at_once: int
+    """Evaluated as written."""
     in_turns: int
+    """With the elements of map and filter in turns, as the library copies their results with each element."""
 
     @property
     def least(self) -> int:
-        """What it costs the cheaper way."""
+        """The units of the cheaper way."""
         return min(self.at_once, self.in_turns)
 
 
 @dataclass(slots=True)
 class _Read:
-    """Sizes of what is read. ``size``: characters and parts; ``weight``: in units; ``inside``: of it what macros read
-    for each element; ``apart``: each name once; ``most``: elements that a macro may see.
-    """
+    """Sizes of what is read."""
 
     size: int = 0
+    """Characters and parts."""
     weight: int = 0
+    """In units."""
     inside: int = 0
+    """The part of it that macros read for each element."""
     apart: int = 0
+    """With each name counted once."""
     most: int = 1
+    """Elements that a macro may visit."""
 
 
 def estimate(parsed: ParsedSource, scope: Scope) -> Cost:
-    """What the evaluation may cost. Raises ExpressionFault where that is too much."""
+    """What the evaluation may cost. Raises ExpressionFault if that is too much."""
     read = _measure_all(parsed, scope)
-    # What is put together grows link by link, and each link copies it.
+    # A concatenation grows with each ``+``, and each one copies it.
     once = CROSSING * read.apart + read.weight + parsed.additions * read.weight // 2
     if parsed.has_functions:
         once += CALLING * read.weight
@@ -111,8 +114,8 @@ def _measure_all(parsed: ParsedSource, scope: Scope) -> _Read:
 
 
 def _measure(value: Any) -> tuple[int, int, int]:
-    """Characters and parts of the value, and the most elements that one list or map in it has; of a value that is too
-    large for any expression so many as it takes to see that.
+    """Characters and parts of the value, and the most elements of one list or map in it; stops counting when the value
+    is too large for any expression.
     """
     characters = parts = widest = 0
     todo = [value]
@@ -139,7 +142,7 @@ def _weight(characters: int, parts: int) -> int:
 
 
 def _resolve(scope: Scope, path: tuple[str, ...]) -> Any:
-    """What stands at the path, or the text or list that is in its way; None where a member is not there."""
+    """The value at the path, or the text or list that the path cannot enter; None if a member is missing."""
     value: Any = scope
     for name in path:
         if not isinstance(value, Mapping):

@@ -1,7 +1,6 @@
 """Expressions: ``${{ … }}`` in templates, and bare conditions. CEL, evaluated by a library; pure.
 
-Evaluation holds the interpreter and cannot be interrupted, so what it may cost is bounded before it begins
-(``cost``).
+Evaluation holds the interpreter lock and cannot be interrupted, so its cost is bounded before it begins (``cost``).
 """
 
 import math
@@ -21,7 +20,7 @@ MAX_FILLED = 1024 * 1024
 """Characters of a filled text."""
 MAX_TEMPLATE = 512 * 1024
 MAX_VALUE_DEPTH = 60
-"""Levels of lists and maps in the value of an expression: it may stand some levels deep in a template."""
+"""Levels of lists and maps in the value of an expression; the template may nest it some levels deeper."""
 
 __all__ = [
     "ExpressionFault", "Scope", "as_text", "evaluate", "fill", "fill_text", "holds", "references_of",
@@ -56,7 +55,7 @@ def _at(scope: Scope, chain: Chain) -> Any:
 
 
 def holds(source: str, scope: Scope) -> bool:
-    """Whether a condition is true. Raises ExpressionFault, also where it is neither true nor false."""
+    """Whether a condition is true. Raises ExpressionFault, also if it is neither true nor false."""
     value = evaluate(source, scope)
     if not isinstance(value, bool):
         raise ExpressionFault(source, 1, f"a condition is true or false, not {kind_of(value)}")
@@ -66,7 +65,7 @@ def holds(source: str, scope: Scope) -> bool:
 def fill(template: Any, scope: Scope) -> Any:
     """The template with its expressions filled in. Raises ExpressionFault.
 
-    A text that is one whole expression becomes its value, whatever type that has.
+    A text that is one whole expression becomes its value, of whatever type.
     """
     if isinstance(template, str):
         return _fill_text(template, scope)
@@ -86,7 +85,7 @@ def _fill_part(name: str | int, part: Any, scope: Scope) -> Any:
 
 
 def fill_text(template: str, scope: Scope) -> str:
-    """As ``fill``, but always text. Raises ExpressionFault."""
+    """Like ``fill``, but always text. Raises ExpressionFault."""
     pieces = split_text(template)
     text = "".join(piece.text if piece.source is None else as_text(evaluate(piece.source, scope)) for piece in pieces)
     if len(text) > MAX_FILLED:
@@ -115,21 +114,21 @@ def _join(values: Any, delimiter: Any) -> str:
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {"join": _join, "text": as_text}
-"""What expressions may call beside CEL's own: ``join(list, delimiter)`` and ``text(value)``."""
+"""Functions of expressions besides CEL's own: ``join(list, delimiter)`` and ``text(value)``."""
 
 
 def references_of(source: str) -> tuple[Reference, ...]:
-    """What the expression reads. Raises ExpressionFault where it is no CEL or breaks a limit."""
+    """What the expression reads. Raises ExpressionFault if it is not CEL or breaks a limit."""
     return compile_source(source).source.references
 
 
 def unknown_functions(source: str) -> tuple[Called, ...]:
-    """Functions that the expression calls and that there are not. Raises ExpressionFault."""
+    """Functions that the expression calls and that do not exist. Raises ExpressionFault."""
     return tuple(each for each in compile_source(source).source.called if not each.is_known)
 
 
 def work_of(source: str, scope: Scope) -> int:
-    """Units of work that the expression may take. Raises ExpressionFault where they are too many."""
+    """Units of work that the expression may take. Raises ExpressionFault if they are too many."""
     return estimate(compile_source(source).source, scope).least
 
 
@@ -143,7 +142,7 @@ def _to_json(source: str, value: Any, depth: int) -> Any:
     if depth > MAX_VALUE_DEPTH:
         raise ExpressionFault(source, 1, f"its value is nested more than {MAX_VALUE_DEPTH} deep")
     if isinstance(value, dict):
-        # The library's maps have no order: one that is always the same.
+        # The library's maps have no order; sort, so that the result is always the same.
         names = sorted(_key(source, name) for name in value)
         return {name: _to_json(source, value[name], depth + 1) for name in names}
     if isinstance(value, list):

@@ -13,8 +13,8 @@ Scope = Mapping[str, Any]
 
 
 class ExpressionFault(Exception):
-    """An expression cannot be read or evaluated. ``position`` counts characters of the expression from 1; ``path``:
-    where in the template it stands, as far as that is known.
+    """An expression cannot be read or evaluated. ``position`` counts characters of the expression from 1; ``path``: its
+    location in the template, as far as known.
     """
 
     def __init__(self, expression: str, position: int, reason: str) -> None:
@@ -24,11 +24,11 @@ class ExpressionFault(Exception):
 
 
 class Unfit(Exception):
-    """A function of ours cannot take what it is given; its text quotes no value."""
+    """A function of ours does not accept its argument; the text quotes no value."""
 
 
 def kind_of(value: Any) -> str:
-    """The value's type in the words of a plan."""
+    """The value's type by its name in plans."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -53,7 +53,7 @@ def syntax_fault(source: str, message: str) -> ExpressionFault:
 
 
 def runtime_fault(parsed: ParsedSource, scope: Scope, fault: Exception) -> ExpressionFault:
-    """What went wrong while an expression was evaluated, with the place in its source (from 1)."""
+    """The reason of a failed evaluation, with the position in its source (from 1)."""
     reason, position = _reason(parsed.text, fault), 1
     missing = None
     if isinstance(fault, KeyError | IndexError) or "Undefined variable" in str(fault):
@@ -63,13 +63,13 @@ def runtime_fault(parsed: ParsedSource, scope: Scope, fault: Exception) -> Expre
     elif len(parsed.references) == 1:
         position = parsed.references[0].position
     else:
-        # The library names the function that could not go on.
+        # The library names the function that failed.
         position = next((each.position for each in parsed.called if f"'{each.name}'" in str(fault)), 1)
     return ExpressionFault(parsed.text, position, reason)
 
 
 def _first_missing(parsed: ParsedSource, scope: Scope) -> tuple[str, int] | None:
-    """The first name that is not there: why the library could not go on, as far as can be told."""
+    """The first name that is missing: the likely reason why the library failed."""
     for reference in parsed.references:
         value: Any = scope
         for index, name in enumerate(reference.path):
@@ -84,7 +84,7 @@ def _first_missing(parsed: ParsedSource, scope: Scope) -> tuple[str, int] | None
 
 
 def _reason(source: str, fault: Exception) -> str:
-    """The fault in words that quote nothing but the source."""
+    """The reason, which quotes nothing but the source."""
     text = str(fault)
     if isinstance(fault, Unfit):
         return text
@@ -100,7 +100,7 @@ def _reason(source: str, fault: Exception) -> str:
         return "the types do not fit each other: convert with int(), double() or string()"
     _, found, name = text.partition("Undefined variable or function: '")
     if found and (name := name.partition("'")[0]) in source:
-        # The library says so too of a function that is there, and takes no value of this type.
+        # The library also says this of an existing function that takes no value of this type.
         taken = name in CALLED | CALLED_ON
         return f"the function {name} cannot take this value" if taken else f"there is no name or function {name}"
     _, found, name = text.partition("Function '")

@@ -1,4 +1,4 @@
-"""A method's parameters filled in from their template: what an order carries. Pure."""
+"""A method's parameters filled in from their template, for an order. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,10 +24,10 @@ class BadLine(ValueError):
 
 
 def fill_parameters(template: Mapping[str, Any], schema: Mapping[str, Any], scope: Scope) -> CheckedParameters:
-    """The parameters, checked against the method's schema as those of a test case are.
+    """The parameters, checked against the method's schema like those of a test case.
 
-    A command line stands in the template as a list of words (``split_words``): what an expression brings is a part of
-    its word, whatever blanks and quotes it holds. Raises ExpressionFault.
+    In the template a command line is a list of words (``split_words``): an expression's value becomes part of its word,
+    whatever blanks and quotes it contains. Raises ExpressionFault.
     """
     filled: dict[str, Any] = fill(template, scope)
     lines = {path: _fill_words(_at(template, path), scope) for path in _argv_paths(schema, template)}
@@ -36,7 +36,7 @@ def fill_parameters(template: Mapping[str, Any], schema: Mapping[str, Any], scop
     for path in _argv_paths(schema, filled):
         value = _at(filled, path)
         if path not in lines and isinstance(value, str):
-            # It came out of an expression as a whole: one word, never a command line.
+            # The whole text is an expression's value: one word, never a command line.
             _put(filled, path, [value])
     return check_parameters(schema, texts_where_wanted(schema, filled), "with")
 
@@ -52,7 +52,7 @@ def _fill_words(words: Any, scope: Scope) -> Any:
 
 
 def _fill_word(word: Any, scope: Scope) -> Any:
-    """The word; several where it is one whole expression that comes to a list."""
+    """The word; several if it is one whole expression whose value is a list."""
     if not isinstance(word, str) or OPENING not in word:
         return word
     pieces = split_text(word)
@@ -78,7 +78,7 @@ def _put(value: Any, path: Path, part: Any) -> None:
 
 
 def split_words(schema: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
-    """The template with its command lines split into words, an expression being one piece of a word.
+    """The template with its command lines split into words; an expression stays in one word.
 
     Raises BadLine.
     """
@@ -94,12 +94,12 @@ def split_words(schema: Mapping[str, Any], template: Mapping[str, Any]) -> dict[
 
 
 def split_line(line: str) -> list[str]:
-    """A command line's words, its expressions untouched. Raises ValueError for a quote that is not closed."""
+    """A command line's words, with expressions untouched. Raises ValueError for a quote that is not closed."""
     if "\0" in line:
         raise ValueError("must not hold a NUL character")
     pieces = split_text(line)
     held = iter([piece.text for piece in pieces if piece.source is not None])
-    # A character that no parameter may hold stands for each expression while the shell's rules cut the line.
+    # Replace each expression by a character that no parameter may contain while the line is split by shell rules.
     text = "".join(piece.text if piece.source is None else "\0" for piece in pieces)
     words: list[str] = []
     for word in split_argv(text) or ():
@@ -112,7 +112,7 @@ def split_line(line: str) -> list[str]:
 
 
 def _escape(text: str, *, before: bool) -> str:
-    """Text as it stands in a template; ``before`` an expression."""
+    """Text as it is written in a template; ``before`` an expression."""
     text = text.replace(OPENING, ESCAPED)
     return f'{text[:-1]}${{{{ "$" }}}}' if before and text.endswith("$") else text
 

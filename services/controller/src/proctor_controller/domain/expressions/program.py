@@ -1,7 +1,7 @@
 """A compiled expression, and how it is run. CEL by a library; pure.
 
-Two things are done otherwise than the library would: patterns go to the linear-time engine, and where a list is long,
-``map`` and ``filter`` are given it in turns, because the library copies the whole result with each element.
+Two things differ from the library: patterns go to the linear-time engine, and ``map`` and ``filter`` get long lists in
+turns, because the library copies the whole result with each element.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from proctor_controller.domain.expressions.fault import ExpressionFault, Scope, 
 from proctor_controller.domain.expressions.source import Loop, ParsedSource, SourceFault, read_source
 
 FEW = 200_000
-"""Units of work that are done as the expression stands: about ten milliseconds."""
+"""Units of work up to which an expression is evaluated as written: about ten milliseconds."""
 MAX_PATTERN = 1000
 MAX_PATTERNS = 100
 MAX_MATCHED = 4 * 1024 * 1024
@@ -28,22 +28,24 @@ Functions = Mapping[str, Callable[..., Any]]
 
 
 class _Stopped(Exception):
-    """A function of ours cannot go on. The library logs it: it says nothing."""
+    """A function of ours failed. Without text, as the library logs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """``whole``: the expression as it stands; ``turns``: with calls in the place of the loops that copy."""
+    """A compiled expression."""
 
     source: ParsedSource
     whole: Any
+    """As written."""
     turns: Any = None
+    """With calls in place of the loops that copy; None: there are none."""
     loops: tuple[tuple[str, ParsedSource, Any], ...] = ()
 
 
 @lru_cache(maxsize=2000)
 def compile_source(text: str) -> Program:
-    """The program. Raises ExpressionFault where it is no CEL or breaks a limit."""
+    """The program. Raises ExpressionFault if it is not CEL or breaks a limit."""
     try:
         source = read_source(text)
     except SourceFault as fault:
@@ -63,7 +65,7 @@ def compile_source(text: str) -> Program:
 
 
 def _renamed(source: ParsedSource) -> str:
-    """The source with the library's ``matches`` as ours."""
+    """The source with the library's ``matches`` replaced by ours."""
     return replaced(source.text, [(start, start + len("matches"), MATCHES) for start in source.matches])
 
 
@@ -87,7 +89,7 @@ def run(program: Program, scope: Scope, cost: Cost, functions: Functions) -> Any
 
 
 class _Run:
-    """One evaluation. ``fault``: why a function of ours could not go on."""
+    """One evaluation. ``fault``: why a function of ours failed."""
 
     def __init__(self, program: Program, scope: Scope, functions: Functions) -> None:
         self._program = program
@@ -150,7 +152,7 @@ class _Run:
 
 
 def _trim(parsed: ParsedSource, scope: Scope) -> dict[str, Any]:
-    """The part of the scope that the expression reads: the library copies what it gets."""
+    """The part of the scope that the expression reads: the library copies all that it gets."""
     wanted: dict[str, Any] = {}
     for reference in sorted(parsed.references, key=lambda found: len(found.path)):
         value: Any = scope

@@ -1,7 +1,7 @@
 """The source of a CEL expression, read by a small tokenizer: which names it reads, where its macros are. Pure.
 
-The library says only which roots an expression uses. What is read below them (``steps.build.outputs``) has to be known
-before anything is evaluated: it makes edges, finds misspelt names and keeps hidden values where they belong.
+The library says only which roots an expression uses. What is read below them (``steps.build.outputs``) must be known
+before anything is evaluated: it makes edges, finds misspelt names and limits where hidden values may go.
 """
 
 import math
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 MAX_SOURCE = 4096
 MEMBERS_ONLY = frozenset({"steps", "params", "hosts", "volumes", "matrix", "secrets"})
-"""Roots that stand only as ``root.name…`` or ``root["literal"]…``."""
+"""Roots that may be used only as ``root.name…`` or ``root["literal"]…``."""
 ROOTS = MEMBERS_ONLY | {"host", "run", "self", "result"}
 MACROS = frozenset({"map", "filter", "all", "exists", "exists_one", "existsOne"})
 FUNCTIONS = frozenset({"join", "text"})
@@ -45,7 +45,7 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v
 
 
 class SourceFault(Exception):
-    """The source cannot be: ``position`` counts characters from 1."""
+    """The source is invalid: ``position`` counts characters from 1."""
 
     def __init__(self, reason: str, position: int) -> None:
         super().__init__(reason)
@@ -54,7 +54,7 @@ class SourceFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lexeme:
-    """``kind``: text, number, name or sign. ``value``: of a text: what it stands for. From ``start`` to ``end``."""
+    """A token, from ``start`` to ``end``. ``kind``: text, number, name or sign. ``value``: a text's is unescaped."""
 
     kind: str
     value: str
@@ -64,18 +64,17 @@ class Lexeme:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A name that is read, with the members that are known from the source: ``("steps", "build", "outputs")``.
-
-    ``position`` counts from 1 · ``dashed``: the last name as it would be with the ``-name`` that follow it at once,
-    where some do: a subtraction that was hardly meant · ``in_macro``: read once for each element · ``index``, ``item``:
-    the number and the member behind it that follow: ``hosts.dut[1].host``.
-    """
+    """A name that is read, with the members that are known from the source: ``("steps", "build", "outputs")``."""
 
     path: tuple[str, ...]
     position: int
+    """Counts from 1."""
     dashed: str | None = None
+    """The last name with the ``-name`` that follows it at once, if any: probably not meant as a subtraction."""
     in_macro: bool = False
+    """It is read once for each element."""
     index: int | None = None
+    """The number in brackets that follows, and ``item`` the member after it: ``hosts.dut[1].host``."""
     item: str | None = None
 
     @property
@@ -91,7 +90,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A macro in the source, from ``start`` (its name) to ``end`` (behind its bracket). ``copies``: it makes a list."""
+    """A macro in the source, from ``start`` (its name) to ``end`` (after its bracket)."""
 
     name: str
     start: int
@@ -99,12 +98,12 @@ class Loop:
 
     @property
     def copies(self) -> bool:
-        """Whether the library copies what it has come to with each element."""
+        """Whether its result is a list, which the library copies with each element."""
         return self.name in {"map", "filter"}
 
     @property
     def position(self) -> int:
-        """Of its name, from 1."""
+        """Position of its name, from 1."""
         return self.start + 1
 
 
@@ -134,26 +133,27 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class ParsedSource:
-    """An expression's references, how many macros it has, the most elements its literals may bring, whether it calls
-    a function of ours, and ``growth``: by how much its macros may multiply what they are given (one that names its
-    element twice may double it, the next one doubles that again).
-
-    ``loops``: its macros · ``matches``: where that function is called, from 0 · ``additions``: signs that may put
-    lists together · ``has_uint``: it may have numbers without a sign, which are others outside of the library ·
-    ``called``: the functions that it calls, macros left out · ``chains``: the values that text is made of.
-    """
+    """What is known of an expression from its source."""
 
     text: str
     references: tuple[Reference, ...]
     macros: int
+    """How many it has; ``loops``: where they are."""
     commas: int
+    """Bounds the number of elements in its literals."""
     has_functions: bool = False
+    """It calls a function of ours."""
     growth: int = 1
+    """Factor by which its macros may enlarge their input: one that names its element twice doubles it."""
     loops: tuple[Loop, ...] = ()
     matches: tuple[int, ...] = ()
+    """Where that function is called, from 0."""
     additions: int = 0
+    """Number of signs that may concatenate lists."""
     has_uint: bool = False
+    """It may have unsigned numbers, which are a different type outside of the library."""
     called: tuple[Called, ...] = ()
+    """Functions that it calls, without macros."""
     chains: tuple[Chain, ...] = ()
 
 
@@ -201,7 +201,7 @@ def _unescape(found: re.Match[str]) -> str:
 
 @lru_cache(maxsize=4000)
 def read_source(text: str) -> ParsedSource:
-    """What the expression reads. Raises SourceFault; whether it is CEL at all is for the library to say."""
+    """What the expression reads. Raises SourceFault; only the library checks whether it is CEL at all."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_SOURCE:
         raise SourceFault(f"the expression has {size} bytes, and {MAX_SOURCE} are allowed", 1)
@@ -229,7 +229,7 @@ def read_source(text: str) -> ParsedSource:
 
 
 class _Parser:
-    """One pass over the tokens. ``open``: for each bracket that is open, the macro variables that it brought."""
+    """One pass over the tokens. ``open``: the macro variables of each open bracket."""
 
     def __init__(self, found: list[Lexeme]) -> None:
         self.tokens = found
@@ -267,7 +267,7 @@ class _Parser:
                 yield token.start
 
     def called(self) -> Iterator[Called]:
-        """The functions that are called; macros have been read by then."""
+        """The functions that are called; call it after macros have been read."""
         macros = {loop.start for loop in self.loops}
         for index, token in enumerate(self.tokens):
             if token.kind == "name" and self._is(index + 1, "(") and token.start not in macros:
@@ -371,7 +371,7 @@ class _Parser:
         return Reference(tuple(path), token.start + 1, dashed, in_macro, number, item), following
 
     def _item(self, at: int) -> tuple[int | None, str | None]:
-        """The number in brackets at ``at``, and the member behind them."""
+        """The number in brackets at ``at``, and the member after them."""
         number, name = self._at(at + 1), self._at(at + 4)
         if not self._is(at, "[") or number is None or not self._is(at + 2, "]") or not number.value.isdecimal():
             return None, None
@@ -379,7 +379,7 @@ class _Parser:
         return int(number.value[:9]), name.value if is_member and name is not None else None
 
     def _dashed(self, following: int, last: str) -> str | None:
-        """The name with what follows it without a blank, ``-name`` by ``-name``."""
+        """The name with each ``-name`` that follows it without a blank."""
         text, end = last, self.tokens[following - 1].end
         if self.tokens[following - 1].kind != "name":
             return None

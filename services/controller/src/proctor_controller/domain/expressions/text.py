@@ -13,7 +13,7 @@ OPENING, ESCAPED = "${{", "$${{"
 
 @dataclass(frozen=True, slots=True)
 class TemplatePart:
-    """A part of a template: an expression without its brackets, or (``source`` None) text as it is.
+    """A part of a template: an expression without its brackets, or (``source`` None) literal text.
 
     ``start``: where the expression begins in the text, from 0.
     """
@@ -24,7 +24,7 @@ class TemplatePart:
 
 
 def has_expression(template: Any) -> bool:
-    """Whether an expression stands anywhere in the template. Raises ExpressionFault for one without an end."""
+    """Whether the template contains an expression. Raises ExpressionFault for one without an end."""
     todo = [template]
     while todo:
         part = todo.pop()
@@ -39,7 +39,7 @@ def has_expression(template: Any) -> bool:
 
 
 def split_text(text: str) -> tuple[TemplatePart, ...]:
-    """The text's pieces; ``$${{`` is text. Raises ExpressionFault for an expression without an end."""
+    """The parts of the text; ``$${{`` is text. Raises ExpressionFault for an expression without an end."""
     return _split_text(text) if len(text) <= 10_000 else tuple(_pieces(text))
 
 
@@ -73,7 +73,7 @@ def _pieces(text: str) -> Iterator[TemplatePart]:
 
 
 def _end_of(text: str, start: int) -> int:
-    """Where the ``}}`` stands that closes the expression: not in a string, not within its own braces."""
+    """Where the ``}}`` is that closes the expression: outside of strings and of its own braces."""
     depth = 0
     try:
         for token in tokens(text, start):

@@ -1,7 +1,7 @@
 """An agent as the controller knows it, and whether a process may act as that agent. Pure.
 
-``instance`` is new at each start of the agent's process. Two processes with one key mean a restart, or a
-machine that was cloned.
+``instance`` is new at each start of the agent's process. Two processes with one key mean a restart, or a cloned
+machine.
 """
 
 import re
@@ -15,12 +15,12 @@ from proctor_common.states import AgentState
 MISSED_BEATS = 3
 """An instance that missed this many heartbeats may be replaced by another one."""
 MAX_FORGED = 10
-"""Reports about attempts it was never given, after which an agent is cut off."""
+"""Reports about attempts that it was never given, after which an agent is disconnected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One row of the agents, with the groups it is in. Times by the database's clock."""
+    """One row of the agents, with its groups. Times by the database's clock."""
 
     id: str
     number: int
@@ -52,11 +52,11 @@ class Agent:
 
     @property
     def registered(self) -> bool:
-        """Whether a process has said what it brings."""
+        """Whether a process has registered its plugins and targets."""
         return self.instance is not None
 
     def reason(self) -> str:
-        """Why it may get no work; empty where it may."""
+        """Why it gets no work; empty if it may get some."""
         match self.state:
             case AgentState.REMOVED:
                 return self.revoked_reason or "removed"
@@ -75,7 +75,7 @@ class Agent:
         return ""
 
     def warning(self) -> str:
-        """What an operator should know although work goes on; empty where nothing."""
+        """What an operator should know although it gets work; empty if nothing."""
         if self.rival is not None:
             return f"a second process speaks with its key (a cloned machine?): instance {self.rival} was refused"
         return "; ".join(self.remains)
@@ -90,7 +90,7 @@ def is_instance(text: str) -> bool:
 
 
 class Claim(StrEnum):
-    """What becomes of an instance that wants to speak as an agent."""
+    """The verdict on an instance that wants to act as an agent."""
 
     SAME = "same"
     REPLACES = "replaces"
@@ -106,11 +106,11 @@ def judge_instance(
     heartbeat: timedelta,
     present_connected: bool | None,
 ) -> Claim:
-    """Whether an instance may speak as the agent.
+    """Whether an instance may act as the agent.
 
-    ``present_connected``: whether the present instance still has a connection to the bus; None where nobody could
-    find out. A new one replaces the present one when that one's connection is closed or three of its beats did
-    not come; else it is a rival, and is refused.
+    ``present_connected``: whether the present instance still has a connection to the bus; None if that is unknown. A
+    new instance replaces the present one if that one's connection is closed or it missed three heartbeats; otherwise it
+    is refused as a rival.
     """
     if present == claims:
         return Claim.SAME

@@ -1,7 +1,7 @@
 """Finds deadlocks of runs: each holds hosts that another one's nested runs or steps wait for. Pure.
 
 A run gets all hosts of its roles at once. The hosts of its nested plans, and of steps that name a host outside of its
-roles, are asked for while it holds those.
+roles, are requested while it holds those.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,34 +14,33 @@ from proctor_controller.domain.hosts.requirements import HostRole
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A nested run that waits for hosts, or a step (``step``) that waits for one while its run holds others.
-
-    ``number``: of the run · ``holders``: the runs that cannot end before it has begun: those it is nested in, and of a
-    step its own · ``cleanup``: the step cleans up after the others.
-    """
+    """A nested run that waits for hosts, or a step (``step``) that waits for one while its run holds others."""
 
     run: str
     number: int
+    """The run's number."""
     roles: tuple[HostRole, ...]
     holders: frozenset[str]
+    """The runs that cannot end before it has begun: those it is nested in; for a step also its own run."""
     group: str | None = None
     step: str | None = None
     cleanup: bool = False
+    """The step is one of cleanup."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldHost:
-    """A host, and who holds it: run -> whether alone."""
+    """A host, and its holders: run -> whether exclusively."""
 
     host: LeasableHost
     holders: Mapping[str, bool]
 
 
 def find_circle(waits: Sequence[Wait], hosts: Sequence[HeldHost]) -> tuple[Wait, ...]:
-    """The waits for hosts that become free only after these very waits have ended; empty where there is no deadlock.
+    """The waits for hosts that become free only after these same waits have ended; empty if there is no deadlock.
 
-    A host that is drained or away may come back, and whoever holds one and waits for nothing ends some day: what is
-    left are waits for hosts that are all held by runs with such a wait of their own.
+    A host that is drained or away may come back, and a holder that waits for nothing will end. What remains are waits
+    for hosts whose holders all have such a wait too.
     """
     stuck = list(waits)
     while True:
@@ -52,7 +51,7 @@ def find_circle(waits: Sequence[Wait], hosts: Sequence[HeldHost]) -> tuple[Wait,
 
 
 def youngest(circle: Sequence[Wait]) -> Wait:
-    """The wait to be ended: the one that began last. Waits of cleanup are ended last, as cleanup is not repeated."""
+    """The wait to be ended: the one that began last. Waits of cleanup come last, as cleanup is not repeated."""
     return max(circle, key=lambda wait: (not wait.cleanup, wait.number, wait.step or ""))
 
 
@@ -77,7 +76,7 @@ def _fitting(wait: Wait, role: HostRole, hosts: Sequence[HeldHost]) -> list[Held
 
 
 def _blockers(wait: Wait, role: HostRole, held: HeldHost, stuck: Sequence[Wait]) -> set[str]:
-    """Who keeps the host from it, and waits as well."""
+    """The runs that keep the host from it and wait as well."""
     own = wait.holders | {wait.run}
     others = {run for run, alone in held.holders.items() if (alone or role.exclusive) and run not in own}
     return {run for run in others if any(run in each.holders for each in stuck)}

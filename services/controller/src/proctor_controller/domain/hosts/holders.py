@@ -1,4 +1,4 @@
-"""Who holds what another run waits for, in words. Pure."""
+"""Sentences on the runs that hold what another run waits for. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A run that others wait for. ``until``: it has ended after a failure, and keeps its hosts until then."""
+    """A run that others wait for. ``until``: it failed, and keeps its hosts until then."""
 
     number: int
     name: str
@@ -19,28 +19,28 @@ class Holder:
 
 
 def name_run(holder: Holder, group: str | None) -> str:
-    """The run, for readers of a run of ``group``: those who see that one need not see another group's."""
+    """The run, for readers of a run of ``group``: they may not see runs of other groups."""
     if group is not None and holder.group != group:
         return "a run of another group"
     return f"run {holder.number} ({holder.name[:NAME]})"
 
 
 def name_runs(holders: Sequence[Holder], group: str | None, count: int | None = None) -> str:
-    """Several runs; ``count``: how many there are, where not all are given."""
+    """Several runs; ``count``: how many there are, if not all are given."""
     names = list(dict.fromkeys(name_run(holder, group) for holder in holders[:SHOWN]))
     more = (len(holders) if count is None else count) - min(len(holders), SHOWN)
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
 def has_alone(holder: Holder, group: str | None) -> str:
-    """Why a host is not to be had that a run has for itself."""
+    """Why a host that a run holds exclusively is not available."""
     if holder.until is None:
         return f"{name_run(holder, group)} has it for itself"
     return _held(holder, group)
 
 
 def hold_it(holders: Sequence[Holder], count: int, group: str | None) -> str:
-    """Why a host is not to be had alone that others share; ``count``: how many there are."""
+    """Why a host that others share cannot be held exclusively; ``count``: how many share it."""
     held = next((holder for holder in holders if holder.until is not None), None)
     if held is not None:
         return _held(held, group)

@@ -1,4 +1,4 @@
-"""Which hosts a run gets for its roles: all of them at once, or none and why not. Pure."""
+"""Which hosts a run gets for its roles: all at once, or none, with the reason. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class LeasableHost:
-    """An agent as a lease sees it. A text is empty, or says in words what keeps the run from the host."""
+    """An agent as candidate for a lease. A text is empty, or says what keeps the run from the host."""
 
     agent: str
     host: str
@@ -30,24 +30,24 @@ class LeasableHost:
     used: str = ""
     """Steps of other runs are alive on it."""
     kept: str = ""
-    """It is kept free for an older run."""
+    """It is reserved for an older run."""
     methods: frozenset[str] = frozenset()
-    """Of those that the run's roles need."""
+    """Its methods among those that the run's roles need."""
     targets: frozenset[str] = frozenset()
     registered: bool = True
-    """Whether what it offers is known; until then it may offer anything."""
+    """Whether its methods are known; until then it may have any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """Hosts by role, in the order of their index."""
+    """Hosts by role, ordered by index."""
 
     hosts: Mapping[str, tuple[LeasableHost, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class NotFree:
-    """The hosts are not free now. ``keep``: agents to be kept free for this run meanwhile."""
+    """The hosts are not free now. ``keep``: agents to be reserved for this run."""
 
     why: str
     keep: tuple[str, ...] = ()
@@ -55,13 +55,13 @@ class NotFree:
 
 @dataclass(frozen=True, slots=True)
 class NotThere:
-    """There are too few fitting hosts, unless further agents are enrolled."""
+    """There are too few suitable hosts, unless more agents are enrolled."""
 
     why: str
 
 
 def choose_hosts(roles: Sequence[HostRole], hosts: Sequence[LeasableHost]) -> Leased | NotFree | NotThere:
-    """Hosts for every role; roles share a host only where there are not enough, and none of them wants it alone."""
+    """Hosts for every role; roles share a host only if there are too few, and if none of them wants it exclusively."""
     fitting = {role.name: [host for host in hosts if fits(role, host)] for role in roles}
     for role in roles:
         found = len(fitting[role.name])
@@ -82,7 +82,7 @@ def choose_hosts(roles: Sequence[HostRole], hosts: Sequence[LeasableHost]) -> Le
 def _match(
     roles: Sequence[HostRole], free: Mapping[str, Sequence[LeasableHost]]
 ) -> dict[str, tuple[LeasableHost, ...]] | None:
-    """Hosts for all roles out of those that each may have; None where they are not enough."""
+    """Hosts for all roles, from those that suit each; None if they are not enough."""
     agents = {host.agent: host for found in free.values() for host in found}
     places = [(role, [host.agent for host in free[role.name]]) for role in roles for _ in range(role.count)]
     matched = match_all([options for _, options in places])
@@ -97,9 +97,7 @@ def _match(
 
 
 def want_too_many(roles: Sequence[HostRole], fitting: Mapping[str, Sequence[str]]) -> bool:
-    """Whether there are too few hosts even if nobody else had any: those that are wanted alone are nobody else's.
-    ``fitting``: agents by role.
-    """
+    """Whether there are too few hosts even if nobody else held any. ``fitting``: agents by role."""
     alone = [role for role in roles if role.exclusive]
     return any(
         match_all([fitting[r.name] for r in together for _ in range(r.count)]) is None
@@ -108,7 +106,7 @@ def want_too_many(roles: Sequence[HostRole], fitting: Mapping[str, Sequence[str]
 
 
 def fits(role: HostRole, host: LeasableHost) -> bool:
-    """Whether the host is one that the role means."""
+    """Whether the host has everything that the role asks for; if it is not registered, it may have any method."""
     return (
         (role.host is None or role.host == host.host)
         and (role.group is None or role.group in host.groups)
@@ -126,7 +124,7 @@ def _has_all(role: HostRole, host: LeasableHost) -> bool:
 
 
 def may_mean(roles: Sequence[HostRole], group: str | None, hosts: Sequence[LeasableHost]) -> bool:
-    """Whether a run of this group (None: it may have any host) may mean one of these, whatever they have."""
+    """Whether a run of this group (None: of any) could use one of these hosts, whatever methods they have."""
     return any(
         (role.host is None or role.host == host.host)
         and (role.group is None or role.group in host.groups)
@@ -138,7 +136,7 @@ def may_mean(roles: Sequence[HostRole], group: str | None, hosts: Sequence[Leasa
 
 
 def describe(role: HostRole) -> str:
-    """The role's hosts in words."""
+    """The role's hosts as text."""
     words = [f"host {role.host}"] if role.host else []
     words += [f"of group {role.group}"] if role.group else []
     words += ["with labels " + ", ".join(f"{n}={v}" for n, v in sorted(role.labels.items()))] if role.labels else []
@@ -171,9 +169,9 @@ def _some(held: Sequence[str]) -> str:
 
 
 def _to_keep(roles: Sequence[HostRole], fitting: Mapping[str, Sequence[LeasableHost]]) -> tuple[str, ...]:
-    """The hosts to be kept free for this run: those that others hold least, and those that are away, so
-    that it is not overtaken when they come back. As long as it cannot begin without them it keeps only those: hosts
-    that are there do not lie idle for one that may be away for days.
+    """The hosts to reserve for this run: those with the fewest holders, and those that are away, so that no later run
+    takes them when they come back. If it cannot begin without hosts that are away, it reserves only those: others would
+    be idle for days.
     """
     there = {role.name: [host for host in fitting[role.name] if not host.away] for role in roles}
     kept: dict[str, None] = {}
@@ -202,9 +200,7 @@ def _pick(
     *,
     tries: list[int],
 ) -> dict[str, tuple[LeasableHost, ...]] | None:
-    """Hosts for the roles, one role after the other, going back where it does not work out; roles that want no host
-    alone share.
-    """
+    """Hosts for the roles, one role after another, with backtracking; roles that are not exclusive share hosts."""
     if not roles:
         return {}
     role, rest = roles[0], roles[1:]

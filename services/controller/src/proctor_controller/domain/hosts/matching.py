@@ -1,4 +1,4 @@
-"""Bipartite matching: one option for each request, so that every request has its own. Pure."""
+"""Bipartite matching: a different option for each request. Pure."""
 
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 def match_all(wanted: Sequence[Sequence[T]]) -> list[T] | None:
-    """A different option of ``wanted[i]`` for each i, early ones preferred; None where there is no such choice."""
+    """A different option of ``wanted[i]`` for each i, early ones preferred; None if that is impossible."""
     owner: dict[T, int] = {}
     for at in range(len(wanted)):
         if not _serve(at, wanted, owner):
@@ -17,7 +17,7 @@ def match_all(wanted: Sequence[Sequence[T]]) -> list[T] | None:
 
 
 def _serve(start: int, wanted: Sequence[Sequence[T]], owner: dict[T, int]) -> bool:
-    """Find an option for ``start``; others may be moved to another of theirs. Breadth first, so that few move."""
+    """Find an option for ``start``; others may be moved to another of theirs. Breadth-first, so that few move."""
     via: dict[T, tuple[int, T | None]] = {}
     todo: list[tuple[int, T | None]] = [(start, None)]
     while todo:

@@ -10,8 +10,8 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a step may run: on one host, on the agents of a group, or on those with all the labels. Exactly one is
-    set. Of a run with a group only that group's agents count.
+    """Where a step may run: on one host, on the agents of a group, or on those with all the labels; exactly one is set.
+    A run with a group uses only that group's agents.
     """
 
     host: str | None = None
@@ -28,7 +28,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An agent in the right place."""
+    """An agent where the step may run."""
 
     agent: str
     host: str
@@ -40,16 +40,16 @@ class Candidate:
     has_method: bool
     slots: int
     free: int
-    """Slots that nobody holds."""
+    """Its free slots."""
     queued: bool = False
-    """A step that fits here waits already."""
+    """A step that could run here is waiting already."""
     kept: str = ""
-    """In words, which run holds it exclusively or has it kept free; empty: none."""
+    """The run that holds it exclusively or has it reserved; empty: none."""
     has_target: bool = True
-    """Whether it knows the target that the step names, if any."""
+    """Whether it has the target that the step names, if any."""
 
     def hindrance(self) -> str:
-        """Why it gets no work at all just now; empty where it may."""
+        """Why it gets no work now; empty if it does."""
         if self.state is AgentState.LOST:
             return "its heartbeats stopped"
         if self.state is AgentState.ENROLLED or not self.registered:
@@ -71,9 +71,9 @@ class Candidate:
 
 
 def choose(candidates: Iterable[Candidate], *, overtake: bool = False) -> Candidate | None:
-    """The least loaded agent that may take the step now; None where it has to wait.
+    """The least loaded agent that may take the step now; None if it has to wait.
 
-    ``overtake``: the step is first in the queue, so others that wait for the same agents do not delay it.
+    ``overtake``: the step is first in the queue, so it need not wait for others that want the same agents.
     """
     able = [
         found
@@ -85,7 +85,7 @@ def choose(candidates: Iterable[Candidate], *, overtake: bool = False) -> Candid
 
 
 def explain(place: Placement, candidates: Iterable[Candidate], plugin: str, method: str) -> str:
-    """What a step that cannot be placed now waits for."""
+    """What a step waits for that cannot be placed now."""
     found = list(candidates)
     if not found:
         return f"{place}: there is none"

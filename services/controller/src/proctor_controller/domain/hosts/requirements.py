@@ -10,7 +10,7 @@ CLEANUP_S = 300.0
 
 
 class Rollback(StrEnum):
-    """After which ends of a run the rollbacks of its passed steps run."""
+    """After which results of a run the rollbacks of its passed steps run."""
 
     NEVER = "never"
     ON_FAILURE = "on_failure"
@@ -19,7 +19,7 @@ class Rollback(StrEnum):
 
 
 class WhenFull(StrEnum):
-    """What becomes of a run whose concurrency slots are all taken."""
+    """What happens to a run if all its concurrency slots are taken."""
 
     QUEUE = "queue"
     CANCEL_OLDEST = "cancel_oldest"
@@ -28,9 +28,7 @@ class WhenFull(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HostRole:
-    """``count`` hosts under one name, each with the group, labels, name and plugin that are given, and with what the
-    steps that run on the role need: ``uses`` (plugin.method) and ``targets``.
-    """
+    """``count`` hosts under one name, each with the given group, labels, name and plugin."""
 
     name: str
     group: str | None = None
@@ -40,6 +38,7 @@ class HostRole:
     count: int = 1
     exclusive: bool = False
     uses: tuple[str, ...] = ()
+    """Methods (plugin.method) of the steps on this role; ``targets`` likewise."""
     targets: tuple[str, ...] = ()
 
 
@@ -57,7 +56,7 @@ class VolumeRequirement:
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """At most ``max`` runs with this ``key`` are under way at once."""
+    """At most ``max`` runs with this ``key`` run at the same time."""
 
     key: str
     max: int = 1
@@ -66,7 +65,7 @@ class Concurrency:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """After a failure the hosts of these roles stay with the run for ``for_s`` seconds."""
+    """After a failure the run keeps the hosts of these roles for ``for_s`` seconds."""
 
     roles: tuple[str, ...]
     for_s: float
@@ -74,7 +73,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Who is called when the run ends. ``secret``: signs the call; it stands in the run's sealed values only."""
+    """The call at the run's end. ``signed``: with a secret, which is only among the run's sealed values."""
 
     url: str
     signed: bool = False
@@ -82,7 +81,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """``outputs``: templates of the run's outputs, ``outputs_refs``: the nodes they read. Times in seconds."""
+    """``outputs``: templates of the run's outputs; ``outputs_refs``: the nodes that they read. Times in seconds."""
 
     roles: tuple[HostRole, ...] = ()
     volumes: tuple[VolumeRequirement, ...] = ()
@@ -101,7 +100,7 @@ class Requirements:
         return not self.roles and not self.volumes and self.concurrency is None
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored: members that have their default are left out."""
+        """The stored form, without members that have their default."""
         stored: dict[str, Any] = {}
         if self.roles:
             stored["roles"] = [_fields(role) for role in self.roles]
@@ -127,7 +126,7 @@ class Requirements:
 
 
 def requirements_of(stored: Mapping[str, Any]) -> Requirements:
-    """The requirements in what ``Requirements.to_json`` made."""
+    """The requirements in the output of ``Requirements.to_json``."""
     concurrency, hold, webhook = stored.get("concurrency"), stored.get("hold"), stored.get("webhook")
     return Requirements(
         roles=tuple(_role(role) for role in stored.get("roles", ())),

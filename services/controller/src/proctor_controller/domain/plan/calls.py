@@ -1,4 +1,4 @@
-"""A step's parameters against the schema of its method, before anything runs: what is literal is checked here. Pure."""
+"""Checks a step's literal parameters against the schema of its method, before anything runs. Pure."""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,26 +20,27 @@ from proctor_controller.domain.plan.model import PlanStep
 from proctor_controller.domain.plan.templates import hidden_leaves
 
 OPEN = "${{ null }}"
-"""Takes the place of a value that has a fault: its type is not checked, as with an expression."""
+"""Replaces a value that has a fault: like an expression, its type is not checked."""
 LITERAL = "~literal"
-"""Under which name secrets written in the document are kept: not one that a plan can give."""
+"""The name under which secrets written in the document are kept; a plan cannot use it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedCall:
-    """A checked call. ``parameters``: as they are, or a template whose command lines are split; ``secrets``: paths of
-    hidden values in those that are as they are; ``kept``: hidden literals taken out of a template, by the name under
-    which it reads them now; ``texts``: hidden texts that stand in the document · ``outputs``: names of those of the
-    nested plan that is called.
-    """
+    """A checked call."""
 
     parameters: Mapping[str, Any]
+    """Literal, or a template whose command lines are split."""
     schema: Mapping[str, Any]
     secrets: tuple[Path, ...] = ()
+    """Paths of hidden values in literal parameters."""
     kept: Mapping[str, Any] = field(default_factory=dict)
+    """Hidden literals taken out of a template, by the name under which it now reads them."""
     texts: tuple[str, ...] = ()
+    """Hidden texts written in the document."""
     faults: tuple[Fault, ...] = ()
     outputs: tuple[str, ...] = ()
+    """Names of the outputs of the nested plan that is called."""
 
 
 def check_call(
@@ -50,9 +51,7 @@ def check_call(
     literal_from: int = 0,
     words: Mapping[str, str] | None = None,
 ) -> CheckedCall:
-    """The step's call. ``hidden``: names of hidden parameters; ``literal_from``: number of the first kept literal;
-    ``words``: true and false that are written otherwise, by their path.
-    """
+    """The step's checked call. ``hidden``: names of hidden parameters; ``literal_from``: first number of ``kept``."""
     root = dotted([*step.path, "with"])
     step = replace(step, parameters=texts_where_wanted(schema, step.parameters, words, root))
     if step.is_literal:
@@ -76,7 +75,7 @@ def check_call(
 
 
 def _split(schema: Mapping[str, Any], template: Mapping[str, Any], root: str) -> tuple[dict[str, Any], list[Fault]]:
-    """The template with its command lines split; one that cannot be is a fault, and an expression in its place."""
+    """The template with its command lines split; a line that cannot be split is a fault, and OPEN replaces it."""
     wrong: list[Fault] = []
     while True:
         try:
@@ -96,7 +95,7 @@ def _put(template: Any, path: Path, value: Any) -> Any:
 
 
 def _faults_of_literals(schema: Mapping[str, Any], template: Mapping[str, Any], root: str) -> list[Fault]:
-    """What the schema has against the parts without expressions; the others are checked when they are filled."""
+    """Faults of the parts without expressions; the others are checked when they are filled in."""
     open_paths = {dotted(path, root) for path in _expression_paths(template, ())}
     above = {part for path in open_paths for part in _above(path)}
     found: list[Fault] = []
@@ -130,8 +129,8 @@ def _above(path: str) -> Iterator[str]:
 def keep_literals(
     template: Mapping[str, Any], secret: Iterable[Path], first: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The template without the texts that stand at secret paths: it is stored in the clear. It reads each of them under
-    a name, numbered from ``first`` on, and these names are the second thing that comes back.
+    """The template, which is stored unencrypted, without the texts at secret paths. It reads them under names numbered
+    from ``first`` on. Also returns the texts by these names.
     """
     kept: dict[str, Any] = {}
     changed: dict[str, Any] = copy.deepcopy(dict(template))
@@ -142,7 +141,7 @@ def keep_literals(
 
 
 def _keep_literals(template: Any, path: Path, kept: dict[str, Any], first: int) -> None:
-    """Take literal texts at ``path`` out of the template, which is stored in the clear."""
+    """Take literal texts at ``path`` out of the template."""
     holder: Any = template
     for part in path[:-1]:
         holder = holder[part]

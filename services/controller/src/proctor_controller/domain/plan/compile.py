@@ -1,4 +1,4 @@
-"""A checked plan as a run: every step instance, every node and edge. Pure."""
+"""Makes a run of a checked plan: every step instance, every node and edge. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,19 +25,20 @@ MAX_INSTANCE_TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """What a run is made with beside its plan. ``document``: its exact text, hidden texts masked; ``hidden``: values
-    that are sealed; ``default_timeout_s``: of the whole run, for so many seconds of work, where the plan sets none.
-    """
+    """What a run is made of besides its plan."""
 
     run: str
     name: str
     document: str
+    """The exact text, with hidden texts masked."""
     default_timeout_s: Callable[[float], float]
+    """Timeout of the whole run for so many seconds of work, if the plan sets none."""
     group: str | None = None
     created_by: str = ""
     plan: str | None = None
     plan_version: int | None = None
     hidden: Mapping[str, Any] = field(default_factory=dict)
+    """Values to be sealed."""
     parent: str | None = None
     parent_step: str | None = None
     depth: int = 0
@@ -46,7 +47,7 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One of what a step is fanned out to."""
+    """One cell or host of a step's fan-out."""
 
     text: str = ""
     cell: Mapping[str, Any] | None = None
@@ -56,8 +57,8 @@ class Instance:
 
 
 def find_explosion(plan: Plan) -> list[Fault]:
-    """A fault where the plan comes to more step instances than a run may have, or to larger ones: each has its own
-    parameters, environment and matrix cell, written once or not.
+    """A fault if the plan makes more step instances than a run may have, or too much text: each instance has its own
+    parameters, environment and matrix cell.
     """
     counts = {role.name: role.count for role in plan.wants.roles}
     sizes = {step.path: _size(step, counts) for step in plan.calls()}
@@ -94,7 +95,7 @@ def _size(step: PlanStep, counts: Mapping[str, int]) -> int:
 def compile_run(
     plan: Plan, calls: Mapping[Path, CheckedCall], children: Mapping[Path, str], birth: Birth, new_id: Callable[[], str]
 ) -> RunSpec:
-    """The run. ``calls``: by the step's path; ``children``: the exact stored plan of a nested one's path."""
+    """The run. ``calls``: by the step's path; ``children``: exact stored plans (``name@version``) likewise."""
     counts = {role.name: role.count for role in plan.wants.roles}
     main: list[StepSpec] = []
     rollbacks: list[StepSpec] = []
@@ -102,7 +103,7 @@ def compile_run(
         made = [_spec(step, each, calls, new_id) for each in _instances(step, counts)]
         main += made
         if step.rollback is not None:
-            # The same cells and hosts in the same order.
+            # A rollback has the same cells and hosts as its step, in the same order.
             undoing = zip(made, _instances(step.rollback, counts), strict=True)
             rollbacks += [replace(_spec(step.rollback, each, calls, new_id), of=done.id) for done, each in undoing]
     cleanup = [_spec(step, each, calls, new_id) for step in plan.cleanup for each in _instances(step, counts)]
@@ -208,7 +209,7 @@ def _edges(plan: Plan) -> Iterator[EdgeSpec]:
 
 
 def _rollback_edges(plan: Plan) -> Iterator[EdgeSpec]:
-    """Who ran later is undone earlier, across steps that have nothing to undo."""
+    """Rollbacks run in the reverse order of their steps, also across steps without a rollback."""
     undone = {step.name for step in plan.steps if step.rollback is not None}
     if not undone:
         return

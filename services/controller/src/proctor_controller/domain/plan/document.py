@@ -1,4 +1,4 @@
-"""A whole plan, read with all its faults at once. Pure."""
+"""Reads a whole plan and reports all its faults at once. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -28,7 +28,7 @@ MEMBERS = (
 
 
 def read_plan(document: Document, given: Mapping[str, Any] | None = None) -> Plan:
-    """The plan in a document. ``given``: values of its parameters; None: nobody runs it now, so that those without a
+    """The plan in a document. ``given``: values of its parameters; None: nobody runs it now, so parameters without a
     default need no value.
 
     Raises BadPlan.
@@ -42,8 +42,8 @@ def read_plan(document: Document, given: Mapping[str, Any] | None = None) -> Pla
 def examine_plan(
     document: Document, given: Mapping[str, Any] | None = None, unknown: frozenset[str] = frozenset()
 ) -> tuple[Plan, Faults]:
-    """The plan, as far as it can be read, and what is wrong with it. ``given`` as of ``read_plan``; ``unknown``: names
-    of parameters that have a value nobody knows yet, whatever their default is.
+    """The plan, as far as it can be read, and its faults. ``given``: as for ``read_plan``; ``unknown``: names of
+    parameters whose value is not known yet, whatever their default is.
     """
     faults = Faults(document)
     return _Whole(document.value, faults).read(given, unknown), faults
@@ -100,7 +100,7 @@ class _Whole:
         )
 
     def _values(self, given: Mapping[str, Any] | None, unknown: frozenset[str]) -> dict[str, Any]:
-        """Of the parameters, as far as they can be read."""
+        """Values of the parameters, as far as they can be read."""
         declared = self._known.parameters
         if "params" in self._known.unread:
             return {}
@@ -132,7 +132,7 @@ class _Whole:
         return {key: reader.duration(value, (*path, key)) for key, value in known.items()}
 
     def _secrets(self) -> dict[str, str]:
-        """Those of the plan and of its steps: one name means one secret in the whole plan."""
+        """Secrets of the plan and its steps: a name means one secret in the whole plan."""
         reader = self._reader
         known = resources.read_secrets(reader, self._root.get("secrets", {}), ("secrets",))
         steps = self._root.get("steps")
@@ -198,7 +198,7 @@ class _Whole:
 
 
 def _roles_of(roles: Iterable[HostRole], steps: Iterable[PlanStep]) -> tuple[HostRole, ...]:
-    """The roles with what their steps need: whichever of their hosts a step comes to, it has all of it."""
+    """The roles, extended by what their steps need: every host of a role must have all of it."""
     uses: dict[str, dict[str, None]] = {}
     targets: dict[str, dict[str, None]] = {}
     for step in (part for each in steps for own in (each, each.rollback) if own is not None for part in own.spread()):
@@ -220,8 +220,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def _outputs_of(steps: Any) -> dict[str, frozenset[str] | None]:
-    """The declared outputs of each step, before it is read; None where they are not known here: of a nested plan, and
-    where what declares them has a fault.
+    """The declared outputs of each step, before it is read; None if they are not known: of a nested plan, or if their
+    declaration has a fault.
     """
     found: dict[str, frozenset[str] | None] = {}
     for name, step in steps.items() if isinstance(steps, dict) else ():

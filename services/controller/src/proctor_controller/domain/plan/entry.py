@@ -1,4 +1,4 @@
-"""A plan as far as it can be read, for the checks that need more than its text. Pure."""
+"""A plan as far as it can be read, for checks that need more than its text. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,18 +16,18 @@ from proctor_controller.domain.plan.reader import Faults, heads, in_order
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``plan``: what of the document is no fault; ``faults``: of the document."""
+    """A plan that was read. ``plan``: its parts without faults; ``faults``: of the document."""
 
     document: Document
     plan: Plan
     faults: Faults
 
     def is_sound(self, *path: str | int, but: Iterable[str] = ()) -> bool:
-        """Whether nothing is wrong with the part at the path; ``but``: members of it that do not matter."""
+        """Whether the part at the path has no fault; ``but``: members of it to ignore."""
         return not self.faults.touch(path, but)
 
     def checkable(self, step: PlanStep) -> PlanStep:
-        """The step without those of its parameters that have a fault."""
+        """The step without those of its parameters that have faults."""
         where = (*step.path, "parameters" if self.plan.kind == LEGACY else "with")
         if self.is_sound(*where):
             return step
@@ -44,17 +44,17 @@ class Reading:
         return OPEN
 
     def new(self, found: Iterable[Fault], part: Path = ()) -> list[Fault]:
-        """Those of the faults of a part that do not follow from what is wrong with the document itself."""
+        """The faults of a part that do not follow from faults of the document itself."""
         legacy = self.plan.kind == LEGACY
         own = [_in_legacy_words(fault) if legacy else fault for fault in found]
         return [fault for fault in own if not self.faults.explain(fault, part)]
 
     def all(self, more: Iterable[Fault] = ()) -> list[Fault]:
-        """Its faults and those that were found beside them, by their places in the text."""
+        """Its faults and ``more``, ordered by their positions in the text."""
         return in_order([*self.faults.all(), *(self._placed(fault) for fault in more)])
 
     def _placed(self, fault: Fault) -> Fault:
-        """The fault with its place in the text: that of the nearest part that has one."""
+        """The fault with its position in the text: that of the nearest part that has one."""
         places = self.document.places
         near = next((head for head in heads(str(fault["path"])) if head in places), "")
         line, column = places.get(near, (None, None))
@@ -64,7 +64,7 @@ class Reading:
 def examine(
     document: Document, given: Mapping[str, Any] | None = None, unknown: frozenset[str] = frozenset()
 ) -> Reading:
-    """The plan in a document of either form; ``given``, ``unknown`` as of ``examine_plan``."""
+    """The plan in a document of either form; ``given``, ``unknown``: as for ``examine_plan``."""
     if is_legacy(document.value):
         plan, faults = examine_legacy(document, given)
     else:
@@ -73,7 +73,7 @@ def examine(
 
 
 def _in_legacy_words(fault: Fault) -> Fault:
-    """The fault with the names that legacy plans have for the same members."""
+    """The fault with the members' names in legacy plans."""
     path = str(fault["path"])
     for ours, theirs in ((".with", ".parameters"), (".runs_on", ".host"), (".uses", ".method")):
         head, found, tail = path.rpartition(ours)

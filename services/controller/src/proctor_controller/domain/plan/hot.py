@@ -15,7 +15,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class BadHot(Exception):
-    """The map cannot be compiled. ``path``: below the map."""
+    """The map cannot be compiled. ``path``: the location in the map."""
 
     def __init__(self, message: str, path: Path = ()) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ def is_hot(value: Any) -> bool:
 
 
 def compile_hot(value: Mapping[str, Any]) -> str:
-    """The template that means the same. Raises BadHot."""
+    """The equivalent template. Raises BadHot."""
     ((function, given),) = value.items()
     match function:
         case "get_param":
@@ -111,6 +111,6 @@ def _list_join(given: Any) -> str:
 
 
 def _whole(template: str) -> str | None:
-    """The expression that the template is as a whole."""
+    """The expression, if the template is one as a whole; else None."""
     pieces = split_text(template)
     return pieces[0].source if len(pieces) == 1 else None

@@ -1,8 +1,8 @@
 """Legacy test plans, ``{name, environment, testplan}``, compiled to the same graph. Pure.
 
-Blocks go in the order of their numbers, the groups of a block in the order of the document. A group whose name starts
-with ``Parallel`` is one node with an instance a child: they start together. The children of any other group follow one
-another. A failure stops nothing that comes after it.
+Blocks run in the order of their numbers, the groups of a block in the order of the document. A group whose name starts
+with ``Parallel`` is one node with an instance for each child: they start together. The children of any other group run
+one after another. A failure stops nothing that comes after it.
 """
 
 import re
@@ -55,7 +55,7 @@ def read_legacy(document: Document, given: Mapping[str, Any] | None = None) -> P
 
 
 def examine_legacy(document: Document, given: Mapping[str, Any] | None = None) -> tuple[Plan, Faults]:
-    """The plan, as far as it can be read, and what is wrong with it."""
+    """The plan, as far as it can be read, and its faults."""
     faults = Faults(document)
     return _LegacyReader(faults).read(document.value, given or {}), faults
 
@@ -94,7 +94,7 @@ class _LegacyReader(Reader):
         return Plan(name=name, steps=tuple(steps), kind=KIND)
 
     def _block(self, number: int, value: Any, path: Path, steps: list[PlanStep], before: list[str]) -> list[str]:
-        """Add the steps of a block behind the nodes in ``before``; the nodes that what follows waits for."""
+        """Add the steps of a block after the nodes in ``before``; returns the nodes that the next block waits for."""
         group = -1
         for count, child in enumerate(self._children(value, path), 1):
             name = step_name(number, count)
@@ -108,14 +108,12 @@ class _LegacyReader(Reader):
         return [steps[-1].node] if steps else before
 
     def _children(self, value: Any, path: Path) -> Iterator[_Child]:
-        """The children of all groups of a block, in the order of the document; what is no mapping is none, nor is a
-        description.
-        """
+        """The children of all groups of a block, in document order: all mappings but descriptions."""
         groups = self.mapping(value, path)
         for index, (name, group) in enumerate(groups.items(), 1):
             if not isinstance(group, Mapping):
                 if isinstance(group, list) and any(isinstance(part, Mapping) for part in group):
-                    # Nobody writes steps to have them left out.
+                    # Steps in an unknown form are a fault: nobody wants them ignored.
                     self.fault((*path, name), "must be a mapping of numbered steps, not a list")
                 continue
             parallel = name.lower().startswith("parallel")
@@ -146,7 +144,7 @@ class _LegacyReader(Reader):
         return {} if value is None else self.mapping(value, path)
 
     def _word(self, given: Mapping[str, Any], name: str, path: Path, pattern: re.Pattern[str]) -> str:
-        """One of a child's words; nothing where it has a fault."""
+        """One of a child's texts; empty if it has a fault."""
         if name not in given or self.faults.touch((*path, name)):
             return ""
         return self.text(given[name], (*path, name), pattern)

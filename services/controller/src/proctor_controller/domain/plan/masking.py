@@ -1,4 +1,4 @@
-"""The text of a plan as it is stored: hidden values in it are masked. Pure."""
+"""The text of a plan as it is stored, with hidden values masked. Pure."""
 
 import json
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from proctor_controller.domain.documents.yaml_text import read_text
 
 
 def mask_text(text: str, value: Any, secrets: Sequence[str]) -> str:
-    """The text with ``***`` for each hidden text; ``value``: what it reads as.
+    """The text with ``***`` for each hidden text; ``value``: what the text was parsed to.
 
-    Where a hidden text is written otherwise (escaped, folded) than it reads, the value as JSON is what is left.
+    If a hidden text is written in another way than it reads (escaped, folded), the result is the masked value as JSON.
     """
     if not secrets:
         return text
     for mask in (MASK, f'"{MASK}"'):
-        # Three stars that stand bare are an alias to YAML: there they need quotes.
+        # Unquoted stars are an alias in YAML: there they need quotes.
         masked = _mask(text, secrets, mask)
         try:
             if not _holds(read_text(masked).value, secrets):

@@ -18,7 +18,7 @@ Cells = tuple[Mapping[str, Any], ...]
 
 
 def matrix_keys(value: Any) -> frozenset[str] | None:
-    """The names that a step's expressions may read, faults or not; None where they cannot be known."""
+    """The names that a step's expressions may read, with or without faults; None if they cannot be known."""
     if not isinstance(value, Mapping):
         return None
     names = {name for name in value if name not in _WORDS}
@@ -31,7 +31,7 @@ def matrix_keys(value: Any) -> frozenset[str] | None:
 
 
 def read_matrix(reader: Templates, value: Any, path: Path) -> Cells | None:
-    """The cells in the order of the document; None where one of its lists is not known or wrong."""
+    """The cells in the order of the document; None if one of its lists is unknown or wrong."""
     given = reader.mapping(value, path)
     keys = matrix_keys(given)
     if keys is None or not 1 <= len(keys) <= MAX_KEYS:
@@ -62,7 +62,7 @@ def read_matrix(reader: Templates, value: Any, path: Path) -> Cells | None:
 def _cells(
     reader: Templates, given: Mapping[str, Any], word: str, keys: frozenset[str], path: Path
 ) -> tuple[list[dict[str, Any]], bool]:
-    """The mappings under ``exclude`` or ``include``, and whether one is not known."""
+    """The mappings under ``exclude`` or ``include``, and whether one is unknown."""
     if word not in given:
         return [], False
     where = (*path, word)
@@ -89,7 +89,7 @@ def _build(
     path: Path,
 ) -> Cells | None:
     size = math.prod(map(len, lists.values())) if lists else 0
-    # What is left out counts too: a matrix of millions with all but a few excluded is never built.
+    # Excluded cells count too, so that a matrix of millions with all but a few excluded is never built.
     if size > 16 * MAX_CELLS:
         reader.fault(path, f"comes to {size} cells; a step has at most {MAX_CELLS}", "too_large")
         return None
@@ -126,7 +126,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def read_strategy(reader: Templates, value: Any, path: Path) -> tuple[int | None, bool]:
-    """``max_parallel`` (None: all at once) and ``fail_fast``."""
+    """``max_parallel`` (None: no limit) and ``fail_fast``."""
     given = reader.mapping(value, path, ("max_parallel", "fail_fast"))
     most = reader.early(given.get("max_parallel"), (*path, "max_parallel"))
     fast = reader.early(given.get("fail_fast", False), (*path, "fail_fast"))

@@ -1,4 +1,4 @@
-"""What a test plan says, once it is read. Pure."""
+"""A test plan after it was read. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -56,26 +56,24 @@ class RunsOn:
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:
-    """One step of a plan, before it is fanned out. Times in seconds; ``path``: where it stands in the document.
-
-    ``node``: the node it belongs to, where that is not its own · ``role``: the leased hosts it runs on, ``each`` of
-    them or the one at ``role_index`` · ``parameters``: a template; ``is_literal``: it holds no expression · ``cells``:
-    of its matrix · ``rollback``: what undoes it · ``wheres``: of each cell, where that differs: then place and role
-    stand for the first.
-    """
+    """One step of a plan, before it is fanned out. Times in seconds."""
 
     name: str
     path: Path
+    """Its location in the document."""
     plugin: str = ""
     method: str = ""
     place: Placement = field(default_factory=Placement)
     phase: Phase = Phase.MAIN
     kind: StepKind = StepKind.METHOD
     node: str = ""
+    """Its node; empty: the one of its own name."""
     role: str | None = None
+    """The leased hosts that it runs on, ``each`` of them or the one at ``role_index``."""
     role_index: int = 0
     each: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    """A template; ``is_literal``: without expressions."""
     is_literal: bool = True
     env: Mapping[str, str] = field(default_factory=dict)
     depends_on: tuple[tuple[str, Condition], ...] = ()
@@ -85,23 +83,26 @@ class PlanStep:
     retry: Retry = field(default_factory=Retry)
     idempotent: bool = False
     cells: tuple[Mapping[str, Any], ...] | None = None
+    """Of its matrix; None: it has none."""
     max_parallel: int | None = None
     fail_fast: bool = False
     rules: Rules | None = None
     rollback: "PlanStep | None" = None
+    """The step that undoes it."""
     wheres: tuple[RunsOn, ...] = ()
+    """The place of each cell, if they differ; then place and role are those of the first."""
 
     @property
     def where(self) -> RunsOn:
-        """Where it runs, or its first cell."""
+        """Where it runs; if its cells differ, the first one's place."""
         return RunsOn(self.place, self.role, self.role_index, self.each)
 
     def spread(self) -> tuple["PlanStep", ...]:
-        """The step at each of the places where its cells run; itself where that is one."""
+        """The step at each of the places where its cells run; only itself if they do not differ."""
         return tuple(self.at(where) for where in dict.fromkeys(self.wheres)) or (self,)
 
     def at(self, where: RunsOn) -> "PlanStep":
-        """The step there and nowhere else."""
+        """The step at one place."""
         return replace(
             self, place=where.place, role=where.role, role_index=where.role_index, each=where.each, wheres=()
         )
@@ -109,26 +110,27 @@ class PlanStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan that may be run. ``run_timeout_s``: None where it sets none.
-
-    ``values``: of its parameters, hidden ones among them · ``secrets``: references of stored secrets by the name they
-    have here · ``webhook_secret``: template · ``secret_texts``: hidden values that stand in the document itself ·
-    ``asked``: outputs that are read of nested plans: where, of which step, which.
-    """
+    """A plan that may be run."""
 
     name: str
     steps: tuple[PlanStep, ...]
     description: str = ""
     kind: str = "plan"
     run_timeout_s: float | None = None
+    """None: the plan sets none."""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    """Of its parameters, hidden ones included."""
     cleanup: tuple[PlanStep, ...] = ()
     wants: Requirements = field(default_factory=Requirements)
     secrets: Mapping[str, str] = field(default_factory=dict)
+    """References of stored secrets by their names in this plan."""
     webhook_secret: str | None = None
+    """A template; None: no secret."""
     secret_texts: tuple[str, ...] = ()
+    """Hidden values written in the document itself."""
     asked: tuple[tuple[Path, str, str], ...] = ()
+    """Outputs of nested plans that expressions read: location, step, output."""
 
     @property
     def hidden(self) -> frozenset[str]:
@@ -136,6 +138,6 @@ class Plan:
         return frozenset(name for name, parameter in self.parameters.items() if parameter.hidden)
 
     def calls(self) -> tuple[PlanStep, ...]:
-        """Every step that calls a method or a plan or asks a person: main ones, their rollbacks, cleanup."""
+        """Every step that calls a method or a plan or asks a person: main steps, rollbacks, cleanup."""
         rollbacks = tuple(step.rollback for step in self.steps if step.rollback is not None)
         return (*self.steps, *rollbacks, *self.cleanup)

@@ -1,4 +1,4 @@
-"""The order of a plan's steps: no circle, and no step that can never be reached. Pure."""
+"""Checks the order of a plan's steps: no circle, and no step that can never be reached. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ MAX_SHOWN = 20
 
 
 def check_order(reader: Reader, steps: Sequence[PlanStep]) -> None:
-    """Add a fault for each circle (of those that share a step: for one), else for each step that can never run."""
+    """Add a fault for each circle (one for circles that share a step), else for each step that can never run."""
     edges = {step.name: [source for source, _ in step.depends_on] for step in steps}
     cycle = first = find_cycle(edges)
     while cycle and not reader.faults.is_full:
@@ -27,9 +27,9 @@ def check_order(reader: Reader, steps: Sequence[PlanStep]) -> None:
 
 
 def find_cycle(edges: Mapping[str, Sequence[str]]) -> list[str]:
-    """The nodes of one circle, the first one again at the end; empty where there is none.
+    """The nodes of one circle, with the first one again at the end; empty if there is none.
 
-    ``edges``: for each node those it waits for; names that are no node are passed over. Nothing recurses.
+    ``edges``: for each node those it waits for; unknown names are ignored. Without recursion.
     """
     done: set[str] = set()
     for start in edges:
@@ -55,10 +55,10 @@ def find_cycle(edges: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _unreachable(steps: Mapping[str, PlanStep]) -> list[tuple[str, str]]:
-    """Steps with the one whose two ends they both need.
+    """Steps that can never run, each with the one of which they need two different ends.
 
-    A step runs only if all before it that it asks to have succeeded did run, and so on upwards. Sets of steps are bits
-    of numbers: a thousand steps with all their edges take no time.
+    A step runs only if all steps that it needs to have succeeded did run, and so on upwards. Sets of steps are bits of
+    numbers, so that a thousand steps with all possible edges take no time.
     """
     bit = {name: 1 << index for index, name in enumerate(steps)}
     must_pass: dict[str, int] = {}
@@ -77,14 +77,14 @@ def _unreachable(steps: Mapping[str, PlanStep]) -> list[tuple[str, str]]:
         both = passing & failing
         if both:
             found.append((name, list(steps)[both.bit_length() - 1]))
-            # What follows is unreachable for the same reason: that is reported once.
+            # Its successors are unreachable for the same reason, which is reported once.
             passing, failing = passing & ~both, failing & ~both
         must_pass[name], must_fail[name] = passing, failing
     return found
 
 
 def _sorted(steps: Mapping[str, PlanStep]) -> list[str]:
-    """Every step after those it waits for."""
+    """Every step after those that it waits for."""
     waiting = {name: sum(source in steps for source, _ in step.depends_on) for name, step in steps.items()}
     following: dict[str, list[str]] = {name: [] for name in steps}
     for name, step in steps.items():

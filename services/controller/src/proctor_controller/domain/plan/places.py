@@ -1,4 +1,4 @@
-"""``runs_on``: a role, role[i], each role, or a place; with a matrix also another one for each of its cells. Pure."""
+"""``runs_on``: a role, role[i], each role, or a place; with a matrix it may differ for each cell. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from proctor_controller.domain.plan.templates import Names, Templates
 
 _ROLE = re.compile(r"(?P<each>each\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_-]{0,62})(?:\[(?P<index>[0-9]{1,4})\])?\Z")
 NOWHERE = RunsOn()
-"""Nobody knows it yet, or it has a fault."""
+"""It is unknown, or has a fault."""
 
 
 def read_runs_on(
     reader: Templates, value: Any, path: Path, *, keys: frozenset[str] | None = None, cells: Cells | None = None
 ) -> tuple[RunsOn, ...]:
-    """Where a step runs: one for all of its instances, or one for each cell where it reads the matrix. ``keys``: of the
-    matrix, None where they cannot be known, empty without one; ``cells``: None where they are not known.
+    """Where a step runs: one place for all instances, or one for each cell if it reads the matrix. ``keys``: of the
+    matrix (None: unknown, empty: no matrix); ``cells``: None if they are unknown.
     """
     roots = {"params"} if keys == frozenset() else {"params", "matrix"}
     template = reader.early_template(value, path, Names(frozenset(roots), matrix=keys))

@@ -1,4 +1,4 @@
-"""Parameters of a plan: how they are declared (as in Heat), and the values that a run gets. Pure."""
+"""Parameters of a plan: their declaration (as in Heat), and their values in a run. Pure."""
 
 import json
 import math
@@ -29,7 +29,7 @@ class BadValue(ValueError):
 
 
 def read_parameters(reader: Reader, value: Any) -> dict[str, Parameter]:
-    """The declared parameters, those with faults too, so that what names them can be checked."""
+    """The declared parameters, including those with faults, so that references to them can be checked."""
     path: Path = ("parameters",)
     declared = reader.mapping(value, path)
     for name in list(declared)[MAX_PARAMETERS : MAX_PARAMETERS + 1]:
@@ -82,7 +82,7 @@ def _constraints(reader: Reader, value: Any, kind: str, path: Path) -> tuple[Con
         each = reader.mapping(part, where, (*_CONSTRAINTS, "description"))
         names = [name for name in each if name != "description"]
         if not isinstance(part, Mapping) or (not names and len(part.keys() - each.keys())):
-            continue  # it has been said
+            continue  # reported already
         if len(names) != 1:
             reader.fault(where, f"give exactly one of {', '.join(_CONSTRAINTS)}")
             continue
@@ -125,7 +125,7 @@ def _is_sound(reader: Reader, name: str, of: Any, kind: str, path: Path) -> bool
 
 
 def _check_allowed(reader: Reader, kind: str, of: Any, path: Path) -> None:
-    """Values that are allowed are such as the parameter may have, or of a list its items."""
+    """Allowed values must be valid for the parameter, or for the items of a list."""
     if not isinstance(of, list) or not of:
         reader.fault(path, "must be a list of at least one value")
         return
@@ -147,8 +147,8 @@ def bind(
     complete: bool,
     unknown: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """The value of each parameter: what was given, else its default. ``complete``: one that has neither is a fault,
-    unless its declaration is one. ``unknown``: those that get a value nobody knows yet.
+    """The value of each parameter: the given one, else its default. ``complete``: a parameter with neither is a fault,
+    unless its declaration is one. ``unknown``: parameters whose value is not known yet.
     """
     for name in given:
         if name not in declared:
@@ -172,7 +172,7 @@ def bind(
 
 
 def convert(parameter: Parameter, value: Any) -> Any:
-    """The value as the parameter's type; text is read as one. Raises BadValue."""
+    """The value as the parameter's type; text is parsed. Raises BadValue."""
     typed = _as_type(parameter.type, value)
     _check_text(typed)
     for constraint in parameter.constraints:
@@ -206,7 +206,7 @@ def _string(value: Any) -> str:
 
 
 def _check_text(value: Any) -> None:
-    """Refuse what cannot be stored, wherever it stands in the value."""
+    """Refuse text that cannot be stored, anywhere in the value."""
     for part in parts_of(value):
         for text in [part] if isinstance(part, str) else part if isinstance(part, dict) else ():
             if "\0" in text:

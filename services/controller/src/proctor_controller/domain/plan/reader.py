@@ -1,4 +1,4 @@
-"""What every part of a plan is read with: faults with their place, and values of the simple kinds. Pure."""
+"""Reads values of the simple kinds in a plan, and collects faults with their positions. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,21 +20,21 @@ END = r"\Z"
 
 
 class Unknown:
-    """Takes the place of a value that depends on a parameter that was not given."""
+    """Replaces a value that depends on a parameter that was not given."""
 
 
 UNKNOWN: Final = Unknown()
 
 
 def heads(path: str) -> Iterator[str]:
-    """A path as text, then each that it stands below."""
+    """A path as text, then each path above it."""
     while path:
         yield path
         path = path[: max(path.rfind("."), path.rfind("["), 0)]
 
 
 def in_order(found: Iterable[Fault]) -> list[Fault]:
-    """The first of the faults by their places, each once; where there are more, the last line says so."""
+    """The first faults by their positions, without duplicates; the last one says if there are more."""
     once: dict[tuple[Any, ...], Fault] = {}
     for each in found:
         once.setdefault((each["path"], each["message"], each["line"], each["column"]), each)
@@ -46,7 +46,7 @@ def in_order(found: Iterable[Fault]) -> list[Fault]:
 
 
 class Faults:
-    """The faults of one document, in the order in which they stand there."""
+    """The faults of one document."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -54,13 +54,13 @@ class Faults:
         self._count = len(self._found)
         self._silent = frozenset(fault["path"] for fault in document.faults if fault["code"] in STANDS_IN)
         self._repeated = {fault["path"] for fault in document.faults if fault["code"] == "duplicate_key"}
-        # What is written twice is read once, and sound.
+        # A repeated key has one value here, without the fault.
         spoilt = [fault["path"] for fault in document.faults if fault["code"] != "duplicate_key"]
         self._exact = set(spoilt)
         self._touched = {head for path in spoilt for head in heads(path)}
 
     def add(self, path: Path, message: str, code: str = "invalid") -> None:
-        """One more fault, at the place of ``path`` or of the nearest part above it that has one."""
+        """Add a fault, at the position of ``path`` or of the nearest part above it that has one."""
         self._count += 1
         if self.is_full:
             return
@@ -71,7 +71,7 @@ class Faults:
             self._touched.update(heads(where))
 
     def touch(self, path: Path, but: Iterable[str] = ()) -> bool:
-        """Whether something is wrong with the part at ``path``, or within it; ``but``: members that do not matter."""
+        """Whether the part at ``path``, or something in it, has a fault; ``but``: members to ignore."""
         part = dotted(list(path))
         if part not in self._touched:
             return False
@@ -80,12 +80,12 @@ class Faults:
         return not beside or any(part in found and not found & beside for found in within)
 
     def repeats(self, path: Path) -> bool:
-        """Whether the part is written more than once: what is read of it is a mixture."""
+        """Whether the part is written more than once; then its value is a mixture."""
         return dotted(list(path)) in self._repeated
 
     def explain(self, fault: Fault, part: Path) -> bool:
-        """Whether a fault of something in ``part`` follows from one of these: in the same place, around it (below
-        ``part``), or, unless it is about names, within it.
+        """Whether a fault of something in ``part`` follows from one of these: at the same path, above it (within
+        ``part``), or below it unless it is about names.
         """
         path, root = str(fault["path"]), dotted(list(part))
         if path in self._touched and fault["code"] not in {"missing", "unknown_member"}:
@@ -114,30 +114,30 @@ class Faults:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are more than are reported: no need to look for others."""
+        """Whether there are more than are reported: stop looking for others."""
         return len(self._found) >= 3 * MAX_FAULTS
 
     def __len__(self) -> int:
-        """How many there were, with those that are not reported."""
+        """How many there were, including those that are not reported."""
         return self._count
 
     def all(self) -> list[Fault]:
-        """Those that are reported, in no order."""
+        """The reported ones, unordered."""
         return list(self._found)
 
 
 class Reader:
-    """Reads values of the simple kinds; a wrong one is a fault, and what comes back then is of the right type."""
+    """Reads values of the simple kinds. A wrong value is a fault; then a substitute of the right type is returned."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
 
     def fault(self, path: Path, message: str, code: str = "invalid") -> None:
-        """One more fault."""
+        """Add a fault."""
         self.faults.add(path, message, code)
 
     def members(self, mapping: Mapping[str, Any], path: Path, known: Iterable[str]) -> None:
-        """Refuse members that are not known."""
+        """Add a fault for each unknown member."""
         names = sorted(known)
         for key in mapping:
             if key not in names and not self.faults.is_full:
@@ -145,7 +145,7 @@ class Reader:
                 self.fault((*path, key), why, "unknown_member")
 
     def missing(self, given: Any, name: str, path: Path, known: Iterable[str], message: str = "") -> bool:
-        """Whether ``given`` lacks a member that it must have: a fault, unless a misspelt one was meant to be it."""
+        """Whether ``given`` lacks a required member: a fault, unless it is misspelt."""
         if isinstance(given, Mapping) and name in given:
             return False
         if isinstance(given, Mapping) and not misspelt(given, name, known):
@@ -153,7 +153,7 @@ class Reader:
         return True
 
     def mapping(self, value: Any, path: Path, known: Iterable[str] | None = None) -> dict[str, Any]:
-        """A mapping, without the members that are not known."""
+        """A mapping without its unknown members."""
         if not isinstance(value, dict):
             self.fault(path, "must be a mapping")
             return {}
@@ -164,7 +164,7 @@ class Reader:
         return {key: part for key, part in value.items() if key in names}
 
     def text(self, value: Any, path: Path, pattern: re.Pattern[str] | None = None, *, most: int = MAX_TEXT) -> str:
-        """Text, of a form where ``pattern`` says so; another scalar as it is written."""
+        """Text that matches ``pattern``, if one is given."""
         value = self.spelled(value, path)
         if not isinstance(value, str):
             self.fault(path, "must be text")
@@ -186,7 +186,7 @@ class Reader:
         return written(value) if is_scalar(value) else value
 
     def is_text(self, value: Any, path: Path, *, most: int = MAX_TEXT) -> TypeGuard[str]:
-        """Whether it is text within the limits; a fault where it is not."""
+        """Whether it is text within the limits; if not, that is a fault."""
         before = len(self.faults)
         self.text(value, path, most=most)
         return len(self.faults) == before
@@ -205,7 +205,7 @@ class Reader:
         return value
 
     def choice(self, value: Any, path: Path, words: Iterable[str]) -> str:
-        """One of the words; the first where it is none of them."""
+        """One of the words; the first if it is none of them."""
         known = [str(word) for word in words]
         if not isinstance(value, str) or value not in known:
             meant = near(value, known) if isinstance(value, str) else None
@@ -214,7 +214,7 @@ class Reader:
         return value
 
     def duration(self, value: Any, path: Path, *, least: float = 0.001) -> float:
-        """Seconds."""
+        """A duration in seconds."""
         seconds: float | None = None
         if isinstance(value, int | float) and not isinstance(value, bool):
             seconds = float(value) if abs(value) < 1e15 else MAX_SECONDS * 10

@@ -38,7 +38,7 @@ _WEBHOOK = ("url", "secret")
 
 
 def _named(reader: Templates, value: Any, path: Path, most: int) -> dict[str, Any]:
-    """A mapping of names to whatever they stand for."""
+    """A mapping of names to values of any kind."""
     mapping = reader.mapping(value, path)
     for name in list(mapping)[most : most + 1]:
         message = f"is one too many: there are {len(mapping)}, and {most} are allowed"
@@ -58,7 +58,7 @@ def read_labels(reader: Templates, value: Any, path: Path) -> dict[str, str]:
 
 
 def read_roles(reader: Templates, value: Any) -> dict[str, HostRole]:
-    """``hosts``: those with faults too, so that what names them can be checked."""
+    """``hosts``, including those with faults, so that references to them can be checked."""
     path: Path = ("hosts",)
     return {
         name: _role(reader, name, part, (*path, name)) for name, part in _named(reader, value, path, MAX_ROLES).items()
@@ -86,7 +86,7 @@ def _role(reader: Templates, name: str, value: Any, path: Path) -> HostRole:
 
 
 def _counted(reader: Templates, given: Mapping[str, Any], known: Mapping[str, Any], path: Path) -> int:
-    """How many of them there are."""
+    """Their number."""
     before = len(reader.faults)
     count = reader.count(known.get("count", 1), (*path, "count"), most=MAX_HOSTS)
     if len(reader.faults) == before and ("count" in known or "count" not in given):
@@ -118,7 +118,7 @@ def _volume(reader: Templates, name: str, value: Any, path: Path) -> VolumeRequi
 
 
 def read_concurrency(reader: Templates, value: Any) -> Concurrency | None:
-    """``concurrency``: None where its key hangs on a parameter that is not known."""
+    """``concurrency``: None if its key depends on a parameter that is unknown."""
     path: Path = ("concurrency",)
     given = reader.mapping(value, path, _CONCURRENCY)
     is_missing = reader.missing(value, "group", path, _CONCURRENCY)
@@ -171,7 +171,7 @@ def read_rollback(reader: Templates, value: Any) -> Rollback:
 
 
 def read_secrets(reader: Templates, value: Any, path: Path) -> dict[str, str]:
-    """``secrets``: references by the names they have here."""
+    """``secrets``: references by their names in this plan."""
     return {
         name: reader.text(part, (*path, name), SECRET_NAME)
         for name, part in _named(reader, value, path, MAX_SECRETS).items()
@@ -210,5 +210,5 @@ def _check_url(reader: Templates, url: str, path: Path) -> None:
 
 
 def is_literal_secret(template: str | None) -> bool:
-    """Whether a secret stands in the document itself instead of being named there."""
+    """Whether a secret is written in the document itself instead of being referred to."""
     return template is not None and not has_expression(template)

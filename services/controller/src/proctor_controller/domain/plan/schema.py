@@ -1,5 +1,5 @@
-"""The JSON Schema of test plans, made from what the reader goes by: for editors, and for whoever writes plans by
-program. What it cannot say (names that must exist, circles, types of parameters) is said by validation. Pure.
+"""The JSON Schema of test plans, made from the reader's own tables: for editors and programs that write plans. Names
+that must exist, circles and types of parameters are left to validation. Pure.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,7 +48,7 @@ def _named(of: Schema, text: str) -> Schema:
 
 
 def _pattern(compiled: Any) -> str:
-    """Python's end of text as everybody writes it."""
+    """The pattern with ``$`` instead of Python's ``\\Z``."""
     return str(compiled.pattern).replace(r"\Z", "$")
 
 
@@ -57,7 +57,7 @@ def _ref(name: str, text: str = "") -> Schema:
 
 
 def _or_template(schema: Schema) -> Schema:
-    """The value, or an expression that comes to it."""
+    """The value, or an expression for it."""
     text = schema.pop("description", None)
     either: Schema = {"anyOf": [schema, _ref("early")]}
     return {"description": text, **either} if text else either

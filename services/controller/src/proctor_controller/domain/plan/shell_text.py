@@ -1,4 +1,4 @@
-"""Shell text with expressions in it: what a value holds would be read by the shell as a part of the text. Pure."""
+"""Finds shell text with expressions in it: the shell would interpret the values as part of the text. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -22,8 +22,8 @@ _TAKES_WORD = re.compile(r"[-+][A-Za-z]*[oO]\Z")
 
 
 def find_values(parameters: Mapping[str, Any]) -> Iterator[Path]:
-    """Where a call's shell text holds an expression: ``command`` with ``shell: true`` (or with a ``shell`` that nobody
-    knows yet), and what a shell that is called as a program gets behind ``-c``.
+    """Where a call's shell text contains an expression: in ``command`` with ``shell: true`` (or an unknown ``shell``),
+    and in the text after ``-c`` of a shell that is called as a program.
     """
     command, args, shell = (parameters.get(name) for name in ("command", "args", "shell"))
     if shell is True or _has_expression(shell):
@@ -38,7 +38,7 @@ def find_values(parameters: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _texts(words: list[Any]) -> Iterator[int]:
-    """The words that are text for a shell: ``sh -c TEXT``, ``sudo bash -o pipefail -ec TEXT``."""
+    """The indexes of words that are text for a shell: ``sh -c TEXT``, ``sudo bash -o pipefail -ec TEXT``."""
     for start, word in enumerate(words):
         if not isinstance(word, str) or basename(word) not in SHELLS:
             continue

@@ -49,7 +49,7 @@ class Defaults:
         known = {key: part for key, part in early.items() if not isinstance(part, Unknown)}
         self.timeout = reader.duration(known["timeout"], (*path, "timeout")) if "timeout" in known else 1800.0
         self.grace = reader.duration(known["grace"], (*path, "grace"), least=0.0) if "grace" in known else 10.0
-        # Of one that has a fault nothing follows for the steps.
+        # A faulty default has no effect on the steps.
         self.target = (reader.text(known["target"], (*path, "target")) or None) if "target" in known else None
 
 
@@ -78,7 +78,7 @@ class Steps:
         keys = matrix.matrix_keys(step["matrix"]) if "matrix" in step else frozenset()
         names = Names(BEFORE, matrix=None if misspelt(step, "matrix", members) else keys, step=name)
         for other in kinds[1:]:
-            # Its own members are read too, so that their faults are reported with this one.
+            # Read its members too, so that their faults are reported with this one.
             strange = {key: part for key, part in step.items() if key in OF_KIND[other][1] and key not in members}
             if other == "gate":
                 self._gate(strange, path, name)
@@ -93,7 +93,7 @@ class Steps:
         return self._around(replace(read, cells=cells), step, path, names)
 
     def rollback(self, of: PlanStep, value: Any, names: Names) -> PlanStep:
-        """What undoes a step; it runs where that ran."""
+        """What undoes a step; it runs where the step ran."""
         path = (*of.path, "rollback")
         if not self._is_method(value, path):
             return PlanStep(f"rollback.{of.name}", path, phase=Phase.ROLLBACK, cells=of.cells)
@@ -118,7 +118,7 @@ class Steps:
         return _with_rules(read, refs, condition=condition)
 
     def _is_method(self, value: Any, path: Path) -> bool:
-        """Whether what undoes or cleans up is no gate and no plan, which it cannot be: that is one fault."""
+        """Whether a rollback or cleanup step is a method, as it must be; a gate or a plan is one fault."""
         strange = [word for word in ("gate", "plan") if isinstance(value, dict) and word in value]
         if strange:
             self._reader.fault((*path, strange[0]), f"no {strange[0]} runs here, only methods: uses", "unknown_member")
@@ -137,9 +137,7 @@ class Steps:
         cells: matrix.Cells | None = None,
         written: Any = None,
     ) -> PlanStep:
-        """``of``: the step with which it runs; ``written``: the step with members that are not known, where it has to
-        say where it runs.
-        """
+        """``of``: the step with which it runs; ``written``: the step as written, if it must say where it runs."""
         reader, refs = self._reader, set[str]()
         plugin, method = self._uses(step, path)
         wheres = self._runs_on(step, path, written, names, cells) if of is None else of.wheres or (of.where,)
@@ -220,12 +218,12 @@ class Steps:
         )
 
     def _around(self, read: PlanStep, step: Mapping[str, Any], path: Path, names: Names) -> PlanStep:
-        """What stands around a call: edges, condition, matrix, verdict."""
+        """The members around a call: edges, condition, matrix, verdict."""
         reader = self._reader
         refs = set(read.rules.refs) if read.rules else set()
         rules: dict[str, Any] = {}
         ended = verdict.after(names)
-        # Where nobody knows the place, it may be a role.
+        # If the place is unknown, it may be a role.
         has_role = all(where.role is not None or where == NOWHERE for where in read.wheres or (read.where,))
         before = names.roots if has_role else names.roots - {"host"}
         allowed = {"if": Names(before, matrix=names.matrix, step=names.step), "failed_when": ended, "until": ended}
@@ -264,7 +262,7 @@ class Steps:
         return otherwise if isinstance(value, Unknown) else read(value, (*path, member), **options)
 
     def _with(self, given: Mapping[str, Any], path: Path, names: Names, refs: set[str]) -> dict[str, Any]:
-        """The parameters, one by one: the mapping itself is never a function of Heat's."""
+        """The parameters, one by one: the mapping itself is never a function of Heat."""
         return {name: self._reader.template(part, (*path, name), names, refs) for name, part in given.items()}
 
     def _uses(self, step: Mapping[str, Any], path: Path) -> tuple[str, str]:
@@ -329,7 +327,7 @@ class Steps:
             elif source in found:
                 reader.fault(where, f"names the step {source!r} twice")
             else:
-                # Of a condition that is none nothing follows.
+                # An invalid condition has no further effect.
                 is_one = isinstance(condition, str) and condition in list(Condition)
                 found[source] = Condition(condition) if is_one else Condition.COMPLETED
                 if not is_one:
@@ -349,7 +347,7 @@ def _has_expression(template: Any) -> bool:
 
 
 def _plain(template: Any) -> Any:
-    """A template without expressions as what it stands for: ``$${{`` is ``${{`` there."""
+    """A template without expressions as literal text: ``$${{`` becomes ``${{``."""
     try:
         return fill(template, {})
     except ExpressionFault:

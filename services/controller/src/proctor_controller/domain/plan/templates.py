@@ -1,4 +1,4 @@
-"""Templates and conditions of a plan: Heat's maps compiled, every name that they read looked up. Pure."""
+"""Templates and conditions of a plan: compiles Heat's maps and looks up every name that they read. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,11 +21,11 @@ from proctor_controller.domain.plan.model import Parameter, Path
 from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader, Unknown
 
 BEFORE = frozenset({"params", "steps", "hosts", "volumes", "matrix", "host", "run"})
-"""What may be read before a step has run."""
+"""Roots that may be read before a step has run."""
 AFTER = BEFORE | {"self", "result"}
 OF_RUN = frozenset({"params", "steps", "hosts", "volumes", "run"})
 MAX_EARLY_WORK = 4 * MAX_WORK
-"""Units of work for all expressions together that are filled in at submission."""
+"""Units of work for all expressions together that are evaluated at submission."""
 _OF_RUN_MEMBERS = frozenset({"id", "name", "url", "parent"})
 _OF_HOST = frozenset({"host", "labels", "address"})
 _OF_VOLUME = frozenset({"id", "name", "type", "size_gb", "path"})
@@ -34,40 +34,41 @@ _OF_SELF = frozenset({"result", "outputs", "host"})
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the expressions at one place may read. ``hidden``: hidden values too (the method's schema is asked later
-    whether the field is one for them) · ``matrix``: its keys, None where they cannot be known · ``step``: whose part
-    it is · ``own``: the outputs that ``self`` has by then, None where they cannot be known.
-    """
+    """What the expressions at one place may read."""
 
     roots: frozenset[str]
     hidden: bool = False
+    """Hidden values too; whether the field may have them is checked later with the method's schema."""
     matrix: frozenset[str] | None = frozenset()
+    """Keys of the matrix; None if they cannot be known."""
     step: str | None = None
+    """The step that the place belongs to."""
     own: frozenset[str] | None = None
+    """The outputs that ``self`` has by then; None if they cannot be known."""
 
 
 @dataclass(slots=True)
 class Known:
-    """What the document declares. ``outputs``: of each step; None where its names are not known here · ``values``: of
-    the parameters, as far as they are known · ``unread``: roots whose declarations cannot be read, which is a fault
-    already: what expressions name below them may well be there · ``sizes``: how many hosts or volumes there are by
-    ``hosts.NAME`` and ``volumes.NAME``, as far as that is known · ``asked``: outputs that are read of a step whose own
-    are not known here: where, of which step, which.
-    """
+    """What the document declares."""
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    """Of the parameters, as far as known."""
     outputs: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    """Of each step; None if their names are not known here."""
     roles: Mapping[str, Any] = field(default_factory=dict)
     volumes: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
+    """Roots whose declarations cannot be read, which is a fault already; names below them may exist."""
     sizes: dict[str, int] = field(default_factory=dict)
+    """Number of hosts or volumes by ``hosts.NAME`` and ``volumes.NAME``, as far as known."""
     asked: list[tuple[Path, str, str]] = field(default_factory=list)
+    """Outputs that are read of steps whose output names are not known here: location, step, output."""
 
 
 class Templates(Reader):
-    """Reads templates; ``refs`` gathers the steps that they name."""
+    """Reads templates. ``refs`` collects the steps that they name."""
 
     def __init__(self, faults: Faults, known: Known) -> None:
         super().__init__(faults)
@@ -75,12 +76,12 @@ class Templates(Reader):
         self._early_work = 0
 
     def early(self, value: Any, path: Path) -> Any:
-        """The value filled in at once, which only works with parameters; UNKNOWN where one is not known."""
+        """The value evaluated now, with parameters only; UNKNOWN if one of them is unknown."""
         template = self.early_template(value, path, Names(frozenset({"params"})))
         return UNKNOWN if isinstance(template, Unknown) else self.fill_early(template, path)
 
     def early_template(self, value: Any, path: Path, names: Names) -> Any:
-        """The value's template; UNKNOWN where it has a fault."""
+        """The value's template; UNKNOWN if it has a fault."""
         before = len(self.faults)
         template = self.template(value, path, names, set()) if _is_template(value) else value
         return template if len(self.faults) == before else UNKNOWN
@@ -90,12 +91,12 @@ class Templates(Reader):
         return any(each.root == root for _, source in sources_in(template) for each in references_of(source))
 
     def fill_early(self, template: Any, path: Path, more: Mapping[str, Any] | None = None) -> Any:
-        """A checked template filled in with the parameters and ``more``; UNKNOWN where a value is not known."""
+        """A checked template filled in with the parameters and ``more``; UNKNOWN if a value is unknown."""
         if not _is_template(template):
             return template
         values = self.known.values
         if self._early_work > MAX_EARLY_WORK or not _reads(template) <= values.keys():
-            # To measure what an expression reads takes a while as well: where it is too much, that is reported once.
+            # Measuring what an expression reads takes time as well, so too much work is reported once.
             return UNKNOWN
         scope = {"params": values, **(more or {})}
         try:
@@ -132,7 +133,7 @@ class Templates(Reader):
         return value
 
     def source(self, value: Any, path: Path, names: Names, refs: set[str]) -> str | None:
-        """A condition: an expression, with or without its brackets, or just true or false."""
+        """A condition: an expression, with or without brackets, or true or false."""
         if isinstance(value, bool):
             return "true" if value else "false"
         if is_hot(value):
@@ -182,18 +183,18 @@ class Templates(Reader):
                 message, code = why
                 self.fault(path, f"{message} (at {reference.position} of the expression {source[:200]})", code)
                 if reference.dashed is not None and code == "expression":
-                    # What follows the dash was meant as a part of the name.
+                    # The part after the dash was meant to be part of the name.
                     return
             member = reference.member or ""
             if reference.root != "steps" or member not in self.known.outputs or member == names.step:
                 continue
-            # An edge also where what is read of the step is not there: a circle that it closes is reported as well.
+            # Add an edge even if the step lacks what is read, so that a circle is reported as well.
             refs.add(member)
             if why is None and self.known.outputs[member] is None and reference.path[2:3] == ("outputs",):
                 self.known.asked += [(path, member, name) for name in reference.path[3:4]]
 
     def _why_not(self, reference: Reference, names: Names) -> tuple[str, str] | None:
-        """What is wrong with a reference, and the fault's code."""
+        """The fault of a reference, and its code; None if it has none."""
         root = reference.root
         if root not in names.roots and not (root == "secrets" and names.hidden):
             if root == "secrets":
@@ -224,7 +225,7 @@ class Templates(Reader):
         return None
 
     def _why_not_item(self, reference: Reference, members: frozenset[str]) -> tuple[str, str] | None:
-        """What is wrong with one of the hosts of a role, or of the volumes of a name."""
+        """The fault of a reference to one of the hosts of a role, or of the volumes of a name."""
         name = ".".join(reference.path[:2])
         if len(reference.path) > 2:
             return f"{name} is a list: write {name}[0].{reference.path[2][:60]}", "unknown_name"
@@ -312,7 +313,7 @@ def _reads(template: Any) -> set[str]:
 
 
 def sources_in(template: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Every expression in a template, with where it stands."""
+    """Every expression in a template, with its location."""
     if isinstance(template, str):
         if OPENING in template:
             yield from ((path, piece.source) for piece in split_text(template) if piece.source is not None)
@@ -325,7 +326,7 @@ def sources_in(template: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def hidden_leaves(template: Any, hidden: frozenset[str]) -> Iterator[tuple[Path, str]]:
-    """Where a template reads a hidden parameter or a secret, and which."""
+    """Where a template reads a hidden parameter or a secret, and its name."""
     for path, source in sources_in(template):
         for reference in references_of(source):
             if reference.root == "secrets" or (reference.root == "params" and reference.member in hidden):
@@ -333,7 +334,7 @@ def hidden_leaves(template: Any, hidden: frozenset[str]) -> Iterator[tuple[Path,
 
 
 def secrets_in(template: Any, known: Mapping[str, str]) -> list[str]:
-    """The secrets that a template names, those with faults left out."""
+    """The secrets that a template names, without those with faults."""
     try:
         found = {
             reference.path[1]

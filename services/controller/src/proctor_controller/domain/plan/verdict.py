@@ -1,4 +1,4 @@
-"""What a step's end means, as its plan says: retry, failed_when, until, expect, record, outputs, artefacts. Pure."""
+"""Members that judge a step's end: retry, failed_when, until, expect, record, outputs, artefacts. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -72,7 +72,7 @@ def read_expect(reader: Templates, value: Any, path: Path) -> dict[str, Any] | N
 
 
 def read_record(reader: Templates, value: Any, path: Path, names: Names, refs: set[str]) -> dict[str, Any]:
-    """``record``: what is kept as a result of the Test API."""
+    """``record``: what to store as a result of the Test API."""
     record = dict(reader.mapping(value, path, RECORD))
     for name in ("project", "case"):
         reader.missing(value, name, path, RECORD)
@@ -106,5 +106,5 @@ def read_artefacts(reader: Templates, value: Any, path: Path, names: Names, refs
 
 
 def after(names: Names, outputs: frozenset[str] | None = frozenset()) -> Names:
-    """What may be read once the step has ended: never a hidden value. ``outputs``: its own that are filled by then."""
+    """What may be read after the step has ended; nothing hidden. ``outputs``: those of its own filled by then."""
     return Names(AFTER, matrix=names.matrix, step=names.step, own=outputs)

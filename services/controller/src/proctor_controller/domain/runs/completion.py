@@ -28,7 +28,7 @@ def settle_run(draft: Draft) -> None:
 
 
 def _enter(draft: Draft, phase: Phase) -> None:
-    """Open the next phase of cleanup; on_failure comes before the rollbacks, while hosts still show what happened."""
+    """Begin the next phase of cleanup. on_failure runs before the rollbacks, while hosts still show what happened."""
     run = draft.run
     draft.change_run(phase=phase)
     if run.state not in UNSTARTED:
@@ -73,7 +73,7 @@ def notify_parent(draft: Draft) -> None:
 
 
 def _fill_outputs(draft: Draft) -> None:
-    """The run's own outputs; one that cannot be had is null, and of a run that passed the reason says why."""
+    """The run's own outputs. An output that cannot be evaluated is null; if the run passed, its reason says why."""
     scope, outputs = draft.scope, dict[str, object]()
     for name, template in draft.run.wants.outputs.items():
         try:

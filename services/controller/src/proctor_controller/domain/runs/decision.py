@@ -11,7 +11,7 @@ from proctor_controller.domain.runs.run import Run
 from proctor_controller.domain.runs.step import AttemptEnd, Edge, Node, Step
 
 BATCH = 100
-"""Most steps of a run that one decision touches; more come as follow-ups."""
+"""A decision touches at most so many steps of a run; more come as follow-ups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,39 +26,39 @@ class Slice:
     edges: Mapping[str, tuple[Edge, ...]] = field(default_factory=dict)
     """Edges out of these nodes, by the source's name. Several may lead to one node."""
     more: bool = False
-    """There are further steps within reach of the event."""
+    """There are more steps within reach of the event."""
     scope: Mapping[str, Any] | None = None
-    """What expressions of these steps may read; None where none has any to evaluate."""
+    """What expressions of these steps may read; None if there are none to evaluate."""
     ending: bool = False
-    """Whether ``scope`` has what the run's outputs read."""
+    """Whether ``scope`` has everything that the run's outputs read."""
     undone: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By a rollback step's id, what it undoes."""
+    """What a rollback step undoes, by the rollback step's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Times and counts that decisions go by. Those that end in ``_s`` are seconds."""
+    """Times and counts for decisions. Names that end in ``_s`` are seconds."""
 
     order_valid_s: float = 60.0
     resend_s: float = 5.0
     cancel_confirm_s: float = 60.0
     lost_grace_s: float = 600.0
-    """How long the attempt of a lost agent may still be reported."""
+    """How long an attempt of a lost agent may still be reported."""
     timeout_margin_s: float = 30.0
-    """Beyond a step's own timeout, which its agent keeps, before the controller stops it."""
+    """Time beyond a step's own timeout, which its agent enforces, until the controller stops it."""
     ready_due_s: float = 10.0
     requery_s: float = 15.0
     child_due_s: float = 15.0
     short_wait_s: float = 10.0
-    """Waits before a retry up to this are timed by the engine, longer ones by the watchdog."""
+    """Waits before a retry up to this length are timed by the engine, longer ones by the watchdog."""
     allocate_s: float = 5.0
     max_refusals: int = 5
-    """After so many agents that would not start it the step ends in error."""
+    """After so many agents refused it, the step ends in error."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One state change, as it is recorded. ``seq`` counts within the run without holes."""
+    """One recorded state change. ``seq`` counts within the run without holes."""
 
     seq: int
     kind: str
@@ -74,7 +74,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """An attempt's row as it is saved."""
+    """An attempt's row to be saved."""
 
     step: str
     attempt: int
@@ -88,7 +88,7 @@ class AttemptRow:
     end: AttemptEnd | None = None
     """Set once it has ended."""
     reported: bool = False
-    """Whether the end is what its agent reported."""
+    """Whether the end is one that its agent reported."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -107,7 +107,7 @@ class AttemptChanges(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RecordRow:
-    """What a step's plan asks to keep of its end, for the Test API. One an attempt, whatever happens twice."""
+    """What a step's plan asks to store of its end for the Test API: one for each attempt, even if saved twice."""
 
     step: str
     attempt: int
@@ -116,7 +116,7 @@ class RecordRow:
 
 @dataclass(frozen=True, slots=True)
 class SlotHeld:
-    """Claim a free slot of the agent for this attempt, until it is released; without one nothing is saved."""
+    """Claim a free slot of the agent for this attempt; if there is none, nothing is saved."""
 
     agent: str
     token: str
@@ -126,7 +126,7 @@ class SlotHeld:
 
 @dataclass(frozen=True, slots=True)
 class SlotReleased:
-    """The slot under this token is free again."""
+    """The slot with this token is free again."""
 
     agent: str
     token: str
@@ -134,7 +134,7 @@ class SlotReleased:
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Send the start order. ``sends``: how often it will have been sent, this time included."""
+    """Send the start order. ``sends``: how often it has been sent, this time included."""
 
     step: str
     attempt: int
@@ -183,16 +183,14 @@ class LookLater:
 
 @dataclass(frozen=True, slots=True)
 class ServeQueue:
-    """A slot of this agent is free: the step that has waited longest for one like it is next."""
+    """A slot of this agent is free: give it to the step that has waited longest for one like it."""
 
     agent: str
 
 
 @dataclass(frozen=True, slots=True)
 class StartChild:
-    """Create the nested plan's run, or make it rest or go on as its parent does, or feed its end where it has
-    ended.
-    """
+    """Create the nested plan's run; if it exists, pause or resume it as its parent, or feed its end if it has ended."""
 
     step: str
     attempt: int
@@ -200,7 +198,7 @@ class StartChild:
 
 @dataclass(frozen=True, slots=True)
 class StopChild:
-    """Cancel the nested plan's run; where there is none yet, none will be created."""
+    """Cancel the nested plan's run; if there is none yet, prevent its creation."""
 
     step: str
     attempt: int
@@ -208,12 +206,12 @@ class StopChild:
 
 @dataclass(frozen=True, slots=True)
 class Allocate:
-    """See whether the run may begin: its concurrency slot, its hosts, its volumes."""
+    """Check whether the run may begin: its concurrency slot, its hosts, its volumes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRun:
-    """Give back what the run has held, and let others have it."""
+    """Release what the run has held, and offer it to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,17 +221,17 @@ class PlaceReady:
 
 @dataclass(frozen=True, slots=True)
 class NotifyParent:
-    """Notify the step that started this run that the run has begun, rests, goes on or has ended."""
+    """Notify the parent step that this run has begun, rests, goes on or has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotifyChildren:
-    """The run rests, or goes on: make the runs of its nested plans do the same."""
+    """The run rests or goes on: make the runs of its nested plans do the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordsWaiting:
-    """There is something for the Test API to fetch."""
+    """There are records for the Test API to fetch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +262,10 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Rows to save (each that changed, whole), and effects to perform after the commit."""
+    """Rows to save (each changed one as a whole), and effects to begin after the commit."""
 
     before: int
-    """The run's version that the decision was made on; it is saved only while the row still has it."""
+    """The run's version that the decision was made on; it is saved only if the row still has it."""
     run: Run
     steps: tuple[Step, ...] = ()
     nodes: tuple[Node, ...] = ()
@@ -281,6 +279,6 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """The event changes nothing: it came twice, too late, or from someone who does not hold the attempt."""
+    """The event changes nothing: it came twice, too late, or from an agent that does not hold the attempt."""
 
     why: str

@@ -96,7 +96,7 @@ class Draft:
         return self._nodes[name]
 
     def scope_of(self, step: Step, outputs: Mapping[str, Any] | None = None) -> Scope:
-        """What the step's expressions may read; what its method returned, where it has just ended."""
+        """What the step's expressions may read, including what its method returned if it has just ended."""
         before = self._before
         result = self._returned.get(step.id)
         return step_scope(before.scope or {}, step, result=result, outputs=outputs, undone=before.undone.get(step.id))
@@ -112,7 +112,7 @@ class Draft:
         return self._before.ending
 
     def undone(self, step: str) -> Mapping[str, Any] | None:
-        """What a rollback undoes; None where there is nothing to undo."""
+        """What a rollback undoes; None if there is nothing to undo."""
         return self._before.undone.get(step)
 
     def after(self, seconds: float) -> datetime:
@@ -161,7 +161,7 @@ class Draft:
         return moved
 
     def rest_step(self, step: str, why: str | None) -> None:
-        """The run of a nested plan rests, and what for; None: it goes on."""
+        """The run of a nested plan rests; ``why``: what it waits for; None: it goes on."""
         row = self._steps[step]
         moved = self.change_step(step, waiting_for=why)
         self.change_run(live=self.run.live + moved.is_in_flight - row.is_in_flight)
@@ -182,7 +182,7 @@ class Draft:
         result: RunResult | StepResult | None = None,
         reason: str = "",
     ) -> int:
-        """Add the event of a transition; its number, to be set in the run."""
+        """Add the event of a transition; returns its number, which the caller sets in the run."""
         seq = self.run.event_seq + 1
         self._events.append(
             EventRow(
@@ -201,7 +201,7 @@ class Draft:
         return seq
 
     def attempt(self, step: Step, **changes: Unpack[AttemptChanges]) -> None:
-        """Write the row of the step's attempt: as it is in the draft, or new, with ``changes``."""
+        """Write the row of the step's attempt, which may be new, with ``changes``."""
         key = (step.id, step.attempt)
         row = self._attempts.get(key)
         if row is None:
@@ -216,18 +216,18 @@ class Draft:
         self._attempts[key] = replace(row, **changes)
 
     def hold(self, held: SlotHeld) -> None:
-        """Claim a slot for the attempt with the decision."""
+        """Claim a slot for the attempt together with the decision."""
         self._held.append(held)
 
     def release(self, step: Step, *, serve: bool = True) -> None:
-        """Give the step's slot back, and ask who is next for it; without ``serve`` that is left to the watchdog."""
+        """Release the step's slot and serve the queue; without ``serve`` the watchdog does that."""
         if step.agent and step.token:
             self._released.append(SlotReleased(step.agent, step.token))
             if serve:
                 self.effect(ServeQueue(step.agent))
 
     def effect(self, effect: Effect) -> None:
-        """Add an effect, to be performed after the commit."""
+        """Add an effect, to begin after the commit."""
         self._effects.append(effect)
 
     # -- ends -----------------------------------------------------------------------------------------------------
@@ -242,8 +242,8 @@ class Draft:
         reported: bool = False,
         again: bool = True,
     ) -> None:
-        """The live attempt of a step has ended: release its slot; then another attempt (but for ``again`` False), or
-        the end of the step. What its agent ``reported`` is judged by the plan.
+        """The live attempt of a step has ended: release its slot; then start another attempt (unless ``again`` is
+        False), or end the step. The plan's rules judge what its agent ``reported``.
         """
         row = self._steps[step]
         verdict = StepVerdict(result, reason)
@@ -273,7 +273,7 @@ class Draft:
         self._go_on(row, judge_child(self._nodes[row.node].rules, self.scope_of(row), verdict))
 
     def _go_on(self, row: Step, verdict: StepVerdict, *, again: bool = True) -> None:
-        """Another attempt, where the plan asks for one; else the end of the step."""
+        """Another attempt if the plan asks for one; else the end of the step."""
         result, reason = verdict.result, verdict.reason
         again = again and not verdict.is_final and row.state is not StepState.CANCELLING
         again = again and not is_over(self.run, row.phase, self.now)
@@ -291,7 +291,7 @@ class Draft:
     def finish_step(
         self, step: str, result: StepResult, *, reason: str = "", outputs: Mapping[str, Any] | None = None
     ) -> None:
-        """The end of a step: counted in its run and its node, whose dependants are notified."""
+        """End a step: count it in its run and its node, and notify the node's dependants."""
         row = self._steps[step]
         rules = self._nodes[row.node].rules
         if rules is not None:
@@ -314,7 +314,7 @@ class Draft:
             before = result_of(self.run)
             self.change_run(undecided=self.run.undecided - 1, tally=tally)
             if result_of(self.run) is not before:
-                # The run's reason: the first step that gives it the result that it has, in the step's own words.
+                # The run's reason is that of the first step that determines its result.
                 why = f": {reason}" if reason and reason != result.value else ""
                 self.change_run(reason=f"{row.node} {result.value}{why}")
         else:
@@ -323,7 +323,7 @@ class Draft:
         self._count_in_node(row.node, result, was_notified=row.state is not StepState.PENDING)
 
     def _record_end(self, row: Step, rules: Rules, result: StepResult, reason: str) -> tuple[StepResult, str]:
-        """Keep what the plan wants to be recorded; a record that cannot be filled in is the step's error."""
+        """Store what the plan asks to record; if that cannot be evaluated, the step ends in error."""
         if rules.record is None or result not in RECORDED:
             return result, reason
         try:
@@ -338,7 +338,7 @@ class Draft:
         before = self._nodes[name]
         failed = before.failed + (0 if result in SUCCESSES else 1)
         node = self._nodes[name] = replace(before, unfinished=before.unfinished - 1, failed=failed)
-        # Steps of a part that is being ended are notified one by one.
+        # Steps of a phase that is being ended are notified one by one.
         if is_over(self.run, node.phase, self.now):
             return
         if node.unfinished > 0:

@@ -1,4 +1,4 @@
-"""What the engine decides about: facts about one run, one node or one step. Pure."""
+"""The events that the engine decides about: facts about one run, one node or one step. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from proctor_controller.domain.runs.step import AttemptEnd
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An agent that seems to have a free slot. The slot is claimed under the lease ``token`` by the same statement
-    that saves the decision: where another one was quicker, nothing is saved.
+    """An agent that seems to have a free slot. The statement that saves the decision claims the slot under the lease
+    ``token``; if another step was faster, nothing is saved.
     """
 
     agent: str
@@ -22,14 +22,14 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class RunCreated:
-    """A run was asked for. ``run``, here as in every event: its id."""
+    """A run was submitted. ``run``, here as in every event: its id."""
 
     run: str
 
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:
-    """Somebody asks for the end of the run."""
+    """A user asks to cancel the run."""
 
     run: str
     by: str = ""
@@ -37,7 +37,7 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class PauseAsked:
-    """Somebody asks the run to rest: no further attempt starts, live ones go on to their end."""
+    """A user asks to pause the run: no further attempt starts, live ones go on to their end."""
 
     run: str
     by: str = ""
@@ -45,7 +45,7 @@ class PauseAsked:
 
 @dataclass(frozen=True, slots=True)
 class ResumeAsked:
-    """Somebody asks a run that rests, or is about to, to go on."""
+    """A user asks to resume a run that is paused, or about to be."""
 
     run: str
     by: str = ""
@@ -53,7 +53,7 @@ class ResumeAsked:
 
 @dataclass(frozen=True, slots=True)
 class HostsHeld:
-    """The run has all that it waits for: it begins."""
+    """The run has everything that it waits for: it begins."""
 
     run: str
 
@@ -102,7 +102,7 @@ class LeasesHeld:
 
 @dataclass(frozen=True, slots=True)
 class NoSlot:
-    """No agent can take the step now; ``why`` says what it waits for. ``never``: none ever will."""
+    """No agent can take the step now; ``why`` says what it waits for. ``never``: no agent ever will."""
 
     run: str
     step: str
@@ -123,7 +123,7 @@ class OrderAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OfAttempt:
-    """An event of one attempt, which counts only while the step holds the lease ``token``."""
+    """An event of one attempt, valid only while the step holds the lease ``token``."""
 
     run: str
     step: str
@@ -133,8 +133,8 @@ class OfAttempt:
 
 @dataclass(frozen=True, slots=True)
 class OrderAnswered(OfAttempt):
-    """An agent answered a start order. ``sends``: how often it had been sent as far as the asker knows; ``ago``: for
-    how many seconds the answer has been there already.
+    """An agent answered a start order. ``sends``: how often it had been sent as far as the sender knows; ``ago``:
+    seconds since the answer arrived.
     """
 
     answer: OrderAnswer
@@ -145,7 +145,7 @@ class OrderAnswered(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class OrderUndelivered(OfAttempt):
-    """Nobody listened: this copy of the order reached no one."""
+    """Nobody listened: this copy of the order reached nobody."""
 
     sends: int = 1
 
@@ -165,22 +165,22 @@ class StepEnded(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class NeverStarted(OfAttempt):
-    """The agent has said that it never started the attempt and never will (a tombstone is in its journal)."""
+    """The agent answered that it never started the attempt and never will (its journal has a tombstone)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StillRunning(OfAttempt):
-    """The agent has said that the attempt is alive (or is being stopped)."""
+    """The agent answered that the attempt is alive (or is being stopped)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten(OfAttempt):
-    """The agent has said that the end was confirmed to it already, but this controller has no such end."""
+    """The agent answered that the end was confirmed to it already, but it is not stored here."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderFailed(OfAttempt):
-    """The order could not be put together: an expression failed, or what came out is not what the method takes."""
+    """The order could not be made: an expression failed, or the result does not fit the method."""
 
     reason: str
     sends: int = 1
@@ -188,7 +188,7 @@ class RenderFailed(OfAttempt):
 
 @dataclass(frozen=True, slots=True)
 class GateDecided:
-    """Somebody whose role the gate asks for has approved or refused it."""
+    """A user whose role the gate asks for has approved or rejected it."""
 
     run: str
     step: str
@@ -223,7 +223,7 @@ class ChildRests:
 
 @dataclass(frozen=True, slots=True)
 class AgentLost:
-    """The step's agent has not been heard of for too long."""
+    """The step's agent has sent no heartbeat for too long."""
 
     run: str
     step: str
@@ -232,7 +232,7 @@ class AgentLost:
 
 @dataclass(frozen=True, slots=True)
 class AgentReturned:
-    """The step's agent is heard of again."""
+    """The step's agent sends heartbeats again."""
 
     run: str
     step: str
@@ -241,7 +241,7 @@ class AgentReturned:
 
 @dataclass(frozen=True, slots=True)
 class StepDue:
-    """The watchdog looks at a step: deadlines, and effects that a crash left unperformed."""
+    """The watchdog looks at a step: deadlines, and effects that a crash may have prevented."""
 
     run: str
     step: str

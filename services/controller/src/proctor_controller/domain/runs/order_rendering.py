@@ -16,12 +16,12 @@ MAX_ENV_TEXT = 128 * 1024
 
 
 class RenderFault(Exception):
-    """The order cannot be put together. Its text quotes no hidden value."""
+    """The order cannot be made. The text quotes no hidden value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What an order carries. ``shown``: the parameters with hidden values masked; ``secrets``: every hidden text;
+    """The content of an order. ``shown``: the parameters with hidden values masked; ``secrets``: every hidden text;
     ``artefacts``: patterns of files to keep.
     """
 
@@ -35,10 +35,10 @@ class Rendered:
 def render(
     rules: Rules, parameters: Mapping[str, Any], env: Mapping[str, str], scope: Scope, hidden: Mapping[str, Any]
 ) -> Rendered:
-    """The parameters, environment and artefacts of one step. ``parameters``, ``env``: the literal ones, for what has no
-    template; ``scope``: with the hidden values in it, which ``hidden`` holds again so that they can be masked.
+    """The parameters, environment and artefacts of one step. ``parameters``, ``env``: the literal ones, used if there
+    is no template; ``scope``: includes the hidden values, which ``hidden`` lists again to be masked.
 
-    Raises RenderFault: an expression failed, or what came out is not what the method takes.
+    Raises RenderFault: an expression failed, or the result does not fit the method.
     """
     texts = dict.fromkeys(texts_in(hidden))
     where = "with"
@@ -64,7 +64,7 @@ def render(
 
 
 def _patterns(filled: Sequence[Any]) -> tuple[str, ...]:
-    """The patterns that came out; a whole expression may bring several as a list."""
+    """The evaluated patterns; one expression may give several as a list."""
     found: list[str] = []
     for index, value in enumerate(filled):
         for each in value if isinstance(value, list) else [value]:
@@ -85,7 +85,7 @@ def _env_text(name: str, value: Any) -> str:
 
 
 def _mask_all(value: Any, texts: Mapping[str, None]) -> Any:
-    """The value without any of the texts in it."""
+    """The value with all the texts masked."""
     if isinstance(value, str):
         return _masked(value, texts)
     if isinstance(value, Mapping):

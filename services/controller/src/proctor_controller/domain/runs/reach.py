@@ -1,4 +1,4 @@
-"""Which steps of a run an event is about. The database's code answers by SQL, the tests' world by lists. Pure."""
+"""Which steps of a run an event is about. The database code answers by SQL, the property tests by lists. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from proctor_controller.domain.runs.step import Node, Phase
 
 
 class Reached(Enum):
-    """Which steps."""
+    """A kind of steps."""
 
     NONE = auto()
     NOTIFIABLE = auto()
@@ -34,7 +34,7 @@ class Reach:
 
 
 def reach(event: events.OfRun, run: Run, node: Node | None, now: datetime) -> Reach:
-    """What a decision about ``event`` may read and change beside the run. ``node``: that of a NodeDecided."""
+    """What a decision about ``event`` may read and change besides the run. ``node``: that of a NodeDecided."""
     if node is not None:
         if node.is_stopping:
             return Reach(Reached.UNFINISHED_OF_NODE, node.name)

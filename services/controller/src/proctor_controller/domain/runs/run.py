@@ -28,18 +28,18 @@ RUN_TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
 UNSTARTED = frozenset({Q, A})
 """Nothing of it has begun."""
 ACTIVE = frozenset({R, PG, PD})
-"""Its main steps are under way."""
+"""Its main steps run."""
 CLEANUP = frozenset({RB, FZ})
-"""Its main steps are decided, and what cleans up after them runs."""
+"""Its main steps are decided, and cleanup runs."""
 FAILURES = frozenset({RunResult.FAILED, RunResult.ERROR, RunResult.TIMED_OUT})
 """Results after which on_failure runs."""
 PHASES = (Phase.MAIN, Phase.ON_FAILURE, Phase.ROLLBACK, Phase.ALWAYS)
-"""In the order in which they run; one that is not wanted is skipped."""
+"""In the order in which they run; unwanted ones are skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What decisions read and change of a run's row. Times are by the database's clock."""
+    """The columns of a run that decisions read and change. Times by the database's clock."""
 
     id: str
     state: RunState = RunState.QUEUED
@@ -47,7 +47,7 @@ class Run:
     reason: str = ""
     group: str | None = None
     version: int = 0
-    """Counts the saved decisions: one is saved only while the row has the version that it was made on."""
+    """Number of saved decisions: one is saved only if the row still has the version that it was made on."""
     event_seq: int = 0
     """Number of the run's last event."""
     attempt_seq: int = 0
@@ -57,7 +57,7 @@ class Run:
     tally: Mapping[StepResult, int] = field(default_factory=dict)
     """How many main steps have finished with which result."""
     cause: RunResult | None = None
-    """Why it ends before its steps have: cancelled, timed_out, rejected or error; None: it does not."""
+    """Why it ends early: cancelled, timed_out, rejected or error; None: it does not."""
     cancel_by: str | None = None
     timeout_s: float = 86_400.0
     deadline: datetime | None = None
@@ -74,7 +74,7 @@ class Run:
     """Steps that keep it from being paused: an attempt of theirs may be alive."""
     wants: Requirements = field(default_factory=Requirements)
     waiting_for: str | None = None
-    """In words, what it waits for; None: nothing."""
+    """What it waits for, as text; None: nothing."""
     pause_by: str | None = None
     hold_until: datetime | None = None
     """Until when it keeps hosts after its end."""
@@ -107,7 +107,7 @@ class RunChanges(TypedDict, total=False):
 
 
 def is_wanted(run: Run, phase: Phase) -> bool:
-    """Whether the steps of this phase are to run, as far as the run's result says; the main ones always."""
+    """Whether the steps of this phase are to run, as far as the run's result is known; main steps always are."""
     if phase is Phase.MAIN:
         return True
     if run.started_at is None:
@@ -121,7 +121,7 @@ def is_wanted(run: Run, phase: Phase) -> bool:
 
 
 def asks_rollback(run: Run) -> bool:
-    """Whether a run that ends as this one does is to be rolled back."""
+    """Whether a run with this result is to be rolled back."""
     match run.wants.rollback:
         case Rollback.ON_FAILURE:
             return result_of(run) in FAILURES
@@ -133,7 +133,7 @@ def asks_rollback(run: Run) -> bool:
 
 
 def is_over(run: Run, phase: Phase, now: datetime) -> bool:
-    """Whether the unfinished steps of this phase are being ended instead of begun."""
+    """Whether the unfinished steps of this phase are ended instead of begun."""
     if phase is Phase.MAIN:
         return run.cause is not None
     late = run.state in CLEANUP and run.deadline is not None and now >= run.deadline
@@ -147,7 +147,7 @@ def may_dispatch(run: Run, phase: Phase, now: datetime) -> bool:
 
 
 def result_of(run: Run) -> RunResult:
-    """The first that holds: ended before its time, a step in error or lost, a step failed or timed out, passed."""
+    """The first that holds: ended early, a step in error or lost, a step failed or timed out, passed."""
     if run.cause is not None:
         return run.cause
     if run.tally.get(StepResult.ERROR, 0) or run.tally.get(StepResult.LOST, 0):

@@ -1,7 +1,7 @@
-"""What a step's expressions can name: built from rows, plain JSON, hidden values only where an order is filled. Pure.
+"""The scope of a step's expressions: plain JSON built from rows; hidden values only when an order is filled in. Pure.
 
 The part that all steps of a run share is loaded once for a slice (``params``, ``steps``, ``hosts``, ``volumes``,
-``run``); what differs from step to step (``matrix``, ``host``, ``self``, ``result``) is added for each.
+``run``); what differs between steps (``matrix``, ``host``, ``self``, ``result``) is added for each.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ Scope = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
-    """What others may read of one instance of a step that they refer to."""
+    """What other steps may read of one instance of a step."""
 
     node: str
     instance: str
@@ -42,8 +42,8 @@ def returned(
 
 
 def steps_scope(instances: Iterable[InstanceFacts]) -> dict[str, Any]:
-    """``steps``: of a step that is not fanned out its ``result`` and ``outputs``; of a fanned-out one a list of
-    results, one an instance in document order, and for each output the list of its values. ``hosts``: always a list.
+    """``steps``: of a step without fan-out its ``result`` and ``outputs``; of a fanned-out one a list of results, one
+    for each instance in document order, and for each output the list of its values. ``hosts``: always a list.
     """
     nodes: dict[str, list[InstanceFacts]] = {}
     for each in instances:
@@ -80,8 +80,8 @@ def step_scope(
     outputs: Mapping[str, Any] | None = None,
     undone: Mapping[str, Any] | None = None,
 ) -> Scope:
-    """The whole scope of one step. ``self``: of a rollback what it undoes (``undone``), of another step that has ended
-    its own result and outputs.
+    """The whole scope of one step. ``self``: for a rollback what it undoes (``undone``), for another step that has
+    ended its own result and outputs.
     """
     own = None if result is None else {"result": dict(result), "outputs": dict(outputs or {}), "host": step.host}
     return {

@@ -77,12 +77,12 @@ _RETRY_WORD = {
 
 
 CONNECTION_LOST = "connection_lost"
-"""Kind of an agent's error: how the command ended is not known."""
+"""Kind of an agent's error: how the command ended is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """``attempts`` counts all of them; ``delay_s`` grows by ``backoff`` up to ``max_delay_s``."""
+    """``attempts``: how many in all. ``delay_s`` grows by ``backoff`` up to ``max_delay_s``."""
 
     attempts: int = 1
     delay_s: float = 0.0
@@ -101,7 +101,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What decisions read and change of a step's row."""
+    """The columns of a step that decisions read and change."""
 
     id: str
     run: str
@@ -114,7 +114,7 @@ class Step:
     attempt: int = 0
     """Number of the last dispatch to an agent that may know of it."""
     tries: int = 0
-    """Attempts that count for ``retry``."""
+    """Attempts counted by ``retry``."""
     token: str | None = None
     """The lease token of the live attempt; None where there is none."""
     agent: str | None = None
@@ -123,49 +123,48 @@ class Step:
     sends: int = 0
     """How often the start order may have been sent under this token."""
     refusals: int = 0
-    """Agents that refused it, one after the other."""
+    """Consecutive agents that refused it."""
     cause: Cause | None = None
     timeout_s: float = 1800.0
     grace_s: float = 10.0
     retry: Retry = Retry()
     idempotent: bool = False
     deadline: datetime | None = None
-    """By state: the order must be accepted (dispatched), the attempt is over time (running), a lost one is given up
-    (lost), a kill counts as unconfirmed (cancelling), the next attempt starts (retry_wait).
-    """
+    """Depends on the state. dispatched: the order must be accepted; running: the attempt times out; lost: it is given
+    up; cancelling: the kill counts as unconfirmed; retry_wait: the next attempt starts."""
     due_at: datetime | None = None
     """When the watchdog looks at it next."""
     ready_at: datetime | None = None
-    """Since when it has its place in the queue for slots."""
+    """Since when it is in the queue for slots."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     phase: Phase = Phase.MAIN
     kind: StepKind = StepKind.METHOD
     instance: str = ""
-    """Which instance of a fanned-out step it is; empty for the only one."""
+    """Its instance of a fanned-out step; empty for the only one."""
     matrix: Mapping[str, Any] | None = None
     """The instance's cell of the matrix."""
     role: str | None = None
-    """The leased hosts that it runs on, with ``role_index`` the one among them."""
+    """The leased hosts that it runs on; ``role_index``: which of them."""
     role_index: int | None = None
     outputs: Mapping[str, Any] | None = None
     """What its plan declares as outputs, once it has ended."""
     reuse: str | None = None
-    """Id of the step of a former run that passed in its place: it does not run again."""
+    """Id of the step of a former run that passed and replaces it: it does not run again."""
 
     @property
     def label(self) -> str:
-        """What people call it: its name, with its instance where there are several."""
+        """Its name for users, with the instance if there are several."""
         return f"{self.name}[{self.instance}]" if self.instance else self.name
 
     @property
     def is_under_way(self) -> bool:
-        """Whether an attempt of it may be alive, or its nested plan's run may. A gate waits for a person."""
+        """Whether an attempt of it, or its nested plan's run, may be alive; false for a gate."""
         return self.state in LIVE and self.kind is not StepKind.GATE
 
     @property
     def is_resting(self) -> bool:
-        """Whether it is a nested plan of which nothing may be alive just now: it waits for its run to go on."""
+        """Whether it is a nested plan of which nothing can be alive now: it waits for its run to go on."""
         return self.kind is StepKind.PLAN and self.state is R and self.waiting_for is not None
 
     @property
@@ -213,7 +212,7 @@ class StepChanges(StepMoves, total=False):
 
 
 class Condition(StrEnum):
-    """What an edge asks of the step it comes from."""
+    """What an edge requires of the step it comes from."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -239,12 +238,12 @@ class Node:
     dead: bool = False
     """An edge into it can no longer hold: its instances will not run."""
     due_at: datetime | None = None
-    """Set while instances must still be notified that the edges are decided."""
+    """Set while instances have not been notified yet that the edges are decided."""
     phase: Phase = Phase.MAIN
     max_parallel: int | None = None
-    """Most instances under way at once; None: no bound."""
+    """How many instances may be under way at once; None: no limit."""
     untold: int = 0
-    """Pending instances that were not notified yet; counted only where ``max_parallel`` is set."""
+    """Pending instances that were not notified yet; counted only if ``max_parallel`` is set."""
     fail_fast: bool = False
     """An instance that fails stops the others."""
     rules: Rules | None = None
@@ -271,7 +270,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """What an agent says of an attempt that has ended. Sizes of its log in chunks, lines and bytes."""
+    """What an agent reports of an attempt that has ended. Sizes of its log in chunks, lines and bytes."""
 
     result: StepResult
     reason: str = ""
@@ -287,8 +286,6 @@ class AttemptEnd:
 
     @property
     def may_live_on(self) -> bool:
-        """Whether something of it may still run: it was to be ended, or its connection was lost, and it is not known
-        to be gone.
-        """
+        """Whether a process of it may still run: it was killed or disconnected, and is not known to be gone."""
         lost = self.error is not None and self.error.get("kind") == CONNECTION_LOST
         return (lost or self.result is StepResult.TIMED_OUT) and self.tree_gone is not True

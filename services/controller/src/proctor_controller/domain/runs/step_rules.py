@@ -1,7 +1,7 @@
-"""What a plan says of a step beside literal parameters: expressions, verdict rules, gate, nested plan. Pure.
+"""What a plan says of a step besides literal parameters: expressions, verdict rules, gate, nested plan. Pure.
 
-A *template* is JSON whose strings may hold ``${{ expression }}`` (``$${{`` is a literal ``${{``); a *source* is a bare
-CEL expression. ``domain.expressions`` evaluates both.
+A *template* is JSON whose strings may contain ``${{ expression }}`` (``$${{`` is a literal ``${{``); a *source* is a
+bare CEL expression. ``domain.expressions`` evaluates both.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ MAX_PATTERN = 500
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A step that a person decides. ``roles``: whose tokens may; ``timeout_s`` None: the step's own timeout."""
+    """A step that a person decides. ``roles``: token roles that may; ``timeout_s`` None: the step's own timeout."""
 
     roles: tuple[str, ...] = ("admin",)
     timeout_s: float | None = None
@@ -27,7 +27,7 @@ class Gate:
 @dataclass(frozen=True, slots=True)
 class NestedPlan:
     """A step that runs a stored plan. ``plan``: ``name@version``; ``parameters``: template of a mapping; ``outputs``:
-    names of those that the plan declares.
+    names of the outputs that the plan declares.
     """
 
     plan: str
@@ -37,7 +37,7 @@ class NestedPlan:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a step's plan says beside literal parameters. None or empty: nothing of the kind."""
+    """What a step's plan says besides literal parameters. None or empty: not given."""
 
     condition: str | None = None
     """``if``: a source, as ``failed_when`` and ``until``."""
@@ -64,7 +64,7 @@ class Rules:
 
     @property
     def is_judging(self) -> bool:
-        """Whether the end of a step has expressions to be evaluated."""
+        """Whether expressions are evaluated at the end of a step."""
         return bool(self.failed_when or self.until or self.outputs or self.record)
 
     @property
@@ -74,11 +74,11 @@ class Rules:
 
     @property
     def is_filling(self) -> bool:
-        """Whether an order has templates to be filled in."""
+        """Whether an order has templates to fill in."""
         return self.parameters is not None or self.env is not None or any("${{" in each for each in self.artefacts)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored: members with nothing in them are left out."""
+        """The stored form, without empty members."""
         plain: dict[str, Any] = {
             "condition": self.condition,
             "parameters": self.parameters,
@@ -107,7 +107,7 @@ def _child_of(stored: Mapping[str, Any]) -> NestedPlan:
 
 
 def rules_of(stored: Mapping[str, Any] | None) -> Rules | None:
-    """The rules in what ``Rules.to_json`` made; None where nothing is stored."""
+    """The rules in the output of ``Rules.to_json``; None if nothing is stored."""
     if stored is None:
         return None
     gate, child = stored.get("gate"), stored.get("child")

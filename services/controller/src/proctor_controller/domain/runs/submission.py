@@ -1,4 +1,4 @@
-"""A run as it is submitted: what is stored of it and of its steps before the first decision. Pure."""
+"""A submitted run: what is stored of it and of its steps before the first decision. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from proctor_controller.domain.runs.step_rules import Rules
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """A step of a former run that passed, with what others may read of it."""
+    """A step of a former run that passed, with what other steps may read of it."""
 
     step: str
     outputs: Mapping[str, Any] | None = None
@@ -76,7 +76,7 @@ class EdgeSpec:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """A run to be stored. ``steps`` are in document order, those of cleanup behind the main ones."""
+    """A run to be stored. ``steps`` are in document order, cleanup after the main ones."""
 
     id: str
     name: str
@@ -90,15 +90,15 @@ class RunSpec:
     created_by: str = ""
     timeout_s: float = 86_400.0
     node_specs: tuple[NodeSpec, ...] = ()
-    """Of the nodes that are more than a name."""
+    """Of the nodes that have more than a name."""
     wants: Requirements = field(default_factory=Requirements)
     document: str | None = None
     """The exact text that it was made from."""
     plan_version: int | None = None
     hidden: Mapping[str, Any] = field(default_factory=dict)
-    """The masked values, and ``webhook_secret``; they are sealed when stored."""
+    """The masked values, and ``webhook_secret``; sealed when stored."""
     parent: str | None = None
-    """The run, and with ``parent_step`` the step, that started it."""
+    """The run that started it, by its step ``parent_step``."""
     parent_step: str | None = None
     depth: int = 0
     """How many runs it is nested in."""
@@ -110,7 +110,7 @@ class RunSpec:
         return sum(step.phase is Phase.MAIN for step in self.steps)
 
     def run(self) -> Run:
-        """The run as it stands before anything has happened."""
+        """The run before anything has happened."""
         return Run(
             id=self.id,
             group=self.group,
@@ -123,7 +123,7 @@ class RunSpec:
         )
 
     def nodes(self) -> dict[str, Node]:
-        """The nodes as they stand before anything has happened."""
+        """The nodes before anything has happened."""
         unfinished = Counter(step.node for step in self.steps)
         undecided = Counter(edge.target for edge in self.edges)
         phases = {step.node: step.phase for step in self.steps}
@@ -145,7 +145,7 @@ class RunSpec:
         }
 
     def rows(self) -> tuple[Step, ...]:
-        """The steps as they stand before anything has happened, in document order."""
+        """The steps before anything has happened, in document order."""
         return tuple(
             Step(
                 id=spec.id,
@@ -172,9 +172,9 @@ class RunSpec:
         )
 
     def first_slice(self) -> Slice:
-        """What the first decision is about: the run and the main steps of nodes without edges, up to BATCH of them.
+        """The slice of the first decision: the run and the main steps of nodes without edges, up to BATCH of them.
 
-        The nodes of further ones are marked as due when the run is stored.
+        The nodes of the others are marked as due when the run is stored.
         """
         nodes = self.nodes()
         roots = [row for row in self.rows() if row.phase is Phase.MAIN and nodes[row.node].undecided == 0]

@@ -16,7 +16,7 @@ from proctor_controller.domain.runs.step import Step
 from proctor_controller.domain.runs.step_rules import Rules
 
 JUDGED = frozenset({StepResult.PASSED, StepResult.FAILED, StepResult.ERROR})
-"""Ends that came from the method itself; others say what happened to it."""
+"""Ends that came from the method itself; the others say what happened to it."""
 RECORDED = frozenset({StepResult.PASSED, StepResult.FAILED, StepResult.ERROR, StepResult.TIMED_OUT, StepResult.LOST})
 """Ends of a step that has run, or should have."""
 _DATE = "%Y-%m-%d %H:%M:%S"
@@ -24,7 +24,7 @@ _DATE = "%Y-%m-%d %H:%M:%S"
 
 @dataclass(frozen=True, slots=True)
 class StepVerdict:
-    """``is_final``: another attempt would not change it (the plan itself is at fault)."""
+    """``is_final``: another attempt would not change it (the plan itself has a fault)."""
 
     result: StepResult
     reason: str = ""
@@ -33,12 +33,12 @@ class StepVerdict:
 
 
 def describe(where: str, fault: ExpressionFault) -> str:
-    """A step's reason for an expression that failed: where it stands, its text, its position, why."""
+    """A step's reason for an expression that failed: its location, text, position and the fault."""
     return f"{dotted(fault.path, where)}: {fault}"
 
 
 def judge_child(rules: Rules | None, scope: Scope, verdict: StepVerdict) -> StepVerdict:
-    """The verdict on a nested plan that ended so: its outputs are the step's, with those that the step adds."""
+    """The verdict on a nested plan's end: the step gets its outputs, and those that the step itself declares."""
     if rules is None or verdict.result not in JUDGED:
         return verdict
     own = judge(rules, scope, verdict.result, verdict.reason, None)
@@ -84,7 +84,7 @@ def _with_outputs(rules: Rules, scope: Scope, reason: str) -> StepVerdict:
 def _judge_expected(
     wanted: Mapping[str, Any], result: StepResult, reason: str, error: Mapping[str, Any] | None
 ) -> tuple[StepResult, str]:
-    """Passed if the method failed just so: ``kind``, ``contains`` of its message, other keys of its data."""
+    """Passed if the method failed as expected: ``kind``, ``contains`` of its message, other keys of its data."""
     if error is None:
         ended = "the method passed" if result is StepResult.PASSED else "the method gave no error"
         said = f" ({reason})" if reason else ""
@@ -116,7 +116,7 @@ def null_outputs(rules: Rules | None) -> Mapping[str, Any] | None:
 def fill_record(
     record: Mapping[str, Any], scope: Scope, step: Step, result: StepResult, now: datetime
 ) -> dict[str, Any]:
-    """What a step's ``record`` asks to keep. Raises ExpressionFault."""
+    """What a step's ``record`` asks to store. Raises ExpressionFault."""
     filled = {
         name: written(value) if name not in {"details", "declare"} and is_scalar(value) else value
         for name, value in fill(record, scope).items()

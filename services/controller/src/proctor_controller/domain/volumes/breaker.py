@@ -1,7 +1,7 @@
-"""The breaker: three failures in a row stop creation but for one probe a minute. Pure.
+"""The breaker: three failures in a row stop creation, except for one probe a minute. Pure.
 
-There is one for the backend as a whole (it is down, it does not answer: scope ``""``) and one for each type (its
-volumes end in error, the type is refused), so that one bad type does not stop the others.
+There is one for the backend as a whole (down, no answer: scope ``""``) and one for each type (its volumes end in error,
+the type is refused), so that one bad type does not stop the others.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ def lets_pass(breaker: Breaker, now: datetime) -> bool:
 
 
 def after_start(breaker: Breaker, now: datetime) -> Breaker:
-    """A creation is tried: where the breaker is open it is the probe, and the next one has to wait."""
+    """A creation is tried: if the breaker is open, it is the probe, and the next one has to wait."""
     return replace(breaker, probe_at=now + PROBE_EVERY) if breaker.open else breaker
 
 
@@ -48,5 +48,5 @@ def after_failure(breaker: Breaker, now: datetime, reason: str) -> Breaker:
 
 
 def after_success(breaker: Breaker) -> Breaker:
-    """Closed, and counting anew."""
+    """Closed, with the count reset."""
     return Breaker(scope=breaker.scope)

@@ -1,4 +1,4 @@
-"""How many spares of which type to make, to give up and to renew. Pure."""
+"""How many spares of each type to make, to delete and to replace. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """The spares of one type: idle ones, and those on their way."""
+    """The spares of one type: idle ones, and those in creation."""
 
     type: str
     target: int
@@ -16,25 +16,25 @@ class Stock:
 
     @property
     def pending(self) -> int:
-        """On their way."""
+        """Those in creation."""
         return self.creating + self.intent
 
     @property
     def deficit(self) -> int:
-        """How many are missing, those on their way counted as there."""
+        """How many are missing beyond those in creation."""
         return max(0, self.target - self.ready - self.pending)
 
     @property
     def surplus(self) -> int:
-        """How many idle ones there are too many."""
+        """How many idle ones are too many."""
         return min(self.ready, max(0, self.ready + self.pending - self.target))
 
 
 def plan_refill(stocks: Sequence[Stock], *, concurrency: int, spare_room: int | None) -> dict[str, int]:
-    """How many spares of each type to ask for now: the emptiest pool first, one after the other.
+    """How many spares of each type to create now: the emptiest pool first, one at a time.
 
-    ``concurrency`` is how many may be on their way at once; ``spare_room``: how many more there may be at all, by
-    quota and total; None: no limit.
+    ``concurrency``: how many may be in creation at once; ``spare_room``: how many more there may be at all, by quota
+    and total; None: no limit.
     """
     free = max(0, concurrency - sum(stock.pending for stock in stocks))
     if spare_room is not None:
@@ -50,21 +50,19 @@ def plan_refill(stocks: Sequence[Stock], *, concurrency: int, spare_room: int | 
 
 
 def plan_trim(stocks: Sequence[Stock]) -> dict[str, int]:
-    """How many idle spares of each type are too many, since a target was lowered."""
+    """How many idle spares of each type are too many because a target was lowered."""
     return {stock.type: stock.surplus for stock in stocks if stock.surplus}
 
 
 def plan_renewal(stock: Stock, old: int) -> int:
-    """How many of ``old`` spares over their age to replace now: a quarter of the pool at a time, so that it is never
-    empty for their sake.
-    """
+    """How many of ``old`` spares over their age to replace now: at most a quarter of the pool at a time."""
     if stock.deficit or stock.pending:
         return 0
     return min(old, max(1, stock.target // 4))
 
 
 def hit_rate(claims: int, hits: int) -> float | None:
-    """The share of claims that found a spare; None before the first."""
+    """The share of claims that got a spare; None before the first."""
     return round(hits / claims, 4) if claims else None
 
 
@@ -73,12 +71,12 @@ BUCKETS = tuple(0.0005 * 2 ** (i / 2) for i in range(40))
 
 
 def bucket_of(seconds: float) -> int:
-    """The bucket's index; what is longer than all counts in the last one."""
+    """The bucket's index; longer times count in the last one."""
     return next((i for i, end in enumerate(BUCKETS) if seconds <= end), len(BUCKETS) - 1)
 
 
 def quantile(counts: Sequence[int], share: float) -> float | None:
-    """Seconds within which ``share`` of what was counted lies, as the bucket's upper end; None where there is none."""
+    """Upper end of the bucket, in seconds, that ``share`` of the counted claims do not exceed; None without claims."""
     total = sum(counts)
     if not total:
         return None

@@ -14,14 +14,14 @@ MAX_COUNT = 10_000
 MAX_TYPES = 64
 TYPE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 OWN_SECTIONS = frozenset({"volumes", "volumes_backup", "auth_args", "pool", "local"})
-"""In these an unknown key is a fault; in others (the legacy file has more) it is none of ours."""
+"""In these an unknown key is a fault; other sections of the legacy file are ignored."""
 COUNTS, SIZES = "backup_nums_", "volume_size_gb_"
 MAX_DURATION = 1e9 * 86_400.0
 """Seconds: a setting's duration stays below it, since ``timedelta`` holds no more."""
 
 
 class BadPoolSettings(Exception):
-    """Settings that are refused: ``faults`` names all of them, one a line, each with its key. Quotes no password."""
+    """Settings that are refused: ``faults`` names all faults, one a line, each with its key. Quotes no password."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
@@ -39,7 +39,7 @@ class PoolType:
 
 @dataclass(frozen=True, slots=True)
 class CloudSettings:
-    """Where and as whom volumes are made; all empty: as the environment (``OS_*``) or clouds.yaml says."""
+    """Where and as whom volumes are made; all empty: by the environment (``OS_*``) or clouds.yaml."""
 
     auth_url: str = ""
     auth_project: str = ""
@@ -54,8 +54,8 @@ class CloudSettings:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """How the local backend imitates a cloud: ``create_delay``: seconds in ``creating``; ``fail_rate``: the share of
-    volumes that end in error; ``answer_delay``: seconds that each call takes; ``quota``: most volumes, 0: no limit.
+    """How the local backend imitates a cloud. ``create_delay``: seconds in ``creating``; ``fail_rate``: the share of
+    volumes that end in error; ``answer_delay``: seconds for each call; ``quota``: maximum of volumes, 0: no limit.
     """
 
     create_delay: float = 0.0
@@ -66,8 +66,8 @@ class LocalSettings:
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What the pool goes by. Times in seconds unless their names say otherwise; ``max_volumes`` 0 and ``max_age`` 0:
-    no limit. ``notes``: what was read and has no effect.
+    """The pool's settings. Times in seconds unless their names say otherwise; ``max_volumes`` 0 and ``max_age`` 0: no
+    limit. ``notes``: keys that were read and have no effect.
     """
 
     backend: str = "local"
@@ -84,7 +84,7 @@ class PoolSettings:
     notes: tuple[str, ...] = ()
 
     def same_backend(self, other: "PoolSettings") -> bool:
-        """Whether both mean the same backend, so that the open one may go on."""
+        """Whether both mean the same backend, so that the open one can be kept."""
         return (self.backend, self.cloud, self.local) == (other.backend, other.cloud, other.local)
 
 
@@ -150,8 +150,8 @@ KEYS = frozenset({*_POOL, *_LOCAL, *_CLOUD, *_OTHER})
 def parse_pool(text: str, *, default_backend: str = "") -> PoolSettings:
     """The settings in an INI file's text. Raises BadPoolSettings with every fault.
 
-    Without a ``backend`` key it is ``cinder`` where the file names an ``auth_url`` or a ``cloud``, else
-    ``default_backend``, else ``local``.
+    Without a ``backend`` key it is ``cinder`` if the file has an ``auth_url`` or a ``cloud``, else ``default_backend``,
+    else ``local``.
     """
     if len(text) > MAX_TEXT:
         raise BadPoolSettings([f"the file is longer than {MAX_TEXT} characters"])
@@ -159,7 +159,7 @@ def parse_pool(text: str, *, default_backend: str = "") -> PoolSettings:
 
 
 class _Reading:
-    """One reading of a file; collects the faults."""
+    """Reads one file and collects its faults."""
 
     def __init__(self, text: str, default_backend: str) -> None:
         self.faults: list[str] = []
@@ -182,7 +182,7 @@ class _Reading:
         return replace(settings, notes=tuple(self.notes))
 
     def _collect(self, text: str) -> dict[str, str]:
-        """All keys with their values, without regard to sections. One key twice with two values is a fault."""
+        """All keys with their values, whatever their section. One key with two values is a fault."""
         parser = configparser.ConfigParser(
             interpolation=None, allow_no_value=True, strict=False, default_section="\0", inline_comment_prefixes=("#",)
         )
@@ -246,7 +246,7 @@ class _Reading:
         return {name: PoolType(name, targets.get(name, 0), sizes.get(name, size)) for name in names}
 
     def _per_type(self, prefix: str, names: list[str], read: Callable[[str], int]) -> dict[str, int]:
-        """``backup_nums_igw_bgw = 11`` counts for each of the types it names."""
+        """``backup_nums_igw_bgw = 11`` sets the number of each type in the key."""
         found: dict[str, int] = {}
         lowered = {name.lower(): name for name in names}
         for key in [key for key in self.values if key.startswith(prefix)]:
@@ -266,7 +266,7 @@ class _Reading:
 
 
 def split_names(text: str, names: list[str]) -> list[str] | None:
-    """The names that, joined by underscores, make the text; None where they do not. Names may hold underscores."""
+    """The names that, joined by underscores, make the text; None if there are none. Names may contain underscores."""
     reached: dict[int, list[str]] = {0: []}
     for start in range(len(text)):
         if start not in reached:

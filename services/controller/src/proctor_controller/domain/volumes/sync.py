@@ -1,4 +1,4 @@
-"""What a sync finds: our rows beside what the backend has. Pure."""
+"""Compares our rows with the backend's volumes. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,24 +23,24 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What to do about the differences.
-
-    ``adopt``: rows whose creation was not answered, with their volume · ``available``: were creating · ``broken``:
-    rows whose volume is in another state, with that state · ``missing``: rows whose volume was not listed: ask for
-    each before it counts as gone · ``stuck``: leaked ones that may be deleted again · ``strays``: volumes that no
-    row asks for.
-    """
+    """What to do about the differences."""
 
     adopt: tuple[tuple[Volume, Seen], ...] = ()
+    """Rows whose creation was not answered, with their volume."""
     available: tuple[tuple[Volume, Seen], ...] = ()
+    """Rows in creating whose volume is available."""
     broken: tuple[tuple[Volume, Seen], ...] = ()
+    """Rows whose volume is in an unexpected state, with that state."""
     missing: tuple[Volume, ...] = ()
+    """Rows whose volume was not listed: ask for each before it counts as gone."""
     stuck: tuple[Volume, ...] = ()
+    """Leaked ones whose deletion may be tried again."""
     strays: tuple[Seen, ...] = ()
+    """Volumes without a row."""
 
 
 def compare(rows: Sequence[Volume], listed: Sequence[Seen]) -> Findings:
-    """The list must be older than the rows: then every volume in it that we made has its row."""
+    """The differences. The list must be older than the rows: then every volume of ours in it has its row."""
     adopt, strays = _owners(rows, listed)
     at_hand = {seen.backend_id: seen for seen in listed}
     living = [row for row in rows if row.backend_id is not None and row.gone_at is None]
@@ -61,7 +61,7 @@ def compare(rows: Sequence[Volume], listed: Sequence[Seen]) -> Findings:
 
 
 def _owners(rows: Sequence[Volume], listed: Sequence[Seen]) -> tuple[list[tuple[Volume, Seen]], list[Seen]]:
-    """Rows whose answer was lost, each with the oldest volume that bears its id; and the volumes without a row."""
+    """Rows whose answer was lost, each with the oldest volume that has its id; and the volumes without a row."""
     by_id = {row.id: row for row in rows}
     adopt: dict[str, tuple[Volume, Seen]] = {}
     strays: list[Seen] = []
@@ -77,7 +77,7 @@ def _owners(rows: Sequence[Volume], listed: Sequence[Seen]) -> tuple[list[tuple[
 
 
 def _is_broken(row: Volume, state: str) -> bool:
-    """A spare must be available. One that somebody has may be attached; only its error or end counts."""
+    """A spare must be available. A claimed one may be attached; only an error or its deletion counts."""
     if row.state is VolumeState.READY:
         return state != "available"
     return state in {"error", "error_deleting", "deleting"}
@@ -89,5 +89,5 @@ def may_delete(first_seen: datetime, now: datetime, age: timedelta) -> bool:
 
 
 def sizes_of(rows: Mapping[str, int]) -> str:
-    """``2 adopted, 1 missing``: what is not nothing, for the job's outcome."""
+    """``2 adopted, 1 missing``: the counts that are not 0, for the job's outcome."""
     return ", ".join(f"{count} {word}" for word, count in rows.items() if count)

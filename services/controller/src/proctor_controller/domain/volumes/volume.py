@@ -1,4 +1,4 @@
-"""A volume, a VNF, and what has to be done about a volume in the backend next. Pure."""
+"""A volume, a VNF, and what has to be done next about a volume in the backend. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ VNFP_TRANSITIONS: Mapping[VnfpState, frozenset[VnfpState]] = {
 """Which state of a VNF may follow which. From active back to creating: the spare that it claimed is gone."""
 
 MAX_TRIES = 3
-"""How many volumes are made for one request, one after the other, before it is refused."""
+"""So many volumes are made for one request, one after another, before it is refused."""
 MAX_EVICTIONS = 3
-"""How many spares may give way for one who waits and is refused for the quota."""
+"""So many spares may be deleted for one request that is refused for the quota."""
 LOOK_FOR = timedelta(seconds=30)
-"""For how long a volume whose creation was not answered is looked for. One that shows up later is swept."""
+"""For how long to look for a volume whose creation was not answered. One that appears later is swept."""
 STUCK_AFTER = timedelta(minutes=30)
-"""After how long in ``creating`` a volume counts as failed."""
+"""After so long in ``creating`` a volume counts as failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +67,24 @@ class Volume:
     key: str | None = None
     retain: bool = False
     tries: int = 1
-    """Which one it is of those made for its owner."""
+    """Its number among the volumes made for its owner."""
     evictions: int = 0
     """Spares that were deleted to make room for it."""
     posted_at: datetime | None = None
-    """When the backend was asked, or about to be, for it; without ``backend_id`` it must be looked for."""
+    """When the backend was asked for it, or was about to be; without ``backend_id`` it must be looked for."""
     gone_at: datetime | None = None
-    """Since when the backend is known to have none."""
+    """Since when the backend is known not to have it."""
     reason: str = ""
     version: int = 1
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for it or has it."""
+        """Whether somebody waits for it or owns it."""
         return self.vnfp is not None or self.run is not None
 
 
 class Work(StrEnum):
-    """What a volume needs of the backend now."""
+    """What to do about a volume in the backend now."""
 
     NOTHING = "nothing"
     CREATE = "create"
@@ -96,7 +96,7 @@ class Work(StrEnum):
 
 
 def work_of(volume: Volume) -> Work:
-    """What is to be done next. It follows from the row alone, so whoever takes over goes on from there."""
+    """What to do next. It depends on the row alone, so another controller can continue."""
     match volume.state:
         case VolumeState.INTENT:
             return Work.CREATE if volume.posted_at is None else Work.LOOK_FOR
@@ -121,7 +121,7 @@ def _end_of(volume: Volume) -> Work:
 
 
 def gives_up_looking(volume: Volume, now: datetime) -> bool:
-    """Whether a volume whose creation was not answered may be taken for not made."""
+    """Whether a volume whose creation was not answered counts as not made."""
     return volume.posted_at is None or now - volume.posted_at >= LOOK_FOR
 
 
@@ -132,13 +132,13 @@ def is_stuck(volume: Volume, now: datetime) -> bool:
 
 
 def state_when_available(volume: Volume) -> VolumeState:
-    """Where a volume goes that the backend has made: to who waits for it, or to the spares."""
+    """The state of a volume that the backend has made: in_use if it has an owner, else ready."""
     return VolumeState.IN_USE if volume.wanted else VolumeState.READY
 
 
 def may_try_again(volume: Volume) -> bool:
-    """Whether another volume is made for who waits for this one, which failed. A spare that a VNF has just claimed,
-    and that turns out to be gone, counts too; a run has been told which one it has.
+    """Whether another volume is made for the owner of this one, which failed. That includes a spare that a VNF has just
+    claimed and that is gone; but a run knows already which volume it has.
     """
     awaited = volume.wanted and volume.state in {VolumeState.INTENT, VolumeState.CREATING}
     just_claimed = volume.vnfp is not None and volume.state is VolumeState.CLAIMED

@@ -32,8 +32,8 @@ def begin_child(draft: Draft, step: Step) -> None:
 
 
 def decide_child_due(draft: Draft, step: Step) -> None:
-    """Its timeout, once its run does not rest; and what a crash left undone: the child is begun, paused, stopped or
-    asked for its end (again).
+    """The nested plan's timeout, while its run is not paused. Otherwise repeat what a crash may have lost: the child is
+    begun, paused, stopped or asked for its end.
     """
     late = step.state is StepState.RUNNING and step.deadline is not None and draft.now >= step.deadline
     if late and draft.run.state is not RunState.PAUSED:
@@ -63,7 +63,7 @@ def decide_child_ended(draft: Draft, event: ChildEnded) -> Stale | None:
 
 
 def decide_child_rests(draft: Draft, event: ChildRests) -> Stale | None:
-    """The child run rests, or goes on: what rests does not keep its parent from being paused."""
+    """The child run rests or goes on: a resting one does not keep its parent from being paused."""
     step = draft.step(event.step)
     if step.kind is not StepKind.PLAN or step.state is not StepState.RUNNING or step.attempt != event.attempt:
         return Stale(f"the step is {step.state}")

@@ -1,4 +1,4 @@
-"""Decisions about a gate: a step that a person approves or refuses. Pure."""
+"""Decisions about a gate: a step that a person approves or rejects. Pure."""
 
 from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.runs.decision import Stale
@@ -9,7 +9,7 @@ from proctor_controller.domain.runs.step_rules import Gate
 
 
 def open_gate(draft: Draft, step: Step) -> None:
-    """Ask for the decision; without one in time the step ends as timed out."""
+    """Wait for a person's decision; without one in time the step ends as timed out."""
     rules = draft.node(step.node).rules
     gate = (rules.gate if rules else None) or Gate()
     deadline = draft.after(step.timeout_s if gate.timeout_s is None else gate.timeout_s)
@@ -24,7 +24,7 @@ def open_gate(draft: Draft, step: Step) -> None:
 
 
 def decide_gate(draft: Draft, event: GateDecided) -> Stale | None:
-    """A person whose role allows it has approved or refused."""
+    """A person whose role allows it has approved or rejected."""
     step = draft.step(event.step)
     if step.kind is not StepKind.GATE or step.state is not StepState.RUNNING:
         return Stale(f"the step is {step.state}")

@@ -1,4 +1,4 @@
-"""Joins decisions that are made one after the other, to be saved in one commit. Pure."""
+"""Joins decisions that are made one after another, to be saved in one commit. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from proctor_controller.domain.runs.step import Edge, Node
 
 
 def apply(part: Slice, decision: Decision) -> Slice:
-    """The slice as it stands after the decision, to decide about another event before anything is saved."""
+    """The slice after the decision, to decide about another event before anything is saved."""
     steps = {step.id: step for step in decision.steps}
     nodes = {node.name: node for node in decision.nodes}
     return replace(
@@ -24,7 +24,7 @@ def apply(part: Slice, decision: Decision) -> Slice:
 
 
 def join(first: Decision, second: Decision, *, done: tuple[type, ...] = ()) -> Decision:
-    """Two decisions, made one after the other, as one; without the first one's effects of the kinds ``done``."""
+    """Two decisions, made one after another, as one; without the first one's effects of the kinds ``done``."""
     steps = {step.id: step for step in (*first.steps, *second.steps)}
     nodes = {node.name: node for node in (*first.nodes, *second.nodes)}
     attempts = {(row.step, row.attempt): row for row in (*first.attempts, *second.attempts)}
@@ -43,7 +43,7 @@ def join(first: Decision, second: Decision, *, done: tuple[type, ...] = ()) -> D
 
 
 def after(part: Slice, decision: Decision) -> Slice:
-    """Another step's slice of the same moment, as it stands after the decision."""
+    """Another step's slice of the same moment, after the decision."""
     changed = {node.name: node for node in decision.nodes}
     return replace(
         part,
@@ -54,7 +54,7 @@ def after(part: Slice, decision: Decision) -> Slice:
 
 
 def as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
-    """The node as a decision leaves it that may have seen only a part of its columns."""
+    """The node after the decision, which may have seen only a part of its columns."""
     known = changed.get(node.name)
     if known is None:
         return node
@@ -70,5 +70,5 @@ def as_changed(node: Node, changed: Mapping[str, Node]) -> Node:
 
 
 def edges_as_changed(edges: Iterable[Edge], changed: Mapping[str, Node]) -> tuple[Edge, ...]:
-    """The edges, whose targets are as the decision has left them so far."""
+    """The edges with their targets after the decision."""
     return tuple(replace(edge, target=as_changed(edge.target, changed)) for edge in edges)

@@ -19,8 +19,8 @@ FAIL_FAST = "another instance failed (fail_fast)"
 
 
 def decide_node(draft: Draft, event: NodeDecided, more: bool) -> Stale | None:
-    """The node's edges are decided: its instances go on, or end because an edge cannot hold. The slice holds as many
-    as ``max_parallel`` leaves room for; where one has failed and ``fail_fast`` stops the others: all unfinished ones.
+    """The node's edges are decided: its instances go on, or end because an edge cannot hold. The slice has as many as
+    ``max_parallel`` allows; all unfinished ones if one has failed and ``fail_fast`` stops the others.
     """
     node = draft.node(event.node)
     if node.due_at is None:
@@ -44,9 +44,7 @@ def _stop_instances(draft: Draft) -> None:
 
 
 def notify_pending(draft: Draft) -> None:
-    """Let the slice's pending steps go on or end, as their edges are decided; of a node with ``max_parallel`` as many
-    as it has room for.
-    """
+    """Let the slice's pending steps go on or end, as their edges are decided, up to ``max_parallel``."""
     for step in draft.steps:
         if step.state is not StepState.PENDING:
             continue
@@ -66,7 +64,7 @@ def _has_passed(undone: Mapping[str, Any] | None) -> bool:
 
 
 def begin(draft: Draft, step: Step) -> None:
-    """The step's edges hold: it becomes ready, or ends as skipped where its ``if`` is false."""
+    """The step's edges hold: it becomes ready, or ends as skipped if its ``if`` is false."""
     if step.reuse is not None:
         draft.finish_step(step.id, StepResult.REUSED, outputs=step.outputs)
         return
@@ -84,9 +82,7 @@ def begin(draft: Draft, step: Step) -> None:
 
 
 def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Unpack[StepCounts]) -> None:
-    """The step may go to an agent as soon as one has room; ``place``: look for one at once. A gate is opened, a nested
-    plan begun.
-    """
+    """The step may run as soon as an agent has room (``place``: look for one now); open a gate, begin a plan."""
     ready = draft.move_step(
         step.id,
         StepState.READY,
@@ -105,7 +101,7 @@ def make_ready(draft: Draft, step: Step, *, place: bool = True, **changes: Unpac
 
 
 def place_ready(draft: Draft, step: Step) -> None:
-    """Look for an agent for a ready step, or begin its nested plan, where the run lets new attempts start."""
+    """Look for an agent for a ready step, or begin its nested plan, if the run lets new attempts start."""
     if not may_dispatch(draft.run, step.phase, draft.now):
         return
     if step.kind is StepKind.PLAN:

@@ -1,4 +1,4 @@
-"""Decisions about a run as a whole: its beginning, the requests of people, its timeouts. Pure."""
+"""Decisions about a run as a whole: its beginning, users' requests, its timeouts. Pure."""
 
 from datetime import timedelta
 
@@ -67,7 +67,7 @@ def _notify(draft: Draft, more: bool) -> None:
 
 
 def decide_held(draft: Draft, event: HostsHeld, more: bool) -> Stale | None:
-    """All that it waited for is there."""
+    """Everything that it waited for is there."""
     if draft.run.state not in UNSTARTED or draft.run.cause is not None:
         return Stale(f"the run is {draft.run.state}")
     _begin(draft, more)
@@ -75,7 +75,7 @@ def decide_held(draft: Draft, event: HostsHeld, more: bool) -> Stale | None:
 
 
 def decide_must_wait(draft: Draft, event: MustWait) -> Stale | None:
-    """It waits, and says what for."""
+    """It waits; ``why`` says what for."""
     run = draft.run
     if run.state not in UNSTARTED or run.cause is not None:
         return Stale(f"the run is {run.state}")
@@ -98,7 +98,7 @@ def decide_cannot_begin(draft: Draft, event: CannotBegin) -> Stale | None:
 
 
 def decide_cancel(draft: Draft, event: CancelAsked) -> Stale | None:
-    """Store the request; stop what lives, end what does not. In rolling_back and finalizing it changes nothing else."""
+    """Store the request; stop live steps, end the others. In rolling_back and finalizing nothing else changes."""
     run = draft.run
     if run.cancel_by is not None:
         return Stale("asked for already")
@@ -107,13 +107,13 @@ def decide_cancel(draft: Draft, event: CancelAsked) -> Stale | None:
     if run.cause is None and (run.state in UNSTARTED or run.state in ACTIVE):
         begin_end(draft, RunResult.CANCELLED, f"cancelled by {by}")
     elif run.cause is RunResult.TIMED_OUT and run.state is RunState.CANCELLING:
-        # Of the two reasons to end before its time the request of a person comes first.
+        # A user's request takes precedence over a timeout as the reason.
         draft.change_run(cause=RunResult.CANCELLED, reason=f"cancelled by {by}; {run.reason}")
     return None
 
 
 def decide_pause(draft: Draft, event: PauseAsked) -> Stale | None:
-    """Nothing new starts; the run rests once nothing is in flight."""
+    """Start nothing new; the run is paused when nothing is in flight."""
     if draft.run.state is not RunState.RUNNING:
         return Stale(f"the run is {draft.run.state}")
     by = event.by or _SOMEBODY
@@ -136,14 +136,14 @@ def decide_resume(draft: Draft, event: ResumeAsked) -> Stale | None:
 
 
 def _move_for(draft: Draft, to: RunState, by: str) -> None:
-    """A transition that somebody asked for: the event says who. The run keeps its own reason, that of its end."""
+    """A transition that a user asked for: the event names the user. The run's own reason remains that of its end."""
     before = draft.run.reason
     draft.move_run(to, reason=f"by {by}")
     draft.change_run(reason=before)
 
 
 def begin_end(draft: Draft, cause: RunResult, reason: str = "") -> None:
-    """Begin to end the run before its time; the slice's steps at once, the others as follow-ups."""
+    """Begin to end the run early: the slice's steps at once, the others as follow-ups."""
     draft.change_run(cause=cause, reason=reason, waiting_for=None)
     if draft.run.state in ACTIVE:
         draft.move_run(RunState.CANCELLING, reason=reason or cause.value)
@@ -155,12 +155,12 @@ def _end_steps(draft: Draft) -> None:
         if step.phase is Phase.MAIN:
             stop_step(draft, step, Cause.CANCELLED)
     if draft.run.undecided > 0:
-        # Where the slice held only some of the steps the next look takes more of them.
+        # If the slice had only some of the steps, the next look at the run takes more.
         draft.change_run(due_at=draft.after(1.0))
 
 
 def decide_due(draft: Draft, event: RunDue, more: bool) -> Stale | None:
-    """Timeouts of the run, and what a crash left half done."""
+    """Timeouts of the run, and work that a crash left half done."""
     run = draft.run
     if run.phase is not Phase.MAIN:
         _clean_up(draft, more)
@@ -193,7 +193,7 @@ def _why_late(run: Run) -> str:
 
 
 def _clean_up(draft: Draft, more: bool) -> None:
-    """Notify the steps of the current phase, or end them where it is not wanted or has taken too long."""
+    """Notify the steps of the current phase; end them if the phase is not wanted or has taken too long."""
     run = draft.run
     if not is_over(run, run.phase, draft.now):
         draft.change_run(due_at=run.deadline)

@@ -69,7 +69,7 @@ def decide_leases_held(draft: Draft, event: LeasesHeld) -> Stale | None:
 
 
 def decide_no_slot(draft: Draft, event: NoSlot) -> Stale | None:
-    """The step waits for a slot, and says what for; or ends where there will never be one."""
+    """The step waits for a slot, and says what for; it ends if there will never be one."""
     step = draft.step(event.step)
     if step.state not in {StepState.READY, StepState.WAITING}:
         return Stale(f"the step is {step.state}")
@@ -77,7 +77,7 @@ def decide_no_slot(draft: Draft, event: NoSlot) -> Stale | None:
         draft.finish_step(step.id, StepResult.ERROR, reason=event.why)
     elif step.state is StepState.READY:
         draft.move_step(step.id, StepState.WAITING, reason=event.why, waiting_for=event.why, due_at=None)
-        # That stands in the event: the step's own reason would go on saying it when it waits for something else.
+        # Only the event has the reason: the step's own would be wrong when it waits for something else later.
         draft.change_step(step.id, reason="")
     elif step.waiting_for == event.why:
         return Stale("it waits for the same")
@@ -103,7 +103,7 @@ def decide_answer(draft: Draft, event: OrderAnswered) -> Stale | None:
         return Stale(f"the step is {step.state}")
     if event.answer is OrderAnswer.BUSY:
         if max(step.sends, event.sends) > 1:
-            # An earlier copy may still be on its way: only a tombstone proves that it will never start.
+            # An earlier copy may still arrive: only a tombstone proves that it will never start.
             _query(draft, step)
             return None
         _wait_again(draft, step, f"host {step.host} is busy{': ' if event.reason else ''}{event.reason}")
@@ -115,7 +115,7 @@ def decide_answer(draft: Draft, event: OrderAnswered) -> Stale | None:
 
 
 def _end_unstarted(draft: Draft, step: Step, reason: str, *, again: bool = True) -> None:
-    """The attempt has never run and never will: its log is known to be empty. ``again``: another one may."""
+    """The attempt has never run and never will, so its log is empty. ``again``: another one may follow."""
     draft.end_attempt(step.id, StepResult.ERROR, reason=reason, end=AttemptEnd(StepResult.ERROR), again=again)
 
 
@@ -131,15 +131,15 @@ def _accepted(draft: Draft, step: Step, ago: float = 0.0) -> Stale | None:
 
 
 def _wait_again(draft: Draft, step: Step, why: str) -> None:
-    """The order was surely not taken: the same attempt may go to an agent anew, under another token."""
-    # An agent that takes no order now would be asked again at once, and again.
+    """The order was certainly not taken: the same attempt may go to an agent again, under another token."""
+    # Wait, or an agent that takes no orders now would be asked again and again.
     draft.release(step, serve=False)
     make_ready(draft, step, place=False)
     draft.move_step(step.id, StepState.WAITING, reason=why, waiting_for=why, due_at=None)
 
 
 def _never_started(draft: Draft, step: Step, reason: str) -> Stale | None:
-    """A tombstone is in the agent's journal: this attempt is over before it began; another number goes on."""
+    """The agent's journal has a tombstone: this attempt is over before it began; another one follows."""
     if step.state is StepState.CANCELLING:
         if step.started_at is None:
             _end_cancelled(draft, step, reason="", end=AttemptEnd(StepResult.CANCELLED, tree_gone=True))
@@ -170,7 +170,7 @@ def _close_unstarted(draft: Draft, step: Step, reason: str) -> None:
 
 
 def decide_undelivered(draft: Draft, event: OrderUndelivered) -> Stale | None:
-    """This copy of the order reached nobody; if it was the only one the attempt may go elsewhere."""
+    """This copy of the order reached nobody; if it was the only one, the attempt may go elsewhere."""
     step = draft.step(event.step)
     if not _is_current(step, event) or step.state is not StepState.DISPATCHED:
         return Stale("not the step's current attempt")
@@ -181,7 +181,7 @@ def decide_undelivered(draft: Draft, event: OrderUndelivered) -> Stale | None:
 
 
 def decide_render_failed(draft: Draft, event: RenderFailed) -> Stale | None:
-    """There is no order to send. Where an earlier one may have been sent all the same the agent is asked first."""
+    """There is no order to send. If an earlier one may have been sent all the same, ask the agent first."""
     step = draft.step(event.step)
     if not _is_current(step, event) or step.state is not StepState.DISPATCHED:
         return Stale("not the step's current attempt")
@@ -193,7 +193,7 @@ def decide_render_failed(draft: Draft, event: RenderFailed) -> Stale | None:
 
 
 def decide_unknown(draft: Draft, event: OrderUnknown) -> Stale | None:
-    """No answer: the watchdog repeats the order, and from now on only a tombstone proves that it never arrived."""
+    """No answer: the watchdog repeats the order, and from now on only a tombstone proves that it did not arrive."""
     step = draft.step(event.step)
     if not _is_current(step, event) or step.state is not StepState.DISPATCHED:
         return Stale("not the step's current attempt")
@@ -205,12 +205,12 @@ def decide_unknown(draft: Draft, event: OrderUnknown) -> Stale | None:
 
 
 def decide_ended(draft: Draft, event: StepEnded) -> Stale | None:
-    """The agent reports the end of the attempt. One under a stale token is kept as evidence by the caller."""
+    """The agent reports the end of the attempt. The caller keeps reports under stale tokens as evidence."""
     step = draft.step(event.step)
     if not _is_current(step, event) or step.agent != event.agent:
         return Stale("not the step's current attempt")
     if step.started_at is None:
-        # It overtook the answer to the order.
+        # It arrived before the answer to the order.
         draft.change_step(step.id, started_at=event.end.started_at or draft.now)
     draft.end_attempt(step.id, event.end.result, reason=event.end.reason, end=event.end, reported=True)
     return None
@@ -233,7 +233,7 @@ def decide_still_running(draft: Draft, event: StillRunning) -> Stale | None:
 
 
 def decide_forgotten(draft: Draft, event: Forgotten) -> Stale | None:
-    """The end was confirmed to the agent, which has dropped it, and is not known here: it cannot be had any more."""
+    """The end was confirmed to the agent, which has dropped it, but is unknown here: it is lost."""
     step = draft.step(event.step)
     if not _is_current(step, event):
         return Stale("not the step's current attempt")
@@ -279,7 +279,7 @@ def _query(draft: Draft, step: Step) -> None:
 
 
 def decide_due(draft: Draft, event: StepDue) -> Stale | None:
-    """A deadline has passed, or an effect may have been lost: what the state asks for is done (again)."""
+    """A deadline has passed, or an effect may have been lost: do (again) what the state asks for."""
     step = draft.step(event.step)
     if step.due_at is None or (step.due_at > draft.now and step.state is not StepState.READY):
         return Stale("not due")

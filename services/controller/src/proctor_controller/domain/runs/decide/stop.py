@@ -1,4 +1,4 @@
-"""Stopping unfinished steps, and the orders to agents that this takes. Pure."""
+"""Stops unfinished steps, and gives the orders to agents for it. Pure."""
 
 from proctor_common.states import StepResult, StepState
 from proctor_controller.domain.runs.decision import CancelAttempt, StopChild
@@ -7,7 +7,7 @@ from proctor_controller.domain.runs.step import Cause, Step, StepKind
 
 
 def stop_step(draft: Draft, step: Step, cause: Cause, *, reason: str = "") -> None:
-    """Stop an unfinished step: ask for the end of what lives, end what does not."""
+    """Stop an unfinished step: ask for the end of a live one, end any other."""
     if step.is_under_way:
         if step.state is not StepState.CANCELLING:
             cancel_attempt(draft, step, cause)
@@ -16,8 +16,8 @@ def stop_step(draft: Draft, step: Step, cause: Cause, *, reason: str = "") -> No
 
 
 def cancel_attempt(draft: Draft, step: Step, cause: Cause) -> None:
-    """Ask for the end of a live attempt; without a confirmation in time it ends as unconfirmed. A nested plan's run is
-    sure to end, and is waited for.
+    """Ask for the end of a live attempt; without confirmation in time it ends as unconfirmed. A nested plan's run is
+    certain to end, so wait for it.
     """
     wait = max(draft.policy.cancel_confirm_s, step.grace_s + draft.policy.cancel_confirm_s / 2)
     moved = draft.move_step(
@@ -34,7 +34,7 @@ def cancel_attempt(draft: Draft, step: Step, cause: Cause) -> None:
 
 
 def send_cancel(draft: Draft, step: Step) -> None:
-    """The order to stop, for the first time or again."""
+    """Send the order to stop, for the first time or again."""
     if step.kind is StepKind.PLAN:
         draft.effect(StopChild(step.id, step.attempt))
     elif step.agent and step.token:
