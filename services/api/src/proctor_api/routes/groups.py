@@ -26,7 +26,7 @@ async def get_group(request: Request, group: GroupRef) -> ViewResponse[GroupView
 
 @routes.put("/v1/groups/{group}", summary="Create a group", openapi_extra=needs(Role.ADMIN))
 async def put_group(request: Request, group: GroupRef) -> ViewResponse[GroupView]:
-    """Create an empty group. No effect if it exists. 403 for a token that is bound to groups."""
+    """Create an empty group. No effect if it exists. 403 for a token that is bound to other groups."""
     return await pass_on(request, calls.PUT_GROUP, calls.GroupRef(name=group))
 
 

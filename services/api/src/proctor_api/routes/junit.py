@@ -1,4 +1,4 @@
-"""``GET /v1/runs/{run}/junit``: a run as the JUnit XML that CI servers read, streamed."""
+"""``GET /v1/runs/{run}/junit``: a run as JUnit XML for CI servers, streamed."""
 
 import re
 from collections.abc import AsyncIterator
@@ -21,15 +21,15 @@ routes = router("runs")
 
 MEDIA = "application/xml"
 PAGE = 50
-"""Steps asked for at once: each may bring 64 KiB of output."""
+"""Steps per request to a controller; each may have 64 KiB of output."""
 MAX_TEXT = 16 * 1024
-"""Characters of a step's output that are shown: the last ones."""
+"""Characters of a step's output that are shown, from its end."""
 STEPS = "steps"
 SUITES = (STEPS, "on_failure", "rollback", "always")
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _CLEANUP = re.compile(r"^(on_failure|rollback|always)[.\[]")
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML 1.0 document may hold, not even escaped; ESC, with which terminals are commanded, is among it."""
+"""Characters that XML 1.0 does not allow, not even escaped; ESC of terminal sequences is one of them."""
 PASSED = frozenset({StepResult.PASSED, StepResult.REUSED})
 FAILED = frozenset({StepResult.FAILED, StepResult.TIMED_OUT})
 ERRORS = frozenset({StepResult.ERROR, StepResult.LOST})
@@ -39,7 +39,7 @@ QUIET = frozenset({RunResult.PASSED, RunResult.CANCELLED, None})
 
 @dataclass(slots=True)
 class Counts:
-    """Of one suite; ``time`` in seconds."""
+    """The counts of a suite; ``time`` in seconds."""
 
     tests: int = 0
     failures: int = 0
@@ -48,7 +48,7 @@ class Counts:
     time: float = 0.0
 
     def add(self, other: "Counts") -> None:
-        """Add the counts of a suite to those of all."""
+        """Add the counts of another suite."""
         self.tests += other.tests
         self.failures += other.failures
         self.errors += other.errors
@@ -67,7 +67,7 @@ class Counts:
             self.skipped += 1
 
     def attributes(self) -> str:
-        """As XML shows them."""
+        """The counts as XML attributes."""
         return (
             f'tests="{self.tests}" failures="{self.failures}" errors="{self.errors}" skipped="{self.skipped}" '
             f'time="{self.time:.3f}"'
@@ -118,7 +118,7 @@ async def _parts(
     for each in counts.values():
         total.add(each)
     yield f"{HEAD}<testsuites name={attribute(run.name)} {total.attributes()}>\n".encode()
-    # The numbers of a suite stand before its cases, so the steps are read again for each: they would not fit memory.
+    # A suite's counts come before its cases. Steps are read again for each suite, to keep none in memory.
     for phase in (phase for phase in SUITES if phase in counts):
         yield _suite(run, phase, counts[phase]).encode()
         async for step in _steps(controllers, actor, run.id):
@@ -154,7 +154,7 @@ def _properties(run: RunView) -> str:
 
 
 def own_case(run: RunView, counts: Counts) -> tuple[Counts, str] | None:
-    """A case for the run itself, where it ended badly and none of its steps tells so."""
+    """Counts and XML of a case for the run itself, if it did not pass although no step failed; else None."""
     if run.result in QUIET or counts.failures or counts.errors:
         return None
     kind = "error" if run.result is RunResult.ERROR else "failure"
@@ -167,25 +167,25 @@ def own_case(run: RunView, counts: Counts) -> tuple[Counts, str] | None:
 
 
 def phase_of(step: StepView) -> str:
-    """``steps``, or the part of the cleanup that the step belongs to: its name tells (no step of a plan has such)."""
+    """``steps``, or the part of the cleanup that the step belongs to by its name (a plan cannot use such names)."""
     found = _CLEANUP.match(step.step)
     return found[1] if found else STEPS
 
 
 def is_told(step: StepView) -> bool:
-    """Whether the step is a case: one of the plan's, or of a cleanup that was wanted."""
+    """Whether the step is a test case: every step of the plan, and cleanup steps that ran."""
     return phase_of(step) == STEPS or step.result not in UNWANTED
 
 
 def seconds_of(step: StepView) -> float:
-    """How long its last attempt took."""
+    """Duration of the last attempt in seconds; 0 if it did not start or end."""
     if step.started_at is None or step.finished_at is None:
         return 0.0
     return max(0.0, (step.finished_at - step.started_at).total_seconds())
 
 
 def case_of(run: RunView, step: StepView) -> str:
-    """The element of one step."""
+    """The XML element of a step."""
     name = f"{step.step}[{step.instance}]" if step.instance else step.step
     head = f'<testcase classname={attribute(run.name)} name={attribute(name)} time="{seconds_of(step):.3f}"'
     inner = _verdict(step)
@@ -213,12 +213,12 @@ def _verdict(step: StepView) -> str:
 
 
 def attribute(text: str) -> str:
-    """The text as a quoted attribute."""
+    """The text as a quoted XML attribute, at most MAX_TEXT characters."""
     return quoteattr(_clean(text)[:MAX_TEXT])
 
 
 def text_of(text: str) -> str:
-    """The text as an element's content: its last characters."""
+    """The text as content of an XML element; only its last MAX_TEXT characters."""
     shown = text if len(text) <= MAX_TEXT else f"(cut) …{text[-MAX_TEXT:]}"
     return escape(_clean(shown))
 

@@ -162,7 +162,7 @@ async def show_trend(
 )
 async def show_matrix(request: Request, filters: Filtered) -> Response:
     """The last verdict of each pair within the period, and its trust, computed from the last 50 verdicts. Shows the 50
-    scenarios and 50 test cases that have the most results.
+    scenarios and 50 test cases with the most cells.
     """
     return json_view(orjson.dumps(await Overview(context_of(request).engine).matrix(filters.query)))
 

@@ -26,7 +26,7 @@ async def put_pool(request: Request, type: TypeRef, wish: TargetRequest) -> View
 
 @routes.post("/v1/pools/replenish", status_code=202, summary="Fill the pools now", openapi_extra=needs(Role.ADMIN))
 async def replenish(request: Request) -> ViewResponse[JobView]:
-    """Make spares up to each pool's target. `skipped`, with the reason, while an earlier one is carried out."""
+    """Make spares up to each pool's target. The outcome is `skipped`, with the reason, if that is under way already."""
     return await pass_on(request, calls.REPLENISH_POOLS, calls.PoolList(), 202)
 
 
@@ -34,7 +34,7 @@ async def replenish(request: Request) -> ViewResponse[JobView]:
     "/v1/pools/sync", status_code=202, summary="Synchronise with the backend now", openapi_extra=needs(Role.ADMIN)
 )
 async def sync(request: Request) -> ViewResponse[JobView]:
-    """Read the volumes' states from the backend. `skipped`, with the reason, while an earlier one is carried out."""
+    """Read the volumes' states from the backend. `skipped`, with the reason, if that is under way already."""
     return await pass_on(request, calls.SYNC_POOLS, calls.PoolList(), 202)
 
 

@@ -38,7 +38,9 @@ async def list_cases(request: Request, project: str) -> Response:
     ALL, "Declare a test case", creates(EXAMPLE, {400: "name is missing or empty", 403: "no such project: functest"})
 )
 async def add_case(request: Request, project: str) -> Response:
-    """400 without a name; 403 if the project is unknown or has a test case with this name."""
+    """Add a test case. The answer is `{href}` with its URL. 400 without a name; 403 if the project is unknown or has a
+    test case with this name.
+    """
     body = object_of(await request.json())
     context = context_of(request)
     now = context.clock.now()
@@ -51,7 +53,7 @@ async def add_case(request: Request, project: str) -> Response:
 
 @router.get(ONE, "Show a test case", reads(SHOWN, UNKNOWN))
 async def get_case(request: Request, project: str, case: str) -> Response:
-    """404 if there is none."""
+    """The test case with this name. 404 if there is none."""
     return answer((await Cases(context_of(request).engine).get(project, case.rstrip("/"))).view(CASE))
 
 
@@ -70,6 +72,6 @@ async def change_case(request: Request, project: str, case: str) -> Response:
     ONE, "Delete a test case", changes(refuses={401: "results refer to the test case functest/case_foo", **UNKNOWN})
 )
 async def delete_case(request: Request, project: str, case: str) -> Response:
-    """401 while results refer to it."""
+    """The answer has no body. 401 while results refer to the test case."""
     await Cases(context_of(request).engine).delete(project, case.rstrip("/"))
     return done()

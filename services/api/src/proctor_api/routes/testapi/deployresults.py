@@ -70,7 +70,9 @@ async def list_deployresults(request: Request) -> Response:
     creates(EXAMPLE, {400: "installer is missing or empty", 404: "no such pod: pod_foo"}),
 )
 async def add_deployresult(request: Request) -> Response:
-    """400 without `pod_name`, `installer` or `scenario`; 404 if the pod is unknown."""
+    """Store a deployment result. The answer is `{href}` with its URL. 400 without `pod_name`, `installer` or
+    `scenario`; 404 if the pod is unknown.
+    """
     context = context_of(request)
     body = object_of(await request.json())
     result = read_deployresult(body, context.clock.now(), context.settings.zone, group_for(request))
@@ -84,7 +86,7 @@ async def add_deployresult(request: Request) -> Response:
     reads(SHOWN, {404: "no such deploy result: 57adcb09514bc70001e3f5cd"}),
 )
 async def get_deployresult(request: Request, result: str) -> Response:
-    """404 if there is none."""
+    """The deployment result with this `_id`. 404 if there is none, or the token may not see it."""
     found = await DeployResults(context_of(request).engine).get(result, groups_of(request))
     return Response(found, media_type=JSON)
 

@@ -30,7 +30,7 @@ async def list_pods(request: Request) -> Response:
     creates(EXAMPLE, {400: "name is missing or empty", 403: "the pod pod_foo exists already"}),
 )
 async def add_pod(request: Request) -> Response:
-    """400 without a name; 403 if the name exists."""
+    """Add a pod. The answer is `{href}` with its URL. 400 without a name; 403 if the name exists."""
     body = object_of(await request.json())
     context = context_of(request)
     now = context.clock.now()
@@ -43,7 +43,7 @@ async def add_pod(request: Request) -> Response:
 
 @router.get("/api/v1/pods/{pod:name}", "Show a pod", reads(SHOWN, UNKNOWN))
 async def get_pod(request: Request, pod: str) -> Response:
-    """404 if there is none."""
+    """The pod with this name. 404 if there is none."""
     return answer((await Pods(context_of(request).engine).get(pod.rstrip("/"))).view(POD))
 
 
@@ -51,6 +51,6 @@ async def get_pod(request: Request, pod: str) -> Response:
     "/api/v1/pods/{pod:name}", "Delete a pod", changes(refuses={401: "results refer to the pod pod_foo", **UNKNOWN})
 )
 async def delete_pod(request: Request, pod: str) -> Response:
-    """401 while results refer to it."""
+    """The answer has no body. 401 while results refer to the pod."""
     await Pods(context_of(request).engine).delete(pod.rstrip("/"))
     return done()

@@ -34,7 +34,7 @@ async def list_projects(request: Request) -> Response:
     creates(EXAMPLE, {400: "name is missing or empty", 403: "the project project_foo exists already"}),
 )
 async def add_project(request: Request) -> Response:
-    """400 without a name; 403 if the name exists."""
+    """Add a project. The answer is `{href}` with its URL. 400 without a name; 403 if the name exists."""
     body = object_of(await request.json())
     context = context_of(request)
     now = context.clock.now()
@@ -46,7 +46,7 @@ async def add_project(request: Request) -> Response:
 
 @router.get("/api/v1/projects/{project:project}", "Show a project", reads(SHOWN, UNKNOWN))
 async def get_project(request: Request, project: str) -> Response:
-    """404 if there is none."""
+    """The project with this name. 404 if there is none."""
     return answer((await Projects(context_of(request).engine).get(project.rstrip("/"))).view(PROJECT))
 
 
@@ -68,6 +68,6 @@ async def change_project(request: Request, project: str) -> Response:
     changes(refuses={401: "test cases refer to the project project_foo", **UNKNOWN}),
 )
 async def delete_project(request: Request, project: str) -> Response:
-    """401 while test cases refer to it."""
+    """The answer has no body. 401 while test cases refer to the project."""
     await Projects(context_of(request).engine).delete(project.rstrip("/"))
     return done()

@@ -93,7 +93,9 @@ async def list_results(request: Request) -> Response:
     creates(EXAMPLE, {400: "pod_name is missing or empty", 404: "no such pod: pod_foo"}),
 )
 async def add_result(request: Request) -> Response:
-    """400 without `pod_name`, `project_name` or `case_name`; 404 if one of them is not declared."""
+    """Store a result. The answer is `{href}` with its URL. 400 without `pod_name`, `project_name` or `case_name`; 404
+    if one of them is not declared.
+    """
     context = context_of(request)
     body = object_of(await request.json())
     result = read_result(body, context.clock.now(), context.settings.zone, group=group_for(request))
@@ -105,7 +107,7 @@ async def add_result(request: Request) -> Response:
     "/api/v1/results/{result}", "Show a result", reads(SHOWN, {404: "no such result: 57adcb09514bc70001e3f5cd"})
 )
 async def get_result(request: Request, result: str) -> Response:
-    """404 if there is none, or the token may not see it."""
+    """The result with this `_id`. 404 if there is none, or the token may not see it."""
     return Response(await Results(context_of(request).engine).get(result, groups_of(request)), media_type=JSON)
 
 

@@ -44,7 +44,7 @@ ACTIONS = {"POST": Action.ADD, "PUT": Action.REPLACE, "DELETE": Action.REMOVE}
 
 def _parameters(*names: str) -> list[dict[str, Any]]:
     return [
-        {**parameter(name, f"The {name} to change"), "required": True, "example": example}
+        {**parameter(name, f"The name of the {name}"), "required": True, "example": example}
         for name, example in (("installer", "apex"), ("version", "master"), ("project", "functest"))
         if name in names
     ]
@@ -73,7 +73,9 @@ async def list_scenarios(request: Request) -> Response:
 
 @router.post(ALL, "Create a scenario", creates(EXAMPLE, {**NO_NAME, **EXISTS, 409: "the installer occurs twice: apex"}))
 async def add_scenario(request: Request) -> Response:
-    """400 without a name; 403 if the name exists; 409 if a part occurs twice. Unknown fields are dropped."""
+    """Add a scenario. The answer is `{href}` with its URL. Unknown fields are dropped. 400 without a name; 403 if the
+    name exists; 409 if a part occurs twice.
+    """
     body = object_of(await request.json())
     plain_name_of(body)
     scenario = read(Scenario, body, strict=False)

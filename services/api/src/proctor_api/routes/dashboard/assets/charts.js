@@ -1,4 +1,4 @@
-// The two lines over time, drawn by Chart.js.
+// The two charts over time, drawn by Chart.js.
 
 import { count, duration, element, moment, share } from "./words.js";
 
@@ -23,14 +23,14 @@ export function drawTrend(trend, choose) {
 
 const STEPS = [0.1, 0.5, 1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
 
-/** A scale of durations whose lines stand at round times. */
+/** A scale of durations with lines at round times. */
 function durations(trend) {
   const most = Math.max(0.1, ...trend.series.flatMap((series) => series.points.map((point) => point.seconds || 0)));
   const stepSize = STEPS.find((step) => most / step <= 5) || Math.ceil(most / 5 / 86400) * 86400;
   return { min: 0, max: Math.ceil((most * 1.02) / stepSize) * stepSize, stepSize };
 }
 
-/** What the time axis counts in; it leaves out what has no room. */
+/** The unit of the time axis. Chart.js leaves out labels that do not fit. */
 function unitOf(trend) {
   if (trend.bucket_seconds > 86400) return "month";
   return Date.parse(trend.to) - Date.parse(trend.from) < 2 * 86400e3 ? "hour" : "day";

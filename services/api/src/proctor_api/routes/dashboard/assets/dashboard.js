@@ -1,4 +1,4 @@
-// The page of results: filters, figures, charts, matrix, results. Everything is drawn anew when a filter changes.
+// The results page: filters, figures, charts, matrix, results. A change of a filter redraws everything.
 
 import { drawTrend } from "./charts.js";
 import { FILTERS, ask, begin, fromAddress, toAddress } from "./data.js";
@@ -28,7 +28,7 @@ function within() {
   return filters;
 }
 
-/** Offer what there is; a choice that is not there (any more) stays to be seen and cleared. */
+/** Fill the filters with their values. A chosen value that no longer exists stays, so that it can be cleared. */
 function offer(options) {
   for (const name of FILTERS) {
     const select = form.elements.namedItem(name);
@@ -106,7 +106,7 @@ async function refresh() {
     show("empty", options.empty);
     show("none", !options.empty && !any);
     show("board", any);
-    notice(any && lines.truncated ? `Only the newest ${count(lines.sum.runs)} results are looked at. A shorter period or a filter shows the rest.` : "");
+    notice(any && lines.truncated ? `Only the newest ${count(lines.sum.runs)} results are used. Choose a shorter period or a filter to see others.` : "");
     if (!any) return;
     tiles(lines.sum);
     drawTrend(lines, ofPoint);

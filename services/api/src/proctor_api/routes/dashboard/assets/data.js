@@ -1,10 +1,10 @@
-// What the page asks the api for. Addresses are relative, so that the page works under a prefix too.
+// Requests to the api. URLs are relative, so that the page also works under a prefix.
 
 export const FILTERS = ["project", "case", "scenario", "installer", "pod", "version"];
 
 let newest = 0;
 
-/** JSON from a dashboard route; null when a later `turn` has begun meanwhile. Throws Error with words for people. */
+/** JSON of a dashboard route; null if a later `turn` has begun meanwhile. Throws an Error with a message for users. */
 export async function ask(path, query, turn) {
   const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const answer = await fetch(`../v1/dashboard/${path}?${new URLSearchParams(given)}`, { headers: { Accept: "application/json" } });
@@ -17,13 +17,13 @@ export async function ask(path, query, turn) {
   return turn === undefined || turn === newest ? body : null;
 }
 
-/** A new turn: answers to older ones no longer count. */
+/** Begin a new turn: answers to earlier ones are ignored. */
 export function begin() {
   newest += 1;
   return newest;
 }
 
-/** Period and filters as the page's address says. */
+/** Period and filters in the URL of the page. */
 export function fromAddress() {
   const given = new URLSearchParams(window.location.search);
   const chosen = { days: given.get("days") || "30", by: given.get("by") || "" };
@@ -31,7 +31,7 @@ export function fromAddress() {
   return chosen;
 }
 
-/** Write them into the address, so that it can be kept and passed on. */
+/** Write them into the URL, so that it can be bookmarked and shared. */
 export function toAddress(chosen) {
   const said = new URLSearchParams();
   for (const [name, value] of Object.entries(chosen)) if (value && !(name === "days" && value === "30")) said.set(name, value);

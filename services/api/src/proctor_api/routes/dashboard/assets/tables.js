@@ -1,8 +1,8 @@
-// The matrix of scenarios and test cases, and the results behind a point of it or of a chart.
+// The matrix of scenarios and test cases, and the table of results behind a cell or a point.
 
 import { count, duration, element, moment, verdict } from "./words.js";
 
-/** Draw the matrix. `choose(cell)` is called for a cell that was pressed. */
+/** Draw the matrix. `choose(cell)` is called for a cell that was clicked. */
 export function drawMatrix(matrix, choose) {
   const table = document.getElementById("matrix");
   const several = new Set(matrix.cases.map((one) => one.project)).size > 1;
@@ -15,7 +15,7 @@ export function drawMatrix(matrix, choose) {
   table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
-/** A name that may go on in the next line behind each of its separators, and within a word only where that is too long. */
+/** A name that may wrap after each separator, and within a word only if it is too long. */
 function inParts(name) {
   return name.split(/(?<=[_./:-])/).flatMap((part) => [part, element("wbr")]).slice(0, -1);
 }
@@ -34,7 +34,7 @@ function cellOf(cell, choose) {
     last.sign, element("small", { "aria-hidden": "true" }, trust));
 }
 
-/** Fill the table of results; each row shows the ways to the result, its run and its log. */
+/** Fill the table of results; each row has links to the result, its run and its log. */
 export function drawResults(results) {
   document.querySelector("#results tbody").replaceChildren(...results.items.map(rowOf));
 }
@@ -57,7 +57,7 @@ function rowOf(result) {
     element("td", { class: "see" }, ...ways));
 }
 
-/** How many of how many are shown. */
+/** How many results are shown. */
 export function howMany(results) {
   return results.more ? `the newest ${count(results.items.length)}` : `${count(results.items.length)} in all`;
 }

@@ -1,6 +1,6 @@
-// Figures and times as people read them, and elements made without ever parsing a text as HTML.
+// Numbers, times and durations as text for users, and elements that are made without parsing text as HTML.
 
-/** An element with attributes and children; texts become text. */
+/** An element with attributes and children; strings become text nodes. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -41,7 +41,7 @@ function both(large, largeUnit, small, smallUnit) {
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 const MINUTE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 
-/** A moment, as short as the width of its bucket allows. */
+/** A time: with a bucket of a day or more only the date. */
 export function moment(at, bucketSeconds = 0) {
   return (bucketSeconds >= 86400 ? DAY : MINUTE).format(new Date(at));
 }
