@@ -11,7 +11,7 @@ from typing import Any
 from proctor_controller.domain.documents.spelled import as_texts, has_spelled
 from proctor_controller.domain.documents.spelled import written as as_text
 from proctor_controller.domain.expressions.cost import estimate
-from proctor_controller.domain.expressions.fault import ExpressionFault, Scope, kind_of
+from proctor_controller.domain.expressions.fault import ExpressionFault, Scope, kind_of, null_fault
 from proctor_controller.domain.expressions.program import compile_source, replaced, run
 from proctor_controller.domain.expressions.source import Called, Chain, Reference
 from proctor_controller.domain.expressions.text import OPENING, split_text
@@ -23,7 +23,7 @@ MAX_VALUE_DEPTH = 60
 """Levels of lists and maps in the value of an expression; the template may nest it some levels deeper."""
 
 __all__ = [
-    "ExpressionFault", "Scope", "as_text", "evaluate", "fill", "fill_text", "holds", "references_of",
+    "ExpressionFault", "Scope", "as_text", "evaluate", "fill", "fill_text", "holds", "holds_for_sure", "references_of",
     "unknown_functions", "work_of",
 ]  # fmt: skip
 
@@ -57,9 +57,43 @@ def _at(scope: Scope, chain: Chain) -> Any:
 def holds(source: str, scope: Scope) -> bool:
     """Whether a condition is true. Raises ExpressionFault, also if it is neither true nor false."""
     value = evaluate(source, scope)
+    if value is None and (fault := null_fault(compile_source(source).source, scope)) is not None:
+        raise fault
     if not isinstance(value, bool):
         raise ExpressionFault(source, 1, f"a condition is true or false, not {kind_of(value)}")
     return value
+
+
+def holds_for_sure(source: str, scope: Scope) -> bool:
+    """Whether a condition is true whatever null stands for: only what is compared with ``null`` itself may be it.
+
+    Raises ExpressionFault, with what is ``null`` where that is why.
+    """
+    parsed = compile_source(source).source
+    asked = {reference.path for reference in parsed.references if reference.is_asked}
+    known: Scope = scope
+    for reference in parsed.references:
+        if reference.path not in asked:
+            known = _without_null(known, reference.path)
+    try:
+        return holds(source, known)
+    except ExpressionFault as fault:
+        why = null_fault(parsed, scope) if known is not scope else None
+        raise (why or fault) from None
+
+
+def _without_null(scope: Scope, path: tuple[str, ...]) -> Scope:
+    """The scope, without what is null at the path."""
+    name, *rest = path
+    if name not in scope:
+        return scope
+    value = scope[name]
+    if value is None:
+        return {key: part for key, part in scope.items() if key != name}
+    if not rest or not isinstance(value, Mapping):
+        return scope
+    less = _without_null(value, tuple(rest))
+    return scope if less is value else {**scope, name: less}
 
 
 def fill(template: Any, scope: Scope) -> Any:

@@ -3,9 +3,10 @@
 No reason quotes a value: it may be hidden.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from proctor_common.json_walk import placed_parts
 from proctor_controller.domain.expressions.source import CALLED, CALLED_ON, ParsedSource
 
 Scope = Mapping[str, Any]
@@ -14,13 +15,14 @@ Scope = Mapping[str, Any]
 
 class ExpressionFault(Exception):
     """An expression cannot be read or evaluated. ``position`` counts characters of the expression from 1; ``path``: its
-    location in the template, as far as known.
+    location in the template, as far as known; ``null``: what is null, where that is the reason.
     """
 
     def __init__(self, expression: str, position: int, reason: str) -> None:
         super().__init__(f"{reason} (at {position} of the expression {expression[:200]})")
         self.expression, self.position, self.reason = expression, position, reason
         self.path: tuple[str | int, ...] = ()
+        self.null: str | None = None
 
 
 class Unfit(Exception):
@@ -55,6 +57,9 @@ def syntax_fault(source: str, message: str) -> ExpressionFault:
 def runtime_fault(parsed: ParsedSource, scope: Scope, fault: Exception) -> ExpressionFault:
     """The reason of a failed evaluation, with the position in its source (from 1)."""
     reason, position = _reason(parsed.text, fault), 1
+    others = Unfit | ZeroDivisionError | OverflowError | KeyError | IndexError
+    if not isinstance(fault, others) and (null := null_fault(parsed, scope)) is not None:
+        return null
     missing = None
     if isinstance(fault, KeyError | IndexError) or "Undefined variable" in str(fault):
         missing = _first_missing(parsed, scope)
@@ -68,12 +73,59 @@ def runtime_fault(parsed: ParsedSource, scope: Scope, fault: Exception) -> Expre
     return ExpressionFault(parsed.text, position, reason)
 
 
-def _first_missing(parsed: ParsedSource, scope: Scope) -> tuple[str, int] | None:
-    """The first name that is missing: the likely reason why the library failed."""
+def null_fault(parsed: ParsedSource, scope: Scope) -> ExpressionFault | None:
+    """The fault that something which the expression reads is null, with why it is; None where nothing is, or where a
+    name is not there.
+    """
+    if _first_missing(parsed, scope, but_null=True) is not None:
+        return None
+    for reference in parsed.references:
+        for name in _nulls(scope, reference.path):
+            fault = ExpressionFault(parsed.text, reference.position, f"{name} is null{_why_null(scope, name)}")
+            fault.null = name
+            return fault
+    return None
+
+
+def _nulls(scope: Scope, path: tuple[str, ...]) -> Iterator[str]:
+    """What is null on the way to a value, or else the first null in it."""
+    value: Any = scope
+    for index, name in enumerate(path):
+        if not isinstance(value, Mapping) or name not in value:
+            return
+        value = value[name]
+        if value is None:
+            yield ".".join(path[: index + 1])
+            return
+    for below, part in placed_parts(value):
+        if part is None:
+            yield ".".join(path) + "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in below)
+            return
+
+
+def _why_null(scope: Scope, name: str) -> str:
+    root, _, rest = name.partition(".")
+    step = scope.get("steps", {}).get(rest.partition(".")[0]) if root == "steps" else None
+    if isinstance(step, Mapping) and not name.endswith(".error"):
+        ends = step.get("result")
+        verdicts = {str(end.get("verdict")) for end in (ends if isinstance(ends, list) else [ends]) if end}
+        if told := sorted(verdicts - {"passed", "reused", "None"}):
+            return f": the step {rest.partition('.')[0]} ended as {', '.join(told)}"
+    if root == "params":
+        return ": no value was given for it"
+    if name.endswith(".exit_code"):
+        return ": there is no exit code, a signal ended the command"
+    return ": there was no error" if name.endswith(".error") else ""
+
+
+def _first_missing(parsed: ParsedSource, scope: Scope, *, but_null: bool = False) -> tuple[str, int] | None:
+    """The first name that is not there: why the library could not go on, as far as can be told."""
     for reference in parsed.references:
         value: Any = scope
         for index, name in enumerate(reference.path):
             if not isinstance(value, Mapping) or name not in value:
+                if but_null and value is None:
+                    break
                 if index and not isinstance(value, Mapping):
                     holder = ".".join(reference.path[:index])
                     return f"{holder} is {kind_of(value)} and has no member {name}", reference.position

@@ -76,6 +76,8 @@ class Reference:
     index: int | None = None
     """The number in brackets that follows, and ``item`` the member after it: ``hosts.dut[1].host``."""
     item: str | None = None
+    is_asked: bool = False
+    """It is compared with ``null`` itself."""
 
     @property
     def root(self) -> str:
@@ -368,7 +370,14 @@ class _Parser:
         in_macro = any(variable is not None for variable in self._open)
         number, item = self._item(following)
         dashed = self._dashed(following, path[-1])
-        return Reference(tuple(path), token.start + 1, dashed, in_macro, number, item), following
+        asked = self._is_null(following, 1) or self._is_null(index - 2, -1)
+        return Reference(tuple(path), token.start + 1, dashed, in_macro, number, item, asked), following
+
+    def _is_null(self, sign: int, step: int) -> bool:
+        """Whether ``== null`` or ``!= null`` stands there, from the sign on or up to it."""
+        null = self._at(sign + step) if step > 0 else self._at(sign)
+        compared = sign if step > 0 else sign + 1
+        return null is not None and null.value == "null" and (self._is(compared, "==") or self._is(compared, "!="))
 
     def _item(self, at: int) -> tuple[int | None, str | None]:
         """The number in brackets at ``at``, and the member after them."""

@@ -229,7 +229,7 @@ class Steps:
         allowed = {"if": Names(before, matrix=names.matrix, step=names.step), "failed_when": ended, "until": ended}
         for word, member in (("if", "condition"), ("failed_when", "failed_when"), ("until", "until")):
             if word in step:
-                rules[member] = reader.source(step[word], (*path, word), allowed[word], refs)
+                rules[member] = reader.source(step[word], (*path, word), allowed[word], refs, read.cells)
         if "outputs" in step:
             rules["outputs"] = verdict.read_step_outputs(reader, step["outputs"], (*path, "outputs"), ended, refs)
         if "expect" in step:

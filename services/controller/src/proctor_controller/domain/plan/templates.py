@@ -1,6 +1,6 @@
 """Templates and conditions of a plan: compiles Heat's maps and looks up every name that they read. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from proctor_controller.domain.expressions.evaluate import (
 )
 from proctor_controller.domain.expressions.source import CALLED, CALLED_ON, MACROS, ROOTS, Called, Reference
 from proctor_controller.domain.expressions.text import OPENING, split_text
+from proctor_controller.domain.plan.conditions import strange_kind
 from proctor_controller.domain.plan.hot import ATTRIBUTES, BadHot, compile_hot, is_hot
 from proctor_controller.domain.plan.model import Parameter, Path
 from proctor_controller.domain.plan.reader import UNKNOWN, Faults, Reader, Unknown
@@ -132,8 +133,17 @@ class Templates(Reader):
             return [self.template(part, (*path, index), names, refs) for index, part in enumerate(value)]
         return value
 
-    def source(self, value: Any, path: Path, names: Names, refs: set[str]) -> str | None:
-        """A condition: an expression, with or without brackets, or true or false."""
+    def source(
+        self,
+        value: Any,
+        path: Path,
+        names: Names,
+        refs: set[str],
+        cells: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str | None:
+        """A condition: an expression, with or without its brackets, or just true or false. ``cells``: of the step's
+        matrix, where they are known.
+        """
         if isinstance(value, bool):
             return "true" if value else "false"
         if is_hot(value):
@@ -153,7 +163,11 @@ class Templates(Reader):
                 self.fault(path, "must be one expression; the brackets may be left out", "expression")
                 return None
         assert source is not None
+        before = len(self.faults)
         self._check_source(source, path, names, refs)
+        if len(self.faults) == before and (kind := strange_kind(source, self.known.parameters, cells)) is not None:
+            said = f"can never be a condition: it is {kind}, and never true or false"
+            self.fault(path, f"{said} (at 1 of the expression {source[:200]})", "expression")
         return source
 
     def _check_text(self, text: str, path: Path, names: Names, refs: set[str]) -> None:

@@ -10,7 +10,7 @@ from proctor_common.limits import MAX_OUTPUT
 from proctor_common.states import StepResult
 from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.documents.spelled import is_scalar, written
-from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill, holds
+from proctor_controller.domain.expressions.evaluate import ExpressionFault, fill, holds_for_sure, references_of
 from proctor_controller.domain.runs.scope import Scope
 from proctor_controller.domain.runs.step import Step
 from proctor_controller.domain.runs.step_rules import Rules
@@ -54,17 +54,30 @@ def judge(rules: Rules, scope: Scope, result: StepResult, reason: str, error: Ma
     where = "failed_when"
     try:
         if rules.failed_when is not None and rules.expect is None and result is not StepResult.ERROR:
-            failed = holds(rules.failed_when, scope)
-            said = f"failed_when is true: {rules.failed_when[:200]}" + (f" ({reason})" if reason else "")
-            result, reason = (StepResult.FAILED, said) if failed else (StepResult.PASSED, "")
+            result, reason = _judge_failed(rules.failed_when, scope, result, reason)
         where = "until"
-        if rules.until is not None and result is StepResult.PASSED and not holds(rules.until, scope):
+        if rules.until is not None and result is StepResult.PASSED and not holds_for_sure(rules.until, scope):
             result, reason = StepResult.FAILED, f"until is not true: {rules.until[:200]}"
     except ExpressionFault as fault:
+        if fault.null is not None:
+            # What is not there says nothing: it passes no step, and what until waits for may yet come.
+            null = f"{fault.null.removeprefix('result.')} is null"
+            own = reason if where == "failed_when" else f"until is not true: {str(rules.until)[:200]}"
+            return StepVerdict(StepResult.FAILED, f"{own}; {null}" if own else f"{where}: {null}")
         return StepVerdict(StepResult.ERROR, describe(where, fault), is_final=True)
     if result is not StepResult.PASSED or not rules.outputs:
         return StepVerdict(result, reason)
     return _with_outputs(rules, scope, reason)
+
+
+def _judge_failed(source: str, scope: Scope, result: StepResult, reason: str) -> tuple[StepResult, str]:
+    if holds_for_sure(source, scope):
+        return StepResult.FAILED, f"failed_when is true: {source[:200]}" + (f" ({reason})" if reason else "")
+    code = next((each for each in references_of(source) if each.path[:2] == ("result", "exit_code")), None)
+    if result is StepResult.FAILED and code is not None and (scope.get("result") or {}).get("exit_code") is None:
+        # A condition on the exit code does not pass what has none.
+        return StepResult.FAILED, f"{reason}; exit_code is null".removeprefix("; ")
+    return StepResult.PASSED, ""
 
 
 def _with_outputs(rules: Rules, scope: Scope, reason: str) -> StepVerdict:
