@@ -23,7 +23,9 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     INVALID = "invalid"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    UPGRADE_REQUIRED = "upgrade_required"
     TOO_MANY = "too_many"
+    HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL = "internal"
     BUS_UNAVAILABLE = "bus_unavailable"
     DATABASE_UNAVAILABLE = "database_unavailable"
@@ -42,7 +44,9 @@ HTTP_STATUS: dict[Code, int] = {
     Code.TOO_LARGE: 413,
     Code.INVALID: 422,
     Code.IDEMPOTENCY_MISMATCH: 422,
+    Code.UPGRADE_REQUIRED: 426,
     Code.TOO_MANY: 429,
+    Code.HEADERS_TOO_LARGE: 431,
     Code.INTERNAL: 500,
     Code.BUS_UNAVAILABLE: 503,
     Code.DATABASE_UNAVAILABLE: 503,

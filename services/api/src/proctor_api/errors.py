@@ -35,7 +35,9 @@ _TITLES = {
     Code.TOO_LARGE: "Too large",
     Code.INVALID: "Invalid",
     Code.IDEMPOTENCY_MISMATCH: "The Idempotency-Key was used for another request",
+    Code.UPGRADE_REQUIRED: "A websocket is needed",
     Code.TOO_MANY: "Too many requests",
+    Code.HEADERS_TOO_LARGE: "The headers are too large",
     Code.INTERNAL: "Internal error",
     Code.BUS_UNAVAILABLE: "The bus is unavailable",
     Code.DATABASE_UNAVAILABLE: "The database is unavailable",
@@ -58,6 +60,8 @@ def problem(fault: ProctorError, path: str) -> Response:
     details = dict(fault.details)
     if fault.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = 'Bearer realm="proctor"'
+    if fault.code is Code.UPGRADE_REQUIRED:
+        headers |= {"Connection": "Upgrade", "Upgrade": "websocket"}
     if details.pop("hang_up", False):
         headers["Connection"] = "close"
     retry = details.pop("retry_after", None)
@@ -137,7 +141,8 @@ def _methods_of(request: Request) -> set[str]:
     """The methods that a path takes."""
     routes: list[APIRoute] = request.app.state.routes
     path = request.scope["path"]
-    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+    found = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+    return found | {"HEAD"} if "GET" in found else found
 
 
 def install(app: FastAPI) -> None:
@@ -157,6 +162,12 @@ def install(app: FastAPI) -> None:
     add(ProctorError, lambda error, _: error)
     add(RequestValidationError, lambda error, _: validation_fault(error))
     add(HTTPException, http_fault)
+
+
+def no_upgrade(path: str) -> ProctorError:
+    """426: a request without a handshake, where only websockets are."""
+    said = "is a websocket; the request came without `Upgrade: websocket`, which a proxy on the way may have taken off"
+    return ProctorError(Code.UPGRADE_REQUIRED, f"{path} {said}")
 
 
 def internal() -> ProctorError:

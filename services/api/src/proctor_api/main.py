@@ -6,8 +6,10 @@ from contextlib import AsyncExitStack
 
 import structlog
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from proctor_api import errors
 from proctor_api.auth import Authenticator
@@ -25,15 +27,16 @@ from proctor_api.limits import RateLimit, Sockets
 from proctor_api.logs.feeds import Feeds, Pace
 from proctor_api.migrations import CHAIN
 from proctor_api.routes import ALL_ROUTERS, SOCKETS, openapi
-from proctor_api.settings import ApiSettings, split_address
+from proctor_api.settings import ApiSettings
 from proctor_api.store.keys import KeyStore
 from proctor_api.store.tokens import TokenStore
 from proctor_api.watch import Watch
 from proctor_common.bus import Bus, BusError, BusOptions
 from proctor_common.clock import SystemClock
-from proctor_common.errors import ProctorError
+from proctor_common.errors import ProctorError, not_found
 from proctor_common.metrics import make_registry, observe_bus
 from proctor_common.pg import close_sessions, make_engine, migrate
+from proctor_common.probe import serve_probe
 from proctor_common.service import Background, StartError, Stop
 
 log = structlog.get_logger(__name__)
@@ -49,11 +52,36 @@ class App(FastAPI):
     short: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, on the fast path if its route has one."""
+        """Answer a request, on the fast path if its route has one. HEAD is GET without the body."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            # A copy: uvicorn leaves the body out by the method in its own scope.
+            scope, send = {**scope, "method": "GET"}, _ending(send)
         if scope["type"] == "http" and (scope["method"], scope["path"]) in self.ways:
             await self.short(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+
+def _ending(send: Send) -> Send:
+    """End the response after its headers; otherwise a long body would be produced for nothing."""
+    ended = False
+
+    async def send_head(message: Message) -> None:
+        nonlocal ended
+        if not ended:
+            ended = message["type"] == "http.response.body"
+            await send({"type": "http.response.body"} if ended else message)
+
+    return send_head
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a path that has no route: 404, also for a websocket, where the framework answers 403."""
+    if scope["type"] == "websocket":
+        fault = not_found("path", scope["path"])
+        await WebSocket(scope, receive, send).send_denial_response(errors.problem(fault, scope["path"]))
+    else:
+        raise HTTPException(404)
 
 
 def make_app(context: ApiContext) -> FastAPI:
@@ -76,6 +104,7 @@ def make_app(context: ApiContext) -> FastAPI:
     if settings.root_path or settings.trusted_proxies:
         app.add_middleware(Proxies, root_path=settings.root_path, trusted=settings.proxies)
     errors.install(app)
+    app.router.default = _nowhere
     # Not by include_router: it would build every route again and match each request twice.
     app.state.routes = [route for router in ALL_ROUTERS for route in router.routes]
     app.router.routes += [*app.state.routes, *(WebSocketRoute(path, endpoint) for path, endpoint in SOCKETS)]
@@ -160,7 +189,8 @@ async def serve(settings: ApiSettings, stop: Stop, listening: socket.socket) -> 
         app = make_app(context)
         http = server.make_server(app, settings)
         if settings.metrics_http is not None:
-            stack.callback(server.serve_metrics(split_address(settings.metrics_http), context.registry))
+            # `/healthz` and `/readyz` at the api's own address tell whether the process is well.
+            stack.enter_context(serve_probe(settings.metrics_http, context.registry, lambda: ""))
         await app.state.recorder.start()
         background = await stack.enter_async_context(Background(stop))
         background.start("watch", context.watch.run())

@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, start_http_server
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from proctor_api.errors import problem
+from proctor_api.http.middleware import HEADERS
 from proctor_api.settings import ApiSettings
+from proctor_common.errors import Code, ProctorError
 from proctor_common.service import StartError, Stop
 
 CLIENT_FRAME_LIMIT = 4096
@@ -24,6 +28,12 @@ LINGER_SECONDS = 120.0
 """How long a close frame waits for a client that does not read."""
 DRAIN_SECONDS = 2
 CORK_BYTES = 16 * 1024
+HEAD_BYTES = 64 * 1024
+HEAD_FIELDS = 100
+HEAD_SECONDS = 10.0
+"""How long a TLS handshake may take, and then a request's head."""
+REFUSED_SECONDS = 1.0
+"""After a refusal, input is read and dropped for this long, so that the client sees the answer before the close."""
 
 
 class Corked:
@@ -67,11 +77,119 @@ class Corked:
         return getattr(self._transport, name)
 
 
+class Phase(Enum):
+    """What is being read."""
+
+    IDLE = "nothing, between requests"
+    HEAD = "request line and headers"
+    BODY = "body, and what stands behind it"
+
+
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's protocol over a corked transport, which a websocket takes over."""
+    """uvicorn's protocol over a corked transport, which a websocket takes over.
+
+    The token is known only when the request line and all headers have been read. Until then their bytes and fields are
+    limited (431), and their time (the connection is closed): from the first byte, for the first request from
+    connecting.
+    """
+
+    _phase = Phase.IDLE
+    _read = 0
+    """Bytes received of the headers, or within a body since its last piece."""
+    _chunk = 0
+    _over = False
+    _done = False
+    """Ignore what still arrives: the request was refused, or a websocket has taken over."""
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Corked(transport))  # type: ignore[arg-type]
+        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._done:
+            return
+        self._chunk = len(data)
+        self._read += self._chunk
+        super().data_received(data)
+        if self._phase is Phase.IDLE:
+            self._read = 0
+        elif self._read > HEAD_BYTES and not self._done:
+            self._refuse(_too_large())
+        self._arm()
+
+    def on_message_begin(self) -> None:
+        self._phase = Phase.HEAD
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        # The counters may include other parts of the same chunk. The exact size is computed only if they are over.
+        self._over = len(self.headers) > HEAD_FIELDS or (
+            max(self._read, self._chunk) > HEAD_BYTES
+            and len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES
+        )
+        if self._over:
+            raise ValueError
+        self._phase, self._read = Phase.BODY, 0
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._read = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._phase, self._read = Phase.IDLE, 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._phase is Phase.HEAD:
+            self._arm()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._done = True
+        super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser cannot read."""
+        self._refuse(_too_large() if self._over else ProctorError(Code.BAD_REQUEST, "this is no HTTP request"))
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _arm(self) -> None:
+        """Limit the time of headers that are not complete."""
+        if self._phase is not Phase.BODY and not (self._timer or self._done or self._is_answering):
+            self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, fault: ProctorError) -> None:
+        self._done = True
+        self._disarm()
+        if self._is_answering:
+            # A second answer would end up inside the one that is being sent.
+            self.transport.close()
+            return
+        fault.details["hang_up"] = True
+        answer = problem(fault, "/")
+        head = [b"%s: %s\r\n" % pair for pair in (*answer.raw_headers, *HEADERS)]
+        self.transport.write(b"".join((STATUS_LINE[fault.status], *head, b"\r\n", bytes(answer.body))))
+        self._timer = self.loop.call_later(REFUSED_SECONDS, self.transport.close)
+
+
+def _too_large() -> ProctorError:
+    message = f"request line and headers may have {HEAD_BYTES // 1024} KiB and {HEAD_FIELDS} fields"
+    return ProctorError(Code.HEADERS_TOO_LARGE, message, limit=HEAD_BYTES, fields=HEAD_FIELDS)
 
 
 class Socket(WebSocketsSansIOProtocol):
@@ -96,24 +214,19 @@ class Socket(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers; :class:`Stop` ends it."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; uvicorn has no setting for how long a TLS handshake may take."""
+        loop: Any = asyncio.get_running_loop()
+        if self.config.ssl is not None:
+            loop.create_server = functools.partial(loop.create_server, ssl_handshake_timeout=HEAD_SECONDS)
+        try:
+            await super().startup(sockets)
+        finally:
+            vars(loop).pop("create_server", None)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def serve_metrics(address: tuple[str, int], registry: CollectorRegistry) -> Callable[[], None]:
-    """Serve metrics in a thread. Returns a function that ends it. Raises StartError."""
-    try:
-        http, thread = start_http_server(address[1], address[0], registry)
-    except OSError as fault:
-        raise StartError(f"cannot serve metrics on {address[0]}:{address[1]}: {fault.strerror or fault}") from fault
-
-    def end() -> None:
-        http.shutdown()
-        http.server_close()
-        thread.join(2)
-
-    return end
 
 
 def make_server(app: FastAPI, settings: ApiSettings) -> Server:

@@ -31,6 +31,17 @@ PAGE = """<!doctype html>
 <script src="docs/assets/swagger-ui-bundle.js"></script>
 <script src="docs/assets/docs.js"></script></body></html>
 """
+START_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Proctor</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="docs/assets/login.css"></head>
+<body><main><h1>Proctor</h1>
+<p>This is the api. Go on to:</p>
+<ul><li><a href="docs">its documentation</a>, to be tried out after <a href="login">login</a></li>
+<li><a href="dashboard/">the dashboard</a></li></ul>
+<p>On a command line: <code>proctor --help</code>, with this address in <code>PROCTOR_URL</code>.</p>
+</main></body></html>
+"""
 DOCS_SCRIPT = """\
 window.ui = SwaggerUIBundle({
   url: "openapi.json",
@@ -91,6 +102,12 @@ BUNDLED = {
     "swagger-ui-bundle.js": "text/javascript",
     "favicon-32x32.png": "image/png",
 }
+
+
+@routes.get("/", include_in_schema=False, openapi_extra=anyone())
+async def show_start() -> Response:
+    """Where to go."""
+    return Response(START_PAGE, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 @routes.get("/docs", include_in_schema=False, openapi_extra=anyone())

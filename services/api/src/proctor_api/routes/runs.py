@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from fastapi import Path, Query, Request
 from pydantic import ConfigDict, Field
 
+from proctor_api.errors import no_upgrade
 from proctor_api.routes.guard import ViewResponse, caller_of, context_of, needs, pass_on, router
 from proctor_api.routes.models import After, Body, GroupName, Limit, RunRef, RunRequest
 from proctor_api.routes.repeated import plan_as_sent
@@ -110,6 +111,8 @@ async def list_events(
     cursor: Annotated[int | None, Query(ge=0, le=2**53, description="`next` of the previous page")] = None,
 ) -> ViewResponse[EventsPage]:
     """State changes of the run and its steps, oldest first."""
+    if "sec-websocket-key" in request.headers:
+        raise no_upgrade(request.scope["path"])
     body = calls.EventList(run=run, after=after if cursor is None else cursor, limit=limit)
     return await pass_on(request, calls.LIST_EVENTS, body)
 

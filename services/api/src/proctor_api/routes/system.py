@@ -4,6 +4,7 @@ import asyncio
 
 from fastapi import Request, Response
 
+from proctor_api.errors import no_upgrade
 from proctor_api.routes import openapi
 from proctor_api.routes.guard import ViewResponse, anyone, context_of, needs, router
 from proctor_api.routes.models import Standing, VersionView
@@ -54,3 +55,10 @@ async def show_metrics(request: Request) -> Response:
 async def show_version() -> ViewResponse[VersionView]:
     """The version of Proctor and the versions of its API."""
     return ViewResponse(VersionView(version=openapi.version(), api=["v1", "v2.1"]).encoded())
+
+
+@routes.get("/v1/runs/{run}/logs/tail", include_in_schema=False, openapi_extra=anyone())
+@routes.get("/v1/events", include_in_schema=False, openapi_extra=anyone())
+async def refuse_plain(request: Request) -> Response:
+    """What is a websocket alone."""
+    raise no_upgrade(request.scope["path"])
