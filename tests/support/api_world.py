@@ -140,6 +140,7 @@ class World:
         self.answers: dict[str, Any] = {}
         self.groups = {"lab-a", "lab-b"}
         self.waiting_steps: list[StepView] = []
+        self.earlier_attempts: list[StepView] = []
         self.silent: set[str] = set()
         self.records: list[RecordView] = []
         self.confirmed: list[int] = []
@@ -231,13 +232,14 @@ class World:
 
     def on_run_steps(self, actor: Actor, body: Any) -> Listing:
         run = self.find(actor, body.run)
-        return Listing(
-            items=[
-                StepView(id=a.step_id, step=a.step, state=a.state, attempt=a.attempt, output=run.outputs)
-                for a in run.attempts
-            ]
-            + self.waiting_steps
-        )
+        made = [
+            StepView(id=a.step_id, step=a.step, state=a.state, attempt=a.attempt, output=run.outputs)
+            for a in run.attempts
+        ]
+        rows = made + self.waiting_steps
+        if body.attempts:
+            rows = [each for row in rows for each in (*(e for e in self.earlier_attempts if e.id == row.id), row)]
+        return Listing(items=rows)
 
     def on_run_events(self, actor: Actor, body: Any) -> Listing:
         if body.run is not None:

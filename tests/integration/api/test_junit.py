@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from proctor_api.logs import ends
 from proctor_cli.app import run_app
 from proctor_cli.options import ApiOptions
 from proctor_common.ids import new_id
 from proctor_common.messages.views import StepView
-from proctor_common.states import RunResult, RunState, StepResult, StepState
-from support.api_world import FIRST_TOKEN, Api, FakeRun
+from proctor_common.states import RunResult, RunState, Source, StepResult, StepState
+from support.api_world import FIRST_TOKEN, Api, Attempt, FakeRun
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
 HOSTILE = "a<b>&\"'\x00\x1b[31m]]>\ud83d\ufffe\n<script>"
@@ -168,3 +169,101 @@ async def test_show_names_a_nested_run(api: Api, command: Command) -> None:
 
 async def test_an_unknown_run_is_404(api: Api) -> None:
     assert (await api.call("GET", f"/v1/runs/{new_id()}/junit")).status_code == 404
+
+
+BAR = "\x1b]0;title\x07\x1b[1;31m10%\r50%\r100%\x1b[0m\x1b[K\n"
+
+
+async def test_a_cancelled_and_an_unfinished_run_are_errors(api: Api) -> None:
+    run = finished(api, RunResult.CANCELLED, step("a"), step("b", StepResult.FAILED), step("c", StepResult.CANCELLED))
+    run.reason = "cancelled by \x1b[1mjane\x1b[0m"
+    root = await junit(api, run)
+    assert [root.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["4", "1", "1", "1"]
+    error = root.find(".//testcase[@name='(run)']/error")
+    assert error is not None and (error.get("type"), error.get("message")) == ("cancelled", "cancelled by jane")
+    for state in (RunState.QUEUED, RunState.RUNNING, RunState.PAUSED):
+        run = finished(api, RunResult.PASSED, step("a"), step("b", None))
+        run.state, run.result = state, None
+        root = await junit(api, run)
+        assert (root.get("tests"), root.get("errors")) == ("3", "1")
+        error = root.find(".//testcase[@name='(run)']/error")
+        assert error is not None
+        assert (error.get("type"), error.get("message")) == ("unfinished", f"not finished: {state.value}")
+
+
+async def test_attempts_before_the_last_are_there(api: Api) -> None:
+    flaky, lost = step("flaky", attempt=3), step("hard", StepResult.FAILED, attempt=3)
+    waiting = step("waits", StepResult.CANCELLED, attempt=3)
+
+    def before(last: StepView, number: int, result: StepResult) -> StepView:
+        output = {"stdout": BAR, "stderr_last_line": "\x1b[31mboom\x1b[0m"}
+        more = {"attempt": number, "result": result, "reason": f"exit code {number}", "output": output}
+        return last.model_copy(update={"state": StepState.FINISHED, **more})
+
+    run = finished(api, RunResult.FAILED, flaky, step("plain"), lost, waiting)
+    api.world.earlier_attempts = [
+        before(flaky, 1, StepResult.FAILED),
+        before(flaky, 2, StepResult.LOST),
+        before(lost, 1, StepResult.TIMED_OUT),
+        before(lost, 2, StepResult.ERROR),
+        before(waiting, 3, StepResult.FAILED),
+    ]
+    root = await junit(api, run)
+    assert [root.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["4", "1", "0", "1"]
+    cases = {case.get("name"): case for case in root.iter("testcase")}
+    tags = {name: [each.tag for each in case] for name, case in cases.items()}
+    assert tags == {
+        "flaky": ["flakyFailure", "flakyError"],
+        "plain": [],
+        "hard": ["failure", "rerunFailure", "rerunError"],
+        "waits": ["skipped", "rerunFailure"],
+    }
+    first = cases["flaky"][0]
+    assert (first.get("type"), first.get("message")) == ("failed", "exit code 1")
+    assert [(each.tag, each.text) for each in first] == [
+        ("stackTrace", "host local-1\nattempt 1\nboom"),
+        ("system-out", "100%\n"),
+    ]
+
+
+async def test_of_a_failure_both_streams_are_there(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "MOST_READ", 4 * 1024 * 1024)
+    run = finished(api, RunResult.FAILED)
+    attempt = Attempt(1, new_id(), "deploy", 1, new_id())
+    store, chunk = api.world.store, api.world.chunk
+    await store(run, attempt, chunk(attempt, b"first words\n" + BAR.encode()))
+    await store(run, attempt, chunk(attempt, b"warned \xc3", source=Source.STDERR))
+    await store(run, attempt, chunk(attempt, b"\xa9 early\n", source=Source.STDERR))
+    for _ in range(40):
+        await store(run, attempt, chunk(attempt, b"noise of a line\n" * 4000))
+    await store(run, attempt, chunk(attempt, b"last words\n"))
+    await store(run, attempt, chunk(attempt, b"\x1b[31mtraceback\x1b[0m\n", source=Source.STDERR))
+    await store(run, attempt, chunk(attempt, b"of a stranger\n"), agent=new_id())
+    failed = {"id": attempt.step_id, "agent": attempt.agent}
+    kept = {"stdout": "x" * 60_000 + "\nkept", "stderr": "e"}
+    api.world.waiting_steps = [
+        step("deploy", StepResult.TIMED_OUT, **failed, output={"stdout": "noise"}),
+        step("gone", StepResult.FAILED, id=new_id(), agent=new_id(), output=kept),
+    ]
+    root = await junit(api, run)
+    deploy, gone = root.iter("testcase")
+    out, err = deploy.findtext("system-out") or "", deploy.findtext("system-err")
+    assert out.startswith("first words\n100%\nnoise") and out.endswith("line\nlast words\n")
+    assert "cut) …" in out and len(out) < 20_000
+    assert err == "warned é early\ntraceback\n"
+    out = gone.findtext("system-out") or ""
+    assert out.startswith("xxx") and out.endswith("x\nkept") and "(43621 characters cut)" in out
+    assert gone.findtext("system-err") == "e"
+
+
+async def test_of_a_very_long_log_the_middle_is_not_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "MOST_READ", 1000)
+    monkeypatch.setattr(ends, "NEWEST", 3)
+    monkeypatch.setattr(ends, "BATCH", 2)
+    run = finished(api, RunResult.FAILED)
+    attempt = Attempt(1, new_id(), "deploy", 1, new_id())
+    for number in range(20):
+        await api.world.write(run, attempt, f"line {number}\n" + "x" * 400)
+    api.world.waiting_steps = [step("deploy", StepResult.LOST, id=attempt.step_id, agent=attempt.agent)]
+    out = (await junit(api, run)).findtext(".//system-out") or ""
+    assert "line 0\n" in out and "line 19\n" in out and "line 10\n" not in out and "(cut) …" in out
