@@ -269,6 +269,8 @@ async def test_a_paused_parent_can_be_cancelled_with_its_children(engine: Engine
     child = await child_of(engine, at, "nest")
     await until_there(engine, child, "a", "running")
     await call(engine, "run.pause", run=at)
+    # A child hears of it a moment later; until then it goes on.
+    await until_is(engine, child, "pausing")
     await agent.finish(agent.started[0])
     await until_is(engine, at, "paused")
     await call(engine, "run.cancel", run=at)
