@@ -15,9 +15,8 @@ from proctor_controller.settings import ControllerSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the controller with these arguments (those of the process by default); the exit code.
-
-    0: it was asked to end and did · 1: it cannot go on · 2: the arguments or settings are wrong.
+    """Run the controller with these arguments (None: those of the process). Returns the exit code: 0 if it was asked to
+    end and did; 1 if it cannot go on; 2 if arguments or settings are wrong.
     """
     parser = argparse.ArgumentParser(
         prog="proctor-controller",
@@ -34,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging("controller", settings.log_level)
 
     async def start(stop: Stop) -> None:
-        # Only now, so that --help and a fault in the settings need not wait for the rest to be loaded.
+        # Imported here, so that --help and faults of the settings do not wait for the rest to be loaded.
         from proctor_controller.main import run
 
         await run(settings, stop)
 
-    # Half of a controller's work is to and from PostgreSQL and NATS: this loop does it with a fifth less.
+    # Half of a controller's work is I/O with PostgreSQL and NATS: this loop saves a fifth of it.
     return run_service("controller", start, loop_factory=uvloop.new_event_loop)
 
 

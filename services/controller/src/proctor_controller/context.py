@@ -1,4 +1,4 @@
-"""What a controller process is made of: built once, frozen, handed to everything that needs it."""
+"""The parts of a controller process: built once, frozen, passed to everything that needs them."""
 
 import os
 from collections.abc import AsyncIterator
@@ -30,27 +30,28 @@ from proctor_controller.pool.source import default_backend
 from proctor_controller.settings import ControllerSettings
 
 SERVER_SETTINGS = {"plan_cache_mode": "force_generic_plan", "random_page_cost": "1.1"}
-"""The engine's statements are wide: planning one anew costs as much as running it, and brings nothing. The rows of a
-run that goes on are in memory: at the price of a disk's seek the planner would read all steps of a run to change one.
-"""
+"""The engine's statements are large: planning one again costs as much as running it and gains nothing. The rows of
+running runs are in memory; with the planner's default cost of a random read it would scan all steps of a run to change
+one."""
 CHAIN = Chain(package="proctor_controller.migrations", schemas=("control",))
 
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """``replica`` names this process among the controllers; ``system`` is a connection to the system account, None
-    where no key for it is set; ``issuer`` signs the users of agents, None where this controller lets no agent in;
-    ``ca``: PEM text of the CA that agents trust, None where the bus is spoken to in the clear.
-    """
+    """The parts of a controller process."""
 
     settings: ControllerSettings
     replica: str
+    """This process's name among the controllers."""
     clock: Clock
     database: AsyncEngine
     bus: Bus
     system: Bus | None
+    """A connection to the system account; None: no key for it is set."""
     issuer: Issuer | None
+    """Signs the users of agents; None: this controller admits no agents."""
     ca: str | None
+    """PEM text of the CA that agents trust; None: connections to the bus are not encrypted."""
     registry: CollectorRegistry
     engine: Engine
     pool: Pool
@@ -117,7 +118,7 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
 
 
 class PoolVolumes:
-    """The pool as runs use it."""
+    """The pool as the engine uses it."""
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
@@ -138,12 +139,12 @@ class PoolVolumes:
         return await self._claims.has_all(db, run, wanted_of(wants))
 
     async def settle(self, run: str, wants: tuple[VolumeRequirement, ...]) -> None:
-        """The run has ended; without ``wants`` all of its volumes go."""
+        """The run has ended; without ``wants`` all of its volumes are deleted."""
         await self._claims.settle_run(run, ends_of(wants))
 
 
 def make_engine_services(settings: ControllerSettings, database: AsyncEngine, bus: Bus) -> EngineServices:
-    """What the engine of this process works with. Raises StartError for a seal key that is none."""
+    """The engine's services. Raises StartError for an invalid seal key."""
     try:
         seal = Seal(settings.seal_key.get_secret_value() if settings.seal_key else None)
     except BadSealKey as fault:
@@ -161,7 +162,7 @@ def make_engine_services(settings: ControllerSettings, database: AsyncEngine, bu
 
 
 def bus_options(settings: ControllerSettings, replica: str) -> BusOptions:
-    """How this controller speaks on the bus."""
+    """Options of this controller's connection to the bus."""
     return BusOptions(
         servers=tuple(settings.nats_urls),
         name=f"controller/{replica}",
@@ -174,7 +175,7 @@ def bus_options(settings: ControllerSettings, replica: str) -> BusOptions:
 
 
 def system_options(settings: ControllerSettings, replica: str) -> BusOptions:
-    """How this controller speaks to the servers themselves."""
+    """Options of this controller's connection to the system account."""
     return BusOptions(
         servers=tuple(settings.nats_urls),
         name=f"controller-system/{replica}",

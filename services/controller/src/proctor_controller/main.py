@@ -1,4 +1,4 @@
-"""The controller's process: migrate, connect, serve, watch; end in the reverse order."""
+"""The controller's process: migrate, connect, serve, watch; stop in the reverse order."""
 
 import asyncio
 import signal
@@ -44,7 +44,7 @@ KNOCKS_AT_ONCE = 64
 STUCK_AFTER = 60.0
 DRAIN_SECONDS = 1.0
 POOL_INTERVAL = 1.0
-"""Until the pool is taken up again after its keeper has failed."""
+"""Seconds until the pool is resumed after its keeper has failed."""
 
 Answer = Callable[[Message], Awaitable[bytes | None]]
 
@@ -61,19 +61,19 @@ async def run(settings: ControllerSettings, stop: Stop) -> None:
         start_duties(context)
         log.info("controller_ready", replica=context.replica)
         await stop.wait()
-        # Take nothing new, so that it goes to another controller, and bring what was taken to its end.
+        # Take nothing new, so that other controllers get it, and finish what was taken.
         await asyncio.gather(*(each.close() for each in served))
         await context.engine.tasks.drain(DRAIN_SECONDS)
 
 
 def health(context: ProcessContext) -> str:
-    """Why the process is not well; empty while it is."""
+    """Why the process is not well; empty if it is."""
     age = context.bus.watchdog_age
     return f"the bus has not been looked after for {age:.0f} s" if age > STUCK_AFTER else ""
 
 
 async def ensure_streams(context: ProcessContext) -> None:
-    """Make the streams, or change them to what the settings say. Raises StartError."""
+    """Make the streams, or change them to the settings. Raises StartError."""
     settings = context.settings
     specs = (
         log_stream(max_bytes=settings.log_max_bytes, max_age=settings.log_max_age, replicas=settings.stream_replicas),
@@ -88,8 +88,8 @@ async def ensure_streams(context: ProcessContext) -> None:
 
 
 async def serve(context: ProcessContext) -> list[Subscription]:
-    """Take events; answer calls, heartbeats, registrations and, with an account's key, the servers' questions about
-    clients. Each is answered by one of the controllers. Raises StartError.
+    """Take events; answer calls, heartbeats, registrations and, with an account's key, auth callouts. One of the
+    controllers answers each. Raises StartError.
     """
     bus = context.bus
     beats, registrations, calls = Heartbeats(context), Registrations(context), Calls(context, HANDLERS)
@@ -113,7 +113,7 @@ async def serve(context: ProcessContext) -> list[Subscription]:
 
 
 def make_clock(context: ProcessContext) -> ScheduleClock:
-    """What starts the runs of schedules; it submits them as the api's requests are."""
+    """The duty that starts the runs of schedules, by the same handler as the api's requests."""
     settings = context.settings
     return ScheduleClock(
         context.database,
@@ -125,7 +125,7 @@ def make_clock(context: ProcessContext) -> ScheduleClock:
 
 
 def make_sender(context: ProcessContext) -> WebhookSender:
-    """What tells receivers of runs that have ended. Raises StartError."""
+    """The duty that calls webhooks. Raises StartError."""
     settings = context.settings
     try:
         allowed = Allowed(settings.webhook_hosts, public=settings.webhook_public)
@@ -136,7 +136,7 @@ def make_sender(context: ProcessContext) -> WebhookSender:
 
 
 async def start_pool(context: ProcessContext, stack: AsyncExitStack) -> None:
-    """Let the pool hear wake-ups, count, and read its file again on SIGHUP. Raises StartError."""
+    """Start the pool's wake-ups and statistics, and reload its file on SIGHUP. Raises StartError."""
     pool, loop = context.pool, asyncio.get_running_loop()
     try:
         await pool.start()
@@ -155,7 +155,7 @@ async def start_pool(context: ProcessContext, stack: AsyncExitStack) -> None:
 
 
 def start_duties(context: ProcessContext) -> None:
-    """The periodic jobs: each is done by one of the controllers."""
+    """Start the periodic jobs: one of the controllers does each."""
     settings = context.settings
     silence = SilenceSweep(
         context.database,
@@ -171,7 +171,7 @@ def start_duties(context: ProcessContext) -> None:
     watchdog = Watchdog(engine.services, engine.feed, engine.queue, engine.leasing)
 
     async def watch(_: object) -> None:
-        # Its writes are guarded by each run's own version: a turn that comes late changes nothing.
+        # Its writes are guarded by each run's version: a late turn changes nothing.
         await watchdog.tick()
 
     jobs: tuple[tuple[str, Work, float], ...] = (

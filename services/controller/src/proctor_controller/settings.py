@@ -18,7 +18,7 @@ DAY = 86_400.0
 
 
 class ControllerSettings(ServiceSettings):
-    """What a controller must be told, and what it may be told."""
+    """The settings of a controller."""
 
     SERVICE: ClassVar[str] = "controller"
 
@@ -38,7 +38,7 @@ class ControllerSettings(ServiceSettings):
     controller (a server without the auth callout)."""
     account_name: str = "PROCTOR"
     agent_nats_urls: list[str] = []
-    """Where agents find the bus, when that is not ``nats_urls``."""
+    """The bus's URLs for agents, if they differ from ``nats_urls``."""
     allow_plaintext: bool = False
     start_timeout: float = Field(default=30.0, ge=0, le=600)
     """How long to wait at the start for NATS and PostgreSQL."""
@@ -52,7 +52,7 @@ class ControllerSettings(ServiceSettings):
     """``address:port`` of ``/healthz`` and ``/metrics``."""
 
     pool_file: Path | None = None
-    """Settings of the volume pool, in the legacy INI form. Read again on SIGHUP. Without it there are no pools."""
+    """Settings of the volume pool, in the legacy INI form. Read again on SIGHUP; without it there are no pools."""
     pool_folder: Path | None = None
     """Where the backend ``local`` keeps the files of volumes."""
 
@@ -60,27 +60,27 @@ class ControllerSettings(ServiceSettings):
     suspect_after: float = Field(default=15.0, gt=0)
     lost_after: float = Field(default=60.0, gt=0)
     lost_grace: float = Field(default=600.0, ge=0)
-    """How long the steps of a lost agent may come back."""
+    """How long steps of a lost agent may still return."""
     duty_lease: float = Field(default=6.0, gt=0)
-    """For how long a controller holds a periodic job; it renews at a third."""
+    """How long a controller holds a periodic job; it renews after a third."""
     sweep_interval: float = Field(default=1.0, gt=0)
     watchdog_interval: float = Field(default=1.0, gt=0)
     log_sweep_interval: float = Field(default=60.0, gt=0)
     stranger_age: float = Field(default=300.0, ge=0)
-    """How old a log of an attempt that nobody knows must be before it is purged."""
+    """How old a log of an unknown attempt must be before it is purged."""
     enrolment_lifetime: float = Field(default=900.0, gt=0)
     agent_user_lifetime: float = Field(default=12 * 3600.0, gt=0)
-    """After it the server closes an agent's connection, and the agent is asked for its key again."""
+    """After this time the server closes an agent's connection, and the agent must authenticate again."""
 
     schedule_interval: float = Field(default=1.0, gt=0)
     schedule_grace: float = Field(default=60.0, gt=0)
-    """How late a tick of a schedule may still start a run; one that is later counts as missed."""
+    """How late a tick of a schedule may still start a run; a later one counts as missed."""
     webhook_interval: float = Field(default=1.0, gt=0)
     webhook_timeout: float = Field(default=10.0, gt=0, le=300)
     webhook_give_up: float = Field(default=DAY, ge=0)
-    """How long after a run's end its webhook is still tried."""
+    """How long after a run's end its webhook is tried."""
     webhook_hosts: list[str] = []
-    """Where webhooks may go although it is no public address: host names, ``*.suffix``, addresses, networks."""
+    """Where webhooks may go besides public addresses: host names, ``*.suffix``, addresses, networks."""
     webhook_public: bool = True
     """Whether they may go to public addresses that ``webhook_hosts`` does not name."""
 
@@ -102,7 +102,7 @@ class ControllerSettings(ServiceSettings):
         return self
 
     def plain_urls(self) -> list[str]:
-        """Addresses of the bus beyond loopback that are spoken to in the clear."""
+        """URLs of the bus beyond loopback without encryption."""
         if self.nats_ca_file is not None:
             return []
         return [url for url in self.nats_urls if not _is_protected(url)]

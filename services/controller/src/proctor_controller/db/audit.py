@@ -1,4 +1,4 @@
-"""SQL of the audit: who did what, when. Written in the transaction of the deed."""
+"""SQL of the audit: who did what, when. Written in the transaction of the action."""
 
 import json
 from datetime import datetime
@@ -20,7 +20,7 @@ async def write_audit(
     token: str | None = None,
     detail: dict[str, Any] | None = None,
 ) -> tuple[int, datetime]:
-    """Add one entry: its id and its time. ``token``: the token's id, never the token."""
+    """Add an entry; returns its id and time. ``token``: the token's id, never the token."""
     row = (
         await connection.execute(
             text("""INSERT INTO control.audit (actor, role, token, action, object, detail)
@@ -39,6 +39,6 @@ async def write_audit(
 
 
 async def list_audit(connection: AsyncConnection, *, before: int, limit: int) -> list[RowMapping]:
-    """Entries with an id below ``before``, the newest first."""
+    """Entries with an id below ``before``, newest first."""
     query = "SELECT * FROM control.audit WHERE id < :before ORDER BY id DESC LIMIT :limit"
     return list((await connection.execute(text(query), {"before": before, "limit": limit})).mappings())

@@ -1,4 +1,4 @@
-"""Columns of a table, said once: lists in SQL, and functions from rows to dataclasses and back, are made of them."""
+"""Columns of a table: SQL lists, and functions from rows to dataclasses and back, are made of them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,42 +17,42 @@ class When(Flag):
     """When a column is read or written."""
 
     READ = auto()
-    """It stands in select lists, and a row is read by it."""
+    """In select lists, and when a row is read."""
     INSERT = auto()
-    """It is written when the row is made; elsewhere it has the default of the database."""
+    """When the row is inserted; other columns get the database's default."""
     UPDATE = auto()
-    """It is written whenever the row is saved again."""
+    """Whenever the row is saved again."""
     KEY = auto()
-    """It goes along with those that are saved again, to find the row by."""
+    """Identifies the rows that are saved again."""
     PLAN = auto()
-    """It is written when the row of a plan's run is made; that of a test case has the default."""
+    """When the row of a plan's run is inserted; that of a test case has the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table, and the attribute that has its value."""
+    """A column of a table, and the attribute with its value."""
 
     name: str
     type: str
     when: When
     field: str = ""
-    """The attribute, or a path of them (``spec.plugin``), where it is not called like the column."""
+    """The attribute, or a path of them (``spec.plugin``), if it differs from the column's name."""
     within: str = ""
-    """The attribute that has it in turn; where that one is None, null is written."""
+    """The attribute that contains it; if that one is None, null is written."""
     alias: str = ""
-    """The name in select lists, where another table's column of the same name stands beside it."""
+    """The name in select lists that also have a column of this name from another table."""
     read: Callable[[Any], Any] | None = None
-    """The attribute of what the database gives; None: the same."""
+    """Makes the attribute of the database's value; None: the same value."""
     write: Callable[[Any], Any] | None = None
-    """What the database gets of the attribute; None: the same. Of type json it gets text."""
+    """Makes the database's value of the attribute; None: the same value. Columns of type json get text."""
     insert: str = "{}"
-    """What is written of the value ``{}`` when the row is made."""
+    """SQL of the value ``{}`` when the row is inserted."""
     update: str = "{}"
-    """What is written of the value ``{}`` when the row is saved again."""
+    """SQL of the value ``{}`` when the row is saved again."""
 
 
 class Columns(tuple[Column, ...]):
-    """Some columns. What is written of them comes as arguments, or in records ``x`` (``json_to_recordset``)."""
+    """Some columns. Values to be written come as arguments, or in records ``x`` (``json_to_recordset``)."""
 
     __slots__ = ()
 
@@ -61,7 +61,7 @@ class Columns(tuple[Column, ...]):
         return Columns(column for column in self if column.when & when)
 
     def under(self, attribute: str) -> "Columns":
-        """The same, of an object that has the dataclass as this attribute."""
+        """The same, for an object that has the dataclass as this attribute."""
         return Columns(replace(each, field=f"{attribute}.{each.field or each.name}") for each in self)
 
     def select(self, table: str) -> str:
@@ -69,7 +69,7 @@ class Columns(tuple[Column, ...]):
         return ", ".join(f"{table}.{each.name}{each.alias and f' AS {each.alias}'}" for each in self)
 
     def of(self, table: str) -> str:
-        """The same by their own names: arguments of a function."""
+        """The columns' own names, as arguments of a function."""
         return ", ".join(f"{table}.{column.name}" for column in self)
 
     @property
@@ -79,7 +79,7 @@ class Columns(tuple[Column, ...]):
 
     @property
     def record(self) -> str:
-        """The columns of a record, with their types. JSON is text in it: a NUL in JSON within JSON is refused."""
+        """The columns of a record, with their types. JSON is text in it, as PostgreSQL refuses NUL in nested JSON."""
         return ", ".join(f"{column.name} {'text' if column.type == 'json' else column.type}" for column in self)
 
     @property
@@ -98,7 +98,7 @@ class Columns(tuple[Column, ...]):
 
     @property
     def set_excluded(self) -> str:
-        """The SET list of an INSERT that finds the row there."""
+        """The SET list of an INSERT whose row exists."""
         return ", ".join(f"{each.name} = excluded.{each.name}" for each in self.at(When.UPDATE))
 
     def set_arguments(self, first: int) -> str:
@@ -112,9 +112,9 @@ def _in_record(column: Column) -> str:
 
 
 def reader(make: Callable[..., T], columns: Columns, *given: str, start: int | None = None) -> Callable[..., T]:
-    """A function that makes a dataclass of a row; values of the attributes ``given`` are its further arguments.
+    """A function that makes a dataclass of a row; the attributes ``given`` are its further arguments.
 
-    ``start``: rows are lists that have these columns from there on, perhaps as JSON.
+    ``start``: rows are lists with these columns from there on, possibly from JSON.
     """
     known: dict[str, Any] = {"make": make}
     parts = [f"{name}={name}" for name in given]
@@ -126,13 +126,13 @@ def reader(make: Callable[..., T], columns: Columns, *given: str, start: int | N
 
 
 def writer(columns: Columns) -> Callable[[Any], tuple[Any, ...]]:
-    """A function that gives the values of these columns for an object, in their order."""
+    """A function that returns an object's values of these columns, in order."""
     known: dict[str, Any] = {}
     return _made(f"lambda thing: ({', '.join(_written(column, known) for column in columns)},)", known)
 
 
 def records_writer(columns: Columns) -> Callable[[Iterable[Any]], str]:
-    """A function that gives the records of objects, as JSON."""
+    """A function that returns the records of objects, as JSON."""
     known: dict[str, Any] = {"rows_json": rows_json}
     row = ", ".join(f"{column.name!r}: {_written(column, known)}" for column in columns)
     return _made(f"lambda things: rows_json([{{{row}}} for thing in things])", known)
@@ -145,7 +145,7 @@ def _written(column: Column, known: dict[str, Any]) -> str:
 
 
 def _turned(value: str, turn: Callable[[Any], Any] | None, known: dict[str, Any]) -> str:
-    """The value as an expression, with what turns it into another among the names that are known to it."""
+    """The value as an expression, with its conversion among the names ``known`` to it."""
     if turn is None:
         return value
     name = f"turn_{len(known)}"
@@ -154,7 +154,7 @@ def _turned(value: str, turn: Callable[[Any], Any] | None, known: dict[str, Any]
 
 
 def _made(text: str, known: dict[str, Any]) -> Callable[..., Any]:
-    """The function that one would write by hand, and as fast: made of text, as dataclasses make theirs."""
+    """The function of a text, as fast as a handwritten one; dataclasses make theirs in the same way."""
     return eval(text, known)  # type: ignore[no-any-return]  # noqa: S307 - made of the names in Columns only
 
 
@@ -162,7 +162,7 @@ def _made(text: str, known: dict[str, Any]) -> Callable[..., Any]:
 
 
 def member_of(kind: type[Member]) -> Callable[[str], Member]:
-    """The member of an enumeration in its text. Raises KeyError."""
+    """The member of an enumeration by its text. Raises KeyError."""
     return {member.value: member for member in kind}.__getitem__
 
 
@@ -183,7 +183,7 @@ def maybe_text(value: Any) -> str | None:
 
 
 def maybe_clean(text: str | None) -> str | None:
-    """Text as PostgreSQL can store it; None where there is none."""
+    """Text as PostgreSQL can store it, or None."""
     return clean(text) if text else None
 
 
@@ -193,5 +193,5 @@ def maybe_json(value: Mapping[str, Any] | None) -> str | None:
 
 
 def to_time(value: datetime | str | None) -> datetime | None:
-    """A moment that may have come by way of JSON."""
+    """A time that may come from JSON."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value

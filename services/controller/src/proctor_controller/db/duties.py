@@ -1,6 +1,4 @@
-"""SQL of duties: which controller does a periodic job. A lease by the database's clock, and an epoch that grows
-with each holder.
-"""
+"""SQL of duties: the controller that does a periodic job has a lease, with an epoch that grows with each holder."""
 
 from dataclasses import dataclass
 
@@ -10,15 +8,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A duty that this controller holds, as long as the row says so."""
+    """A duty that this controller holds, valid as long as the row says so."""
 
     name: str
     epoch: int
 
 
 async def claim_duty(connection: AsyncConnection, name: str, owner: str, lease: float) -> Held | None:
-    """Take a duty that nobody holds, for ``lease`` seconds; None where another controller holds it."""
-    # Asked first: an upsert that changes nothing would lock and rewrite the row each time.
+    """Take a duty that nobody holds, for ``lease`` seconds; None if another controller holds it."""
+    # Read first: an upsert that changes nothing would lock and rewrite the row each time.
     taken = "SELECT expires_at > now() FROM control.duties WHERE name = :name"
     if await connection.scalar(text(taken), {"name": name}):
         return None
@@ -35,7 +33,7 @@ async def claim_duty(connection: AsyncConnection, name: str, owner: str, lease: 
 
 
 async def renew_duty(connection: AsyncConnection, held: Held, lease: float) -> bool:
-    """Hold it for ``lease`` seconds more; False where it was lost (also when only its time is over)."""
+    """Hold it for ``lease`` seconds more; False if it was lost, even if only its time is over."""
     done = await connection.execute(
         text("""UPDATE control.duties SET expires_at = now() + make_interval(secs => :lease)
              WHERE name = :name AND epoch = :epoch AND expires_at > now()"""),
@@ -55,8 +53,8 @@ async def release_duty(connection: AsyncConnection, held: Held) -> None:
 async def holds_duty(connection: AsyncConnection, held: Held) -> bool:
     """Whether the duty is still held; nobody can take it before this transaction ends.
 
-    The first statement of every transaction that a duty writes in: a controller that was paused changes nothing
-    when it goes on.
+    The first statement of every transaction in which a duty writes, so that a controller that was paused changes
+    nothing when it continues.
     """
     found = await connection.scalar(
         text("""SELECT 1 FROM control.duties WHERE name = :name AND epoch = :epoch AND expires_at > now()

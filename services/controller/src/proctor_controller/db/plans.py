@@ -1,4 +1,4 @@
-"""SQL of stored plans: their versions, never changed once they are there."""
+"""SQL of stored plans: their versions, which never change."""
 
 # ruff: noqa: S608 - statements are put together from constants of this module
 
@@ -22,7 +22,7 @@ _LOCK = 71_004
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """A version of a plan. ``versions``: the newest ones, only where they were asked for."""
+    """A version of a plan. ``versions``: the newest ones, if asked for."""
 
     name: str
     version: int
@@ -46,7 +46,7 @@ def _plan(row: Row | RowMapping) -> StoredPlan:
 
 
 async def find_plan(session: Session, name: str, version: int | None, *, deleted: bool = False) -> StoredPlan | None:
-    """The version, or the newest one. ``deleted``: one that was deleted since is good enough."""
+    """The version, or the newest one. ``deleted``: a deleted one counts too."""
     row = await session.fetchrow(
         f"""SELECT {_COLUMNS}, NULL::int[] AS versions FROM control.plans
             WHERE name = $1 AND ($2::int IS NULL OR version = $2) AND ($3 OR deleted_at IS NULL)
@@ -60,7 +60,7 @@ async def find_plan(session: Session, name: str, version: int | None, *, deleted
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a run of a plan was made from, as it is stored: hidden values masked, and ``sealed``."""
+    """What a run of a plan was made from, as stored: hidden values masked, and ``sealed``."""
 
     name: str
     document: str
@@ -72,7 +72,7 @@ class Origin:
 
 
 async def load_origin(session: Session, run: str) -> Origin | None:
-    """What the run was made from; None for a test case, and where there is no such run."""
+    """What the run was made from; None for a test case or an unknown run."""
     row = await session.fetchrow(
         """SELECT name, document, plan, plan_version, parameters, sealed, group_name FROM control.runs
            WHERE id = $1 AND document IS NOT NULL""",
@@ -103,7 +103,7 @@ async def load_plan(connection: AsyncConnection, name: str, version: int | None)
 async def list_plans(
     connection: AsyncConnection, *, groups: Sequence[str] | None, after: str, limit: int
 ) -> list[StoredPlan]:
-    """The newest version of each plan by name, behind ``after``, without its text; only of these groups where given."""
+    """The newest version of each plan by name, after ``after``, without its text; only of these groups unless None."""
     query = f"""SELECT DISTINCT ON (name COLLATE "C") name, version, '' AS document, group_name, created_by, created_at,
           {_ALL} AS versions
         FROM control.plans p
@@ -114,14 +114,14 @@ async def list_plans(
 
 
 async def lock_plan(connection: AsyncConnection, name: str) -> None:
-    """Hold other writers of this plan off until the transaction ends."""
+    """Block other writers of this plan until the transaction ends."""
     await connection.execute(
         text("SELECT pg_advisory_xact_lock(:lock, hashtext(:name))"), {"lock": _LOCK, "name": name}
     )
 
 
 async def insert_plan(connection: AsyncConnection, name: str, document: str, group: str | None, by: str) -> None:
-    """A new version; its number was never another text's, a deleted one's neither."""
+    """Store a new version. Numbers are never reused, not even those of deleted versions."""
     await connection.execute(
         text("""INSERT INTO control.plans (name, version, document, group_name, created_by)
              SELECT :name, coalesce(max(version), 0) + 1, :document, :group, :by
@@ -131,7 +131,7 @@ async def insert_plan(connection: AsyncConnection, name: str, document: str, gro
 
 
 async def delete_plan(connection: AsyncConnection, name: str) -> bool:
-    """Take all versions away; runs that need one still have it."""
+    """Delete all versions; runs that need one can still read it."""
     done = await connection.execute(
         text("UPDATE control.plans SET deleted_at = now() WHERE name = :name AND deleted_at IS NULL"), {"name": name}
     )

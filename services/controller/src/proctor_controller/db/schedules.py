@@ -1,4 +1,4 @@
-"""SQL of schedules and of what became of their ticks."""
+"""SQL of schedules and the outcomes of their ticks."""
 
 # ruff: noqa: S608 - statements are put together from constants of this module
 
@@ -15,7 +15,7 @@ from proctor_controller.db.session import clean, to_json
 from proctor_controller.domain.schedule import Schedule, TickOutcome
 
 KEPT_TICKS = 100
-"""Of each schedule; older ones are dropped, but for the one that was started last."""
+"""Of each schedule; older ones are deleted, except the last one that was started."""
 
 _COLUMNS = """s.id, s.name, s.cron, s.timezone, s.plan, s.parameters, s.sealed, s.overlap, s.group_name, s.bound,
  s.created_by, s.created_at, s.next_at"""
@@ -23,7 +23,7 @@ _COLUMNS = """s.id, s.name, s.cron, s.timezone, s.plan, s.parameters, s.sealed, 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What became of one tick; ``run``: the run that was started for it."""
+    """The outcome of one tick; ``run``: the run that was started for it."""
 
     at: datetime
     outcome: TickOutcome
@@ -59,7 +59,7 @@ async def load_schedule(connection: AsyncConnection, name: str, *, lock: bool = 
 async def list_schedules(
     connection: AsyncConnection, *, groups: Sequence[str] | None, after: str, limit: int
 ) -> list[Schedule]:
-    """Schedules by name, behind ``after``; only those of ``groups`` where that is not None."""
+    """Schedules by name, after ``after``; only those of ``groups`` unless that is None."""
     query = f"""SELECT {_COLUMNS} FROM control.schedules s
         WHERE s.name COLLATE "C" > :after AND (:all OR s.group_name = ANY(:groups))
         ORDER BY s.name COLLATE "C" LIMIT :limit"""
@@ -68,7 +68,7 @@ async def list_schedules(
 
 
 async def save_schedule(connection: AsyncConnection, schedule: Schedule) -> None:
-    """Make it, or change the one of this name, which keeps its id and who made it."""
+    """Insert it, or change the one of this name, which keeps its id and creator."""
     await connection.execute(
         text("""INSERT INTO control.schedules AS s (name, id, cron, timezone, plan, parameters, sealed, overlap,
                group_name, bound, created_by, next_at)
@@ -101,20 +101,20 @@ async def delete_schedule(connection: AsyncConnection, name: str) -> bool:
 
 
 async def read_now(connection: AsyncConnection) -> datetime:
-    """The database's clock, which schedules go by."""
+    """The database's clock, which schedules use."""
     now: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
     return now
 
 
 async def seconds_to_next(connection: AsyncConnection) -> float | None:
-    """How long it is until the next tick of any schedule; None where there is no schedule."""
+    """Seconds until the next tick of any schedule; None if there is no schedule."""
     query = "SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM control.schedules"
     seconds: float | None = await connection.scalar(text(query))
     return seconds
 
 
 async def lock_due(connection: AsyncConnection, limit: int) -> list[Schedule]:
-    """Schedules with a tick that is due, the longest due first; nobody changes them before this transaction ends."""
+    """Schedules with a tick that is due, longest due first; nobody changes them before this transaction ends."""
     query = f"""SELECT {_COLUMNS} FROM control.schedules s WHERE s.next_at <= clock_timestamp()
         ORDER BY s.next_at LIMIT :limit FOR UPDATE"""
     return [_schedule(row) for row in (await connection.execute(text(query), {"limit": limit})).mappings()]
@@ -135,7 +135,7 @@ async def is_firing(connection: AsyncConnection, schedule: str) -> bool:
 
 
 async def add_ticks(connection: AsyncConnection, schedule: str, ticks: Sequence[Tick], next_at: datetime) -> list[Tick]:
-    """Write down what becomes of the ticks and when the next one is; those that were not decided before."""
+    """Store the outcomes of ticks and when the next one is; returns those that were not decided before."""
     added = []
     for tick in ticks:
         done = await connection.execute(
@@ -148,7 +148,7 @@ async def add_ticks(connection: AsyncConnection, schedule: str, ticks: Sequence[
     await connection.execute(
         text("UPDATE control.schedules SET next_at = :next WHERE id = :id"), {"id": schedule, "next": next_at}
     )
-    # The tick that was started last stays, however many were skipped since: it says which run must not be doubled.
+    # Keep the last started tick, however many were skipped since: its run must not be started twice.
     await connection.execute(
         text("""DELETE FROM control.schedule_ticks WHERE schedule_id = :schedule AND outcome <> 'firing'
              AND at < (SELECT at FROM control.schedule_ticks WHERE schedule_id = :schedule
@@ -161,7 +161,7 @@ async def add_ticks(connection: AsyncConnection, schedule: str, ticks: Sequence[
 
 
 async def load_firing(connection: AsyncConnection, limit: int) -> list[tuple[Schedule, Tick]]:
-    """Ticks for which a run is to be started, the oldest first."""
+    """Ticks for which a run is to be started, oldest first."""
     query = f"""SELECT {_COLUMNS}, t.at, t.outcome, t.run_id, t.reason
         FROM control.schedule_ticks t JOIN control.schedules s ON s.id = t.schedule_id
         WHERE t.outcome = 'firing' ORDER BY t.at LIMIT :limit"""
@@ -170,7 +170,7 @@ async def load_firing(connection: AsyncConnection, limit: int) -> list[tuple[Sch
 
 
 async def end_tick(connection: AsyncConnection, schedule: str, tick: Tick) -> bool:
-    """Write down how a tick that was firing ended; False where that stands there already."""
+    """Store the outcome of a tick that was firing; False if there is one already."""
     done = await connection.execute(
         text("""UPDATE control.schedule_ticks SET outcome = :outcome, run_id = :run, reason = :reason,
                decided_at = now() WHERE schedule_id = :schedule AND at = :at AND outcome = 'firing'"""),
@@ -191,9 +191,7 @@ async def run_is_there(connection: AsyncConnection, run: str) -> bool:
 
 
 async def newest_ticks(connection: AsyncConnection, schedules: Sequence[str], limit: int) -> dict[str, list[Tick]]:
-    """What became of the newest ticks of each of the schedules, the newest first; the one that was started last is
-    among them.
-    """
+    """The newest ticks of each schedule, newest first, always including the last one that was started."""
     rows = await connection.execute(
         text("""SELECT t.* FROM unnest(CAST(:schedules AS uuid[])) AS s (id) CROSS JOIN LATERAL (
                (SELECT * FROM control.schedule_ticks WHERE schedule_id = s.id ORDER BY at DESC LIMIT :limit)

@@ -21,7 +21,7 @@ class BadSealKey(ValueError):
 
 
 class Seal:
-    """Seals and opens values. Without a key it refuses both, in a sentence that says what to set."""
+    """Encrypts and decrypts values. Without a key it refuses both, and says what to set."""
 
     def __init__(self, keys: str | None) -> None:
         """``keys``: text of the key file, one key a line; the first seals, the others only open. Raises BadSealKey."""
@@ -39,7 +39,7 @@ class Seal:
             self._newest = self._newest or name
 
     def seal(self, value: Any, purpose: str) -> str:
-        """The value as sealed text; only the same ``purpose`` (e.g. a step's id) opens it."""
+        """The value as sealed text; only the same ``purpose`` (such as a step's id) opens it."""
         if self._newest is None:
             raise ProctorError(
                 Code.INTERNAL, "hidden parameters cannot be stored: the controller has no seal_key (seal_key_file)"
@@ -49,7 +49,7 @@ class Seal:
         return f"{VERSION}.{self._newest}.{base64.b64encode(nonce + data).decode()}"
 
     def open(self, sealed: str, purpose: str) -> Any:
-        """The value in sealed text. Raises ProctorError where the key is not there any more or the text was changed."""
+        """The value in sealed text. Raises ProctorError if the key is gone or the text was changed."""
         version, name, text = (*sealed.split(".", 2), "", "")[:3]
         key = self._keys.get(name)
         if version != VERSION or key is None:

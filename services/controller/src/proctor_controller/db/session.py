@@ -1,4 +1,4 @@
-"""What the engine's few statements are made with: sessions, rows, and values as PostgreSQL takes them."""
+"""Sessions, rows, and conversion of values for the engine's statements."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ class Row(Protocol):
 
 
 def to_json(value: Any) -> str:
-    """JSON text for a column of type json or jsonb; the driver gives such columns back as values."""
+    """JSON text for a column of type json or jsonb; when read, the driver returns such columns as values."""
     return _dump(value).decode()
 
 

@@ -1,4 +1,4 @@
-"""SQL of webhooks: an outbox row a run, added by a trigger in the transaction that ends the run."""
+"""SQL of webhooks: one outbox row for each run, added by a trigger in the transaction that ends the run."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,24 +9,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from proctor_controller.db.session import clean
 
 _OF_ONE_URL = 4
-"""Deliveries to one URL at once: one receiver that hangs must not take all the places."""
+"""Deliveries to one URL at once, so that a receiver that hangs does not block all the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A call to be made. ``sealed``: the run's sealed values, the secret among them · ``age_s``: since its end."""
+    """A call to be made."""
 
     id: str
     run: str
     url: str
     tries: int
     sealed: str | None
+    """The run's sealed values, among them the secret."""
     signed: bool
     age_s: float
+    """Since the run's end."""
 
 
 async def load_due(connection: AsyncConnection, limit: int) -> list[Delivery]:
-    """Calls to be made now, the longest due first."""
+    """Calls to be made now, longest due first."""
     rows = await connection.execute(
         text("""SELECT w.*, r.sealed, coalesce((r.wants #>> '{webhook,signed}')::boolean, false) AS signed
              FROM (SELECT id, run_id, url, tries, next_at,
@@ -52,7 +54,7 @@ async def load_due(connection: AsyncConnection, limit: int) -> list[Delivery]:
 
 
 async def mark_taken(connection: AsyncConnection, delivery: Delivery, status: int) -> bool:
-    """The receiver has it; False where another controller wrote down how this try went."""
+    """The receiver accepted it; False if another controller has stored the outcome of this try."""
     done = await connection.execute(
         text("""UPDATE control.webhooks SET state = 'taken', tries = tries + 1, status = :status, reason = '',
              ended_at = now() WHERE id = :id AND state = 'waiting' AND tries = :tries"""),
@@ -64,7 +66,7 @@ async def mark_taken(connection: AsyncConnection, delivery: Delivery, status: in
 async def mark_failed(
     connection: AsyncConnection, delivery: Delivery, *, status: int | None, reason: str, again_in: timedelta | None
 ) -> bool:
-    """It did not take it: tried again then, or (None) given up; False as of :func:`mark_taken`."""
+    """The receiver did not accept it: repeat it, or (None) give up. False: as for :func:`mark_taken`."""
     done = await connection.execute(
         text("""UPDATE control.webhooks SET tries = tries + 1, status = :status, reason = :reason,
                state = CASE WHEN :again THEN 'waiting' ELSE 'given_up' END,

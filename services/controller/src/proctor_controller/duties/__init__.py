@@ -1,1 +1,1 @@
-"""What one controller at a time does again and again, under a lease with an epoch."""
+"""Periodic jobs that one controller at a time does, under a lease with an epoch."""

@@ -1,9 +1,9 @@
-"""Cron expressions as crontab(5) has them; when they are due is APScheduler's to work out.
+"""Cron expressions of crontab(5); APScheduler computes when they are due.
 
-APScheduler counts the days of the week from Monday and wants the day of the month *and* the day of the week to fit;
-cron counts from Sunday, and where both are given either will do. Both are put right here. It also loses its place where
-it looks across a night in which clocks are changed (of ``0 0 1 * *`` in Berlin the first of April), so it is asked what
-clocks on the wall show, and when they show it is worked out here.
+APScheduler counts the days of the week from Monday and requires the day of the month *and* the day of the week; cron
+counts from Sunday, and if both are given, either is enough. Both are corrected here. APScheduler also fails across a
+night in which clocks are changed (``0 0 1 * *`` in Berlin skips 1 April), so it computes local times, and they are
+converted to UTC here.
 """
 
 import re
@@ -25,15 +25,15 @@ ALIASES = {
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 MAX_LENGTH = 200
 HORIZON = timedelta(days=9 * 366)
-"""Further ahead nothing is looked for: from one 29 February to the next are eight years at most."""
+"""The search ends so far in the future: from one 29 February to the next are eight years at most."""
 NEAR = timedelta(hours=3)
-"""Further than this no zone's clocks are moved at once."""
+"""No zone changes its clocks by more than this at once."""
 _FIELD = re.compile(r"^[0-9a-z*,/-]{1,100}\Z")
 _DAY = re.compile(r"^(\*|[0-7]|[a-z]{3})(?:-([0-7]|[a-z]{3}))?(?:/([0-9]{1,2}))?\Z")
 
 
 class BadCron(ValueError):
-    """What is wrong with an expression or a time zone, in one sentence; ``path``: cron or timezone."""
+    """A fault of an expression or a time zone, in one sentence; ``path``: cron or timezone."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(message)
@@ -44,22 +44,22 @@ class Cron:
     """When a schedule is due."""
 
     def __init__(self, expression: str, timezone: str) -> None:
-        """Five fields or an alias as ``@daily``; an IANA name. Raises BadCron."""
+        """``expression``: five fields or an alias such as ``@daily``; ``timezone``: an IANA name. Raises BadCron."""
         self._zone = _zone(timezone)
         self._triggers = [_trigger(fields) for fields in _fields(expression)]
         self.next_after(datetime.now(UTC))  # so that a fault shows at once
 
     def next_after(self, moment: datetime) -> datetime:
-        """The first minute behind ``moment`` that fits, in UTC. Raises BadCron where there is none in nine years.
+        """The first matching minute after ``moment``, in UTC. Raises BadCron if there is none in nine years.
 
-        What fits a minute that comes twice is due twice, what fits one that is left out is due as much later.
+        A minute that comes twice is due twice; one that is left out is due later, by the time of the change.
         """
         wall = self._wall(moment)
         if not self._changes(moment):
             due = self._instants(self._shown_after(wall))[0]
             if not self._changes(due):
                 return due
-        # Near a change the order on the wall is not the order in time: all that is shown around it is looked at.
+        # Near a change, local times are not in the order of time: look at all of them around it.
         shown = self._shown_after(wall - NEAR)
         found: datetime | None = None
         while found is None or shown <= self._wall(found) + NEAR:
@@ -70,21 +70,21 @@ class Cron:
         return found
 
     def _wall(self, moment: datetime) -> datetime:
-        """What a clock in the zone shows then, without the zone."""
+        """The local time in the zone, without the zone."""
         return moment.astimezone(self._zone).replace(tzinfo=None, fold=0)
 
     def _instants(self, shown: datetime) -> list[datetime]:
-        """When a clock in the zone shows it, in UTC: once, or twice. What is left out comes as much later."""
+        """When the zone has this local time, in UTC: once or twice. A time that is left out comes later."""
         first = shown.replace(tzinfo=self._zone).astimezone(UTC)
         second = shown.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
         return [first, second] if second > first else [first]
 
     def _changes(self, moment: datetime) -> bool:
-        """Whether clocks are changed near that moment."""
+        """Whether the zone's clocks are changed near that moment."""
         return len({each.astimezone(self._zone).utcoffset() for each in (moment - NEAR, moment, moment + NEAR)}) > 1
 
     def _shown_after(self, shown: datetime) -> datetime:
-        """The first minute behind ``shown`` that fits, on the wall. Raises BadCron."""
+        """The first matching minute after ``shown``, as local time. Raises BadCron."""
         start = shown.replace(tzinfo=UTC) + timedelta(microseconds=1)
         found: list[datetime] = []
         for trigger in self._triggers:
@@ -105,9 +105,9 @@ def _trigger(fields: dict[str, str]) -> CronTrigger:
 
 
 def find_faults(expression: str, timezone: str) -> list[BadCron]:
-    """All that is wrong with an expression and its time zone."""
+    """All faults of an expression and its time zone."""
     found: list[BadCron] = []
-    # An expression is looked at in UTC too, as its zone may be none.
+    # Check the expression in UTC too, as its zone may be invalid.
     for zone in (timezone, "UTC"):
         try:
             Cron(expression, zone)
@@ -118,7 +118,7 @@ def find_faults(expression: str, timezone: str) -> list[BadCron]:
 
 def _zone(name: str) -> ZoneInfo:
     if name in {"localtime", "posixrules"} or name.startswith(("posix/", "right/")):
-        # What the first two are, each controller's host says for itself; in the last minutes do not begin at :00.
+        # The first two depend on the controller's host; in the last, minutes do not begin at :00.
         raise BadCron("timezone", "is no time zone that is the same everywhere: give an IANA name")
     try:
         return ZoneInfo(name)
@@ -142,7 +142,7 @@ def _fields(expression: str) -> list[dict[str, str]]:
 
 
 def _weekdays(field: str) -> str:
-    """The field with names for numbers."""
+    """The field with names instead of numbers."""
     if field == "*":
         return "*"
     found = {day % 7 for part in field.split(",") for day in _days(part)}

@@ -1,4 +1,4 @@
-"""Holding a duty: claim the lease row, renew it at a third, work only meanwhile, let go at the end."""
+"""Holds a duty: claims the lease row, renews it after a third, works only meanwhile, releases it at the end."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ Work = Callable[[Held], Awaitable[None]]
 
 
 CLAIM_SECONDS = 1.0
-"""How often a duty that another controller holds is asked for: so soon after its lease has ended it goes on."""
+"""How often to try to claim a duty that another controller holds: so soon it goes on after that lease has ended."""
 
 
 class Duty:
@@ -39,7 +39,7 @@ class Duty:
         self._lease = lease
 
     async def run(self) -> None:
-        """Claim the duty whenever nobody holds it, and do it; until cancelled."""
+        """Claim the duty whenever nobody holds it, and work; until cancelled."""
         while True:
             held = await self._claim()
             if held is not None:
@@ -75,7 +75,7 @@ class Duty:
             await asyncio.wait(tasks, timeout=5)
 
     async def _renew(self, held: Held) -> None:
-        """Return when the lease is lost, or may be because the database has not answered for as long as it lasts."""
+        """Return when the lease is lost, or may be, as the database has not answered for as long as it lasts."""
         renewed = self._clock.monotonic()
         while self._clock.monotonic() - renewed < self._lease:
             await asyncio.sleep(self._lease / 3)
@@ -95,12 +95,12 @@ class Duty:
             except (ProctorError, BusError) as fault:
                 log.warning("duty_turn_failed", duty=self.name, error=str(fault))
             except Exception:
-                # One turn that fails must not end the job: nobody else would take it while we hold the lease.
+                # A failing turn must not end the job: nobody else could take it while we hold the lease.
                 log.exception("duty_turn_failed", duty=self.name)
             await asyncio.sleep(self._interval)
 
     async def _release(self, held: Held) -> None:
-        """Let another controller take it at once; where this fails, it waits for the lease to end."""
+        """Let another controller take it at once; if this fails, it waits for the lease to end."""
         with contextlib.suppress(ProctorError, TimeoutError):
             async with asyncio.timeout(2), transaction(self._database) as connection:
                 await release_duty(connection, held)

@@ -1,4 +1,4 @@
-"""The duty ``log-sweep``: logs of attempts that nobody was given are purged from the stream."""
+"""The duty ``log-sweep``: purges logs of attempts that were given to no agent."""
 
 from datetime import datetime
 
@@ -17,11 +17,11 @@ log = structlog.get_logger(__name__)
 
 BATCH = 1000
 MAX_PURGES = 500
-"""In one turn; the next one goes on."""
+"""In one turn; the next one continues."""
 
 
 class StrangerSweep:
-    """One turn a minute or so. ``age``: how long ago the last chunk must have come, in seconds."""
+    """One turn about every minute. ``age``: how many seconds ago the last chunk must have come."""
 
     def __init__(self, database: AsyncEngine, bus: Bus, clock: Clock, *, age: float) -> None:
         self._database = database
@@ -31,7 +31,7 @@ class StrangerSweep:
         self.purged = 0
 
     async def turn(self, held: Held) -> None:
-        """Look once. Raises ProctorError ``database_unavailable``, BusError."""
+        """Sweep once. Raises ProctorError ``database_unavailable``, BusError."""
         present = sorted(await self._bus.stream_subjects(subjects.LOG_STREAM, subjects.LOG_SUBJECTS))
         left = MAX_PURGES
         for start in range(0, len(present), BATCH):
@@ -57,7 +57,7 @@ class StrangerSweep:
         newest = await self._bus.last_stored(subjects.LOG_STREAM, subject)
         if newest is None or (self._clock.now() - newest.time).total_seconds() < self._age:
             return False
-        # A controller that was paused after it looked must not act on what it saw then.
+        # A controller that was paused after the look-up must not act on old data.
         async with transaction(self._database) as connection:
             if not await holds_duty(connection, held):
                 return False

@@ -1,7 +1,7 @@
-"""One POST to an address that a plan's author chose, from inside the control plane: only where the settings let it.
+"""One POST from the control plane to an address that a plan's author chose, if the settings allow it.
 
-Names are looked up here and the connection goes to the very address that was checked, so that no name can lead to one
-address when it is checked and to another when it is used. No redirect is followed, no proxy used, no answer's body
+Names are looked up here and the connection goes to the address that was checked, so that a name cannot lead to one
+address in the check and to another in the call. Redirects and proxies are not used, and the body of the answer is not
 read.
 """
 
@@ -17,7 +17,7 @@ from proctor_common.outbound import CheckedNetwork, where_it_leads
 
 
 class NotSent(Exception):
-    """Why there is no answer; ``for_good``: it would be so the next time too."""
+    """Why there is no answer; ``for_good``: a repeat would fail too."""
 
     def __init__(self, reason: str, *, for_good: bool = False) -> None:
         super().__init__(reason)
@@ -25,12 +25,12 @@ class NotSent(Exception):
 
 
 class Allowed:
-    """Where calls may go. ``entries``: host names, ``*.suffix``, addresses and networks that are allowed whatever they
-    are; ``public``: addresses of the public internet as well.
+    """Where calls may go. ``entries``: host names, ``*.suffix``, addresses and networks that are always allowed;
+    ``public``: public addresses too.
     """
 
     def __init__(self, entries: Iterable[str], *, public: bool) -> None:
-        """Raises ValueError for an entry that is none of these."""
+        """Raises ValueError for an invalid entry."""
         self._names: set[str] = set()
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._public = public
@@ -55,7 +55,7 @@ class Allowed:
         return self._public and plain.is_global and not plain.is_multicast
 
     def choose(self, host: str, addresses: list[str]) -> list[str]:
-        """Those of a host's addresses that may be called. Raises NotSent where there is none."""
+        """Those of a host's addresses that may be called. Raises NotSent if there is none."""
         usable = [address for address in addresses if self.allows(host, address)]
         if not usable:
             raise NotSent(
@@ -97,5 +97,5 @@ class Outbound:
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError) as fault:
             raise NotSent(str(fault) or type(fault).__name__) from None
         except (httpcore.UnsupportedProtocol, ValueError, TypeError) as fault:
-            # TypeError: what httpcore says of a URL that is not ASCII.
+            # TypeError: httpcore raises it for a URL that is not ASCII.
             raise NotSent(f"cannot be called: {fault}", for_good=True) from None

@@ -1,8 +1,8 @@
-"""The duty ``schedules``: starts a run at each tick of a schedule, once, and tells which ticks it could not.
+"""The duty ``schedules``: starts one run at each tick of a schedule, and records why if it could not.
 
-A tick is decided first, in a transaction that only the holder of the duty can commit: firing, skipped or missed.
-Only then a run is started for one that is firing, under an id made of the schedule and the tick. So whoever dies in
-between, and however often it is tried, a tick starts one run or none.
+A tick is decided first, in a transaction that only the holder of the duty can commit: firing, skipped or missed. Then a
+run is started for a firing one, with an id made of the schedule and the tick. So after any crash, and however often it
+is repeated, a tick starts at most one run.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ log = structlog.get_logger(__name__)
 
 LIMIT = 100
 TOLD = 20
-"""Missed ticks that are told one by one; of more the newest."""
+"""Missed ticks that are recorded one by one; if there are more, the newest."""
 
 Submit = Callable[[Actor, SubmitRun], Awaitable[object]]
-"""Starts a run as a request of the api would; the same id again starts nothing. Raises ProctorError."""
+"""Starts a run like a request of the api; the same id again starts nothing. Raises ProctorError."""
 
 
 def sealed_for(schedule: str) -> str:
@@ -41,8 +41,8 @@ def sealed_for(schedule: str) -> str:
 
 
 class ScheduleClock:
-    """One turn every ``interval`` seconds; a tick within the interval is waited for, so that runs start on time.
-    ``grace``: how late a tick may still start a run, in seconds.
+    """One turn every ``interval`` seconds; it waits for a tick within the interval, so that runs start on time.
+    ``grace``: how many seconds late a tick may still start a run.
     """
 
     def __init__(self, database: AsyncEngine, seal: Seal, submit: Submit, *, interval: float, grace: float) -> None:
@@ -74,7 +74,8 @@ class ScheduleClock:
         try:
             due = plan_ticks(schedule.next_at, now, Cron(schedule.cron, schedule.timezone).next_after, self._grace)
         except BadCron as fault:
-            # Its time zone has gone, or it will never be due again: told, and looked at again in a day.
+            # Its time zone does not exist any more, or it will never be due again: record that, and look again in a
+            # day.
             tick = Tick(schedule.next_at, TickOutcome.REFUSED, reason=f"{fault.path}: {fault}")
             await self._add(connection, schedule, [tick], now + timedelta(days=1))
             return
@@ -102,7 +103,7 @@ class ScheduleClock:
                 await self._tell(connection, schedule, tick)
 
     async def _tell(self, connection: AsyncConnection, schedule: Schedule, tick: Tick) -> None:
-        """Nobody asked for this run at a terminal: who wonders where it is finds why in the audit and the log."""
+        """No user waits for this run, so the audit and the log say why it did not start."""
         detail = {"tick": tick.at.isoformat(), "reason": tick.reason}
         log.warning(f"schedule_{tick.outcome}", schedule=schedule.name, **detail)
         action = f"schedule.{tick.outcome}"
@@ -128,7 +129,7 @@ class ScheduleClock:
                     await self._tell(connection, schedule, ended)
 
     async def _start(self, schedule: Schedule, tick: Tick, *, late: bool, known: bool) -> Tick | None:
-        """How the tick ends; None: it could not be told, and is tried again."""
+        """The tick's outcome; None: unknown, try again."""
         if known:
             return Tick(tick.at, TickOutcome.STARTED, tick.run)
         if late or tick.run is None:

@@ -1,4 +1,4 @@
-"""The duty ``agents``: who has not beaten for too long becomes suspect, then lost; who was removed is cut off."""
+"""The duty ``agents``: an agent without heartbeats becomes suspect, then lost; removed agents are disconnected."""
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,10 +17,10 @@ RIVAL_SECONDS = 60.0
 
 
 class SilenceSweep:
-    """One for each controller; a turn a second or so.
+    """One for each controller; a turn about every second.
 
-    Silence counts only from when this controller began to watch without a break: while no controller listened, or
-    the bus or the database was away, no agent could beat.
+    Silence counts only from when this controller began to watch without interruption: while no controller listened, or
+    the bus or the database was away, no heartbeat could arrive.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SilenceSweep:
             await self._tidy(held)
 
     def _note(self, now: float, held: Held) -> None:
-        """For how long the silence of agents has been watched, by the database's clock."""
+        """Compute for how long silence has been watched, by the database's clock."""
         watch = (held.epoch, self._bus.restarts)
         broken = self._last is None or now - self._last > self._interval + self._suspect_after / 3
         if watch != self._watch or broken or not self._bus.connected:
@@ -79,8 +79,8 @@ class SilenceSweep:
         self._last = now
 
     async def _tidy(self, held: Held) -> None:
-        """Close the connections of agents whose key was taken away, after whoever did it has tried: one may have come
-        in at that very moment, or that controller died before it closed them.
+        """Close the connections of agents whose key was revoked. The controller that revoked it has tried, but a
+        connection may have been opened at that moment, or the controller died before it closed them.
         """
         async with transaction(self._database) as connection:
             if not await holds_duty(connection, held):

@@ -1,7 +1,7 @@
-"""The duty ``webhooks``: tells receivers of runs that have ended, again and again until they take it.
+"""The duty ``webhooks``: calls the receivers of ended runs, again and again until they accept.
 
-At least once: a controller that dies after a receiver has answered and before that is written down leaves the row as
-it was, and the next one sends it again, under the same id.
+At least once: if a controller dies after a receiver's answer and before that is stored, the next one sends the call
+again, with the same id.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ AGENT = "proctor-webhook/1"
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """How a call went: the answer's status, and why it was not taken ("" if it was)."""
+    """The outcome of a call: the answer's status, and why it was not accepted ("" if it was)."""
 
     status: int | None = None
     reason: str = ""
@@ -38,7 +38,7 @@ class _Try:
 
 
 class WebhookSender:
-    """One turn a second or so. ``give_up``: how long after a run's end its receiver is still called, in seconds."""
+    """One turn about every second. ``give_up``: how many seconds after a run's end to stop trying."""
 
     def __init__(self, database: AsyncEngine, seal: Seal, outbound: Outbound, *, give_up: float) -> None:
         self._database = database
@@ -47,7 +47,7 @@ class WebhookSender:
         self._give_up = give_up
 
     async def turn(self, held: Held) -> None:
-        """Call everybody who is due once. Raises ProctorError ``database_unavailable``."""
+        """Make each due call once. Raises ProctorError ``database_unavailable``."""
         async with transaction(self._database) as connection:
             if not await holds_duty(connection, held):
                 return
@@ -57,14 +57,14 @@ class WebhookSender:
                 tasks.create_task(self._deliver(held, delivery))
 
     async def _deliver(self, held: Held, delivery: Delivery) -> None:
-        # One receiver's fault must not keep the others from being called.
+        # One receiver's fault must not prevent the other calls.
         try:
             await self._write_down(held, delivery, await self._send(delivery))
         except ProctorError as fault:
             log.warning("webhook_not_noted", run=delivery.run, error=fault.message)
 
     async def _send(self, delivery: Delivery) -> _Try:
-        """Call once, and say how it went. Raises ProctorError ``database_unavailable``."""
+        """Call once; returns the outcome. Raises ProctorError ``database_unavailable``."""
         try:
             headers, body = await self._message(delivery)
             status = await self._outbound.post(delivery.url, headers, body)
@@ -75,7 +75,7 @@ class WebhookSender:
                 raise
             return _Try(reason=fault.message)
         except Exception as fault:
-            # A try like any other: without it the row would be due again at once, for ever.
+            # Counts as a try: otherwise the row would be due again at once, for ever.
             log.exception("webhook_not_sent", run=delivery.run)
             return _Try(reason=f"an unforeseen fault, {type(fault).__name__}; the controllers' log says more")
         if 200 <= status < 300:
@@ -97,12 +97,12 @@ class WebhookSender:
         log.warning("webhook_given_up" if over else "webhook_refused", run=delivery.run, reason=went.reason)
 
     async def _message(self, delivery: Delivery) -> tuple[dict[str, str], bytes]:
-        """Headers and body; the body is the same at every try."""
+        """Headers and body; the body is the same in every try."""
         async with session(self._database) as db:
             run = await find_run(db, RunKey(delivery.run, None), None)
         if run is None:
             raise NotSent("its run is gone", for_good=True)
-        # What may change between two tries: hosts are given back before their time, and this call's own state.
+        # Leave out what may change between two tries: the end of the hold, and this call's own state.
         shown = run.model_dump(mode="json", by_alias=True, exclude={"hold_until", "webhook"})
         body = to_json({"type": "run.finished", "timestamp": shown["finished_at"], "data": shown})
         timestamp = int(datetime.now(UTC).timestamp())

@@ -1,4 +1,4 @@
-"""What a caller may see: an agent or a run by what it is called, and the group that is meant. No SQL."""
+"""What a caller may see: an agent or a run by any of its names, and the group of a request. No SQL."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,9 +13,9 @@ from proctor_controller.domain.hosts.agent import Agent
 
 
 async def visible_agent(connection: AsyncConnection, actor: Actor, name: str) -> Agent:
-    """The agent of this id, number or host name, if the caller may see it. Raises ProctorError ``not_found``.
+    """The agent with this id, number or host name, if the caller may see it. Raises ProctorError ``not_found``.
 
-    One who is bound to groups sees the agents that are in one of them.
+    A caller bound to groups sees the agents in one of them.
     """
     agent = await find_agent(connection, name[:100])
     if agent is None or not (actor.groups is None or any(group in actor.groups for group in agent.groups)):
@@ -24,7 +24,7 @@ async def visible_agent(connection: AsyncConnection, actor: Actor, name: str) ->
 
 
 def key_of(run: str) -> RunKey:
-    """The run's key. Raises 404 for what names no run."""
+    """The run's key. Raises 404 for a malformed one."""
     key = parse_key(run)
     if key is None:
         raise not_found("run", run[:100])
@@ -32,7 +32,7 @@ def key_of(run: str) -> RunKey:
 
 
 async def visible_run(context: ProcessContext, actor: Actor, run: str) -> RunView:
-    """The run, if the caller may see it; else 404."""
+    """The run, if the caller may see it; else raises 404."""
     async with session(context.database) as db:
         view = await find_run(db, key_of(run), actor.groups)
     if view is None:
@@ -41,7 +41,7 @@ async def visible_run(context: ProcessContext, actor: Actor, run: str) -> RunVie
 
 
 async def existing_run(db: Session, actor: Actor, run: str) -> RunView:
-    """The run that a repeated request had begun. Raises 409 where it is somebody else's."""
+    """The run that an earlier copy of the request has started. Raises 409 if it is somebody else's."""
     view = await find_run(db, RunKey(run, None), actor.groups)
     if view is None:
         raise ProctorError(Code.CONFLICT, "there is a run with this id already")
@@ -49,17 +49,17 @@ async def existing_run(db: Session, actor: Actor, run: str) -> RunView:
 
 
 def groups_of(actor: Actor) -> tuple[str, ...] | None:
-    """The groups that the caller is bound to; None: to none."""
+    """The groups that the caller is bound to; None: not bound."""
     return None if actor.groups is None else tuple(actor.groups)
 
 
 def run_group(actor: Actor, group: str | None) -> str | None:
-    """The group of a run: the one asked for, or a bound caller's only one. Raises 404, 422."""
+    """The group of a run: the requested one, or a bound caller's only one. Raises 404, 422."""
     if actor.groups is None:
         return group
     if group is not None:
         if group not in actor.groups:
-            # Another group is as good as none to a bound caller.
+            # For a bound caller other groups do not exist.
             raise not_found("group", group)
         return group
     if not actor.groups:
@@ -70,7 +70,7 @@ def run_group(actor: Actor, group: str | None) -> str | None:
 
 
 def own_group(actor: Actor) -> str | None:
-    """The group of a plan or schedule for which none was asked: a bound caller's only one. Raises 422."""
+    """The group of a plan or schedule without a requested group: a bound caller's only one. Raises 422."""
     if actor.groups is None:
         return None
     if len(actor.groups) != 1:

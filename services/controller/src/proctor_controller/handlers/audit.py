@@ -1,4 +1,4 @@
-"""Operations on the audit, and the round trip that readiness asks for. No SQL."""
+"""Operations on the audit, and the round trip for readiness. No SQL."""
 
 import json
 
@@ -42,7 +42,7 @@ async def add_audit(context: ProcessContext, actor: Actor, body: AuditAdd) -> Au
 
 
 async def list_audit(context: ProcessContext, actor: Actor, body: AuditList) -> Encoded[AuditPage]:
-    """``audit.list``: the newest first; the cursor is the last one's number. Not for tokens bound to groups."""
+    """``audit.list``: newest first; the cursor is the last entry's number. Not for tokens bound to groups."""
     if actor.groups is not None:
         raise ProctorError(Code.FORBIDDEN, "a token bound to groups may not read the audit")
     before = body.cursor or str(MAX_ID)
@@ -54,6 +54,6 @@ async def list_audit(context: ProcessContext, actor: Actor, body: AuditList) -> 
 
 
 async def ping(context: ProcessContext, actor: Actor, body: PingRequest) -> Done:
-    """``ping``: a query, and nothing to say."""
+    """``ping``: makes a query and returns nothing."""
     await check_database(context.database)
     return Done()

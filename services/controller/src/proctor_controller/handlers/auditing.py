@@ -1,4 +1,4 @@
-"""Writing down what a caller has done."""
+"""Writes a caller's actions into the audit."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from proctor_controller.db.audit import write_audit
 async def note(
     connection: AsyncConnection, actor: Actor, action: str, object: str, detail: dict[str, Any] | None = None
 ) -> None:
-    """Write the deed into the audit, in its own transaction."""
+    """Write an action into the audit, in a transaction of its own."""
     await write_audit(
         connection,
         actor=actor.name,

@@ -1,4 +1,4 @@
-"""Requests of the api: decode, find the handler, answer with a view or with why not. No SQL, no rules."""
+"""Requests of the api: decode, find the handler, answer with a view or a refusal. No SQL, no rules."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,26 +33,26 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """An operation, and what carries it out: it gives the answer, or raises ProctorError."""
+    """An operation and its handler, which returns the answer or raises ProctorError."""
 
     operation: AnyOperation
     perform: Callable[[ProcessContext, Actor, Any], Awaitable[Any]]
 
 
 def on(operation: Operation[Q, A], perform: Callable[[ProcessContext, Actor, Q], Awaitable[A | Encoded[A]]]) -> Handler:
-    """The only maker of handlers: a function that takes or gives what the operation does not is refused by mypy."""
+    """The only maker of handlers; mypy holds the function to the operation's request and answer."""
     return Handler(operation, perform)
 
 
 class Calls:
-    """Answers all calls by a table of operations."""
+    """Answers all calls by a table of handlers."""
 
     def __init__(self, context: ProcessContext, table: Mapping[str, Handler]) -> None:
         self._context = context
         self._table = table
 
     async def answer(self, message: Message) -> bytes:
-        """The reply to one call. Never raises: what nobody foresaw is logged and answered as ``internal``."""
+        """The reply to one call. Never raises: unexpected exceptions are logged and answered as ``internal``."""
         op = subjects.op_of(message.subject)
         try:
             return accept(await self._perform(op, message.data))
@@ -80,14 +80,14 @@ class Calls:
 
 
 def bytes_of(answer: Any) -> bytes:
-    """What a handler gave, as JSON."""
+    """A handler's answer as JSON."""
     if isinstance(answer, Encoded):
         return answer.data
     return answer.encode() if isinstance(answer, View) else to_json(answer)
 
 
 def is_finite(value: Any) -> bool:
-    """Whether all numbers in parsed JSON are finite: ``1e400`` and ``NaN`` are read, but cannot be stored as JSON."""
+    """Whether all numbers in parsed JSON are finite: ``1e400`` and ``NaN`` can be parsed, but not stored as JSON."""
     stack = [value]
     while stack:
         part = stack.pop()

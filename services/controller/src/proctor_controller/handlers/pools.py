@@ -105,17 +105,17 @@ async def _run_job(context: ProcessContext, actor: Actor, name: str) -> JobView:
 
 
 async def replenish(context: ProcessContext, actor: Actor, body: PoolList) -> JobView:
-    """``pool.replenish``: now, unless a run is at work."""
+    """``pool.replenish``: now, unless it is in progress."""
     return await _run_job(context, actor, "replenish")
 
 
 async def sync(context: ProcessContext, actor: Actor, body: PoolList) -> JobView:
-    """``pool.sync``: now, unless a run is at work."""
+    """``pool.sync``: now, unless it is in progress."""
     return await _run_job(context, actor, "sync")
 
 
 async def reload(context: ProcessContext, actor: Actor, body: PoolList) -> Encoded[PoolPage]:
-    """``pool.reload``: with settings that are refused everything stays as it was."""
+    """``pool.reload``: if the settings are refused, nothing changes."""
     _refuse_bound(actor)
     if context.pool.source.path is None:
         raise ProctorError(Code.CONFLICT, "this controller has no settings file of the pool: set pool_file")
@@ -162,7 +162,7 @@ def _after(cursor: str | None) -> str | None:
 
 
 async def list_volumes(context: ProcessContext, actor: Actor, body: VolumeList) -> Encoded[VolumePage]:
-    """``volume.list``: the newest first; a token bound to groups sees those of its groups' runs."""
+    """``volume.list``: newest first; a token bound to groups sees those of its groups' runs."""
     async with session(context.database) as db:
         found = await rows.list_volumes(
             db,
@@ -176,7 +176,7 @@ async def list_volumes(context: ProcessContext, actor: Actor, body: VolumeList) 
 
 
 async def delete_volume(context: ProcessContext, actor: Actor, body: VolumeRef) -> VolumeView:
-    """``volume.delete``: one that a run has retained; any other belongs to somebody."""
+    """``volume.delete``: only a volume that a run has retained."""
     _refuse_bound(actor)
     if not is_id(body.volume):
         raise not_found("volume", body.volume[:100])
@@ -223,7 +223,7 @@ async def _load_vnfp(context: ProcessContext, vnfp: str) -> VnfpView:
 
 
 async def create_vnfp(context: ProcessContext, actor: Actor, body: VnfpCreate) -> VnfpView:
-    """``vnfp.create``: active at once where a spare is at hand; the same id again answers with what there is."""
+    """``vnfp.create``: active at once if a spare is idle; the same id again returns the existing one."""
     _refuse_bound(actor)
     if not is_id(body.id):
         raise invalid("id: not an id", path="id")
@@ -241,7 +241,7 @@ async def get_vnfp(context: ProcessContext, actor: Actor, body: VnfpRef) -> Vnfp
 
 
 async def list_vnfps(context: ProcessContext, actor: Actor, body: VnfpList) -> Encoded[VnfpPage]:
-    """``vnfp.list``: the newest first; none for a token bound to groups."""
+    """``vnfp.list``: newest first; none for a token bound to groups."""
     after = _after(body.cursor)
     if actor.groups is not None:
         return VnfpPage.of([], body.limit, lambda view: view.id)
@@ -251,7 +251,7 @@ async def list_vnfps(context: ProcessContext, actor: Actor, body: VnfpList) -> E
 
 
 async def delete_vnfp(context: ProcessContext, actor: Actor, body: VnfpRef) -> VnfpView:
-    """``vnfp.delete``: its volume goes with it; again changes nothing."""
+    """``vnfp.delete``: deletes its volume too; may be repeated."""
     view = await get_vnfp(context, actor, body)
     async with session(context.database) as db:
         await rows.delete_vnfp(db, view.id)

@@ -25,11 +25,11 @@ from proctor_controller.handlers.auditing import note
 
 SHOWN_TICKS = 20
 OF_PLAN = frozenset({Code.INVALID, Code.NOT_FOUND, Code.TOO_LARGE})
-"""What a plan is refused with: told with what else is wrong, where something is."""
+"""Codes of faults of a plan, which are reported together with the schedule's own."""
 
 
 def view_of(schedule: Schedule, ticks: list[Tick]) -> ScheduleView:
-    """A schedule as others may see it; ``ticks``: the newest first."""
+    """The view of a schedule; ``ticks``: newest first."""
     started = next((tick for tick in ticks if tick.outcome is TickOutcome.STARTED), None)
     return ScheduleView(
         name=schedule.name,
@@ -49,7 +49,7 @@ def view_of(schedule: Schedule, ticks: list[Tick]) -> ScheduleView:
 
 
 async def list_schedules(context: ProcessContext, actor: Actor, body: ScheduleList) -> Encoded[SchedulePage]:
-    """``schedule.list``: by name; the cursor is the last one's."""
+    """``schedule.list``: by name; the cursor is the last name."""
     after = body.cursor or ""
     if after and not PLAN_NAME.match(after):
         raise invalid("cursor: not one of this list", path="cursor")
@@ -72,7 +72,7 @@ async def get_schedule(context: ProcessContext, actor: Actor, body: ScheduleRef)
 
 
 async def put_schedule(context: ProcessContext, actor: Actor, body: SchedulePut) -> ScheduleView:
-    """``schedule.put``: make it, or change the one of this name; a tick that is due already is not made up for."""
+    """``schedule.put``: make it, or change the one of this name; a tick that is due already is not caught up."""
     wrong = [fault("invalid", f"{each.path}: {each}", each.path) for each in find_faults(body.cron, body.timezone)]
     if not PLAN_NAME.match(body.name):
         message = "name: 1 to 63 of A-Z, a-z, 0-9, dot, underscore and hyphen, a letter or digit first"
@@ -123,9 +123,7 @@ def _group(actor: Actor, group: str | None) -> str | None:
 
 
 async def _shown(context: ProcessContext, actor: Actor, body: SchedulePut, group: str | None) -> dict[str, Any]:
-    """Plan and parameters with what is hidden in them masked. Raises 404 and 422, as a submission would: better now
-    than at night.
-    """
+    """Plan and parameters with hidden values masked. Raises 404 and 422, like a submission at the first tick would."""
     request = Request(
         run=new_id(),
         plan=body.plan,
@@ -146,7 +144,7 @@ async def _shown(context: ProcessContext, actor: Actor, body: SchedulePut, group
 
 
 async def delete_schedule(context: ProcessContext, actor: Actor, body: ScheduleRef) -> ScheduleView:
-    """``schedule.delete``: the schedule as it was; what it has started goes on."""
+    """``schedule.delete``: the schedule before its deletion; the runs that it started go on."""
     view = await get_schedule(context, actor, body)
     async with transaction(context.database) as connection:
         if not await rows.delete_schedule(connection, view.name):

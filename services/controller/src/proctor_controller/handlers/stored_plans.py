@@ -20,11 +20,11 @@ from proctor_controller.handlers.access import groups_of, own_group
 from proctor_controller.handlers.auditing import note
 
 ROOM_FOR_REST = 16 * 1024
-"""What a plan's view takes beside its text."""
+"""Size of a plan's view without its text."""
 
 
 def view_of(plan: rows.StoredPlan, *, with_text: bool = True) -> PlanView:
-    """A stored plan as others may see it."""
+    """The view of a stored plan."""
     return PlanView(
         name=plan.name,
         version=plan.version,
@@ -37,7 +37,7 @@ def view_of(plan: rows.StoredPlan, *, with_text: bool = True) -> PlanView:
 
 
 async def put_plan(context: ProcessContext, actor: Actor, body: PlanPut) -> PlanView:
-    """``plan.put``: the newest version as it is then. Raises 422 with all faults, 409 for another group's name."""
+    """``plan.put``: the newest version afterwards. Raises 422 with all faults, 409 for another group's name."""
     if not PLAN_NAME.match(body.name):
         raise invalid("must be 1 to 63 letters, digits, dots, dashes or underscores", path="name")
     document = body.plan if isinstance(body.plan, str) else json.dumps(body.plan, ensure_ascii=False)
@@ -91,7 +91,7 @@ async def _find(context: ProcessContext, actor: Actor, body: PlanRef) -> rows.St
 
 
 async def list_plans(context: ProcessContext, actor: Actor, body: PlanList) -> Encoded[PlanPage]:
-    """``plan.list``: by name; the cursor is the last one's."""
+    """``plan.list``: by name; the cursor is the last name."""
     after = body.cursor or ""
     if after and not PLAN_NAME.match(after):
         raise invalid("cursor: not one of this list", path="cursor")
@@ -101,7 +101,7 @@ async def list_plans(context: ProcessContext, actor: Actor, body: PlanList) -> E
 
 
 async def delete_plan(context: ProcessContext, actor: Actor, body: PlanRef) -> PlanView:
-    """``plan.delete``: all versions; the plan as it was."""
+    """``plan.delete``: all versions; the plan before its deletion."""
     plan = await _find(context, actor, PlanRef(name=body.name))
     async with transaction(context.database) as connection:
         if not await rows.delete_plan(connection, plan.name):

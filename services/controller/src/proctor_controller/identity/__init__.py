@@ -1,1 +1,1 @@
-"""Who an agent is on the bus: keys, users signed for the server, connections that are closed again."""
+"""Agents' identity on the bus: keys, users signed for the server, closing of connections."""

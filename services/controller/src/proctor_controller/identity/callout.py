@@ -1,8 +1,8 @@
-"""The auth callout's words: what a server asks, and the user that lets an agent in. No I/O, no clock.
+"""The auth callout's messages: a server's request, and the user that admits an agent. No I/O, no clock.
 
-A server asks with claims that it signed itself; they carry the client's public key, the nonce that the server gave
-it and the client's signature over it. The answer is claims signed by the account, with the user (claims again) or
-an error in them.
+A server's request is claims that it signed itself; they contain the client's public key, the nonce that the server gave
+it and the client's signature over it. The answer is claims signed by the account, which contain the user (claims again)
+or an error.
 """
 
 import base64
@@ -15,14 +15,14 @@ from proctor_controller.identity.nkey import BadClaims, BadKey, Issuer, is_signe
 
 AUDIENCE = "nats-authorization-request"
 REPLY_SECONDS = 60
-"""How long an agent may answer an order."""
+"""How long an agent may take to answer an order."""
 MAX_SUBSCRIPTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Knock:
-    """Who wants in: through which server, as which one-time user, with which key. ``signed`` says whether the
-    client proved that it has the key.
+    """A client that wants to connect: through which server, as which one-time user, with which key. ``signed``: whether
+    it proved that it has the key.
     """
 
     server: str
@@ -34,7 +34,7 @@ class Knock:
 
 
 def read_request(payload: bytes) -> Knock:
-    """What a server asks. Raises BadClaims where it is no request that the server itself has signed."""
+    """A server's request. Raises BadClaims if it is not one that the server itself has signed."""
     claims = read_claims(payload, "N")
     asked = claims.get("nats")
     if claims.get("aud") != AUDIENCE or not isinstance(asked, dict):
@@ -71,7 +71,7 @@ def _is_proved(public_key: str, nonce: str, signature: str) -> bool:
 
 
 def permissions(agent: str) -> dict[str, Any]:
-    """What an agent may do on the bus: its own subjects, its own inbox, one answer to each order."""
+    """An agent's permissions on the bus: its own subjects, its own inbox, one answer to each order."""
     return {
         "pub": {
             "allow": [
@@ -110,7 +110,7 @@ def let_in(issuer: Issuer, knock: Knock, agent: str, *, account: str, now: int, 
 
 
 def keep_out(issuer: Issuer, knock: Knock, reason: str, *, now: int) -> bytes:
-    """The answer that refuses the client; the reason stands in the server's log, the client does not see it."""
+    """The answer that refuses the client; the reason appears in the server's log, not at the client."""
     return _answer(issuer, knock, now, {"error": reason})
 
 

@@ -1,4 +1,4 @@
-"""Connections of agents, as the servers see them: which are open, and closing them. Asked of the system account."""
+"""Agents' open connections: listing and closing them, by requests to the system account."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PAGE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One open connection of an agent; ``name`` is what the client calls itself."""
+    """One open connection of an agent; ``name``: the client's own."""
 
     server: str
     cid: int
@@ -25,7 +25,7 @@ class Client:
 
 
 async def list_clients(system: Bus, agent: str) -> list[Client] | None:
-    """The agent's open connections; None where nobody could find out."""
+    """The agent's open connections; None if they are unknown."""
     query = json.dumps({"auth": True, "user": agent, "limit": PAGE}).encode()
     try:
         answers = await system.gather(subjects.PING_CONNECTIONS, query, timeout=ANSWER_SECONDS)
@@ -49,7 +49,7 @@ def _clients(answer: bytes, agent: str) -> list[Client]:
 
 
 async def is_connected(system: Bus | None, agent: str, instance: str) -> bool | None:
-    """Whether this instance of the agent has an open connection; None where nobody could find out."""
+    """Whether this instance of the agent has an open connection; None if that is unknown."""
     if system is None:
         return None
     clients = await list_clients(system, agent)
@@ -57,7 +57,7 @@ async def is_connected(system: Bus | None, agent: str, instance: str) -> bool | 
 
 
 async def close_clients(system: Bus | None, agent: str) -> int | None:
-    """Close all connections of the agent: how many were open; None where nobody could find out."""
+    """Close all connections of the agent; returns how many were open, None if that is unknown."""
     if system is None:
         log.warning("connections_not_closed", agent=agent, error="system_nkey is not set")
         return None

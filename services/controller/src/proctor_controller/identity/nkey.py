@@ -1,7 +1,7 @@
-"""NATS keys: their text form, what they sign, and the claims that an account signs. No I/O.
+"""NATS keys: their text form, signatures, and the claims that an account signs. No I/O.
 
-A key in text is base32 of: a byte that says what it is for (``U`` user, ``A`` account, ``N`` server), 32 bytes, and
-a CRC-16 of both. Claims are a JWT whose algorithm is ``ed25519-nkey``.
+A key as text is base32 of: a byte for its kind (``U`` user, ``A`` account, ``N`` server), 32 bytes, and a CRC-16 of
+both. Claims are a JWT whose algorithm is ``ed25519-nkey``.
 """
 
 import base64
@@ -19,11 +19,11 @@ _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 
 class BadKey(Exception):
-    """Not a key of the kind that is asked for."""
+    """Not a key of the requested kind."""
 
 
 class BadClaims(Exception):
-    """Not signed claims, or the signature is somebody else's."""
+    """Not signed claims, or signed with another key."""
 
 
 def public_bytes(text: str, kind: str) -> bytes:
@@ -44,7 +44,7 @@ def _is_whole(raw: bytes) -> bool:
 
 
 def is_signed(public_key: str, kind: str, message: bytes, signature: bytes) -> bool:
-    """Whether ``signature`` over ``message`` was made with the key. Raises BadKey for a text that is none."""
+    """Whether ``signature`` over ``message`` was made with the key. Raises BadKey for a malformed key."""
     try:
         VerifyKey(public_bytes(public_key, kind)).verify(message, signature)
     except (BadSignatureError, ValueError):
@@ -53,7 +53,7 @@ def is_signed(public_key: str, kind: str, message: bytes, signature: bytes) -> b
 
 
 class Issuer:
-    """The account's key: it signs what servers believe. Raises BadKey for a seed that is none of an account."""
+    """The account's key, whose signatures servers trust. Raises BadKey for a seed of another kind."""
 
     def __init__(self, seed: str) -> None:
         text = seed.strip()
@@ -75,9 +75,9 @@ class Issuer:
 
 
 def read_claims(token: bytes, kind: str) -> dict[str, Any]:
-    """The claims in a JWT that its own ``iss``, a key of ``kind``, has signed. Raises BadClaims.
+    """The claims in a JWT signed by its own ``iss``, a key of ``kind``. Raises BadClaims.
 
-    Whether that issuer is to be believed is the caller's question.
+    The caller must check whether that issuer is trusted.
     """
     if len(token) > MAX_CLAIMS:
         raise BadClaims(f"over {MAX_CLAIMS} bytes")

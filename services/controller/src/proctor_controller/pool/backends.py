@@ -1,4 +1,4 @@
-"""Opening the backend that the settings name."""
+"""Opens the backend that the settings name."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +17,9 @@ class NoBackendError(Exception):
 
 
 def open_backend(settings: PoolSettings, installation: str, folder: Path | None) -> Backend:
-    """The backend; nothing is connected yet. ``folder``: where the local one keeps its files. Raises NoBackendError."""
+    """The backend, not connected yet. ``folder``: for the files of the local one. Raises NoBackendError."""
     if settings.backend == "cinder":
-        # Imported late: its libraries are an extra, and slow to load.
+        # Imported here: its libraries are an extra, and slow to load.
         from proctor_common.service import ConfigurationError
         from proctor_controller.volumes.cinder.backend import open_cinder
         from proctor_controller.volumes.cinder.source import CloudSource
@@ -34,7 +34,7 @@ def open_backend(settings: PoolSettings, installation: str, folder: Path | None)
 
 
 def _arguments(cloud: CloudSettings) -> dict[str, Any]:
-    """The legacy names in the cloud's words; what is empty is left to clouds.yaml and ``OS_*``."""
+    """The cloud's arguments for the legacy names; empty ones are left to clouds.yaml and ``OS_*``."""
     given = {
         "cloud": cloud.cloud,
         "auth_url": cloud.auth_url,

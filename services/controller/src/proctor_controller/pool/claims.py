@@ -1,4 +1,4 @@
-"""Where the engine and the pool meet: volumes for a run, all or nothing, and what becomes of them at its end.
+"""The engine's interface to the pool: volumes for a run, all or nothing, and their fate at its end.
 
 Both calls may come twice, from any controller; the second one finds what the first one did.
 """
@@ -27,26 +27,27 @@ OVER_AT_ONCE = 100
 Mode = Literal["prefer", "require", "bypass"]
 Wake = Callable[[], Awaitable[None]]
 Note = Callable[[str, bool, float], None]
-"""Told of each claim that was committed: type, whether a spare was found, seconds."""
+"""Called for each committed claim: type, whether it got a spare, seconds."""
 HAD = frozenset({VolumeState.CLAIMED, VolumeState.IN_USE})
 AWAITED = frozenset({VolumeState.INTENT, VolumeState.CREATING})
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One volume that a run wants. ``key``: its name in the run, one each (``data[0]``) · ``size_gb`` None: as large
-    as the pool's · ``mode``: prefer a spare, require one, or bypass the pool.
-    """
+    """One volume that a run wants."""
 
     key: str
+    """Its name in the run, such as ``data[0]``."""
     type: str
     size_gb: int | None = None
+    """None: the pool's size."""
     mode: Mode = "prefer"
+    """Prefer a spare, require one, or bypass the pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunVolume:
-    """A volume that a run holds. ``path``: its file, where the backend is on this machine; else empty."""
+    """A volume that a run holds. ``path``: its file, if the backend is on this machine; else empty."""
 
     key: str
     id: str
@@ -59,16 +60,16 @@ class RunVolume:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The run holds all that it wants."""
+    """The run holds everything that it wants."""
 
     volumes: tuple[RunVolume, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Not yet. ``why``: what the run waits for. Ask again when the pool says that something changed, or after a while.
-    Where a required spare is missing nothing is held; where volumes are being made the run holds the others (settle it
-    to let go).
+    """Not yet. ``why``: what the run waits for. Ask again after a change of the pool, or after a while. If a required
+    spare is missing, nothing is held; while volumes are being made, the run holds the others (settle it to release
+    them).
     """
 
     why: str
@@ -76,13 +77,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """It cannot be had: no such type, three volumes failed, or the run was settled. Settle the run."""
+    """Impossible: no such type, three volumes failed, or the run was settled. Settle the run."""
 
     why: str
 
 
 def wanted_of(wants: Sequence[VolumeRequirement]) -> list[Wanted]:
-    """What a plan's ``volumes:`` ask for, one by one; the keys are ``name[0]``, ``name[1]``, …"""
+    """The volumes of a plan's ``volumes:``, one by one, with keys ``name[0]``, ``name[1]``, …"""
     return [
         Wanted(f"{want.name}[{index}]", want.type, want.size_gb, cast("Mode", str(want.pool)))
         for want in wants
@@ -91,7 +92,7 @@ def wanted_of(wants: Sequence[VolumeRequirement]) -> list[Wanted]:
 
 
 def ends_of(wants: Sequence[VolumeRequirement]) -> dict[str, Literal["delete", "retain"]]:
-    """What becomes of each at the end of the run."""
+    """What happens to each at the end of the run."""
     return {
         f"{want.name}[{index}]": cast("Literal['delete', 'retain']", str(want.on_end))
         for want in wants
@@ -100,7 +101,7 @@ def ends_of(wants: Sequence[VolumeRequirement]) -> dict[str, Literal["delete", "
 
 
 def by_name(claimed: Claimed) -> dict[str, list[dict[str, Any]]]:
-    """What expressions see: ``volumes.data[0].path``; each ``{id, name, type, size_gb, path}``."""
+    """For expressions: ``volumes.data[0].path``; each is ``{id, name, type, size_gb, path}``."""
     found: dict[str, list[dict[str, Any]]] = {}
     for each in claimed.volumes:
         shown = {"id": each.id, "name": each.name, "type": each.type, "size_gb": each.size_gb, "path": each.path}
@@ -155,7 +156,7 @@ class Claims:
         return answer
 
     async def _say_none(self, type: str) -> str:
-        """What the pool says of a type of which no spare is ready."""
+        """Why no spare of a type is ready."""
         async with session(self._database) as db:
             (pool,) = [each for each in await load_pools(db) if each.type == type]
             standing = await load_standing(db)
@@ -168,18 +169,18 @@ class Claims:
         return "; ".join([*said, *await self._obstacles({type})])
 
     async def _obstacles(self, types: AbstractSet[str]) -> list[str]:
-        """What keeps volumes of these types from being made."""
+        """What prevents the creation of volumes of these types."""
         async with session(self._database) as db:
             breakers = await load_breakers(db)
         opened = [breakers[scope] for scope in sorted({BACKEND, *types}) if scope in breakers and breakers[scope].open]
         return [f"creation is stopped after {each.failures} failures in a row: {each.reason}" for each in opened]
 
     async def has_all(self, db: Session, run: str, wanted: Sequence[Wanted]) -> bool:
-        """Whether the run has all of its volumes, as of the caller's transaction."""
+        """Whether the run has all of its volumes, within the caller's transaction."""
         return isinstance(answer_for(await rows.load_of_run(db, run), wanted), Claimed)
 
     async def settle_run(self, run: str, ends: Mapping[str, Literal["delete", "retain"]]) -> None:
-        """Delete the run's volumes, but those whose key ends with ``retain``; a key that is not named: delete.
+        """Delete the run's volumes, except those whose key has the end ``retain``; missing keys: delete.
 
         Raises ProctorError ``database_unavailable``.
         """
@@ -189,7 +190,7 @@ class Claims:
         await self._wake()
 
     async def settle_over(self) -> int:
-        """Settle runs that are over and were not settled: whoever was to do it died, or had no database. How many.
+        """Settle ended runs that were not settled, after a crash or without database; returns how many.
 
         Raises ProctorError ``database_unavailable``.
         """
@@ -202,7 +203,7 @@ class Claims:
 
 
 async def _claim(db: Session, run: str, wanted: Wanted, size_gb: int) -> bool:
-    """Whether it found a spare. Raises _NoSpareError."""
+    """Whether it got a spare. Raises _NoSpareError."""
     name = f"run-{run[-12:]}-{wanted.key}"[:255]
     if wanted.mode != "bypass":
         spare = await rows.claim_spare_for_run(db, run, wanted.key, name, type=wanted.type, size_gb=size_gb)
@@ -215,7 +216,7 @@ async def _claim(db: Session, run: str, wanted: Wanted, size_gb: int) -> bool:
 
 
 def answer_for(found: Sequence[Volume], wanted: Sequence[Wanted]) -> Claimed | Waiting | Never:
-    """What the run's rows mean for it."""
+    """The answer that follows from the run's rows."""
     last = {row.key: row for row in found}
     alive = {row.key: row for row in found if row.state in HAD | AWAITED}
     for each in wanted:

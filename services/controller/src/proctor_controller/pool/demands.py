@@ -1,7 +1,6 @@
-"""VNFs that want a volume: claims that come at once share a statement, as commits share a write of the log.
+"""VNFs that want a volume: simultaneous claims share a statement and a commit.
 
-While one statement is under way the next claims gather; so a hundred claimants cost a few round trips, not a hundred,
-and none of them waits for the ninety-nine others one by one.
+While one statement runs, the next claims gather; so a hundred claims cost a few round trips, not a hundred.
 """
 
 import asyncio
@@ -19,13 +18,13 @@ from proctor_controller.domain.volumes.refill import BUCKETS, bucket_of
 MOST = 200
 """Claims in one statement."""
 AT_ONCE = 2
-"""Statements under way for one type and size."""
+"""Statements at once for one type and size."""
 Wake = Callable[[], Awaitable[None]]
 
 
 @dataclass
 class Tally:
-    """Claims that are not yet in the database's figures; ``total_…`` since this process began."""
+    """Claims that are not yet in the database's statistics; ``total_…``: since this process began."""
 
     claims: int = 0
     hits: int = 0
@@ -36,7 +35,7 @@ class Tally:
 
 @dataclass
 class _Line:
-    """Who waits for a volume of one type and size, and how many statements are under way for them."""
+    """The queue for volumes of one type and size, and how many statements run for it."""
 
     waiting: list[tuple[Demand, asyncio.Future[bool | None]]] = field(default_factory=list)
     under_way: int = 0
@@ -54,8 +53,8 @@ class Demands:
         self.tallies: dict[str, Tally] = {}
 
     async def claim(self, type: str, size_gb: int, demand: Demand) -> bool | None:
-        """Make the VNF and claim a spare for it: True; or write down a volume to be made: False. None: there is a
-        VNF of this id already. Raises ProctorError ``database_unavailable``.
+        """Make the VNF and claim a spare for it: True; or store an intent: False. None: there is a VNF with this id
+        already. Raises ProctorError ``database_unavailable``.
         """
         started = self._clock.monotonic()
         line = self._lines.setdefault((type, size_gb), _Line())
@@ -86,14 +85,14 @@ class Demands:
             async with session(self._database) as db:
                 hits = await claim_for_vnfps(db, type, size_gb, [demand for demand, _ in batch])
         except MadeMeanwhileError:
-            # A VNF was made meanwhile by a repeated request in another controller: ask for each on its own.
+            # A repeated request in another controller has made one of the VNFs: claim for each separately.
             if len(batch) > 1:
                 for each in batch:
                     await self._claim(type, size_gb, [each])
                 return
             hits = {}
         except Exception as fault:
-            # Each of them is told, and those behind them are served.
+            # Each of them gets the fault, and the queue goes on.
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(fault)
@@ -104,7 +103,7 @@ class Demands:
         await self._wake()
 
     def note(self, type: str, hit: bool, seconds: float) -> None:
-        """Count a claim, and whether it found a spare."""
+        """Count a claim, and whether it got a spare."""
         tally = self.tallies.setdefault(type, Tally())
         tally.claims += 1
         tally.total_claims += 1
@@ -114,7 +113,7 @@ class Demands:
         tally.counts[bucket_of(seconds)] += 1
 
     async def flush(self) -> None:
-        """Add what was counted to the figures of the pools. Raises ProctorError; then nothing is lost."""
+        """Add the counts to the pools' statistics. Raises ProctorError; then nothing is lost."""
         due = [(type, tally) for type, tally in self.tallies.items() if tally.claims]
         if not due:
             return
@@ -132,6 +131,6 @@ class Demands:
             raise
 
     async def close(self) -> None:
-        """Let claims that are under way come to their end."""
+        """Wait for the claims in progress."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=2)

@@ -1,4 +1,4 @@
-"""What everything that works for the pool under its duty shares: the database, the duty, the backend, the settings."""
+"""Shared by everything that works for the pool under its duty: database, duty, backend, settings."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -13,17 +13,17 @@ from proctor_controller.domain.volumes.settings import PoolSettings
 from proctor_controller.volumes.backend import Backend
 
 CONNECTIONS = 3
-"""How many of the process's connections the keeper uses at once: claims go before its own work."""
+"""How many of the process's connections the keeper uses at once; claims take precedence."""
 Notice = Callable[[Sequence[str], Sequence[str]], Awaitable[None]]
-"""Told after a commit: runs whose volumes changed, and types that have a new spare. It may be lost."""
+"""Called after a commit: runs whose volumes changed, and types that have a new spare. It may be lost."""
 
 
 class DutyLostError(Exception):
-    """Another controller keeps the pool now: whatever was about to be written is not ours to write."""
+    """Another controller holds the duty now: nothing may be written any more."""
 
 
 async def tell_nobody(runs: Sequence[str], types: Sequence[str]) -> None:
-    """A Notice that nobody waits for."""
+    """A Notice that does nothing."""
 
 
 async def _nobody_waits() -> None:
@@ -31,9 +31,7 @@ async def _nobody_waits() -> None:
 
 
 class Desk:
-    """One hold of the duty. ``progress`` is called after each change of a volume, within this process; ``gone`` after
-    one has gone from the backend.
-    """
+    """One hold of the duty. ``progress``: called after each change of a volume here; ``gone``: after a deletion."""
 
     def __init__(
         self,
@@ -56,26 +54,26 @@ class Desk:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Session]:
-        """A transaction that counts only while the duty is held. Raises DutyLostError, ProctorError."""
+        """A transaction that is valid only while the duty is held. Raises DutyLostError, ProctorError."""
         async with self._doors, session(self.database) as db, db.transaction():
             held = await holds_pool(db, self.held)
             if held:
                 yield db
-        # Not inside: the connection is as good as before, and `session` would drop it for an exception.
+        # Outside of `session`, which would drop the connection after an exception although it is usable.
         if not held:
             raise DutyLostError
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Session]:
-        """Statements that stand alone, each with its own guard where it writes. Raises ProctorError."""
+        """Single statements; those that write have their own guard. Raises ProctorError."""
         async with self._doors, session(self.database) as db:
             yield db
 
     def together(self, several: bool) -> AbstractAsyncContextManager[Session]:
-        """A transaction where several statements belong together, else none: that is a third of the round trips."""
+        """A transaction if several statements belong together; else none, which saves two of three round trips."""
         return self.writing() if several else self.reading()
 
     async def check(self) -> None:
-        """Raises DutyLostError where the duty is another's."""
+        """Raises DutyLostError if another controller holds the duty."""
         async with self.writing():
             pass

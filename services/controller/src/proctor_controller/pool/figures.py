@@ -24,7 +24,7 @@ _COUNTED: tuple[tuple[str, str, Callable[[PoolRow], float]], ...] = (
 
 
 def observe_pool(registry: CollectorRegistry, pool: Pool) -> None:
-    """Show the pools as they were read last."""
+    """Export the pools as they were last read."""
     registry.register(_PoolCollector(pool))
 
 

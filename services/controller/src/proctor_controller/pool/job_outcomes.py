@@ -1,4 +1,4 @@
-"""What becomes of a volume's row, and of who waits for it, when the backend has spoken. One transaction each."""
+"""Updates a volume's row, and its owner, after an answer of the backend. One transaction each."""
 
 import structlog
 
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 async def became_known(desk: Desk, volume: Volume, backend_id: str) -> Volume | None:
-    """The backend has it under this id, whatever became of the row meanwhile; the row, None where it is over."""
+    """The backend has it under this id, even if the row has changed; returns the row, None if it has ended."""
     while True:
         async with desk.reading() as db:
             current = await load_volume(db, volume.id)
@@ -30,7 +30,7 @@ async def became_known(desk: Desk, volume: Volume, backend_id: str) -> Volume | 
 
 
 async def became_available(desk: Desk, volume: Volume, found: Found) -> Volume | None:
-    """A spare is ready, or who waited has it. None where the row has changed meanwhile."""
+    """A spare is ready, or its owner has it. None if the row has changed meanwhile."""
     async with desk.together(volume.vnfp is not None) as db:
         changed = await change_volume(
             db, desk.held, volume, state=state_when_available(volume), path=found.path, named=found.name, reason=""
@@ -43,15 +43,15 @@ async def became_available(desk: Desk, volume: Volume, found: Found) -> Volume |
 
 
 async def was_renamed(desk: Desk, volume: Volume) -> Volume | None:
-    """The backend shows the name that the claim gave it."""
+    """The backend has the name from the claim."""
     async with desk.reading() as db:
         return await change_volume(db, desk.held, volume, state=VolumeState.IN_USE, named=volume.name)
 
 
 async def failed(desk: Desk, volume: Volume, reason: str, *, gone: bool, again: bool = True) -> Volume | None:
-    """It is of no use. Who still waits for it gets another one, up to three; who had it is told.
+    """It is unusable. An owner that waits gets another one, up to three; one that has it is notified.
 
-    ``gone``: the backend has nothing of it. ``again`` False: another one would fare no better.
+    ``gone``: the backend has nothing of it. ``again`` False: another one would fail too.
     """
     log.warning("volume_failed", volume=volume.id, type=volume.type, reason=reason, gone=gone)
     async with desk.writing() as db:
@@ -69,7 +69,7 @@ async def failed(desk: Desk, volume: Volume, reason: str, *, gone: bool, again: 
 
 
 async def went_bad(desk: Desk, volume: Volume, reason: str) -> None:
-    """A volume that somebody has is in error. It is kept, since there may be data on it, until he lets go of it."""
+    """An owned volume is in error. It may contain data, so it is kept until the owner releases it."""
     async with desk.writing() as db:
         if await change_volume(db, desk.held, volume, reason=reason) is not None and volume.vnfp is not None:
             await tell_vnfp(db, volume, VnfpState.ERROR, reason)
@@ -77,7 +77,7 @@ async def went_bad(desk: Desk, volume: Volume, reason: str) -> None:
 
 
 async def is_gone(desk: Desk, volume: Volume) -> Volume | None:
-    """What had to go is gone."""
+    """A volume that was to be deleted is gone."""
     async with desk.together(volume.vnfp is not None) as db:
         if volume.state is VolumeState.FAILED:
             changed = await change_volume(db, desk.held, volume, gone=True)
@@ -92,7 +92,7 @@ async def is_gone(desk: Desk, volume: Volume) -> Volume | None:
 
 
 async def is_stuck(desk: Desk, volume: Volume, reason: str) -> Volume | None:
-    """The backend will not delete it: an operator must."""
+    """The backend does not delete it: an operator must."""
     log.error("volume_leaked", volume=volume.id, backend_id=volume.backend_id, reason=reason)
     async with desk.writing() as db:
         return await change_volume(db, desk.held, volume, state=VolumeState.LEAKED, reason=reason)

@@ -1,7 +1,7 @@
 """The keeper: the one controller that works for the pool, as long as it holds the duty ``pool``.
 
-It holds nothing in memory that it cannot lose. All that is to be done stands in rows; a wake-up (from any controller,
-after a commit) or a tick makes it look. Cancelled at any point, the next keeper goes on from the rows.
+It keeps nothing in memory that it cannot lose. All work is stored in rows; a wake-up (from any controller, after a
+commit) or a tick makes it look. If it is cancelled at any point, the next keeper continues from the rows.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ log = structlog.get_logger(__name__)
 
 TICK = 2.0
 BREATH = 0.03
-"""At least so long between two rounds: what happens meanwhile is one reason to look, not many."""
+"""Minimum time between two rounds, so that many changes cause one."""
 AT_ONCE = 500
 
 
 class Keeper:
-    """Builds a hold of the duty anew for each turn. ``woken`` is set by whoever gives the pool work."""
+    """Makes a new hold of the duty for each turn. ``woken`` is set by everything that gives the pool work."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Keeper:
         self._folder = folder
         self.woken = asyncio.Event()
         self.calls = Counter[tuple[str, str]]()
-        """Calls of the backend by this process: (call, outcome) -> how many."""
+        """Calls of the backend by this process: (call, outcome) -> number."""
 
     async def turn(self, held: Held, *, notice: Notice = tell_nobody) -> None:
         """Keep the pool until the duty is lost, or the backend's settings change. Raises ProctorError."""
@@ -90,7 +90,7 @@ class Keeper:
                 await backend.close()
 
     async def _apply_nothing(self, held: Held) -> None:
-        """No type is listed and no volume is left: nothing to do but to look whether that has changed."""
+        """No type is listed and no volume is left: only wait for that to change."""
         async with session(self._database) as db, db.transaction():
             if await rows.holds_pool(db, held):
                 await apply_types(db, {})
@@ -100,7 +100,7 @@ class Keeper:
         await self._nap(TICK)
 
     async def _show_fault(self, held: Held, reason: str) -> None:
-        """Let views and metrics say why nothing is made; the first try with a backend is free again."""
+        """Store why nothing is made, for views and metrics; the next try with a backend is free again."""
         async with session(self._database) as db, db.transaction():
             if await rows.holds_pool(db, held):
                 now = (await load_standing(db))["now"]
@@ -132,7 +132,7 @@ class _Hold:
         desk.gone = self._refill.room_again
 
     async def run(self) -> None:
-        """Until the settings ask for another backend. Raises DutyLostError."""
+        """Run until the settings name another backend. Raises DutyLostError."""
         async with self._desk.writing() as db:
             await rows.end_interrupted(db)
         await self._apply()
@@ -157,7 +157,7 @@ class _Hold:
                     await self._woken.wait()
 
     async def close(self) -> None:
-        """Drop everything where it is."""
+        """Cancel everything."""
         self._timers.close()
         for task in self._jobs:
             task.cancel()
@@ -178,7 +178,7 @@ class _Hold:
         log.info("pool_settings", backend=settings.backend, targets={n: t.target for n, t in settings.types.items()})
 
     async def _reread(self) -> bool:
-        """Read the file again where somebody asked for that; False where another backend has to be opened."""
+        """Read the file again if somebody asked for it; False if another backend has to be opened."""
         async with self._desk.reading() as db:
             asked = (await load_standing(db))["reload"]
         if asked == self._reload:
@@ -193,7 +193,7 @@ class _Hold:
         return True
 
     async def _look(self) -> float | None:
-        """One round: what needs tending, what is missing, what may be asked for, which job was asked for."""
+        """One round: volumes with work, missing spares, creations that may be tried, requested jobs."""
         await self._gate.refresh()
         async with self._desk.reading() as db:
             work = await load_work(db, AT_ONCE)
@@ -216,7 +216,7 @@ class _Hold:
         self._spawn(self._run_job(name))
 
     async def _run_job(self, name: str) -> None:
-        """Run a job, unless its former run is still at work, in any replica: then that is told."""
+        """Run a job, unless its former run is still in progress in any replica, which is recorded."""
         epoch = self._desk.held.epoch
         try:
             async with self._desk.writing() as db:
@@ -234,9 +234,7 @@ class _Hold:
         await self._finish(name, outcome)
 
     async def _finish(self, name: str, outcome: str) -> None:
-        """Write the end down, as soon as the database lets us: a run that is not seen to end keeps the next from
-        beginning.
-        """
+        """Store the end of a run, as soon as the database is available: a run without end blocks the next one."""
         while True:
             try:
                 async with self._desk.writing() as db:
@@ -256,12 +254,12 @@ class _Hold:
         except (ProctorError, DutyLostError):
             raise
         except Exception as fault:
-            # The run must be seen to end; its successor tries again.
+            # The run must end in the rows; the next one tries again.
             log.exception("pool_job_failed", job=name)
             return f"failed: {type(fault).__name__}"
 
     async def _replenish(self) -> str:
-        """Until everything that is missing has been asked for, or something stops that."""
+        """Run until everything missing has been requested, or something prevents that."""
         await self._refill.begin_run()
         self._woken.set()
         async with self._looked:
@@ -272,7 +270,7 @@ class _Hold:
     async def _run_sync(self) -> str:
         outcome = await self._sync.run()
         if self._sync.strays:
-            # The second look at a stray has its own time; the next run by the clock may be much later.
+            # Strays are checked a second time at their own time; the next run by the clock may be much later.
             self._spawn(self._sweep_later())
         return outcome
 

@@ -1,4 +1,4 @@
-"""A backend whose calls are counted, for metrics."""
+"""A backend with counted calls, for metrics."""
 
 from collections import Counter
 from collections.abc import Awaitable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Counted:
-    """Passes every call on. ``counts``: (call, outcome) -> how many; the outcome is ``ok`` or the fault's name."""
+    """Forwards every call. ``counts``: (call, outcome) -> number; the outcome is ``ok`` or the fault's name."""
 
     def __init__(self, backend: Backend, counts: Counter[tuple[str, str]]) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""The volume pool as a controller has it: claims in every replica, the keeper in the one that holds the duty."""
+"""The volume pool of a controller: claims in every replica, the keeper in the one that holds the duty."""
 
 import asyncio
 import contextlib
@@ -55,14 +55,14 @@ class Pool:
         self._waking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen for wake-ups. Raises BusError, ProctorError, and BadPoolSettings for a file that cannot be used."""
+        """Listen for wake-ups. Raises BusError, ProctorError, and BadPoolSettings for an unusable file."""
         settings = self.source.check()
         async with session(self._database) as db:
             await add_types(db, settings.types)
         self._subscription = await self._bus.subscribe(subjects.POOL_WAKE, lambda _: self.keeper.woken.set())
 
     async def close(self) -> None:
-        """Stop listening, let claims come to their end, keep the figures."""
+        """Stop listening, wait for claims, store the statistics."""
         if self._subscription is not None:
             await self._subscription.close()
         if self._waking is not None:
@@ -72,7 +72,7 @@ class Pool:
             await self.demands.flush()
 
     async def wake(self) -> None:
-        """Tell the keeper, wherever it is, that there is work. A lost wake-up costs two seconds, nothing more."""
+        """Wake the keeper, in whichever controller it is. A lost wake-up delays work by two seconds."""
         self.keeper.woken.set()
         if self._waking is None or self._waking.done():
             self._waking = asyncio.create_task(self._publish(), name="wake the pool")
@@ -84,7 +84,7 @@ class Pool:
             await self._bus.publish(subjects.POOL_WAKE, b"")
 
     async def watch(self) -> None:
-        """Keep the figures, and what metrics show, up to date, and see that runs are settled; until cancelled."""
+        """Update the statistics and the metrics, and settle ended runs; until cancelled."""
         for tick in count():
             await asyncio.sleep(FLUSH_SECONDS)
             try:
@@ -100,12 +100,12 @@ class Pool:
                 log.warning("pool_figures_not_read", error=fault.message)
 
     async def pools(self) -> list[PoolRow]:
-        """All types, those that are no longer listed too. Raises ProctorError."""
+        """All types, including those no longer listed. Raises ProctorError."""
         async with session(self._database) as db:
             return await load_pools(db)
 
     async def size_of(self, type: str) -> int:
-        """How large a volume of the type is when nobody says so. Raises ProctorError ``not_found``."""
+        """The default size of a volume of the type. Raises ProctorError ``not_found``."""
         if type not in self._sizes:
             async with session(self._database) as db:
                 self._sizes = await load_sizes(db)
@@ -114,29 +114,29 @@ class Pool:
         return self._sizes[type]
 
     async def claim(self, type: str, size_gb: int | None, demand: Demand) -> bool | None:
-        """A volume for a VNF: see :meth:`Demands.claim`. Raises ProctorError ``not_found`` for an unknown type."""
+        """Claim a volume for a VNF: see :meth:`Demands.claim`. Raises ProctorError ``not_found``: unknown type."""
         usual = await self.size_of(type)
         return await self.demands.claim(type, usual if size_gb is None else size_gb, demand)
 
     async def run_job(self, name: str) -> bool:
-        """Let the keeper run a job now; False where one is at work. Raises ProctorError."""
+        """Make the keeper run a job now; False if it is already in progress. Raises ProctorError."""
         async with session(self._database) as db:
             asked = await ask_job(db, name)
         await self.wake()
         return asked
 
     async def reload(self) -> None:
-        """Every controller reads its file again. Raises BadPoolSettings, then nothing changes; ProctorError."""
+        """Make every controller read its file again. Raises BadPoolSettings, then nothing changes; ProctorError."""
         settings = self.source.check()
         async with session(self._database) as db, db.transaction():
-            # The targets at once, so that the answer shows them; the rest is the keeper's.
+            # Apply the targets now, so that the answer shows them; the keeper does the rest.
             await apply_types(db, settings.types)
             await ask_reload(db)
         self._sizes = {}
         await self.wake()
 
     async def reload_on_signal(self) -> None:
-        """What SIGHUP asks for; a fault is logged."""
+        """Reload on SIGHUP; a fault is logged."""
         try:
             await self.reload()
             log.info("pool_settings_read", file=str(self.source.path))

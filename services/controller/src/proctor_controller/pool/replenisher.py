@@ -1,4 +1,4 @@
-"""Filling the pool: intents for what is missing, by the rules of ``domain/volumes/refill``; what is asked for next."""
+"""Fills the pool: intents for missing spares, by the rules of ``domain/volumes/refill``, and what to create next."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,11 +31,11 @@ log = structlog.get_logger(__name__)
 
 QUEUE = 500
 DEMAND_AGAIN = 5.0
-"""Seconds until one who was refused for the quota asks again, where nothing has gone meanwhile."""
+"""Seconds until a claim that was refused for the quota is tried again, unless a volume was deleted meanwhile."""
 
 
 class Refill:
-    """What the keeper does each time that something may have changed."""
+    """The keeper's work whenever something may have changed."""
 
     def __init__(self, desk: Desk, gate: Throttle, clock: Clock) -> None:
         self._desk = desk
@@ -49,14 +49,14 @@ class Refill:
         self._last_spare = 0.0
         self._running = asyncio.Lock()
         self.missing = 0
-        """Spares that are still to be asked for, as of the last look."""
+        """Spares that were still to be requested at the last look."""
         self.stalled = False
-        """Whether some are missing and none is on its way: there is no room, or something stops creation."""
+        """Whether spares are missing and none is in creation: no room, or something stops creation."""
 
     # -- writing intents ------------------------------------------------------------------------------------------
 
     async def look(self) -> None:
-        """Write down what is missing, take back what is too much. Raises ProctorError, DutyLostError."""
+        """Store intents for missing spares, delete surplus ones. Raises ProctorError, DutyLostError."""
         async with self._running, self._desk.writing() as db:
             pools = await load_pools(db)
             for type, extra in self._too_many(pools).items():
@@ -89,7 +89,7 @@ class Refill:
         return {type: count for type, count in extra.items() if count > 0}
 
     def _passable(self, stock: Stock) -> Stock:
-        """What the gate leaves of a wish: nothing, or one probe, while a breaker is open or the quota is used up."""
+        """The stock with the target that the throttle allows: none, or one probe, while a breaker is open."""
         if self._gate.obstacle(stock.type, spare=True):
             return replace(stock, target=0)
         if self._gate.is_open(stock.type):
@@ -105,7 +105,7 @@ class Refill:
     # -- the job --------------------------------------------------------------------------------------------------
 
     async def begin_run(self) -> None:
-        """A run of *replenish* begins: the hold ends, the backend is asked for its quota, old spares are renewed."""
+        """A run of *replenish* begins: end the hold, ask the backend for its quota, replace old spares."""
         await self._gate.release()
         self._asked, self._room = {}, None
         async with self._desk.reading() as db:
@@ -119,9 +119,7 @@ class Refill:
         await self.look()
 
     async def end_run(self) -> str:
-        """What the run has done. Where the quota left no room, nothing is asked for until the next one, or until a
-        volume of ours has gone.
-        """
+        """The outcome. Without room by the quota, the next run or a deleted volume of ours ends the hold."""
         if self._room is not None and self._room <= 0 and self.missing and not self._gate.held:
             await self._gate.hold(self._hold_seconds, "no room is left by it")
         full = "nothing to do: every pool is full"
@@ -146,7 +144,7 @@ class Refill:
         return self._desk.settings.backup_frequency_minute * 60.0
 
     def obstacle(self) -> str:
-        """What keeps spares from being made, where one thing keeps all of them."""
+        """What prevents spares of all types, if anything does."""
         if self._gate.held:
             return self._gate.obstacle("", spare=True)
         open_breakers = self._gate.open_breakers
@@ -155,8 +153,8 @@ class Refill:
     # -- asking the backend ---------------------------------------------------------------------------------------
 
     async def ask_next(self, tender: Tender) -> float | None:
-        """Start creations that may be tried now, demand first; in how many seconds to look again, None: when
-        something happens. Raises ProctorError, DutyLostError.
+        """Start creations that may be tried now, volumes with owners first; returns in how many seconds to look again,
+        None: after a change. Raises ProctorError, DutyLostError.
         """
         async with self._desk.reading() as db:
             queue = await load_queue(db, tender.active, QUEUE)
@@ -206,7 +204,7 @@ class Refill:
         return True, max(rest, 0.5) if not obstacle else None
 
     async def refused(self, volume: Volume, reason: str) -> None:
-        """The quota is used up: spares hold; for one who waits, an idle spare of another type gives way."""
+        """The quota is used up: hold spares; for a volume with an owner, delete an idle spare of another type."""
         await self._gate.hold(self._hold_seconds, reason)
         self._room = 0
         async with self._desk.writing() as db:
@@ -227,7 +225,7 @@ class Refill:
             self._desk.progress()
 
     async def room_again(self) -> None:
-        """A volume of ours has gone: those who wait ask at once, before any spare."""
+        """A volume of ours was deleted: owners that wait try again at once, before any spare."""
         self._again.clear()
         if self._room is not None:
             self._room += 1

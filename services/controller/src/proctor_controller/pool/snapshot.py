@@ -1,4 +1,4 @@
-"""What metrics show of the pool: as it was read a moment ago, so that reading metrics costs no query."""
+"""The pool's last-read rows for metrics, so that reading metrics costs no query."""
 
 from dataclasses import dataclass, field
 

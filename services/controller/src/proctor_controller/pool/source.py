@@ -1,4 +1,4 @@
-"""Where the pool's settings come from: one file, read at the start and whenever somebody asks; a bad one is refused."""
+"""The source of the pool's settings: one file, read at the start and on request; a file with faults is refused."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,12 @@ log = structlog.get_logger(__name__)
 
 
 def default_backend(environ: Mapping[str, str]) -> str:
-    """The backend of a file that names none: ``cinder`` where the environment names a cloud."""
+    """The backend of a file that names none: ``cinder`` if the environment names a cloud."""
     return "cinder" if environ.get("OS_AUTH_URL") or environ.get("OS_CLOUD") else "local"
 
 
 class PoolSource:
-    """The file of one controller. ``settings`` are the last good ones; without a file there are no pools."""
+    """The file of one controller. ``settings``: the last valid ones; without a file there are no pools."""
 
     def __init__(self, path: Path | None, *, default_backend: str = "") -> None:
         self.path = path
@@ -25,7 +25,7 @@ class PoolSource:
         self._shown: tuple[str, ...] = ()
 
     def check(self) -> PoolSettings:
-        """What the file says now. Raises BadPoolSettings; the settings stay what they were then."""
+        """The settings in the file now. Raises BadPoolSettings; then ``settings`` stay unchanged."""
         if self.path is None:
             return self.settings
         try:
@@ -41,7 +41,7 @@ class PoolSource:
         return self.settings
 
     def read(self) -> PoolSettings:
-        """What the file says now, or, where that is refused, what it said before."""
+        """The settings in the file now, or, if they are refused, the former ones."""
         try:
             return self.check()
         except BadPoolSettings as fault:

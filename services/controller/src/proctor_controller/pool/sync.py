@@ -1,4 +1,4 @@
-"""The job *sync*: our rows beside the backend's list; what was lost is found, what is nobody's is swept."""
+"""The job *sync*: compares our rows with the backend's list, finds lost volumes, deletes strays."""
 
 from collections import Counter
 from datetime import timedelta
@@ -31,7 +31,7 @@ class Sync:
         self.strays = 0
 
     async def run(self) -> str:
-        """Look once; what was found. One list of the backend, and a call for each difference.
+        """Compare once; returns the outcome. One list of the backend, and a call for each difference.
 
         Raises BackendFault, ProctorError, DutyLostError.
         """
@@ -39,7 +39,7 @@ class Sync:
         async with self._desk.writing() as db:
             orphaned = await settle_orphans(db)
             await purge_old(db)
-            # Behind the list: a volume in it that we made has its row by now.
+            # After the list: a volume in it that we made has its row by now.
             rows = await load_alive(db)
         for run in orphaned:
             log.warning("run_left_volumes", run=run)
@@ -72,7 +72,7 @@ class Sync:
                     await job_outcomes.went_bad(self._desk, row, reason)
                     done["broken in use"] += 1
             elif seen.state in {FoundState.IN_USE, FoundState.OTHER}:
-                # Somebody has attached it behind our back: out of the pool, and not ours to delete.
+                # Somebody has attached it outside of Proctor: remove it from the pool without deleting it.
                 await job_outcomes.is_stuck(self._desk, row, reason)
                 done["taken by others"] += 1
             elif await job_outcomes.failed(self._desk, row, reason, gone=False) is not None:
@@ -81,7 +81,7 @@ class Sync:
             await self._try_stuck(row, by_id, done)
 
     async def _try_stuck(self, row: Volume, by_id: dict[str, Found], done: Counter[str]) -> None:
-        """A leaked volume that an operator has cleared, or that may be deleted again."""
+        """A leaked volume that an operator has cleared, or whose deletion may be tried again."""
         found = by_id.get(row.backend_id or "") or await self._desk.backend.get(row.backend_id or "")
         if found is None:
             await job_outcomes.is_gone(self._desk, row)
@@ -92,7 +92,7 @@ class Sync:
             done["deleted again"] += 1
 
     async def _miss(self, findings: Findings, done: Counter[str]) -> None:
-        """A list may lag behind: each that is not in it is asked for by its id."""
+        """A list may lag behind, so each volume that is not in it is looked up by its id."""
         for row in findings.missing:
             try:
                 found = await self._desk.backend.get(row.backend_id or "")
@@ -105,7 +105,7 @@ class Sync:
                 done["gone"] += 1
 
     async def _sweep(self, findings: Findings, done: Counter[str]) -> None:
-        """Volumes with our mark that no row asks for: deleted by id when they are seen again after a while."""
+        """Volumes with our mark but without a row: deleted by id when they are seen again after a while."""
         async with self._desk.writing() as db:
             first_seen = await note_strays(db, findings.strays)
             now = (await load_standing(db))["now"]
@@ -117,7 +117,7 @@ class Sync:
                 self.strays += 1
                 log.warning("stray_seen", backend_id=stray.backend_id, volume=stray.volume_id, since=since.isoformat())
                 continue
-            # Looked at again right before: a keeper that was paused since it listed must not act on what it saw then.
+            # Check again right before: a keeper that was paused since it listed must not act on old data.
             async with self._desk.writing():
                 pass
             try:

@@ -1,6 +1,7 @@
-"""Whether a creation may be tried now: breakers, the hold after a refusal for the quota, rest where it was asked for.
+"""Whether a creation may be tried now: breakers, the hold after a refusal for the quota, delays asked for by the
+backend.
 
-The keeper alone writes breakers and the hold; they are rows, so that the next keeper, and every view, knows them.
+Only the keeper writes breakers and the hold. They are stored in rows, so that the next keeper and every view has them.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ LONGEST_REST = 300.0
 
 
 class Throttle:
-    """The keeper's view of what holds creation back. ``refresh`` before each round of questions."""
+    """What limits creations now. Call ``refresh`` before each round."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -55,11 +56,11 @@ class Throttle:
 
     @property
     def held(self) -> bool:
-        """Whether no spares are asked for, since the quota is used up."""
+        """Whether no spares are requested because the quota is used up."""
         return self._held_until is not None and self._held_until > self.now
 
     def obstacle(self, type: str, *, spare: bool) -> str:
-        """Why no volume of the type is asked for now; empty where one may be."""
+        """Why no volume of the type may be requested now; empty if one may be."""
         now = self.now
         for scope in (BACKEND, type):
             breaker = self._breakers.get(scope)
@@ -76,12 +77,12 @@ class Throttle:
         return any((breaker := self._breakers.get(scope)) is not None and breaker.open for scope in (BACKEND, type))
 
     async def start(self, type: str) -> None:
-        """A creation is tried: where a breaker is open, the next one waits for its outcome or a minute."""
+        """A creation is tried: if a breaker is open, the next one waits for its outcome or a minute."""
         for scope in (BACKEND, type):
             await self._change(scope, lambda breaker: after_start(breaker, self.now))
 
     async def succeed(self, *scopes: str) -> None:
-        """Something went well there."""
+        """A call in these scopes succeeded."""
         for scope in scopes:
             old, new = await self._change(scope, after_success)
             if old.open and not new.open:
@@ -89,13 +90,13 @@ class Throttle:
                 self._desk.progress()
 
     async def fail(self, scope: str, reason: str) -> None:
-        """Something went wrong there."""
+        """A call in this scope failed."""
         old, new = await self._change(scope, lambda breaker: after_failure(breaker, self.now, reason))
         if new.open and not old.open:
             log.error("pool_breaker_open", scope=scope or "backend", failures=new.failures, reason=reason)
 
     async def _change(self, scope: str, change: Callable[[Breaker], Breaker]) -> tuple[Breaker, Breaker]:
-        """Change a breaker, here and in its row, one change after the other; as it was, and as it is."""
+        """Change a breaker, in memory and in its row, one change at a time; returns it before and after."""
         async with self._writing:
             old = self._breakers.get(scope, Breaker(scope))
             new = change(old)
@@ -106,7 +107,7 @@ class Throttle:
         return old, new
 
     async def hold(self, seconds: float, reason: str) -> None:
-        """Ask for no more spares until the next run of the job, or until a volume of ours has gone."""
+        """Request no more spares until the next run of the job, or until a volume of ours is deleted."""
         if not self.held:
             log.warning("pool_quota_used_up", reason=reason)
         async with self._desk.writing() as db:
@@ -122,10 +123,10 @@ class Throttle:
             self._held_until, self._held_reason = None, ""
 
     def rest(self, after: float | None) -> None:
-        """The backend asked us to come more slowly."""
+        """The backend asked for fewer requests; ``after``: seconds, None: unknown."""
         self._rest_until = self.now + timedelta(seconds=min(after or BUSY_SECONDS, LONGEST_REST))
 
     @property
     def open_breakers(self) -> list[Breaker]:
-        """Those that hold creation back."""
+        """The breakers that limit creation."""
         return [breaker for breaker in self._breakers.values() if breaker.open]

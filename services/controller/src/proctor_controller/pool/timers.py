@@ -1,4 +1,4 @@
-"""The clock of the two jobs: aligned as a crontab's ``*/N`` is, by APScheduler."""
+"""The clock of the two jobs: aligned like a crontab's ``*/N``, by APScheduler."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ def trigger(minutes: int) -> CronTrigger:
 
 
 class Timers:
-    """Runs ``replenish`` and ``sync`` by the clock while it is started. Whether a run overlaps is the job's matter."""
+    """Starts ``replenish`` and ``sync`` by the clock while started. The job itself prevents overlaps."""
 
     def __init__(self, run: RunJob) -> None:
         self._run = run
@@ -26,7 +26,7 @@ class Timers:
         self._minutes: dict[str, int] = {}
 
     def apply(self, settings: PoolSettings) -> None:
-        """Go by these frequencies from now on."""
+        """Use these frequencies from now on."""
         wanted = {
             "replenish": settings.backup_frequency_minute,
             "sync": settings.check_state_frequency_minute,
@@ -46,7 +46,7 @@ class Timers:
                 )
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start the clock."""
         self._scheduler.start()
 
     def next_runs(self) -> dict[str, datetime]:
@@ -54,6 +54,6 @@ class Timers:
         return {job.id: job.next_run_time for job in self._scheduler.get_jobs()}
 
     def close(self) -> None:
-        """Run nothing more."""
+        """Start no more jobs."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)

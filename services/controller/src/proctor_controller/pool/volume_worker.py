@@ -1,7 +1,7 @@
-"""Tending volumes: for each one that needs something of the backend, a task that goes on until it needs nothing more.
+"""Works on volumes: a task for each volume that needs the backend, until it needs nothing more.
 
-What is needed follows from the row alone (``work_of``), and every step is committed before the next one: the process
-may be killed between any two lines, and whoever takes over goes on from the row.
+The next step follows from the row alone (``work_of``), and each is committed before the next one: the process may be
+killed at any point, and another keeper continues from the row.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ FIRST_WAIT, LONGEST_WAIT, GROWTH = 0.1, 5.0, 1.6
 LONGEST_WAIT_AFTER_FAULTS = 60.0
 CALLS_AT_ONCE = 10
 Refused = Callable[[Volume, str], Coroutine[Any, Any, None]]
-"""Told when a creation was refused for the quota, with the reason."""
+"""Called when a creation was refused for the quota, with the reason."""
 
 
 class Tender:
-    """The tasks of the volumes at work. ``lost`` is called when the duty is found to be another's."""
+    """The tasks of the volumes with work. ``lost`` is called when another controller holds the duty."""
 
     def __init__(self, desk: Desk, gate: Throttle, *, refused: Refused, lost: Callable[[], None]) -> None:
         self._desk = desk
@@ -56,11 +56,11 @@ class Tender:
 
     @property
     def active(self) -> list[str]:
-        """Ids of the volumes at work."""
+        """Ids of the volumes with a task."""
         return list(self._tasks)
 
     def start(self, volume: Volume) -> None:
-        """Tend a volume. Where a task does already, and has seen an older row, it looks again at once."""
+        """Work on a volume. If a task has it already, but with an older row, it looks again at once."""
         if volume.id in self._tasks:
             if volume.version != self._seen.get(volume.id, volume.version):
                 self._pokes[volume.id].set()
@@ -77,7 +77,7 @@ class Tender:
         self._desk.progress()
 
     async def close(self) -> None:
-        """Drop everything where it is."""
+        """Cancel everything."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -90,7 +90,7 @@ class Tender:
         except DutyLostError:
             self._lost()
         except Exception:
-            # One volume must not stop the others; the keeper's next round tries it again.
+            # One volume must not stop the others; the keeper's next round tries again.
             log.exception("volume_not_tended", volume=volume.id)
             await asyncio.sleep(LONGEST_WAIT)
 
@@ -121,7 +121,7 @@ class Tender:
             current = await self._again(before)
 
     async def _rest(self, volume: str, seconds: float) -> None:
-        """Wait, but no longer than until somebody else has changed the row."""
+        """Wait, but at most until the row is changed by somebody else."""
         poke = self._pokes[volume]
         poke.clear()
         with contextlib.suppress(TimeoutError):
@@ -138,7 +138,7 @@ class Tender:
     # -- creation -------------------------------------------------------------------------------------------------
 
     async def _create(self, volume: Volume) -> Volume | None:
-        """Ask the backend for it, once. None: leave it, it was not made and waits in the queue, or has changed."""
+        """Ask the backend for it, once. None: it was not made and waits in the queue, or the row has changed."""
         async with self._desk.reading() as db:
             posted = await mark_posted(db, self._desk.held, volume)
         if posted is None:
@@ -163,7 +163,7 @@ class Tender:
         return await job_outcomes.became_known(self._desk, posted, backend_id)
 
     async def _not_made(self, volume: Volume, fault: BackendFault) -> None:
-        """The backend said no and made nothing: the row goes back into the queue."""
+        """The backend refused and made nothing: the row goes back into the queue."""
         async with self._desk.reading() as db:
             current = await load_volume(db, volume.id)
             if current is not None and current.backend_id is None:
@@ -226,7 +226,7 @@ class Tender:
         return await job_outcomes.was_renamed(self._desk, volume)
 
     async def _delete(self, volume: Volume, asked: bool) -> tuple[bool, Volume | None]:
-        """Ask for its end once, then look until it is gone; whether it was asked for, and the row."""
+        """Ask for its deletion once, then poll until it is gone; returns whether it was asked for, and the row."""
         if volume.backend_id is None:
             return asked, await job_outcomes.is_gone(self._desk, volume)
         async with self._calls:

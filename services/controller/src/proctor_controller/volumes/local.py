@@ -1,8 +1,8 @@
-"""The backend ``local``: disk files in one private folder, and a cloud's slowness and failures where asked for.
+"""The backend ``local``: disk files in one private folder; can imitate a cloud's delays and failures.
 
-Each volume is two files: ``<backend id>.json`` says whose it is and is written first, so that nothing lies there that
-is not known to be ours; ``<backend id>.qcow2`` is made by qemu-img, ``.raw`` is a sparse file where qemu-img is not
-installed. Several processes may use one folder.
+Each volume is two files: ``<backend id>.json`` names its owner and is written first, so that every file is known to be
+ours; ``<backend id>.qcow2`` is made by qemu-img; without qemu-img ``.raw`` is a sparse file. Several processes may use
+one folder.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """What lies beside a disk."""
+    """The content of a volume's JSON file."""
 
     backend_id: str
     volume_id: str
@@ -55,7 +55,7 @@ class LocalBackend:
         self._qemu_img = qemu_img if qemu_img is not None else shutil.which("qemu-img")
         self._chance = random.Random(seed or None)  # noqa: S311 - imitates failures, guards nothing
         self.calls = 0
-        """Calls that were made, for figures."""
+        """Number of calls, for metrics."""
 
     async def create(self, volume_id: str, name: str, type: str, size_gb: int) -> str:
         """Make the files. Raises BadRequest, QuotaRefused, BackendDown."""
@@ -80,24 +80,24 @@ class LocalBackend:
         return card.backend_id
 
     async def find(self, volume_id: str) -> list[Found]:
-        """By our id."""
+        """The volumes with our id."""
         return [found for found in await self.list_ours() if found.volume_id == volume_id]
 
     async def get(self, backend_id: str) -> Found | None:
-        """The volume, where it is one of this installation."""
+        """The volume, if it is one of this installation."""
         card = await self._call(lambda: self._read(backend_id))
         return None if card is None or card.installation != self._installation else self._found(card)
 
     async def list_ours(self) -> list[Found]:
-        """The oldest first."""
+        """All of them, oldest first."""
         return await self._call(self._list)
 
     async def rename(self, backend_id: str, name: str) -> bool:
-        """Write the name down."""
+        """Store the name."""
         return await self._call(lambda: self._rewrite(backend_id, name=name))
 
     async def delete(self, backend_id: str) -> bool:
-        """Remove the files: the disk first, what says whose it is last."""
+        """Remove the files: the disk first, the JSON file last."""
         return await self._call(lambda: self._remove(backend_id))
 
     async def room(self) -> int | None:
@@ -107,7 +107,7 @@ class LocalBackend:
         return max(0, self._settings.quota - await self._call(self._count))
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
     # -- in a thread ----------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class LocalBackend:
             card = self._read(backend_id)
             if card is None or card.installation != self._installation:
                 return False
-            # Drafts too: whoever made the disk may have been killed.
+            # Drafts too: the process that made the disk may have been killed.
             for path in (*self._disks(backend_id), *self._folder.glob(f".{backend_id}.*")):
                 path.unlink(missing_ok=True)
             self._card(backend_id).unlink(missing_ok=True)
@@ -180,7 +180,7 @@ class LocalBackend:
         elif card.fault:
             state = FoundState.ERROR
         elif disk is None:
-            # Made right behind the card: it is on its way, or whoever made it was killed.
+            # The disk is made right after the card: it is being made, or its process was killed.
             late = now - created > timedelta(seconds=2 * IMAGE_SECONDS)
             state, reason = (FoundState.ERROR, "it has no disk") if late else (FoundState.CREATING, "")
         return Found(
@@ -219,7 +219,7 @@ class LocalBackend:
         draft.replace(self._card(card.backend_id))
 
     async def _make_disk(self, card: _Card) -> str:
-        """Why it could not be made; empty where it was."""
+        """Why it could not be made; empty if it was."""
         image, sparse = self._disks(card.backend_id)
         draft = self._folder / f".{card.backend_id}.disk"
         if not self._qemu_img:

@@ -10,16 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """One permission. ``fresh``: its time is not over, by the database's clock. ``bound``: the groups that the admin
-    was bound to who gave it; None: to none.
-    """
+    """One permission for a new agent."""
 
     id: str
     host: str
     groups: list[str]
     bound: list[str] | None
+    """The groups that the admin who gave it was bound to; None: to none."""
     labels: dict[str, str]
     fresh: bool
+    """Whether it has not expired, by the database's clock."""
     used_key: str | None
     agent: str | None
 
@@ -36,7 +36,7 @@ async def insert_enrolment(
     created_by: str,
     lifetime: float,
 ) -> datetime:
-    """Store a permission that is good for ``lifetime`` seconds; when it ends. An unused one for the host goes."""
+    """Store a permission for ``lifetime`` seconds; returns when it ends. Deletes an unused one for the same host."""
     await connection.execute(
         text("DELETE FROM control.enrolments WHERE host = :host AND used_at IS NULL"), {"host": host}
     )
@@ -61,7 +61,7 @@ async def insert_enrolment(
 
 
 async def pending_groups(connection: AsyncConnection, host: str) -> list[str] | None:
-    """The groups of the host's permission that may still be used; None where there is none."""
+    """The groups of the host's unused permission; None if there is none."""
     groups: list[str] | None = await connection.scalar(
         text("""SELECT groups FROM control.enrolments WHERE host = :host AND used_at IS NULL AND expires_at > now()
              LIMIT 1"""),
@@ -71,7 +71,7 @@ async def pending_groups(connection: AsyncConnection, host: str) -> list[str] | 
 
 
 async def lock_enrolment(connection: AsyncConnection, token_hash: str) -> Enrolment | None:
-    """The permission of a token, locked until the transaction ends: two that use it at once come one by one."""
+    """The permission of a token, locked until the transaction ends, so that it is not used twice at once."""
     row = (
         await connection.execute(
             text("""SELECT id, host, groups, bound, labels, expires_at > now() AS fresh, used_key, agent_id
@@ -94,7 +94,7 @@ async def lock_enrolment(connection: AsyncConnection, token_hash: str) -> Enrolm
 
 
 async def use_enrolment(connection: AsyncConnection, enrolment: str, *, public_key: str, agent: str) -> None:
-    """Note who used it. The row must be locked and unused."""
+    """Store who used it. The row must be locked and unused."""
     await connection.execute(
         text("""UPDATE control.enrolments SET used_at = now(), used_key = :key, agent_id = :agent
              WHERE id = :id AND used_at IS NULL"""),

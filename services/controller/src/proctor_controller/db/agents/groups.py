@@ -40,7 +40,7 @@ async def load_group(connection: AsyncConnection, name: str) -> Group | None:
 async def list_groups(
     connection: AsyncConnection, *, names: Sequence[str] | None, after: str, limit: int
 ) -> list[Group]:
-    """Groups by name, behind ``after``; only those in ``names`` where that is not None."""
+    """Groups by name, after ``after``; only those in ``names`` unless that is None."""
     query = f"""{_SELECT} WHERE g.name COLLATE "C" > :after AND (:all OR g.name = ANY(:names))
         ORDER BY g.name COLLATE "C" LIMIT :limit"""
     values = {"after": after, "all": names is None, "names": list(names or []), "limit": limit}
@@ -48,7 +48,7 @@ async def list_groups(
 
 
 async def missing_groups(connection: AsyncConnection, names: Sequence[str]) -> list[str]:
-    """Those of the names that no group has."""
+    """The names without a group."""
     known = await connection.scalars(
         text("SELECT name FROM control.groups WHERE name = ANY(:names)"), {"names": list(names)}
     )
@@ -56,7 +56,7 @@ async def missing_groups(connection: AsyncConnection, names: Sequence[str]) -> l
 
 
 async def insert_group(connection: AsyncConnection, name: str) -> bool:
-    """Make a group; False where there is one of this name."""
+    """Create a group; False if there is one of this name."""
     done = await connection.execute(
         text("INSERT INTO control.groups (name) VALUES (:name) ON CONFLICT DO NOTHING"), {"name": name}
     )
@@ -70,7 +70,7 @@ async def delete_group(connection: AsyncConnection, name: str) -> bool:
 
 
 async def bind_agent(connection: AsyncConnection, name: str, agent: str) -> bool:
-    """Put an agent into a group; False where it is in it."""
+    """Put an agent into a group; False if it was in it already."""
     done = await connection.execute(
         text("""INSERT INTO control.group_agents (group_name, agent_id) VALUES (:name, :agent)
              ON CONFLICT DO NOTHING"""),
@@ -80,7 +80,7 @@ async def bind_agent(connection: AsyncConnection, name: str, agent: str) -> bool
 
 
 async def unbind_agent(connection: AsyncConnection, name: str, agent: str) -> bool:
-    """Take an agent out of a group; False where it was not in it."""
+    """Take an agent out of a group; False if it was not in it."""
     done = await connection.execute(
         text("DELETE FROM control.group_agents WHERE group_name = :name AND agent_id = :agent"),
         {"name": name, "agent": agent},

@@ -1,4 +1,4 @@
-"""SQL of heartbeats: many agents' beats in one statement, and what the controller thinks of each."""
+"""SQL of heartbeats: many of them in one statement, and the agents' states that follow from them."""
 
 import json
 from collections.abc import Sequence
@@ -18,28 +18,29 @@ class Beat:
     agent: str
     instance: str
     remains: tuple[str, ...] = ()
-    """What of ended attempts may live on on its targets."""
+    """What ended attempts may have left running on its targets."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentStanding:
-    """The agent as it was before the beat. ``settling``: it was lost, returned, and may run what was given up
-    meanwhile; ``busy``: it was given attempts that have not ended; ``closed``: it is to take
-    no orders, since it is drained and no run has leased it; ``now`` is the database's clock.
-    """
+    """The agent before the heartbeat."""
 
     state: AgentState
     instance: str | None
     closed: bool
+    """It must take no orders: it is drained and no run has leased it."""
     leftovers: bool
     settling: bool
+    """It was lost and has returned, and may run attempts that were given up meanwhile."""
     last_heartbeat: datetime | None
     busy: bool
+    """It was given attempts that have not ended."""
     now: datetime
+    """The database's clock."""
 
 
-# Rows are locked in the order of their ids, so that two controllers with overlapping batches cannot deadlock. A beat
-# that a crash of PostgreSQL takes back is made good by the next one: its commit waits for no disk.
+# Rows are locked in the order of their ids, so that two controllers with overlapping batches cannot deadlock. Commits
+# do not wait for the disk: if a crash of PostgreSQL loses a beat, the next one replaces it.
 _SAVE = """
 WITH b AS (
     SELECT * FROM unnest(CAST(:agents AS uuid[]), CAST(:instances AS text[]), CAST(:remains AS text[]))
@@ -64,9 +65,7 @@ SELECT old.*, now() AS now,
 
 
 async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict[str, AgentStanding]:
-    """Note that the agents live, where the beat comes from the instance that is registered. Unknown ones are left
-    out.
-    """
+    """Store heartbeats of registered instances. Unknown agents are left out of the result."""
     values = {"agents": [beat.agent for beat in beats], "instances": [beat.instance for beat in beats]}
     values["remains"] = [json.dumps(beat.remains) for beat in beats]
     rows = await connection.execute(text(_SAVE), values)
@@ -86,7 +85,7 @@ async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict
 
 
 async def mark_settled(connection: AsyncConnection, agent: str, instance: str) -> None:
-    """A lost agent that returned has nothing any more that it should not have: it may get work."""
+    """A returned agent runs nothing unwanted any more: it may get work."""
     await connection.execute(
         text("""UPDATE control.agents SET leftovers = false, settling = false
              WHERE id = :id AND instance = :instance AND settling AND state = 'online'"""),
@@ -97,10 +96,10 @@ async def mark_settled(connection: AsyncConnection, agent: str, instance: str) -
 async def mark_silent(
     connection: AsyncConnection, *, watched: float, suspect_after: float, lost_after: float
 ) -> tuple[float, list[tuple[str, str, str]]]:
-    """Mark agents whose last beat is so many seconds ago; ``watched``: for how long anybody has listened to them.
+    """Mark agents whose last heartbeat is so many seconds ago; ``watched``: for how long controllers have listened.
 
-    Gives the database's time (seconds since the epoch) and, of each agent that was marked, its id, its host and
-    its new state.
+    Returns the database's time (seconds since the epoch) and, for each agent that was marked, its id, host and new
+    state.
     """
     now = await connection.scalar(text("SELECT extract(epoch FROM now())"))
     marked: list[tuple[str, str, str]] = []
@@ -121,7 +120,7 @@ async def mark_silent(
 
 
 async def forget_rivals(connection: AsyncConnection, after: float) -> None:
-    """Second processes that have not tried for ``after`` seconds are gone."""
+    """Forget second processes that have not tried for ``after`` seconds."""
     await connection.execute(
         text("""UPDATE control.agents SET rival = NULL, rival_at = NULL
              WHERE rival_at < now() - make_interval(secs => :after)"""),
@@ -136,7 +135,7 @@ async def find_cut(connection: AsyncConnection) -> list[str]:
 
 
 async def mark_cut(connection: AsyncConnection, agent: str) -> None:
-    """Its connections are closed; one that comes in from now on has a good key."""
+    """Its connections are closed; those that it opens from now on use a valid key."""
     await connection.execute(
         text("UPDATE control.agents SET cut_at = NULL WHERE id = :id AND cut_at <= now()"), {"id": agent}
     )

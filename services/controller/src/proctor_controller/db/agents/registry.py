@@ -50,7 +50,7 @@ async def load_agent(connection: AsyncConnection, agent: str) -> Agent | None:
 async def find_agent(connection: AsyncConnection, name: str) -> Agent | None:
     """The agent by its id, its number as text, or its host's name; by the last, only one that is not removed.
 
-    A host may be called like another agent's number: the name goes first.
+    If a host is named like another agent's number, the name takes precedence.
     """
     if is_id(name):
         return await load_agent(connection, name)
@@ -62,7 +62,7 @@ async def find_agent(connection: AsyncConnection, name: str) -> Agent | None:
 
 
 async def find_host(connection: AsyncConnection, host: str, *, lock: bool = False) -> Agent | None:
-    """The agent of a host, unless it was removed; with ``lock`` its row is locked until the transaction ends."""
+    """The agent of a host, unless removed. ``lock``: lock its row until the transaction ends."""
     rest = "WHERE a.host = :host AND a.revoked_at IS NULL" + (" FOR UPDATE OF a" if lock else "")
     return next(iter(await _read(connection, rest, {"host": host})), None)
 
@@ -77,9 +77,7 @@ async def lock_agent(connection: AsyncConnection, agent: str) -> tuple[Agent, da
 async def list_agents(
     connection: AsyncConnection, *, groups: Sequence[str] | None, after: str, limit: int
 ) -> list[Agent]:
-    """Agents that are not removed, by host name, behind the host ``after``; only those in one of ``groups`` where
-    that is not None.
-    """
+    """Agents that are not removed, by host name, after ``after``; only those in one of ``groups`` (None: all)."""
     rest = """WHERE a.revoked_at IS NULL AND a.host COLLATE "C" > :after
         AND (:all OR EXISTS (SELECT 1 FROM control.group_agents s
                              WHERE s.agent_id = a.id AND s.group_name = ANY(:groups)))
@@ -91,7 +89,7 @@ async def list_agents(
 async def insert_agent(
     connection: AsyncConnection, agent: str, *, host: str, public_key: str, labels: dict[str, str]
 ) -> None:
-    """Store a new agent. The host must be free and the key unknown (unique indexes say so)."""
+    """Store a new agent. Unique indexes require a free host and an unknown key."""
     await connection.execute(
         text("INSERT INTO control.agents (id, host, public_key, labels) VALUES (:id, :host, :key, :labels)"),
         {"id": agent, "host": host, "key": public_key, "labels": json.dumps(labels)},
@@ -99,14 +97,14 @@ async def insert_agent(
 
 
 async def agent_of_key(connection: AsyncConnection, public_key: str) -> str | None:
-    """The id of the agent that may speak with this key; None for one that is unknown or was revoked."""
+    """The id of the agent with this key; None if it is unknown or revoked."""
     query = "SELECT id FROM control.agents WHERE public_key = :key AND revoked_at IS NULL"
     found = await connection.scalar(text(query), {"key": public_key})
     return None if found is None else str(found)
 
 
 async def rekey_agent(connection: AsyncConnection, agent: str, *, public_key: str, labels: dict[str, str]) -> None:
-    """Give an agent another key: what its former process brought is forgotten, and it leaves its groups."""
+    """Give an agent another key. What its former process registered is forgotten, and it leaves its groups."""
     await connection.execute(
         text("""UPDATE control.agents SET public_key = :key, labels = :labels, state = 'enrolled', instance = NULL,
             last_heartbeat = NULL, rival = NULL, rival_at = NULL, forged = 0, leftovers = false, settling = false,
@@ -118,7 +116,7 @@ async def rekey_agent(connection: AsyncConnection, agent: str, *, public_key: st
 
 
 async def save_registration(connection: AsyncConnection, agent: str, brought: Registration) -> None:
-    """Store what the agent's process brings; it is online from now on. The row must be locked and not removed."""
+    """Store a registration; the agent is online from now on. The row must be locked and not removed."""
     dumped = brought.model_dump(mode="json")
     await connection.execute(
         text("""UPDATE control.agents SET boot_id = :boot_id, instance = :instance, slots = :slots, version = :version,
@@ -144,12 +142,12 @@ async def save_registration(connection: AsyncConnection, agent: str, brought: Re
 
 
 async def release_remains(connection: AsyncConnection, agent: str) -> None:
-    """What is left on its targets now keeps nobody from leasing it."""
+    """What is left on its targets now no longer prevents leases."""
     await connection.execute(text("UPDATE control.agents SET released = remains WHERE id = :id"), {"id": agent})
 
 
 async def save_rival(connection: AsyncConnection, agent: str, rival: str) -> None:
-    """Note that a second process speaks as the agent."""
+    """Store that a second process uses the agent's key."""
     await connection.execute(
         text("UPDATE control.agents SET rival = :rival, rival_at = now() WHERE id = :id AND revoked_at IS NULL"),
         {"id": agent, "rival": rival},
@@ -157,7 +155,7 @@ async def save_rival(connection: AsyncConnection, agent: str, rival: str) -> Non
 
 
 async def set_draining(connection: AsyncConnection, agent: str, draining: bool) -> bool:
-    """Whether the flag was changed by this call."""
+    """Whether this call changed the flag."""
     done = await connection.execute(
         text("""UPDATE control.agents SET draining = :draining
              WHERE id = :id AND revoked_at IS NULL AND draining <> :draining"""),
@@ -167,7 +165,7 @@ async def set_draining(connection: AsyncConnection, agent: str, draining: bool) 
 
 
 async def revoke_agent(connection: AsyncConnection, agent: str, reason: str) -> bool:
-    """The agent may speak no more, and is in no group. Whether this call did it."""
+    """Revoke the agent's key and remove it from all groups. Whether this call did it."""
     done = await connection.execute(
         text("""UPDATE control.agents SET state = 'removed', revoked_at = now(), revoked_reason = :reason,
              cut_at = now() + make_interval(secs => :settled) WHERE id = :id AND revoked_at IS NULL"""),
@@ -179,7 +177,7 @@ async def revoke_agent(connection: AsyncConnection, agent: str, reason: str) -> 
 
 
 async def count_forged(connection: AsyncConnection, agent: str) -> int:
-    """Count one report about an attempt that the agent was never given; how many there are now."""
+    """Count one report about an attempt that the agent was never given; returns how many there are now."""
     counted = await connection.scalar(
         text("UPDATE control.agents SET forged = forged + 1 WHERE id = :id RETURNING forged"), {"id": agent}
     )

@@ -18,20 +18,20 @@ _FITS = """(CASE WHEN {host}::text IS NOT NULL THEN a.host = {host}
   ELSE a.labels @> {labels}::jsonb END)
  AND ({bound}::text IS NULL OR EXISTS (SELECT 1 FROM control.group_agents g
       WHERE g.agent_id = a.id AND g.group_name = {bound}))"""
-# A step with a role goes to the host that its run holds for it; a rollback where the step ran that it undoes.
+# A step with a role goes to the host that its run holds for it; a rollback to the host of the step that it undoes.
 HOST = """(CASE WHEN w.role IS NOT NULL THEN (SELECT m.host FROM control.allocations m
   WHERE m.run_id = w.run_id AND m.role = w.role AND m.idx = coalesce(w.role_index, 0))
  WHEN w.phase = 'rollback' THEN (SELECT m.host FROM control.steps m
   WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance) ELSE w.place_host END)"""
 _GOING = "(v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))"
 _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
-# All that waits, with where it may run: made once for a look at many agents.
+# All waiting steps with the places where they may run, evaluated once for many agents.
 _WAITS = f"""waits AS MATERIALIZED (
   SELECT w.run_id, w.id, w.host, w.ready_at, w.plugin, w.method, w.target, w.place_group, w.place_labels, v.group_name,
    {HOST} AS place_host
   FROM control.steps w JOIN control.runs v ON v.id = w.run_id WHERE w.state = 'waiting' AND {_GOING})"""
 _PLACE = _FITS.format(host="w.place_host", group="w.place_group", labels="w.place_labels", bound="w.group_name")
-# In CASE, so that what an agent can do, a big value to unpack, is asked only of those in the right place.
+# In CASE, so that the agents' methods, a big value to unpack, are read only for agents in the right place.
 _WAITER = f"""CASE WHEN {_PLACE} AND (w.target IS NULL OR a.targets ? w.target)
  THEN {_ABLE.format(plugin="w.plugin", method="w.method")} END"""
 
@@ -40,7 +40,7 @@ _OWN = """EXISTS (SELECT 1 FROM control.allocations o
 _ALONE = """FROM control.allocations o JOIN control.runs q ON q.id = o.run_id
   WHERE o.agent_id = a.id AND o.exclusive AND o.run_id <> ALL ((SELECT control.lineage({run}))::uuid[])"""
 _KEPT = f"(EXISTS (SELECT 1 {_ALONE}) OR EXISTS (SELECT 1 {RESERVING}))"
-# Whoever holds a host goes on there when it is drained.
+# A run that holds a host continues there when it is drained.
 _DRAINED = f"(a.draining AND NOT {_OWN})"
 _CANDIDATE = f"""a.id, a.host, a.state, a.instance IS NOT NULL AS registered,
  {_DRAINED.format(run="$9::uuid")} AS draining, a.leftovers, a.slots,
@@ -62,17 +62,18 @@ ORDER BY a.host LIMIT 1000"""
 
 
 class Found(NamedTuple):
-    """A candidate, the groups it is in, and its description of the method (only where it was asked for).
-
-    ``has_target``: it knows the target that was asked for, if any · ``now``: the database's time.
-    """
+    """A candidate for a step."""
 
     candidate: Candidate
     groups: list[str]
+    """The agent's groups."""
     spec: MethodSpec | None
+    """Its description of the method, only if that was asked for."""
     slots_made: int
     has_target: bool
+    """Whether it has the requested target, if any."""
     now: datetime
+    """The database's time."""
 
 
 async def find_candidates(
@@ -87,8 +88,8 @@ async def find_candidates(
     run: str | None = None,
     ready_at: datetime | None = None,
 ) -> list[Found]:
-    """The agents in the right place, whether or not they may take work; of a run with a group only that group's.
-    ``run``: the one that asks, where there is one already; ``ready_at``: since when its step waits.
+    """The agents in the right place, whether or not they take work; for a run with a group only that group's. ``run``:
+    the asking run, if it exists already; ``ready_at``: since when its step waits.
     """
     labels = None if place.labels is None else dict(place.labels)
     wanted = None if labels is None else to_json(labels)
@@ -99,7 +100,7 @@ async def find_candidates(
 
 
 async def find_candidates_of(session: Session, waiter: "Waiter") -> list[Found]:
-    """The agents in the place of a step that waits, or has just become ready."""
+    """The agents in the place of a step that waits or has just become ready."""
     return await find_candidates(
         session,
         waiter.place,
@@ -114,7 +115,7 @@ async def find_candidates_of(session: Session, waiter: "Waiter") -> list[Found]:
 
 def _found(row: Row, group: str | None) -> Found:
     slots: int = row["slots"]
-    # Slots that have no row yet are free too: the row is made when they are first needed.
+    # Slots without a row are free too: rows are made when first needed.
     free = row["free"] + max(slots - row["made"], 0)
     candidate = Candidate(
         agent=str(row["id"]),
@@ -155,7 +156,7 @@ async def group_exists(session: Session, group: str) -> bool:
 
 
 async def known_methods(session: Session, group: str | None) -> list[str]:
-    """Every ``plugin.method`` that some agent of the group (None: any) has, to find one of a similar name."""
+    """Every ``plugin.method`` of the group's agents (None: of all), to suggest similar names."""
     rows = await session.fetch(
         """SELECT DISTINCT p.key || '.' || m AS name FROM control.agents a, jsonb_each(a.plugins) p,
              jsonb_object_keys(p.value -> 'methods') m
@@ -167,7 +168,7 @@ async def known_methods(session: Session, group: str | None) -> list[str]:
 
 
 async def make_slots(session: Session, agent: str) -> None:
-    """Make the rows of the agent's slots that are not there yet."""
+    """Make the missing rows of the agent's slots."""
     await session.execute(
         """INSERT INTO control.leases (agent_id, slot, held_for)
            SELECT a.id, x.slot, (SELECT o.run_id FROM control.allocations o
@@ -179,9 +180,7 @@ async def make_slots(session: Session, agent: str) -> None:
 
 
 class Waiter(NamedTuple):
-    """A step that waits for a slot, or has just become ready for one. ``waiting_for``: what it said last that it waits
-    for.
-    """
+    """A step that waits for a slot, or has just become ready for one. ``waiting_for``: its last such message."""
 
     run: str
     step: str
@@ -223,7 +222,7 @@ def _waiter(row: Row) -> Waiter:
 
 
 async def load_waiter(session: Session, step: str) -> Waiter | None:
-    """Where a step may run that is ready for a slot; None for any other."""
+    """Where a step that is ready for a slot may run; None for any other step."""
     row = await session.fetchrow(
         f"""SELECT {_WAITER_COLUMNS} FROM control.steps w JOIN control.runs v ON v.id = w.run_id
             WHERE w.id = $1 AND w.state = 'ready' AND w.kind = 'method'""",
@@ -233,7 +232,7 @@ async def load_waiter(session: Session, step: str) -> Waiter | None:
 
 
 class Turn(NamedTuple):
-    """A step that is next, and the agent that has a slot for it."""
+    """The next step, and the agent that has a slot for it."""
 
     run: str
     step: str
@@ -243,9 +242,7 @@ class Turn(NamedTuple):
 
 
 async def next_turns(session: Session, agent: str | None, limit: int) -> list[Turn]:
-    """Who is next: of the steps that wait, the one that has waited longest for each agent that may take work and has
-    a free slot. ``agent`` None: of all agents.
-    """
+    """For each agent (or this one) that takes work and has a free slot, the step that has waited longest."""
     rows = await session.fetch(
         f"""WITH {_WAITS} SELECT a.id AS agent, a.host, n.run_id, n.id AS step, l.made >= a.slots AS slots_made
         FROM control.agents a {_SLOTS}
@@ -265,7 +262,7 @@ async def next_turns(session: Session, agent: str | None, limit: int) -> list[Tu
 
 
 async def load_waiting(session: Session, limit: int, after: Waiter | None = None) -> list[Waiter]:
-    """Steps that wait for a slot, to say again what for, in the order of the queue; those behind ``after``."""
+    """Steps that wait for a slot, in the order of the queue, after ``after``, to update what they wait for."""
     rows = await session.fetch(
         f"""SELECT {_WAITER_COLUMNS} FROM control.steps w JOIN control.runs v ON v.id = w.run_id
             WHERE w.state = 'waiting' AND {_GOING} AND ($2::uuid IS NULL OR (w.ready_at, w.id) > ($3, $2))
@@ -278,7 +275,7 @@ async def load_waiting(session: Session, limit: int, after: Waiter | None = None
 
 
 async def is_gone(session: Session, host: str, seconds: float) -> bool:
-    """Whether the agent of a host was removed so long ago, and none has joined in its stead."""
+    """Whether a host's agent was removed that many seconds ago, and none has joined since."""
     row = await session.fetchrow(
         """SELECT max(revoked_at) <= now() - make_interval(secs => $2) AND bool_and(revoked_at IS NOT NULL) AS gone
            FROM control.agents WHERE host = $1""",
@@ -289,7 +286,7 @@ async def is_gone(session: Session, host: str, seconds: float) -> bool:
 
 
 async def free_orphans(session: Session) -> int:
-    """Free slots whose attempt is over: the remains of a defect, never of a crash. How many there were."""
+    """Free slots whose attempt has ended; returns their number. They are due to a defect, never to a crash."""
     done = await session.execute(
         """UPDATE control.leases l SET step_id = NULL, attempt = NULL, token = NULL, taken_at = NULL
            WHERE l.step_id IS NOT NULL AND l.taken_at < now() - interval '1 minute' AND NOT EXISTS (

@@ -1,4 +1,4 @@
-"""SQL of waits that may be part of a circle: of those who hold hosts and wait for others."""
+"""SQL of waits that may be part of a deadlock: of runs that hold hosts and wait for others."""
 
 # ruff: noqa: S608 - statements are put together from constants of this package
 
@@ -36,7 +36,7 @@ FROM control.agents a WHERE a.revoked_at IS NULL"""
 
 
 class Waits(NamedTuple):
-    """Who waits while it holds hosts, all hosts, and the runs that hold some."""
+    """The waits of runs that hold hosts, all hosts, and their holders."""
 
     waits: list[Wait]
     hosts: list[HeldHost]
@@ -44,7 +44,7 @@ class Waits(NamedTuple):
 
 
 async def load_waits(session: Session) -> Waits:
-    """What a circle is looked for in; without hosts where fewer than two wait so."""
+    """The input of the search for a deadlock; without hosts if there are fewer than two such waits."""
     waits = [
         Wait(
             str(row["id"]), row["number"], requirements_of(row["wants"]).roles, _ids(row["holders"]), row["group_name"]

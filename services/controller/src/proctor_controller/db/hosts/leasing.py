@@ -1,4 +1,4 @@
-"""SQL of what runs hold as a whole: hosts by role, hosts kept free for those that wait, concurrency slots."""
+"""SQL of what runs hold: hosts by role, reserved hosts, concurrency slots."""
 
 # ruff: noqa: S608 - statements are put together from constants of this package
 
@@ -17,13 +17,11 @@ from proctor_controller.domain.hosts.requirements import Requirements, requireme
 
 _LOCK = 71_005
 MOST = 1000
-"""Runs that wait to begin which one look reads."""
+"""One look reads at most so many runs that wait to begin."""
 
 
 class Waiting(NamedTuple):
-    """A run that has not begun. ``holds``: it has its hosts already · ``resting``: a run that it is nested in, and that
-    is paused.
-    """
+    """A run that has not begun."""
 
     run: str
     number: int
@@ -31,7 +29,9 @@ class Waiting(NamedTuple):
     group: str | None
     wants: Requirements
     holds: bool
+    """It has its hosts already."""
     resting: Holder | None = None
+    """A run that it is nested in and that is paused."""
 
 
 async def lock_leases(session: Session) -> None:
@@ -40,7 +40,7 @@ async def lock_leases(session: Session) -> None:
 
 
 def _several(source: str, run: str) -> str:
-    """Some of the runs in ``source`` that concern agent ``a`` and are no kin, each with the count of all."""
+    """Some of the runs in ``source`` that concern agent ``a``, except relatives, each with the count of all."""
     return f"""(SELECT json_agg(json_build_array(h.holder, h.count)) FROM (
   SELECT {holder_json("q")} AS holder, count(*) OVER () AS count FROM {source}
   WHERE x.agent_id = a.id AND {run} <> ALL (o.own)
@@ -61,7 +61,7 @@ async def load_waiting_run(session: Session, run: str) -> Waiting | None:
 
 
 async def find_older_runs(session: Session, waiting: Waiting) -> list[Waiting]:
-    """Older runs that wait for hosts and nothing else, the oldest first; not those that the run is nested in."""
+    """Older runs that wait for hosts only, oldest first, without those that the run is nested in."""
     rows = await session.fetch(
         f"""{_WAITING} AND r.number < $2 AND r.id <> ALL (control.lineage($1)) AND r.wants::jsonb ? 'roles'
               AND NOT r.wants::jsonb ? 'volumes' AND (r.state = 'allocating' OR r.concurrency_key IS NULL)
@@ -74,7 +74,7 @@ async def find_older_runs(session: Session, waiting: Waiting) -> list[Waiting]:
 
 
 async def find_waiting_runs(session: Session, *, for_volumes: bool = False) -> list[Waiting]:
-    """Runs that wait to begin, the oldest first; ``for_volumes``: those that want volumes too."""
+    """Runs that wait to begin, oldest first; ``for_volumes``: only those that want volumes."""
     where = " AND r.wants::jsonb ? 'volumes'" if for_volumes else ""
     rows = await session.fetch(f"{_WAITING}{where} ORDER BY r.number LIMIT $1", MOST)
     return [_waiting(row) for row in rows]
@@ -93,18 +93,19 @@ def _waiting(row: Row) -> Waiting:
 
 
 class Peers(NamedTuple):
-    """Runs of the same concurrency group: how many are under way, some of them, the oldest one that may be cancelled,
-    and how many older ones wait.
-    """
+    """Runs of the same concurrency group."""
 
     under_way: int
+    """How many are under way; ``some``: some of these."""
     some: list[Holder]
     oldest: str | None
+    """The oldest one that may be cancelled."""
     before: int
+    """How many older ones wait."""
 
 
 async def load_peers(session: Session, waiting: Waiting, key: str) -> Peers:
-    """The other runs with this key in its group, but for those that it is nested in: they wait for it."""
+    """The other runs with this key in its group, except those that it is nested in, as they wait for it."""
     row = await session.fetchrow(
         f"""SELECT count(*) FILTER (WHERE state <> 'queued') AS under_way,
              (array_agg({holder_json("r")} ORDER BY number) FILTER (WHERE state <> 'queued'))[:{SHOWN}] AS some,
@@ -125,7 +126,7 @@ OWNED = """a.instance IS NOT NULL AS registered, ARRAY(SELECT jsonb_object_keys(
  ARRAY(SELECT u FROM unnest({uses}::text[]) u
   WHERE a.plugins -> split_part(u, '.', 1) -> 'methods' ? split_part(u, '.', 2)) AS methods,
  ARRAY(SELECT jsonb_object_keys(a.targets)) AS targets"""
-"""What agent ``a`` has: of its methods those in ``uses`` only."""
+"""What agent ``a`` has; of its methods only those in ``uses``."""
 _HOSTS = f"""SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers,
  ARRAY(SELECT unnest(a.remains) EXCEPT SELECT unnest(a.released)) AS remains, {OWNED.format(uses="$4")},
  (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
@@ -142,14 +143,14 @@ ORDER BY a.host"""
 
 
 async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
-    """The agents that the run may have at all, and who holds them; those it is nested in hold them for it too."""
+    """The agents that the run may use, and their holders; runs that it is nested in do not count as holders."""
     uses = sorted({use for role in waiting.wants.roles for use in role.uses})
     rows = await session.fetch(_HOSTS, waiting.run, waiting.number, waiting.group, uses)
     return [_host(row, waiting.group) for row in rows]
 
 
 async def find_hosts(session: Session, agents: Sequence[str]) -> list[LeasableHost]:
-    """These agents with their labels and groups; not what they have, nor who holds them."""
+    """These agents with labels and groups, without methods and holders."""
     rows = await session.fetch(
         """SELECT a.id, a.host, a.labels,
              (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups
@@ -222,8 +223,8 @@ def _names(values: Sequence[list[Any]] | None, group: str | None) -> str:
 async def hold_hosts(
     session: Session, run: str, hosts: Mapping[str, Sequence[LeasableHost]], exclusive: Mapping[str, bool]
 ) -> bool:
-    """The run holds these hosts, by role; none is kept free for it any more. False, and it holds none: a step of
-    another run has come to one that it wants alone.
+    """Give the run these hosts, by role, and end its reservations. False, and nothing is held: a step of another run
+    has started on one that it wants exclusively.
     """
     alone = [host.agent for role, found in hosts.items() if exclusive[role] for host in found]
     for agent in alone:
@@ -247,8 +248,8 @@ async def hold_hosts(
 
 
 async def _close(session: Session, run: str, agents: Sequence[str]) -> bool:
-    """Let nobody else have a slot of these agents; False, and nothing is changed, where somebody has one already."""
-    # Claims that are under way are waited for, and seen; later ones see who the slot is held for.
+    """Let no other run have a slot of these agents. False, and nothing is changed: one has a slot already."""
+    # Waits for concurrent claims and sees them; later claims see for whom the slot is held.
     await session.execute(
         "UPDATE control.leases SET held_for = $1 WHERE agent_id = ANY($2::uuid[]) AND held_for IS NULL", run, agents
     )
@@ -264,7 +265,7 @@ async def _close(session: Session, run: str, agents: Sequence[str]) -> bool:
 
 
 async def keep_hosts(session: Session, waiting: Waiting, agents: Sequence[str]) -> None:
-    """Keep these agents free for the run, but for those that are kept for an older one."""
+    """Reserve these agents for the run, except those reserved for an older one."""
     await session.execute("DELETE FROM control.reservations WHERE run_id = $1", waiting.run)
     await session.execute(
         """INSERT INTO control.reservations AS v (agent_id, run_id) SELECT x, $1 FROM unnest($2::uuid[]) AS x
@@ -280,18 +281,19 @@ async def keep_hosts(session: Session, waiting: Waiting, agents: Sequence[str]) 
 
 
 class Over(NamedTuple):
-    """A run that has ended, with what it held. ``hold_until``: until when ``hold_roles`` stay with it · ``began``: it
-    has had all that it wanted · ``freed``: agents that it has held, or that were kept free for it.
-    """
+    """A run that has ended, with what it held."""
 
     wants: Requirements
     hold_until: datetime | None
+    """Until when it keeps ``hold_roles``."""
     began: bool
+    """Whether it ever had everything that it wanted."""
     freed: list[str]
+    """Agents that it held or had reserved."""
 
 
 async def release_hosts(session: Session, run: str) -> Over | None:
-    """Give the run's hosts back, if it has ended, but for those it keeps to be looked at."""
+    """Release the hosts of a run that has ended, except those it keeps to be looked at."""
     row = await session.fetchrow(
         """SELECT wants, CASE WHEN hold_until > now() THEN hold_until END AS hold_until, started_at
            FROM control.runs WHERE id = $1 AND state = 'finished'""",
@@ -314,7 +316,7 @@ async def release_hosts(session: Session, run: str) -> Over | None:
 
 
 async def find_reserver(session: Session, agent: str) -> str | None:
-    """The waiting run that an agent is kept free for on which no attempt is alive any more."""
+    """The waiting run for which an agent is reserved that has no live attempts; None otherwise."""
     run = await session.fetchval(
         """SELECT v.run_id FROM control.reservations v WHERE v.agent_id = $1
              AND NOT EXISTS (SELECT 1 FROM control.leases l WHERE l.agent_id = $1 AND l.step_id IS NOT NULL)""",
@@ -324,7 +326,7 @@ async def find_reserver(session: Session, agent: str) -> str | None:
 
 
 async def drop_hosts(session: Session, run: str) -> None:
-    """A run that has not begun gives its hosts back: it waits for something else."""
+    """A run that has not begun releases its hosts: it waits for something else."""
     await session.execute(
         """DELETE FROM control.allocations a USING control.runs r
            WHERE a.run_id = $1 AND r.id = $1 AND r.state IN ('queued', 'allocating')""",
@@ -334,7 +336,7 @@ async def drop_hosts(session: Session, run: str) -> None:
 
 
 async def _open(session: Session) -> None:
-    """Slots of hosts that nobody holds alone any more are for everybody."""
+    """Slots of hosts that are no longer held exclusively are for everybody."""
     await session.execute(
         """UPDATE control.leases l SET held_for = NULL WHERE l.held_for IS NOT NULL AND NOT EXISTS (
              SELECT 1 FROM control.allocations a
@@ -343,7 +345,7 @@ async def _open(session: Session) -> None:
 
 
 async def sweep_hosts(session: Session) -> int:
-    """Give back what runs that have ended still hold; how many hosts."""
+    """Release what ended runs still hold; returns the number of hosts."""
     await session.execute(
         """DELETE FROM control.reservations v USING control.runs r
            WHERE r.id = v.run_id AND (r.state NOT IN ('queued', 'allocating') OR r.cause IS NOT NULL)"""

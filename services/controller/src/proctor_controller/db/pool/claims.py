@@ -1,4 +1,4 @@
-"""SQL of claims: a spare goes to one claimant, in one statement, the oldest first."""
+"""SQL of claims: a spare goes to one claimant, in one statement, oldest first."""
 
 # ruff: noqa: S608 - only constants of these modules stand in the text; every value is a parameter
 
@@ -19,7 +19,7 @@ SPARES = """SELECT id, created_at FROM control.volumes WHERE state = 'ready' AND
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One VNF that wants a volume. ``id``: of the VNF."""
+    """A VNF that wants a volume. ``id``: of the VNF."""
 
     id: str
     name: str
@@ -27,14 +27,14 @@ class Demand:
 
 
 class MadeMeanwhileError(Exception):
-    """Another controller has made one of the VNFs at this very moment; nothing was claimed."""
+    """Another controller has just made one of the VNFs; nothing was claimed."""
 
 
 async def claim_for_vnfps(db: Session, type: str, size_gb: int, demands: Sequence[Demand]) -> dict[str, bool]:
-    """Make the VNFs, each with a spare at least as large, or with an intent where none is left.
+    """Make the VNFs, each with a spare at least as large, or with an intent if no spare is left.
 
-    One statement, one commit. VNF id -> whether it found a spare; those that exist already are left out.
-    Raises MadeMeanwhileError.
+    One statement, one commit. Returns VNF id -> whether it got a spare; existing VNFs are left out. Raises
+    MadeMeanwhileError.
     """
     try:
         rows = await db.fetch(CLAIM, *_values(type, size_gb, demands))
@@ -78,7 +78,7 @@ def _values(type: str, size_gb: int, demands: Sequence[Demand]) -> tuple[Any, ..
 
 
 async def hand_over(db: Session, waiting: Volume) -> bool:
-    """Give a spare that has become ready to who still waits for an intent that the backend was not asked for."""
+    """Give a spare that became ready to the owner of an intent that the backend was not asked for yet."""
     row = await db.fetchrow(
         """WITH spare AS (
             SELECT id FROM control.volumes WHERE state = 'ready' AND type = $1 AND size_gb >= $2
@@ -106,12 +106,12 @@ async def hand_over(db: Session, waiting: Volume) -> bool:
 
 
 async def lock_run(db: Session, run: str) -> None:
-    """One claim or settling of a run at a time, until the transaction ends."""
+    """Allow only one claim or settling of a run at a time, until the transaction ends."""
     await db.execute("SELECT pg_advisory_xact_lock(hashtextextended('volumes ' || $1::text, 0))", run)
 
 
 async def load_of_run(db: Session, run: str) -> list[Volume]:
-    """All volumes that the run has or had, the oldest first."""
+    """All volumes that the run has or had, oldest first."""
     rows = await db.fetch(
         f"SELECT {COLUMNS} FROM control.volumes v WHERE v.run = $1 ORDER BY v.created_at, v.tries, v.id", run
     )
@@ -119,7 +119,7 @@ async def load_of_run(db: Session, run: str) -> list[Volume]:
 
 
 async def claim_spare_for_run(db: Session, run: str, key: str, name: str, *, type: str, size_gb: int) -> Volume | None:
-    """The oldest spare that is large enough; None where there is none."""
+    """The oldest spare that is large enough; None if there is none."""
     row = await db.fetchrow(
         f"""UPDATE control.volumes v SET state = 'claimed', run = $4, key = $5, name = $6, claimed_at = now(),
                 version = v.version + 1
@@ -135,7 +135,7 @@ async def claim_spare_for_run(db: Session, run: str, key: str, name: str, *, typ
 
 
 async def insert_for_run(db: Session, run: str, key: str, name: str, *, type: str, size_gb: int) -> None:
-    """Write down a volume to be made for the run."""
+    """Store an intent for a volume of the run."""
     await db.execute(
         """INSERT INTO control.volumes (id, type, size_gb, name, state, from_pool, run, key)
            VALUES ($1, $2, $3, $4, 'intent', false, $5, $6)""",
@@ -149,7 +149,7 @@ async def insert_for_run(db: Session, run: str, key: str, name: str, *, type: st
 
 
 async def settle_run(db: Session, run: str, ends: Mapping[str, str]) -> int:
-    """Delete the run's volumes, but those whose key ends with ``retain``; how many go."""
+    """Delete the run's volumes, except those whose key has the end ``retain``; returns the number of deleted ones."""
     kept = [key for key, end in ends.items() if end == "retain"]
     await db.execute(
         """UPDATE control.volumes SET retain = true, version = version + 1
@@ -166,9 +166,7 @@ async def settle_run(db: Session, run: str, ends: Mapping[str, str]) -> int:
 
 
 async def find_unsettled(db: Session, limit: int) -> list[tuple[str, Mapping[str, Any], bool]]:
-    """Runs that are over and still hold volumes that are not retained: id, wants as they are stored, and whether they
-    ever began.
-    """
+    """Ended runs that still hold volumes that are not retained: id, stored wants, and whether they ever began."""
     rows = await db.fetch(
         """SELECT r.id, r.wants, r.started_at IS NOT NULL AS began FROM control.runs r
            WHERE r.state = 'finished' AND r.finished_at < now() - interval '5 seconds' AND r.id IN (
@@ -181,7 +179,7 @@ async def find_unsettled(db: Session, limit: int) -> list[tuple[str, Mapping[str
 
 
 async def settle_orphans(db: Session) -> list[str]:
-    """Delete the volumes of runs that are gone, but those that are retained; the runs' ids."""
+    """Delete the volumes of runs that no longer exist, except retained ones; returns the runs' ids."""
     rows = await db.fetch(
         """UPDATE control.volumes v SET state = 'deleting', reason = 'its run is gone', version = v.version + 1
            WHERE v.run IS NOT NULL AND NOT v.retain AND v.state IN ('intent', 'creating', 'claimed', 'in_use')

@@ -1,4 +1,4 @@
-"""SQL of the pool's two jobs, its breakers and the strays that a sync has seen."""
+"""SQL of the pool's two jobs, its breakers and the strays that a sync found."""
 
 # ruff: noqa: S608 - only constants of these modules stand in the text; every value is a parameter
 
@@ -14,12 +14,12 @@ from proctor_controller.domain.volumes.sync import Seen
 JOBS = ("replenish", "sync")
 _AT_WORK = """j.started_at IS NOT NULL AND (j.finished_at IS NULL OR j.finished_at < j.started_at) AND EXISTS (
     SELECT 1 FROM control.duties d WHERE d.name = 'pool' AND d.epoch = j.epoch AND d.expires_at > now())"""
-"""A run whose holder has lost the duty is not at work: another one may begin."""
+"""If the job's holder has lost the duty, its run does not count: another one may begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The last run of a job, and why one was skipped."""
+    """The last run of a job, and why one was last skipped."""
 
     name: str
     started_at: datetime | None
@@ -32,9 +32,7 @@ class Job:
 
 
 async def holds_pool(db: Session, held: Held) -> bool:
-    """Whether the duty is still held; nobody takes it before this transaction ends. First in every transaction of
-    the keeper.
-    """
+    """Whether the duty is still held, until this transaction ends. First in every transaction of the keeper."""
     found = await db.fetchval(
         "SELECT 1 FROM control.duties WHERE name = $1 AND epoch = $2 AND expires_at > now() FOR SHARE",
         held.name,
@@ -62,7 +60,7 @@ async def load_jobs(db: Session) -> dict[str, Job]:
 
 
 async def start_job(db: Session, name: str, epoch: int) -> bool:
-    """Begin a run; False where the former one is still at work: then that is written down."""
+    """Begin a run; False if the former one still runs, which is recorded."""
     done = await db.execute(
         f"""UPDATE control.pool_jobs j SET epoch = $2, started_at = clock_timestamp(), outcome = 'at work',
                 asked_at = NULL
@@ -77,7 +75,7 @@ async def start_job(db: Session, name: str, epoch: int) -> bool:
 
 
 async def skip_job(db: Session, name: str) -> None:
-    """Say that a run was left out."""
+    """Record that a run was skipped."""
     await db.execute(
         """UPDATE control.pool_jobs SET skipped_at = clock_timestamp(), asked_at = NULL,
                skipped = 'the run of ' || to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
@@ -88,7 +86,7 @@ async def skip_job(db: Session, name: str) -> None:
 
 
 async def finish_job(db: Session, name: str, epoch: int, outcome: str) -> None:
-    """The end of a run."""
+    """Record the end of a run."""
     await db.execute(
         "UPDATE control.pool_jobs SET finished_at = clock_timestamp(), outcome = $3 WHERE name = $1 AND epoch = $2",
         name,
@@ -98,7 +96,7 @@ async def finish_job(db: Session, name: str, epoch: int, outcome: str) -> None:
 
 
 async def end_interrupted(db: Session) -> None:
-    """A keeper begins: no run is at work, whatever the rows say."""
+    """A keeper begins, so no run is in progress, whatever the rows say."""
     await db.execute(
         """UPDATE control.pool_jobs SET finished_at = clock_timestamp(), outcome = 'interrupted'
            WHERE started_at IS NOT NULL AND (finished_at IS NULL OR finished_at < started_at)"""
@@ -106,7 +104,7 @@ async def end_interrupted(db: Session) -> None:
 
 
 async def ask_job(db: Session, name: str) -> bool:
-    """Ask for a run now; False where one is at work: then that is written down."""
+    """Request a run now; False if one is in progress, which is recorded."""
     done = await db.execute(
         f"UPDATE control.pool_jobs j SET asked_at = clock_timestamp() WHERE name = $1 AND NOT ({_AT_WORK})", name
     )
@@ -117,12 +115,12 @@ async def ask_job(db: Session, name: str) -> bool:
 
 
 async def load_asked(db: Session) -> list[str]:
-    """The jobs that somebody asked to run now."""
+    """The jobs that were requested to run now."""
     return [row["name"] for row in await db.fetch("SELECT name FROM control.pool_jobs WHERE asked_at IS NOT NULL")]
 
 
 async def load_breakers(db: Session) -> dict[str, Breaker]:
-    """All breakers by scope; those that count nothing may be absent."""
+    """All breakers by scope; those without failures may be absent."""
     return {
         row["scope"]: Breaker(
             scope=row["scope"],
@@ -150,7 +148,7 @@ async def save_breaker(db: Session, breaker: Breaker) -> None:
 
 
 async def note_strays(db: Session, strays: Sequence[Seen]) -> dict[str, datetime]:
-    """Remember the strays that were seen, forget those that were not; backend id -> when it was first seen."""
+    """Store the strays that were seen and forget others; returns backend id -> when it was first seen."""
     ids = [stray.backend_id for stray in strays]
     await db.execute("DELETE FROM control.pool_strays WHERE NOT backend_id = ANY($1)", ids)
     await db.execute(

@@ -1,4 +1,4 @@
-"""SQL of pools: targets, stocks, figures."""
+"""SQL of pools: targets, stocks, statistics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from proctor_controller.domain.volumes.settings import PoolType
 
 @dataclass(frozen=True, slots=True)
 class PoolRow:
-    """A type as the pool keeps it: what is wanted of it, what there is, how it was used."""
+    """A volume type in the pool: its target, its volumes, its use."""
 
     type: str
     size_gb: int
@@ -30,7 +30,7 @@ class PoolRow:
 
     @property
     def stock(self) -> Stock:
-        """What refilling goes by; a type that is no longer listed shall have no spares."""
+        """The input of the refill; a type that is no longer listed has target 0."""
         return Stock(self.type, self.target if self.listed else 0, self.ready, self.creating, self.intent)
 
 
@@ -52,7 +52,7 @@ ORDER BY type
 
 
 async def load_pools(db: Session) -> list[PoolRow]:
-    """All types, by name; also those that the file no longer lists."""
+    """All types, by name, including those that the file no longer lists."""
     return [
         PoolRow(
             type=row["type"],
@@ -75,14 +75,14 @@ async def load_pools(db: Session) -> list[PoolRow]:
 
 
 async def load_sizes(db: Session) -> dict[str, int]:
-    """Type -> size in GB, of the types that volumes may be asked for."""
+    """Type -> size in GB, for types that can be requested."""
     return {
         row["type"]: row["size_gb"] for row in await db.fetch("SELECT type, size_gb FROM control.pools WHERE listed")
     }
 
 
 async def apply_types(db: Session, types: Mapping[str, PoolType]) -> None:
-    """Make the pools what the file says. A target that was set by hand stands until the file's own value changes."""
+    """Apply the file to the pools. A target that was set by hand is kept until the file's own value changes."""
     listed = list(types.values())
     await db.execute(
         """INSERT INTO control.pools AS p (type, size_gb, target, file_target)
@@ -104,7 +104,7 @@ async def apply_types(db: Session, types: Mapping[str, PoolType]) -> None:
 
 
 async def add_types(db: Session, types: Mapping[str, PoolType]) -> None:
-    """Make pools for types that are new, so that a controller that has just started knows them."""
+    """Make pools for new types, so that a controller that has just started knows them."""
     listed = list(types.values())
     await db.execute(
         """INSERT INTO control.pools (type, size_gb, target, file_target)
@@ -117,7 +117,7 @@ async def add_types(db: Session, types: Mapping[str, PoolType]) -> None:
 
 
 async def put_target(db: Session, type: str, target: int) -> bool:
-    """Set a target by hand; False where there is no such type."""
+    """Set a target by hand; False if there is no such type."""
     done = await db.execute(
         """UPDATE control.pools SET target = $2, version = version + 1, updated_at = now()
            WHERE type = $1 AND listed""",
@@ -128,12 +128,12 @@ async def put_target(db: Session, type: str, target: int) -> bool:
 
 
 async def count_volumes(db: Session) -> int:
-    """How many volumes there are in the backend, or may be."""
+    """How many volumes the backend has, or may have."""
     return int(await db.fetchval("SELECT count(*) FROM control.volumes WHERE gone_at IS NULL"))
 
 
 async def add_figures(db: Session, figures: Sequence[tuple[str, int, int, Sequence[int]]]) -> None:
-    """Add what claims were made: (type, claims, hits, counts by bucket)."""
+    """Add claims to the statistics: (type, claims, hits, counts by bucket)."""
     for type, claims, hits, counts in figures:
         await db.execute(
             """UPDATE control.pools SET claims = claims + $2, hits = hits + $3, histogram = ARRAY(
@@ -148,12 +148,12 @@ async def add_figures(db: Session, figures: Sequence[tuple[str, int, int, Sequen
 
 
 async def load_standing(db: Session) -> Any:
-    """The one row of the pool's own: installation, reload, held_until, held_reason, and now."""
+    """The pool's single row: installation, reload, held_until, held_reason, and now."""
     return await db.fetchrow("SELECT *, clock_timestamp() AS now FROM control.pool_settings")
 
 
 async def hold_creation(db: Session, seconds: float, reason: str) -> None:
-    """Ask for no more spares for a while: the quota is used up."""
+    """Request no more spares for a while: the quota is used up."""
     await db.execute(
         "UPDATE control.pool_settings SET held_until = now() + make_interval(secs => $1::float8), held_reason = $2",
         seconds,
@@ -162,12 +162,12 @@ async def hold_creation(db: Session, seconds: float, reason: str) -> None:
 
 
 async def end_hold(db: Session) -> None:
-    """There is room again, or it is time to ask."""
+    """There is room again, or it is time to try."""
     await db.execute(
         "UPDATE control.pool_settings SET held_until = NULL, held_reason = '' WHERE held_until IS NOT NULL"
     )
 
 
 async def ask_reload(db: Session) -> None:
-    """Every controller reads its file again."""
+    """Make every controller read its file again."""
     await db.execute("UPDATE control.pool_settings SET reload = reload + 1")

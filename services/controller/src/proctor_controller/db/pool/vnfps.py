@@ -24,7 +24,7 @@ async def load_vnfps(db: Session, ids: Sequence[str]) -> list[Row]:
 
 
 async def list_vnfps(db: Session, *, state: str | None, after: str | None, limit: int) -> list[Row]:
-    """VNFs, the newest first, behind the id ``after``; deleted ones only where ``state`` asks for them."""
+    """VNFs, newest first, after the id ``after``; deleted ones only if ``state`` asks for them."""
     return await db.fetch(
         f"""{_VNFPS} WHERE ($1::text IS NULL AND n.state <> 'deleted' OR n.state = $1)
             AND ($2::uuid IS NULL OR n.id < $2) ORDER BY n.id DESC LIMIT $3""",
@@ -37,8 +37,8 @@ async def list_vnfps(db: Session, *, state: str | None, after: str | None, limit
 async def list_volumes(
     db: Session, *, groups: Sequence[str] | None, state: str | None, type: str | None, after: str | None, limit: int
 ) -> list[Row]:
-    """Volumes, the newest first, behind the id ``after``; deleted ones only where ``state`` asks for them.
-    ``groups``: only those of runs of these groups.
+    """Volumes, newest first, after the id ``after``; deleted ones only if ``state`` asks for them. ``groups``: only
+    those of runs of these groups.
     """
     return await db.fetch(
         f"""SELECT {_VOLUME} FROM control.volumes v WHERE {_SEEN}
@@ -60,7 +60,7 @@ async def load_volume_row(db: Session, volume: str) -> Row | None:
 
 
 async def release_volume(db: Session, volume: str) -> bool:
-    """Delete a volume that a run has retained; False where it is none."""
+    """Delete a volume that a run has retained; False if it is not retained."""
     done = await db.execute(
         """UPDATE control.volumes SET state = 'deleting', reason = 'deleted by hand', version = version + 1
            WHERE id = $1 AND retain AND state IN ('creating', 'claimed', 'in_use')""",
@@ -70,9 +70,9 @@ async def release_volume(db: Session, volume: str) -> bool:
 
 
 async def delete_vnfp(db: Session, vnfp: str) -> bool:
-    """Begin the end of a VNF and of its volume; False where there is no such VNF (any more)."""
+    """Begin to delete a VNF and its volume; False if there is no such VNF (any more)."""
     async with db.transaction():
-        # Volumes first, as the keeper does: in the other order both could wait for each other.
+        # Lock volumes first, as the keeper does: otherwise they could deadlock.
         await db.execute("SELECT 1 FROM control.volumes WHERE vnfp = $1 ORDER BY id FOR UPDATE", vnfp)
         found: Any = await db.fetchval(
             """WITH gone AS (
@@ -94,7 +94,7 @@ async def delete_vnfp(db: Session, vnfp: str) -> bool:
 
 
 async def tell_vnfp(db: Session, volume: Volume, state: VnfpState, reason: str = "") -> None:
-    """The VNF of a volume becomes active, or is in error, where it still waits for that one or has it."""
+    """Set the VNF of a volume to active or error, if it still waits for or has that volume."""
     old = ("creating",) if state is VnfpState.ACTIVE else ("creating", "active")
     await db.execute(
         "UPDATE control.vnfps SET state = $3, reason = $4 WHERE id = $1 AND volume_id = $2 AND state = ANY($5)",
@@ -115,7 +115,7 @@ async def end_vnfp(db: Session, volume: Volume) -> None:
 
 
 async def point_vnfp(db: Session, failed: Volume, fresh: str) -> None:
-    """Let a VNF wait for another volume than the one that failed."""
+    """Let a VNF wait for another volume than the failed one."""
     await db.execute(
         """UPDATE control.vnfps SET volume_id = $3, state = 'creating', reason = $4
            WHERE id = $1 AND volume_id = $2 AND state IN ('creating', 'active')""",
@@ -127,7 +127,7 @@ async def point_vnfp(db: Session, failed: Volume, fresh: str) -> None:
 
 
 async def explain_wait(db: Session, vnfp: str, reason: str) -> None:
-    """Say what a VNF waits for."""
+    """Store what a VNF waits for."""
     await db.execute(
         "UPDATE control.vnfps SET reason = $2 WHERE id = $1 AND state = 'creating' AND reason <> $2",
         vnfp,

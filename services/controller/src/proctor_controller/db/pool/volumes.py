@@ -1,4 +1,4 @@
-"""SQL of volumes: read, made as intents, changed by guarded writes."""
+"""SQL of volumes: reading them, storing intents, guarded updates."""
 
 # ruff: noqa: S608 - only constants of these modules stand in the text; every value is a parameter
 
@@ -17,7 +17,7 @@ COLUMNS = """v.id, v.type, v.size_gb, v.name, v.named, v.state, v.from_pool, v.b
 WORK = """(v.state IN ('intent', 'creating', 'claimed', 'deleting')
     OR (v.state = 'failed' AND v.gone_at IS NULL) OR (v.state = 'in_use' AND v.name <> v.named))"""
 KEPT_FOR = "7 days"
-"""How long the rows of volumes that are gone stay."""
+"""How long the rows of volumes that are gone are kept."""
 _CHANGEABLE = {
     "state": "text",
     "backend_id": "text",
@@ -68,8 +68,8 @@ async def load_volume(db: Session, volume: str) -> Volume | None:
 
 
 async def load_work(db: Session, limit: int) -> list[Volume]:
-    """Volumes that need something of the backend: those of somebody first, then by age.
-    Intents that were not asked for yet are left out (:func:`load_queue`).
+    """Volumes with work in the backend: those with owners first, then by age. Without intents that were not requested
+    yet (:func:`load_queue`).
     """
     rows = await db.fetch(
         f"""SELECT {COLUMNS} FROM control.volumes v
@@ -81,7 +81,7 @@ async def load_work(db: Session, limit: int) -> list[Volume]:
 
 
 async def load_queue(db: Session, without: Sequence[str], limit: int) -> list[Volume]:
-    """Intents that the backend was not asked for yet: demand before spares, then the oldest."""
+    """Intents that were not requested from the backend yet: those with owners before spares, then oldest first."""
     rows = await db.fetch(
         f"""SELECT {COLUMNS} FROM control.volumes v
             WHERE v.state = 'intent' AND v.posted_at IS NULL AND NOT v.id = ANY($1::uuid[])
@@ -101,7 +101,7 @@ async def load_alive(db: Session) -> list[Volume]:
 
 
 async def insert_spares(db: Session, asked: Mapping[str, int], sizes: Mapping[str, int]) -> list[str]:
-    """Write down spares to be made; their ids. A spare's name tells what it is."""
+    """Store intents for spares; returns their ids. A spare's name contains its type."""
     fresh = [(new_id(), type) for type, count in asked.items() for _ in range(count)]
     if fresh:
         await db.execute(
@@ -116,7 +116,7 @@ async def insert_spares(db: Session, asked: Mapping[str, int], sizes: Mapping[st
 
 
 async def insert_again(db: Session, failed: Volume) -> str:
-    """Another volume for who waits for one that failed; its id."""
+    """Store an intent for another volume in place of a failed one; returns its id."""
     fresh = new_id()
     await db.execute(
         """INSERT INTO control.volumes (id, type, size_gb, name, state, from_pool, vnfp, run, key, tries)
@@ -134,21 +134,21 @@ async def insert_again(db: Session, failed: Volume) -> str:
 
 
 async def mark_posted(db: Session, held: Held, volume: Volume) -> Volume | None:
-    """Committed before the backend is asked: from then on it has to be looked for."""
+    """Committed before the backend is asked: from then on the volume has to be looked for."""
     return await _change(db, held, volume, "posted_at = now(), named = name", [])
 
 
 async def mark_not_posted(db: Session, held: Held, volume: Volume, reason: str) -> Volume | None:
-    """The backend said that it made nothing: it may be asked again."""
+    """The backend answered that it made nothing: it may be asked again."""
     return await _change(db, held, volume, "posted_at = NULL, named = '', reason = $5", [clean(reason, 500)])
 
 
 async def change_volume(
     db: Session, held: Held, volume: Volume, *, gone: bool = False, **changes: Any
 ) -> Volume | None:
-    """Write the changes where the row is still as it was read and the duty still held; None where not: read again.
+    """Write the changes if the row is unchanged since it was read and the duty still held; else None: read it again.
 
-    ``gone``: the backend has none of it (any more). Raises ValueError for a transition that there is none.
+    ``gone``: the backend does not have it (any more). Raises ValueError for an illegal transition.
     """
     state = changes.get("state")
     if state is not None and state != volume.state and VolumeState(state) not in VOLUME_TRANSITIONS[volume.state]:
@@ -178,7 +178,7 @@ async def _change(db: Session, held: Held, volume: Volume, sets: str, values: li
 
 
 async def retire_spares(db: Session, type: str, count: int, reason: str, *, older_than: float | None = None) -> int:
-    """Give up idle spares of a type, the oldest first; how many. Those that are being claimed are passed over."""
+    """Delete idle spares of a type, oldest first; returns how many. Those that are being claimed are skipped."""
     done = await db.execute(
         """UPDATE control.volumes SET state = 'deleting', reason = $3, version = version + 1
            WHERE id IN (SELECT id FROM control.volumes WHERE state = 'ready' AND type = $1
@@ -204,7 +204,7 @@ async def count_old(db: Session, type: str, age: float) -> int:
 
 
 async def drop_unasked(db: Session, type: str, count: int) -> int:
-    """Take back intents of spares that the backend was never asked for."""
+    """Delete intents of spares that were never requested from the backend."""
     done = await db.execute(
         """UPDATE control.volumes SET state = 'deleted', gone_at = now(), reason = 'no longer wanted',
                version = version + 1
@@ -217,7 +217,7 @@ async def drop_unasked(db: Session, type: str, count: int) -> int:
 
 
 async def drop_all_unasked(db: Session) -> None:
-    """Take back all intents of spares that the backend was never asked for: there is no room for them."""
+    """Delete all intents of spares that were never requested from the backend: there is no room for them."""
     await db.execute(
         """UPDATE control.volumes SET state = 'deleted', gone_at = now(), reason = 'no room', version = version + 1
            WHERE state = 'intent' AND posted_at IS NULL AND vnfp IS NULL AND run IS NULL"""
@@ -225,8 +225,8 @@ async def drop_all_unasked(db: Session) -> None:
 
 
 async def make_way(db: Session, demand: Volume) -> str | None:
-    """Give up one idle spare, so that ``demand`` finds room: of another type, the one with most to spare; its id.
-    None where no spare is left, or one is on its way out already.
+    """Delete one idle spare of another type, of which there are most, to make room for ``demand``; returns its id. None
+    if no spare is left, or if one is being deleted already.
     """
     leaving = await db.fetchval(
         "SELECT id FROM control.volumes WHERE state = 'deleting' AND reason LIKE 'gave way%' LIMIT 1"
@@ -248,7 +248,7 @@ async def make_way(db: Session, demand: Volume) -> str | None:
 
 
 async def purge_old(db: Session) -> None:
-    """Forget volumes and VNFs that have been gone for long."""
+    """Delete rows of volumes and VNFs that have been gone for KEPT_FOR."""
     await db.execute(
         f"DELETE FROM control.vnfps WHERE state = 'deleted' AND deleted_at < now() - interval '{KEPT_FOR}'"
     )

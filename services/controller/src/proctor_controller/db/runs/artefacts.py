@@ -1,4 +1,4 @@
-"""SQL of artefacts: files that attempts have named in their output, and who can read them."""
+"""SQL of artefacts: files that attempts named in their output, and the agents that can read them."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ WHERE a.run_id = $1 AND CASE WHEN json_typeof(a.output -> 'artefacts') = 'array'
 
 
 class PlaceInRun(NamedTuple):
-    """Where an artefact stands in its run: step and attempt by their numbers, and its number among theirs."""
+    """The identity of an artefact in its run: numbers of step, attempt and artefact."""
 
     step: int = -1
     attempt: int = 0
@@ -27,16 +27,17 @@ class PlaceInRun(NamedTuple):
 
 
 class FoundArtefact(NamedTuple):
-    """An artefact. ``agent``: who ran the attempt · ``target``: on which of its targets."""
+    """An artefact."""
 
     place: PlaceInRun
     view: ArtefactView
     agent: str
+    """The agent that ran the attempt; ``target``: on which of its targets."""
     target: str | None
 
 
 async def list_artefacts(session: Session, run: str, after: PlaceInRun) -> list[FoundArtefact]:
-    """The artefacts of a run behind ``after``: those of MOST attempts at most."""
+    """The artefacts of a run after ``after``, of at most MOST attempts."""
     rows = await session.fetch(
         f"""{_FROM} AND (s.idx, a.attempt) >= ($2::int, $3::int)
         ORDER BY s.idx, a.attempt LIMIT {MOST}""",
@@ -48,13 +49,13 @@ async def list_artefacts(session: Session, run: str, after: PlaceInRun) -> list[
 
 
 async def find_artefact(session: Session, run: str, place: PlaceInRun) -> FoundArtefact | None:
-    """One artefact; None where there is none of that place."""
+    """One artefact; None if there is none."""
     row = await session.fetchrow(f"{_FROM} AND s.idx = $2 AND a.attempt = $3", run, place.step, place.attempt)
     return None if row is None else next((found for found in _found(row) if found.place == place), None)
 
 
 def _found(row: Row) -> list[FoundArtefact]:
-    """What the output names in the form that Proctor's own methods use; what has another form is somebody else's."""
+    """The artefacts in an output, in the form that Proctor's own methods use; other forms are ignored."""
     found = []
     for number, item in enumerate(row["artefacts"]):
         match item:

@@ -1,4 +1,4 @@
-"""SQL of attempts: what an agent was given, what it reports late, what its heartbeat says of them."""
+"""SQL of attempts: what agents were given, report late, and list in heartbeats."""
 
 # ruff: noqa: S608 - statements are put together from constants of this package
 
@@ -15,8 +15,8 @@ from proctor_controller.domain.runs.step_rules import Rules, rules_of
 
 
 class MethodCall(NamedTuple):
-    """What a step calls, as it is stored. ``run_number``: of its run; ``parameters``: with hidden values masked, then
-    ``sealed`` has them whole; ``rules``: of its node.
+    """What a step calls, as stored. ``run_number``: of its run; ``parameters``: with hidden values masked, in which
+    case ``sealed`` has all of them; ``rules``: of its node.
     """
 
     run_number: int
@@ -37,7 +37,7 @@ def to_call(row: Row, rules: Rules | None) -> MethodCall:
 
 
 async def load_call(session: Session, step: str) -> tuple[Step, MethodCall] | None:
-    """A step and what it calls; None where there is no such step."""
+    """A step and its call; None if there is no such step."""
     row = await session.fetchrow(
         f"""SELECT {STEP_COLUMNS}, r.number, s.plugin, s.method, s.parameters, s.sealed, s.env, s.target, n.rules
            FROM control.steps s JOIN control.runs r ON r.id = s.run_id
@@ -48,12 +48,12 @@ async def load_call(session: Session, step: str) -> tuple[Step, MethodCall] | No
 
 
 async def keep_shown(session: Session, step: str, parameters: Mapping[str, Any]) -> None:
-    """Show the parameters as they were filled in, hidden values masked. Nothing is decided by them."""
+    """Store the filled-in parameters to be shown, with hidden values masked. No decision reads them."""
     await session.execute("UPDATE control.steps SET parameters = $2::json WHERE id = $1", step, to_json(parameters))
 
 
 class Given(NamedTuple):
-    """An attempt that this agent was given. ``current``: the token is the one it was given last."""
+    """An attempt that this agent was given. ``current``: the token is the last one."""
 
     run: str
     current: bool
@@ -62,7 +62,7 @@ class Given(NamedTuple):
 
 
 async def find_given(session: Session, agent: str, step: str, attempt: int, token: str) -> Given | None:
-    """Whether the agent was ever given the attempt; None where it was not."""
+    """The attempt, if the agent was ever given it; else None."""
     row = await session.fetchrow(
         """SELECT run_id, token = $4 AS current, state = 'finished' AS ended, reported
            FROM control.attempts WHERE step_id = $2 AND attempt = $3 AND agent_id = $1""",
@@ -75,7 +75,7 @@ async def find_given(session: Session, agent: str, step: str, attempt: int, toke
 
 
 async def keep_evidence(session: Session, agent: str, step: str, attempt: int, report: str) -> None:
-    """Keep a report that came too late to count, so that the agent may forget it. Only the first one is kept."""
+    """Keep a report that came too late to count, so that the agent may forget it. Only the first is kept."""
     await session.execute(
         """UPDATE control.attempts SET evidence = $4::json, reported = true
            WHERE step_id = $2 AND attempt = $3 AND agent_id = $1 AND state = 'finished' AND NOT reported""",
@@ -87,7 +87,7 @@ async def keep_evidence(session: Session, agent: str, step: str, attempt: int, r
 
 
 class Ref(NamedTuple):
-    """An attempt by its names, as an agent gives them."""
+    """An attempt as an agent names it."""
 
     step: str
     attempt: int
@@ -95,7 +95,7 @@ class Ref(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What the controllers hold of an attempt that an agent lists. ``known`` False: it was never given to it."""
+    """What is stored of an attempt that an agent lists. ``known`` False: the agent was never given it."""
 
     ref: Ref
     known: bool
@@ -104,7 +104,7 @@ class Standing(NamedTuple):
 
 
 async def find_standings(session: Session, agent: str, refs: Sequence[Ref]) -> list[Standing]:
-    """What is stored of the attempts that an agent lists; those whose ids have no such shape count as unknown."""
+    """What is stored of the attempts that an agent lists; malformed ids count as unknown."""
     rows = await session.fetch(
         """SELECT x.step::text AS step, x.attempt, x.token, a.step_id IS NOT NULL AS known,
                   coalesce(a.state = 'finished' OR a.token <> x.token, true) AS ended,
@@ -123,7 +123,7 @@ async def find_standings(session: Session, agent: str, refs: Sequence[Ref]) -> l
 
 
 async def find_over(session: Session, runs: Sequence[str]) -> list[str]:
-    """Those of the runs that have ended with all that they are nested in, or are unknown."""
+    """Those of the runs that have ended, with all runs that they are nested in, or are unknown."""
     rows = await session.fetch(
         """SELECT x.id::text AS id FROM unnest($1::uuid[]) AS x(id) WHERE NOT EXISTS (SELECT 1 FROM control.runs r
              WHERE r.id = ANY ((SELECT control.lineage(x.id))::uuid[]) AND r.state <> 'finished')""",
@@ -133,7 +133,7 @@ async def find_over(session: Session, runs: Sequence[str]) -> list[str]:
 
 
 class Live(NamedTuple):
-    """An attempt that an agent holds as far as the controllers know. ``age``: seconds since it was dispatched."""
+    """An attempt that an agent holds as far as is stored. ``age``: seconds since it was dispatched."""
 
     run: str
     step: str
@@ -162,7 +162,7 @@ AttemptOf = tuple[str, str, int, str]
 
 
 async def find_known(connection: AsyncConnection, asked: Sequence[AttemptOf]) -> set[AttemptOf]:
-    """Those that stand in the rows: the agent was given that attempt of that step of that run."""
+    """Those that are stored: the agent was given that attempt of that step of that run."""
     if not asked:
         return set()
     runs, steps, attempts, agents = (list(column) for column in zip(*asked, strict=True))

@@ -1,4 +1,4 @@
-"""SQL that loads what follows at once from the end of a step: the nodes it decides, with the steps they are about."""
+"""SQL that loads what follows at once from the end of a step: the nodes that it decides, with their first steps."""
 
 # ruff: noqa: S608 - statements are put together from constants of this package
 
@@ -13,7 +13,7 @@ from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step import Edge, Node, Step
 
 MAX_STEPS = 8
-"""Steps of one node that are decided with the end of another; where there are more, the node is decided by itself."""
+"""So many steps of a node are decided together with the end of another; with more, the node is decided by itself."""
 
 _NEXT = f"""SELECT n.name AS of_node, {NODE_COLUMNS}, {STEP_COLUMNS}, s.plugin, s.method, s.parameters, s.sealed,
  s.env, s.target, s.place_host, s.place_group, s.place_labels, r.number, l.host AS leased,
@@ -28,7 +28,7 @@ WHERE r.id = $1 AND n.name = ANY($2::text[]) ORDER BY s.idx"""
 
 
 class NextStep(NamedTuple):
-    """A pending step, where it is to run and what it calls."""
+    """A pending step, its place and its call."""
 
     step: Step
     place: Placement
@@ -36,7 +36,7 @@ class NextStep(NamedTuple):
 
 
 class NextNode(NamedTuple):
-    """A node that an end decides, with its first pending steps, MAX_STEPS + 1 at most."""
+    """A node that an end decides, with at most MAX_STEPS + 1 of its pending steps."""
 
     node: Node
     edges: Mapping[str, tuple[Edge, ...]]

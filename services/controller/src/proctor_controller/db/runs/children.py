@@ -1,4 +1,4 @@
-"""SQL of steps that no agent runs: the gates of a run, the nested plans and the runs that they stand for."""
+"""SQL of steps without an agent: gates, and nested plans with their runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,9 +13,7 @@ from proctor_controller.domain.runs.step_rules import Rules, rules_of
 
 
 class Kin(NamedTuple):
-    """A child run and its parent. ``pause_by``: who paused the child; ``resting``: what the parent's step is taken to
-    wait for.
-    """
+    """A child run and its parent. ``pause_by``: who paused the child; ``resting``: the parent step's waiting_for."""
 
     id: str
     number: int
@@ -33,7 +31,7 @@ class Kin(NamedTuple):
 
 
 async def load_kin(session: Session, child: str) -> Kin | None:
-    """The child run with its parent; None where there is no such run, or it is nobody's child."""
+    """The child run with its parent; None if there is no such run, or if it has no parent."""
     row = await session.fetchrow(
         """SELECT c.id, c.number, c.name, c.state, c.result, c.reason, c.outputs, c.pause_by, c.parent, c.parent_step,
                   p.state AS parent_state, s.attempt, s.waiting_for AS resting
@@ -61,7 +59,7 @@ async def load_kin(session: Session, child: str) -> Kin | None:
 
 
 class Nest(NamedTuple):
-    """A step that runs a nested plan, and what of its run the child takes over."""
+    """A step that runs a nested plan, and what the child takes over from its run."""
 
     step: Step
     rules: Rules | None
@@ -72,7 +70,7 @@ class Nest(NamedTuple):
 
 
 async def load_nest(session: Session, step: str) -> Nest | None:
-    """The step that a nested plan is to be begun for; None where there is none."""
+    """The step for which a nested plan is to be begun; None if there is none."""
     row = await session.fetchrow(
         f"""SELECT {STEP_COLUMNS}, n.rules, r.state AS run_state, r.group_name, r.depth, r.created_by
             FROM control.steps s JOIN control.runs r ON r.id = s.run_id
@@ -92,7 +90,7 @@ async def load_nest(session: Session, step: str) -> Nest | None:
 
 
 async def find_nests(session: Session, run: str) -> list[tuple[str, int]]:
-    """The steps of this run that stand for runs of nested plans which have not ended, and their attempts."""
+    """The steps of this run whose nested plans' runs have not ended, and their attempts."""
     rows = await session.fetch(
         "SELECT id, attempt FROM control.steps WHERE run_id = $1 AND kind = 'plan' AND state = 'running'", run
     )
@@ -100,7 +98,7 @@ async def find_nests(session: Session, run: str) -> list[tuple[str, int]]:
 
 
 class FoundStep(NamedTuple):
-    """A step as far as deciding a gate needs it. ``roles``: whose tokens may, of a gate."""
+    """The columns of a step that deciding a gate needs. ``roles``: a gate's token roles."""
 
     id: str
     kind: StepKind
@@ -112,7 +110,7 @@ class FoundStep(NamedTuple):
 
 
 async def find_steps(session: Session, run: str, name: str) -> list[FoundStep]:
-    """The steps of a run with this name, name and instance (``name[instance]``) or id: two at most."""
+    """The steps of a run with this name, ``name[instance]`` or id; at most two."""
     rows = await session.fetch(
         """SELECT s.id, s.kind, s.state, s.result, s.reason, s.waiting_for, n.rules -> 'gate' -> 'roles' AS roles
            FROM control.steps s JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node

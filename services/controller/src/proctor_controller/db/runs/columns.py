@@ -1,6 +1,6 @@
-"""The columns of runs, steps, nodes, edges, attempts, events and records: every list of them is made of these.
+"""The columns of runs, steps, nodes, edges, attempts, events and records; every list of them is made of these.
 
-To add one: a line here, the attribute of the dataclass it is read into or written from, and a migration.
+To add one: a line here, the attribute of the dataclass, and a migration.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +33,7 @@ from proctor_controller.domain.runs.submission import EdgeSpec, RunSpec, StepSpe
 
 READ, INSERT, UPDATE, KEY, PLAN = When
 FIXED = READ | INSERT
-"""Stays as it is once the row is made."""
+"""Does not change after the row is inserted."""
 CHANGING = READ | INSERT | UPDATE
 
 
@@ -98,7 +98,7 @@ RUNS = Columns(
 
 
 class NewRun(NamedTuple):
-    """A run as it is first stored. ``sealed``: its hidden values; ``at``: when it was decided about."""
+    """A run as it is first stored. ``sealed``: its hidden values; ``at``: the time of the first decision."""
 
     run: Run
     spec: RunSpec
@@ -169,7 +169,7 @@ STEPS = Columns(
 
 
 class Hidden(NamedTuple):
-    """A step's parameters as they are stored: hidden values masked, and the whole sealed where there are any."""
+    """A step's parameters as they are stored: hidden values masked, and all of them sealed if there are any."""
 
     parameters: Mapping[str, Any]
     sealed: str | None
@@ -301,7 +301,7 @@ to_run: Callable[[Row], Run] = reader(Run, RUNS.at(READ))
 to_step: Callable[[Row], Step] = reader(Step, STEPS.at(READ))
 """The step in a row of STEP_COLUMNS."""
 to_node: Callable[[Row, str, str], Node] = reader(Node, NODES.at(READ), "run", "name")
-"""The node in a row of NODE_COLUMNS; its run and name are told."""
+"""The node in a row of NODE_COLUMNS; the caller gives run and name."""
 _to_condition = member_of(Condition)
 _to_target: Callable[[Any, str], Node] = reader(Node, NODES_SAVED, "run", start=2)
 

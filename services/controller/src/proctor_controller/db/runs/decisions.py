@@ -1,6 +1,6 @@
 """SQL of the engine: load the slice that an event is about, and save a decision, in one statement each."""
 
-# ruff: noqa: S608, E501 - statements are put together from constants of this package; SQL is not wrapped
+# ruff: noqa: S608 - statements are put together from constants of this package; SQL is not wrapped
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -87,7 +87,7 @@ class Loaded(NamedTuple):
 
 
 async def load_slice(session: Session, event: events.Event) -> Loaded | None:
-    """What the decision about ``event`` needs; None where there is no such run or step."""
+    """The input of a decision about ``event``; None if there is no such run or step."""
     if isinstance(event, events.OfRun):
         return await _load_of_run(session, event)
     return await _load_of_step(session, event)
@@ -98,7 +98,7 @@ async def _load_of_step(session: Session, event: events.OfStep) -> Loaded | None
 
 
 async def load_slices(session: Session, run: str, wanted: Sequence[events.OfStep]) -> dict[str, Loaded]:
-    """What the decisions about these events of different steps need, by the step's id; all of one moment."""
+    """The inputs of decisions about these events of different steps, by the step's id; all of one moment."""
     rows = await session.fetch(_OF_STEP, [event.step for event in wanted], run)
     found = {str(row["id"]): row for row in rows}
     slices: dict[str, Loaded] = {}
@@ -115,7 +115,7 @@ async def load_slices(session: Session, run: str, wanted: Sequence[events.OfStep
 
 
 async def _with_scope(session: Session, part: Slice, rules: Iterable[Rules], refs: Sequence[str] = ()) -> Slice:
-    """The slice with what the expressions in these rules may read, and the steps in ``refs``."""
+    """The slice with what the expressions in these rules may read, and with the steps in ``refs``."""
     scope = await load_scope(session, part.run.id, [*refs_of(rules), *refs])
     undone = {step.id: await load_undone(session, step) for step in part.steps if step.phase is Phase.ROLLBACK}
     names = None if scope is None else scope.names
@@ -123,7 +123,7 @@ async def _with_scope(session: Session, part: Slice, rules: Iterable[Rules], ref
 
 
 async def _reached(session: Session, run: str, wanted: Reach) -> Sequence[Row]:
-    """The steps with their nodes, and one more where there are more."""
+    """The steps with their nodes, and one more if there are more."""
     match wanted.steps:
         case Reached.NONE:
             return []
@@ -181,7 +181,8 @@ _UNHELD = (
 )
 """The agent is neither drained nor kept free for another run, or $1, the run, or the one it is nested in, holds it."""
 _MINE = "({slot}.held_for IS NULL OR {slot}.held_for = ANY ((SELECT control.lineage($1::uuid))::uuid[]))"
-"""No other run has the agent for itself: said of the slot itself, so that a claim that waited for its row asks again."""
+"""No other run holds the agent exclusively. Checked on the slot itself, so that a claim that waited for the row checks
+again."""
 _CLAIM = (
     """claim AS (
   UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
@@ -197,7 +198,7 @@ _CLAIM = (
 
 
 class _Heir(NamedTuple):
-    """A slot that an attempt gets from another one. ``old``: what that one held it by."""
+    """A slot that an attempt takes over from another one. ``old``: the other one's token."""
 
     held: SlotHeld
     old: str
@@ -272,8 +273,8 @@ _RELEASED = """, released AS (
 
 
 class Saved(NamedTuple):
-    """A committed decision: the ids of its events, in order, and the time they carry. ``queue``: a slot was given
-    back while some step waited for one, or some run for a host.
+    """A committed decision: the ids of its events, in order, and their time. ``queue``: a slot was released while a
+    step waited for one, or a run for a host.
     """
 
     ids: list[int]
@@ -282,7 +283,7 @@ class Saved(NamedTuple):
 
 
 def _hand_over(decision: Decision) -> tuple[list[_Heir], list[SlotReleased]]:
-    """Which released slot each held one takes over, and those that are left; none where there are too few of them."""
+    """Which released slot each held one takes over, and the remaining ones; none if there are too few."""
     left, heirs = list(decision.released), list[_Heir]()
     for held in decision.held:
         old = next((lease for lease in left if lease.agent == held.agent), None)
@@ -294,13 +295,13 @@ def _hand_over(decision: Decision) -> tuple[list[_Heir], list[SlotReleased]]:
 
 
 def add_argument(args: list[Any], value: object) -> str:
-    """One more argument, as the statement names it."""
+    """Add an argument; returns its name in the statement."""
     args.append(value)
     return f"${len(args)}"
 
 
 def claim(args: list[Any], held: SlotHeld, guard: str, *, is_new: bool = False) -> str:
-    """The part of a statement that claims the slot; ``is_new``: its step is only being stored."""
+    """The part of a statement that claims the slot; ``is_new``: its step is stored by the same statement."""
     named = {"agent": held.agent, "token": held.token, "step": held.step, "attempt": held.attempt}
     fields = {name: add_argument(args, value) for name, value in named.items()}
     unheld = _UNHELD.format(step="NULL" if is_new else f"{fields['step']}::uuid")
@@ -308,17 +309,17 @@ def claim(args: list[Any], held: SlotHeld, guard: str, *, is_new: bool = False) 
 
 
 async def save_decision(session: Session, decision: Decision, *, if_nobody_waits: bool = False) -> Saved | None:
-    """Write the decision, in one statement, which is one transaction.
+    """Write the decision in one statement, which is one transaction.
 
-    None, and nothing is written: the run has changed since the slice was loaded, or a slot it needs is gone (or, if
-    asked so, some step waits for a slot).
+    None, and nothing is written: the run has changed since the slice was loaded, a slot that it needs is gone, or
+    (``if_nobody_waits``) a step waits for a slot.
     """
     args: list[Any] = [decision.run.id, decision.before, *run_values(decision.run)]
     parts = {
         "steps": add_argument(args, steps_json(decision.steps)),
         "events": add_argument(args, events_json(decision.events)),
     }
-    # The planner takes a list in JSON for a hundred rows and reads a small table whole; with ids beside it, it looks up
+    # The planner assumes a hundred rows for a list in JSON and scans a small table; with the ids as well, it looks up
     # each.
     parts["step_ids"] = add_argument(args, [step.id for step in decision.steps])
     parts |= dict.fromkeys(("claim", "claimed", "nodes", "attempts", "released", "records"), "")
@@ -336,7 +337,7 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
             (held,) = decision.held
             parts["claim"] = claim(args, held, guard)
         parts["claimed"] = f"AND (SELECT count(*) FROM claim) = {len(decision.held)}"
-        # All of the slots or none: the alarm goes off for anything between.
+        # All of the slots or none: anything between divides by zero.
         parts["claims"], parts["each"] = "(SELECT count(*) FROM claim)", str(len(decision.held))
     if decision.nodes:
         names = add_argument(args, [node.name for node in decision.nodes])
@@ -353,6 +354,6 @@ async def save_decision(session: Session, decision: Decision, *, if_nobody_waits
     try:
         row = await session.fetchrow(_SAVE.format(**parts), *args)
     except asyncpg.DivisionByZeroError:
-        # The statement's own alarm: a slot was claimed for a run that has changed meanwhile; all is rolled back.
+        # The statement's own check: a slot was claimed for a run that has changed meanwhile; everything is rolled back.
         return None
     return Saved(row["ids"] or [], row["at"], row["queue"]) if row["saved"] else None

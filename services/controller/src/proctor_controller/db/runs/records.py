@@ -1,4 +1,4 @@
-"""SQL of what is to be recorded in the Test API: rows written with the end of a step, taken by the api's recorder."""
+"""SQL of records for the Test API: written with the end of a step, fetched by the api's recorder."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from proctor_common.messages.views import RecordView
 from proctor_controller.db.session import Session
 
 LARGEST = 512 * 1024
-"""Bytes of JSON: a larger body is not sent, only that there is one."""
+"""Bytes of JSON; a larger body is not sent, only the fact that there is one."""
 
 _PENDING = """
 SELECT c.id, c.run_id, r.number, r.group_name, c.step_id, c.attempt, s.name, s.instance, coalesce(s.host, '') AS host,
@@ -20,7 +20,7 @@ WHERE c.taken_at IS NULL ORDER BY c.id LIMIT $1
 
 
 async def pending_records(session: Session, limit: int) -> list[RecordView]:
-    """What nobody has taken, the oldest first."""
+    """Records that nobody has fetched yet, oldest first."""
     return [
         RecordView(
             id=row["id"],
@@ -39,7 +39,7 @@ async def pending_records(session: Session, limit: int) -> list[RecordView]:
 
 
 async def confirm_records(session: Session, ids: Sequence[int]) -> None:
-    """They are taken; of no effect on those that were before."""
+    """Mark them as fetched; no effect on those that are."""
     await session.execute(
         "UPDATE control.records SET taken_at = now() WHERE id = ANY($1::bigint[]) AND taken_at IS NULL", list(ids)
     )

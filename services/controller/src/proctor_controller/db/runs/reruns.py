@@ -1,4 +1,4 @@
-"""SQL of what a run was made from, and is made from again: its document, its test case, its steps that passed."""
+"""SQL of what a run was made from, for views and reruns: its document, its test case, its passed steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from proctor_controller.domain.runs.submission import Reused
 
 
 async def find_document(session: Session, key: RunKey, groups: Sequence[str] | None) -> DocumentView | None:
-    """The document of a run, if the run is there and may be seen by who belongs to ``groups`` (None: all)."""
+    """The document of a run, if the run exists and members of ``groups`` (None: all) may see it."""
     row = await session.fetchrow(
         """SELECT id, plan, plan_version, document FROM control.runs
         WHERE (id = $1::uuid OR number = $2::bigint) AND ($3::text[] IS NULL OR group_name = ANY($3::text[]))""",
@@ -28,20 +28,20 @@ async def find_document(session: Session, key: RunKey, groups: Sequence[str] | N
 
 
 class Case(NamedTuple):
-    """A test case as it was asked for. ``parameters``: hidden values masked; ``sealed``: the whole, where there are
-    any · ``shown``: the run's parameters.
-    """
+    """A submitted test case."""
 
     name: str
     group: str | None
     run_timeout_s: float
     shown: Mapping[str, Any]
+    """The run's parameters."""
     step: str
     node: str
     plugin: str
     method: str
     place: Placement
     parameters: Mapping[str, Any]
+    """Hidden values masked; ``sealed``: all of them, if any is hidden."""
     sealed: str | None
     target: str | None
     timeout_s: float
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
 
 async def load_case(session: Session, run: str) -> Case | None:
-    """What a run of one test case was made from; None where there is no such run."""
+    """The test case of a run; None if there is no such run."""
     row = await session.fetchrow(
         """SELECT r.name, r.group_name, r.timeout_s AS run_timeout_s, r.parameters AS shown, s.id, s.node, s.plugin,
                   s.method, s.place_host, s.place_group, s.place_labels, s.parameters, s.sealed, s.target, s.timeout_s,
@@ -81,8 +81,8 @@ async def load_case(session: Session, run: str) -> Case | None:
 
 
 async def load_passed(session: Session, run: str) -> dict[tuple[str, str], Reused]:
-    """The main steps of a run that passed, by node and instance; one that was reused itself stands for its source.
-    Not those whose rollback has begun: what they made is gone.
+    """The main steps of a run that passed, by node and instance; a reused one is replaced by its source. Without those
+    whose rollback has begun, as their effects are undone.
     """
     rows = await session.fetch(
         """SELECT s.node, s.instance, coalesce(s.reuse, s.id) AS step, s.outputs, s.host FROM control.steps s
@@ -96,7 +96,7 @@ async def load_passed(session: Session, run: str) -> dict[tuple[str, str], Reuse
 
 
 async def end_hold(session: Session, run: str) -> bool:
-    """Let go of the hosts that a run keeps after its end; whether it kept any. Nothing else is decided about it."""
+    """Release the hosts that a run keeps after its end; whether it kept any. No decision follows from it."""
     row = await session.fetchrow(
         """UPDATE control.runs SET hold_until = NULL WHERE id = $1 AND state = 'finished' AND hold_until IS NOT NULL
            RETURNING id""",

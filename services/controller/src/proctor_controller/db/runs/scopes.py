@@ -1,4 +1,4 @@
-"""SQL of what expressions may read: a run's parameters, the hosts it holds, what the steps they name have come to."""
+"""SQL of what expressions may read: a run's parameters, its hosts, the results of the steps that they name."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from proctor_controller.domain.runs.scope import InstanceFacts, Scope, returned,
 from proctor_controller.domain.runs.step import Phase, Step
 from proctor_controller.domain.runs.step_rules import Rules
 
-# Only the steps that are referred to, and what their methods returned only where that is read: an output may be big.
+# Only the steps that are referred to, and their methods' output only if it is read, as it may be big.
 _SHARED = """SELECT r.id, r.name, r.parent, r.group_name, r.parameters, r.sealed,
  (SELECT json_agg(json_build_array(a.role, a.host, g.labels, g.targets, g.default_target) ORDER BY a.role, a.idx)
   FROM control.allocations a LEFT JOIN control.agents g ON g.id = a.agent_id WHERE a.run_id = r.id) AS hosts,
@@ -28,8 +28,8 @@ WHERE s.run_id = $1 AND s.node = $2 AND s.instance = $3"""
 
 
 class SharedScope:
-    """``names``: what expressions of any step of the run may read · ``sealed``: the hidden parameters, as stored ·
-    ``group``: of the run.
+    """The part of the scope that all steps of a run share. ``names``: what expressions may read; ``sealed``: the hidden
+    parameters, as stored; ``group``: of the run.
     """
 
     def __init__(self, names: Scope, sealed: str | None, group: str | None) -> None:
@@ -37,8 +37,8 @@ class SharedScope:
 
 
 async def load_scope(session: Session, run: str, refs: Sequence[str], *, results: bool = True) -> SharedScope | None:
-    """The part of the scope that all steps share, with the steps in ``refs``; ``results``: with what their methods
-    returned. None where there is no such run.
+    """The part of the scope that all steps share, with the steps in ``refs``; ``results``: including what their methods
+    returned. None if there is no such run.
     """
     row = await session.fetchrow(_SHARED, run, list(refs), results)
     if row is None:
@@ -74,14 +74,14 @@ def _instance(columns: Sequence[Any]) -> InstanceFacts:
 
 
 async def load_undone(session: Session, step: Step) -> dict[str, Any] | None:
-    """``self`` of a rollback: the result and outputs of the step it undoes; None for any other step."""
+    """``self`` of a rollback: the result and outputs of the step that it undoes; None for any other step."""
     if step.phase is not Phase.ROLLBACK:
         return None
     row = await session.fetchrow(_UNDONE, step.run, step.node.partition(".")[2], step.instance)
     if row is None:
         return None
     result = returned(row["result"], row["output"], row["error"], row["exit_code"])
-    # What is undone is what the method made, whether or not the plan gives it a name of its own.
+    # A rollback undoes what the method made, whether or not the plan declares it as an output.
     outputs = {**(row["output"] or {}), **(unpack(row["outputs"]) or {})}
     return {"result": result, "outputs": outputs, "host": row["host"]}
 

@@ -1,4 +1,4 @@
-"""SQL that stores a new run with what has been decided about it, in one statement."""
+"""SQL that stores a new run together with its first decision, in one statement."""
 
 # ruff: noqa: S608 - statements are put together from constants of this package; SQL is not wrapped
 
@@ -44,7 +44,7 @@ _EDGES = f""", edges AS (
 
 
 def _insert(run: Columns) -> str:
-    """The statement; $1 is the run, and what is to be stored of it follows."""
+    """The statement; $1 is the run, followed by its columns."""
     return f"""WITH {{claim}} run AS (
   INSERT INTO control.runs (id, {run.names}) SELECT $1::uuid, {run.insert_arguments(2)}
   WHERE {{claimed}} RETURNING number, created_at),
@@ -85,11 +85,11 @@ async def insert_run(
     sealed: str | None = None,
     if_nobody_waits: bool = False,
 ) -> Inserted | None:
-    """Store the run as the decision leaves it. ``hidden`` by the step's id; ``now``: of the decision; ``sealed``: the
+    """Store the run as the decision leaves it. ``hidden``: by the step's id; ``now``: of the decision; ``sealed``: the
     run's own hidden values.
 
-    None, and nothing is stored: the slot it needs is gone (or, if asked so, some step waits for a slot), or the step
-    that it was to stand for runs no longer. Raises DuplicateRun.
+    None, and nothing is stored: the slot that it needs is gone, or (if asked so) a step waits for a slot, or the
+    parent's step has ended. Raises DuplicateRun.
     """
     new = NewRun(decision.run, spec, sealed, now)
     is_plan = spec.document is not None or spec.rerun_of is not None
@@ -106,7 +106,7 @@ async def insert_run(
         parts["claim"] = claim(args, held, guard, is_new=True)
         parts["claimed"] = "EXISTS (SELECT 1 FROM claim)"
     if spec.parent_step is not None:
-        # A nested plan's run is stored only while its step runs: one that was stopped meanwhile never gets it.
+        # A nested plan's run is stored only while its step runs, so a step that was stopped never gets one.
         parts["claim"] += _PARENT.format(step=add_argument(args, spec.parent_step))
         parts["claimed"] += " AND EXISTS (SELECT 1 FROM parent)"
     if spec.edges:
@@ -125,7 +125,7 @@ async def insert_run(
 
 
 def new_run_row(spec: RunSpec, decision: Decision, inserted: Inserted, now: datetime) -> dict[str, Any]:
-    """A run that has just been stored, as the rows that are shown of runs (db/runs/views.py)."""
+    """A run that has just been stored, in the form of the rows for views (db/runs/views.py)."""
     run, decided = decision.run, {step.id: step for step in decision.steps}
     main = [decided.get(row.id, row) for row in spec.rows() if row.phase is Phase.MAIN]
     return {

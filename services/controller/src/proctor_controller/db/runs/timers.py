@@ -1,4 +1,4 @@
-"""SQL of the watchdog: what has to be looked at. ``now()``, which is stable, lets the indexes be used."""
+"""SQL of the watchdog: runs, nodes and steps that are due. ``now()`` is stable, so that indexes are used."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from proctor_controller.db.session import Session
 
 
 class Due(NamedTuple):
-    """One thing to look at: a run, a node or a step of it. ``agent``: of a step whose agent is lost."""
+    """A run, node or step to look at. ``agent``: of a step whose agent is lost."""
 
     run: str
     node: str | None = None
@@ -15,7 +15,7 @@ class Due(NamedTuple):
 
 
 async def find_due_steps(session: Session, limit: int) -> list[Due]:
-    """Steps whose time has come, the longest overdue first."""
+    """Due steps, longest overdue first."""
     rows = await session.fetch(
         """SELECT run_id, id FROM control.steps WHERE due_at <= now() ORDER BY due_at LIMIT $1""", limit
     )
@@ -23,9 +23,7 @@ async def find_due_steps(session: Session, limit: int) -> list[Due]:
 
 
 async def find_due_nodes(session: Session, limit: int) -> list[Due]:
-    """Nodes whose steps have still to be told that their edges are decided: of a moment ago, so none that is just
-    being told.
-    """
+    """Nodes whose steps have not been notified of decided edges, except in the last second (in progress)."""
     rows = await session.fetch(
         """SELECT n.run_id, n.name FROM control.nodes n JOIN control.runs r ON r.id = n.run_id
            WHERE n.due_at <= now() - interval '1 second' AND r.phase = n.phase
@@ -37,13 +35,13 @@ async def find_due_nodes(session: Session, limit: int) -> list[Due]:
 
 
 async def find_due_runs(session: Session, limit: int) -> list[Due]:
-    """Runs whose time has come."""
+    """Due runs."""
     rows = await session.fetch("""SELECT id FROM control.runs WHERE due_at <= now() ORDER BY due_at LIMIT $1""", limit)
     return [Due(str(row["id"])) for row in rows]
 
 
 async def find_past_holds(session: Session, limit: int) -> list[str]:
-    """Runs that have ended, and whose hosts were to be looked at until a moment that has passed."""
+    """Ended runs whose hosts were kept until a time that has passed."""
     rows = await session.fetch(
         """SELECT r.id FROM (SELECT DISTINCT run_id FROM control.allocations) a JOIN control.runs r ON r.id = a.run_id
            WHERE r.state = 'finished' AND r.hold_until <= now() ORDER BY r.hold_until LIMIT $1""",
@@ -53,7 +51,7 @@ async def find_past_holds(session: Session, limit: int) -> list[str]:
 
 
 async def find_lost(session: Session, limit: int) -> list[Due]:
-    """Steps that are taken for running on an agent that is lost or removed."""
+    """Steps that count as running on an agent that is lost or removed."""
     rows = await session.fetch(
         """SELECT a.run_id, a.step_id, a.agent_id FROM control.attempts a JOIN control.agents g ON g.id = a.agent_id
            WHERE a.state IN ('dispatched', 'running') AND g.state IN ('lost', 'removed') LIMIT $1""",
@@ -63,7 +61,7 @@ async def find_lost(session: Session, limit: int) -> list[Due]:
 
 
 async def is_lost(session: Session, agent: str) -> bool:
-    """Whether the agent's heartbeats have been missed for so long that its steps are lost."""
+    """Whether the agent has been silent for so long that its steps are lost."""
     return bool(
         await session.fetchval("SELECT state IN ('lost', 'removed') FROM control.agents WHERE id = $1::uuid", agent)
     )

@@ -1,4 +1,4 @@
-"""SQL of what is shown of runs: runs, steps, events, the index of their logs. Takes who asks as groups (None: all)."""
+"""SQL of views on runs: runs, steps, events, the index of their logs. The caller's groups filter them (None: all)."""
 
 # ruff: noqa: S608 - statements are put together from constants of this module
 
@@ -22,7 +22,7 @@ HOLE_SECONDS = 5.0
 SHOWN_EDGES = 5
 _PAUSED = "the run is paused"
 MAX_INDEXED = 1500
-"""Attempts in one answer: it holds a mebibyte, an attempt of a step with a long name takes about half a kibibyte."""
+"""Attempts in one answer, which holds a mebibyte; an attempt with a long step name takes half a kibibyte."""
 
 _RUN = """SELECT r.id, r.number, r.name, r.kind, r.state, r.result, r.reason, r.created_at, r.started_at, r.finished_at,
  r.plan, r.parameters, r.group_name, r.created_by, r.rerun_of, r.parent, r.outputs, r.tally, r.phase, r.waiting_for,
@@ -37,14 +37,14 @@ _SEEN = "({groups}::text[] IS NULL OR r.group_name = ANY({groups}::text[]))"
 
 
 class RunKey(NamedTuple):
-    """How a run is named: by its id or its number."""
+    """A run's id or number."""
 
     id: str | None
     number: int | None
 
 
 def parse_key(text: str) -> RunKey | None:
-    """The key in an id or a number as text; None where it is neither."""
+    """The key in an id or a number as text; None if it is neither."""
     if is_id(text):
         return RunKey(text, None)
     if text.isascii() and text.isdecimal() and len(text) <= 19 and 0 < int(text) <= MAX_NUMBER:
@@ -53,7 +53,7 @@ def parse_key(text: str) -> RunKey | None:
 
 
 def run_view(row: Row) -> RunView:
-    """A run as it is shown, by whatever way its row came."""
+    """The view of a run, from any query's row."""
     steps = {**(row["unfinished"] or {}), **row["tally"]}
     return RunView(
         id=str(row["id"]),
@@ -82,7 +82,7 @@ def run_view(row: Row) -> RunView:
 
 
 async def find_run(session: Session, key: RunKey, groups: Sequence[str] | None) -> RunView | None:
-    """The run, if it is there and may be seen."""
+    """The run, if it exists and may be seen."""
     where = "r.id = $1::uuid" if key.id is not None else "r.number = $1::bigint"
     seen = _SEEN.format(groups="$2")
     row = await session.fetchrow(
@@ -108,7 +108,7 @@ class RunFilter(NamedTuple):
 
 
 async def list_runs(session: Session, wanted: RunFilter, groups: Sequence[str] | None, limit: int) -> list[RunView]:
-    """Runs, the newest first."""
+    """Runs, newest first."""
     rows = await session.fetch(
         f"""{_RUN} WHERE {_SEEN.format(groups="$1")}
           AND ($2::text IS NULL OR r.state = $2) AND ($3::text IS NULL OR r.result = $3)
@@ -152,7 +152,7 @@ JOIN control.runs r ON r.id = s.run_id"""
 
 
 class StepAfter(NamedTuple):
-    """Where a page of steps begins: behind this step's number in the document, and this attempt of it."""
+    """Start of a page of steps: after this step's number in the document, and this attempt of it."""
 
     idx: int = -1
     attempt: int = 0
@@ -161,7 +161,7 @@ class StepAfter(NamedTuple):
 async def list_steps(
     session: Session, run: str, *, attempts: bool, after: StepAfter, limit: int
 ) -> list[tuple[StepAfter, StepView]]:
-    """The steps in document order with their last attempt, or each attempt of each."""
+    """The steps in document order with their last attempt, or with each of their attempts."""
     join = "LEFT JOIN control.attempts a ON a.step_id = s.id"
     if not attempts:
         join += " AND a.attempt = (SELECT max(b.attempt) FROM control.attempts b WHERE b.step_id = s.id)"
@@ -216,10 +216,10 @@ def _step_view(row: Row, attempts: bool) -> StepView:
 
 
 def _waits_for(row: Row) -> str | None:
-    """What holds the step, for every one that neither runs nor has ended."""
+    """What a step waits for that neither runs nor has ended."""
     paused = row["run_state"] in {RunState.PAUSING, RunState.PAUSED}
     if paused and row["state"] == StepState.WAITING:
-        # A free slot alone would not do.
+        # A free slot alone is not enough.
         return _PAUSED
     if row["waiting_for"]:
         return str(row["waiting_for"])
@@ -243,7 +243,7 @@ def _waits_for(row: Row) -> str | None:
 
 
 def _child_awaited(_: str, number: int, name: str, state: str, waiting_for: str | None) -> str | None:
-    """What the run of a nested plan waits for that has not begun."""
+    """What a nested plan's run waits for that has not begun."""
     if RunState(state) not in UNSTARTED:
         return None
     return f"run {number} ({name[:NAME]}), which waits for {waiting_for or 'its turn'}"
@@ -278,7 +278,7 @@ _EVENT = f"SELECT e.id, e.run_id, {EVENT_COLUMNS}, e.at FROM control.run_events 
 
 
 def event_view(run: str, event: EventRow, cursor: int, at: datetime) -> EventView:
-    """A state change as it is shown, by whatever way it came."""
+    """The view of a state change, from any source."""
     return EventView(
         seq=event.seq,
         cursor=cursor,
@@ -313,7 +313,7 @@ def _event(row: Row) -> EventView:
 
 
 async def events_of_run(session: Session, run: str, after: int, limit: int) -> list[EventView]:
-    """Events of a run behind its ``seq`` ``after``."""
+    """Events of a run after its ``seq`` ``after``."""
     rows = await session.fetch(
         f"{_EVENT} WHERE e.run_id = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3", run, after, limit
     )
@@ -321,17 +321,17 @@ async def events_of_run(session: Session, run: str, after: int, limit: int) -> l
 
 
 class EventPage(NamedTuple):
-    """Events of all runs that may be seen; ``next``: where the next page begins, None where there is none yet."""
+    """Visible events of all runs; ``next``: start of the next page, None if there is none yet."""
 
     events: list[EventView]
     next: str | None
 
 
 async def events_of_all(session: Session, after: int, groups: Sequence[str] | None, limit: int) -> EventPage:
-    """Events of all runs behind the cursor.
+    """Events of all runs after the cursor.
 
-    Numbers are drawn before a commit, so a smaller one can appear after a greater one: the page ends before a hole
-    that is younger than HOLE_SECONDS. Older holes were rolled back.
+    Numbers are drawn before a commit, so a smaller one can appear after a greater one: the page ends before a hole that
+    is younger than HOLE_SECONDS. Older holes were rolled back.
     """
     rows = await session.fetch(
         f"""SELECT e.*, r.group_name, extract(epoch FROM clock_timestamp() - e.at)::float8 AS age
@@ -357,7 +357,7 @@ async def events_of_all(session: Session, after: int, groups: Sequence[str] | No
 async def load_log_index(
     session: Session, key: RunKey, groups: Sequence[str] | None, after: int = 0
 ) -> RunLogIndex | None:
-    """What a tail works from: a page of attempts, those behind the one with index ``after``."""
+    """What a tail works from: a page of attempts, after the one with index ``after``."""
     where = "r.id = $1::uuid" if key.id is not None else "r.number = $1::bigint"
     rows = await session.fetch(
         f"""SELECT r.id AS run_id, r.number, r.group_name, r.state AS run_state, r.result AS run_result, r.created_at,

@@ -29,21 +29,21 @@ MAX_PLANS = 200
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """A step's plan. ``exact``: ``name@version``; ``call``: what it is given, with what is wrong with that.
-
-    ``reading``: the plan with those of its parameters that are known already, None where it cannot be had; ``key``:
-    says which plan it is, with which parameters.
-    """
+    """A step's nested plan."""
 
     exact: str
+    """``name@version``."""
     call: CheckedCall
+    """The step's checked parameters for it, with their faults."""
     reading: Reading | None = None
+    """The plan with the parameters that are known already; None if it cannot be read."""
     key: str = ""
+    """Identifies the plan and its parameters."""
 
 
 class Nesting:
-    """``groups``: whose stored plans may be read, None: all · ``root``: the stored plan that is about to run, if it is
-    one · ``depth``: how deep it is nested itself.
+    """Checks the nested plans of a run. ``groups``: groups whose stored plans may be read, None: all; ``root``: the
+    stored plan that is to run, if it is one; ``depth``: its own level of nesting.
     """
 
     def __init__(self, db: Session, groups: tuple[str | None, ...] | None, root: str | None, depth: int) -> None:
@@ -51,11 +51,12 @@ class Nesting:
         self._groups = groups
         self.trail = (root,) if root is not None else ()
         self.depth = depth
+        """Its own level of nesting."""
         self._read: dict[str, tuple[StoredPlan, Reading] | None] = {}
         self._fine: set[tuple[str, int]] = set()
 
     async def check(self, step: PlanStep, hidden: frozenset[str], *, literal_from: int) -> Nested:
-        """A step's plan in the version that it has now.
+        """The step's plan in its current version.
 
         ``hidden``: names of the run's hidden parameters; ``literal_from``: number of the first kept literal.
         """
@@ -92,7 +93,7 @@ class Nesting:
         return Nested(exact, call, read, json.dumps([exact, known, sorted(unknown)], sort_keys=True))
 
     async def check_circle(self, step: PlanStep) -> list[Fault]:
-        """What is wrong with a step's plan whatever others are stored later: that it nests itself, or too deep."""
+        """Faults that no later change of other plans can remove: the plan nests itself, or too deeply."""
         assert step.rules is not None
         assert step.rules.child is not None
         reference = step.rules.child.plan
@@ -112,7 +113,7 @@ class Nesting:
         return self._read[reference]
 
     async def _look_down(self, reference: str, trail: tuple[str, ...], depth: int) -> tuple[str, str] | None:
-        """What is wrong with the plans below, and the fault's code."""
+        """The fault of the plans below, and its code."""
         name = reference.partition("@")[0]
         if (reference, depth) in self._fine:
             return None
@@ -147,7 +148,7 @@ def _read(text: str) -> Reading:
 
 
 def _known(step: PlanStep, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
-    """The parameters that the step gives its plan as they stand, those with faults left out."""
+    """The literal parameters that the step gives its plan, without those with faults."""
     return {
         name: fill(value, {})
         for name, value in step.parameters.items()
@@ -156,7 +157,7 @@ def _known(step: PlanStep, parameters: Mapping[str, Parameter]) -> dict[str, Any
 
 
 def _check_given(step: PlanStep, plan: Plan, hidden: frozenset[str]) -> list[Fault]:
-    """The parameters that the step gives its plan, as far as they are known now."""
+    """Faults of the parameters that the step gives its plan, as far as they are known now."""
     root = dotted([*step.path, "with"])
     found: list[Fault] = []
     for name, value in step.parameters.items():

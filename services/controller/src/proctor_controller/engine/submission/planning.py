@@ -1,4 +1,4 @@
-"""Makes a run that may be stored of a plan's text, or says everything that is wrong with it."""
+"""Makes a run of a plan's text, ready to be stored, or lists all its faults."""
 
 import asyncio
 import json
@@ -31,23 +31,23 @@ from proctor_controller.engine.submission.nesting import Nesting
 STORED_PLAN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[0-9]+)?\Z")
 MAX_NAME = 200
 DOCUMENT = "~document"
-"""In a run's sealed values: its exact document, where hidden texts are masked in the one that is shown."""
+"""In a run's sealed values: its exact document, if hidden texts are masked in the shown one."""
 SECRETS = "~secrets"
-"""In a run's sealed values: secrets that stand in the document itself, by the name its templates read them under."""
+"""In a run's sealed values: secrets written in the document, by the name under which its templates read them."""
 WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - a name
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A run to be planned. ``plan``: text, an object, or a stored plan's name; ``groups``: whose stored plans may be
-    read, None: all · ``deleted``: the plan was read before, it is good enough whatever became of it since.
-    """
+    """A run to be planned."""
 
     run: str
     plan: Any
+    """Text, an object, or a stored plan's name."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     group: str | None = None
     groups: tuple[str | None, ...] | None = None
+    """Groups whose stored plans may be read; None: all."""
     created_by: str = ""
     name: str | None = None
     parent: str | None = None
@@ -55,12 +55,13 @@ class Request:
     depth: int = 0
     rerun_of: str | None = None
     deleted: bool = False
+    """A stored plan that was deleted since may be used."""
     stored: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A plan as it came. ``stored``: name and version, where it is a stored one."""
+    """A plan as it came. ``stored``: name and version, if it is a stored one."""
 
     plan: Any
     stored: tuple[str, int] | None = None
@@ -98,7 +99,7 @@ async def prepare_run(services: EngineServices, db: Session, request: Request) -
 
 
 async def request_again(services: EngineServices, db: Session, run: str, new_run: str, by: str) -> Request | None:
-    """The request that makes a run anew, of its exact document and parameters; None for a test case."""
+    """The request that repeats a run, with its exact document and parameters; None for a test case."""
     origin = await load_origin(db, run)
     if origin is None:
         return None
@@ -107,7 +108,7 @@ async def request_again(services: EngineServices, db: Session, run: str, new_run
     return Request(
         run=new_run,
         plan=opened.get(DOCUMENT, origin.document),
-        # A null is a default: it cannot be given.
+        # A null comes from a default and cannot be given.
         parameters={name: value for name, value in values.items() if value is not None},
         group=origin.group,
         created_by=by,
@@ -118,7 +119,7 @@ async def request_again(services: EngineServices, db: Session, run: str, new_run
 
 
 async def find_faults(services: EngineServices, db: Session, request: Request, *, complete: bool = True) -> list[Fault]:
-    """All that is wrong with a plan; ``complete``: parameters that have no value are, too. Raises 404."""
+    """All faults of a plan; ``complete``: parameters without a value count too. Raises 404."""
     text = await find_text(db, request)
     try:
         given = request.parameters if complete else None
@@ -129,7 +130,7 @@ async def find_faults(services: EngineServices, db: Session, request: Request, *
 
 
 async def find_text(db: Session, request: Request) -> Text:
-    """The plan's text; of a stored one the text of its version. Raises 404."""
+    """The plan's text; for a stored plan that of its version. Raises 404."""
     plan = request.plan
     if not isinstance(plan, str) or not STORED_PLAN.match(plan):
         return Text(plan, request.stored)
@@ -142,7 +143,7 @@ async def find_text(db: Session, request: Request) -> Text:
 async def find_stored(
     db: Session, reference: str, groups: tuple[str | None, ...] | None, *, deleted: bool = False
 ) -> StoredPlan | None:
-    """The stored plan of a ``name`` or ``name@version``, where it may be read."""
+    """The stored plan of a ``name`` or ``name@version``, if it may be read; else None."""
     name, _, version = reference.partition("@")
     if len(version) > 9:
         return None
@@ -153,9 +154,9 @@ async def find_stored(
 
 
 def read_document(plan: Any, given: Mapping[str, Any] | None = None) -> Reading:
-    """The plan in a text or an object, with its faults. ``given`` as of ``read_plan``.
+    """The plan in a text or an object, with its faults. ``given``: as for ``read_plan``.
 
-    Raises 422 or 413 where it cannot be read to its end.
+    Raises 422 or 413 if it cannot be read to its end.
     """
     try:
         if isinstance(plan, str):
@@ -172,8 +173,8 @@ def read_document(plan: Any, given: Mapping[str, Any] | None = None) -> Reading:
 
 
 async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...] | None) -> None:
-    """Whether a plan may be stored under this name: its language, and that it does not nest itself. What agents and
-    other plans there are is for its runs. Raises 422 with all faults, 413.
+    """Check that a plan may be stored under this name: its language, and that it does not nest itself. Agents and other
+    plans are checked when it runs. Raises 422 with all faults, 413.
     """
     reading = await asyncio.to_thread(read_document, plan)
     read = reading.plan
@@ -200,14 +201,14 @@ def _shown(text: Text, reading: Reading, calls: Mapping[Path, CheckedCall]) -> s
 
 
 def _texts(plan: Plan, calls: Mapping[Path, CheckedCall]) -> list[str]:
-    """Hidden texts that stand in the document."""
+    """Hidden texts that are written in the document."""
     return list(dict.fromkeys([*plan.secret_texts, *(text for call in calls.values() for text in call.texts)]))
 
 
 async def _hidden(
     services: EngineServices, text: Text, plan: Plan, calls: Mapping[Path, CheckedCall], group: str | None
 ) -> dict[str, Any]:
-    """What is sealed with the run: hidden parameters by their names, and what goes by no name of a parameter."""
+    """The run's sealed values: hidden parameters by their names, and the entries above."""
     hidden: dict[str, Any] = {name: plan.values[name] for name in plan.hidden if name in plan.values}
     kept = {name: value for call in calls.values() for name, value in call.kept.items()}
     if kept:

@@ -1,4 +1,4 @@
-"""The auth callout: a server asks whether a client may come in, and as whom. No SQL."""
+"""The auth callout: a server asks whether a client may connect, and as which user. No SQL."""
 
 import random
 
@@ -16,11 +16,11 @@ from proctor_controller.identity.nkey import BadClaims, Issuer
 log = structlog.get_logger(__name__)
 
 JITTER = 0.25
-"""Part of a user's lifetime that is left to chance, so that agents do not come back all at once."""
+"""Random part of a user's lifetime, so that agents do not reconnect all at once."""
 
 
 class Callout:
-    """Lets in who proves to have the key of an agent that is not removed."""
+    """Admits clients that prove to have the key of an agent that is not removed."""
 
     def __init__(self, context: ProcessContext, issuer: Issuer) -> None:
         self._context = context
@@ -31,7 +31,7 @@ class Callout:
         self.accepted = Counter("proctor_callout_accepted", "Agents that were let in", registry=context.registry)
 
     async def answer(self, message: Message) -> bytes | None:
-        """The server's answer; None for what no server has asked."""
+        """The answer to the server; None if the request is not one of a server."""
         try:
             knock = read_request(message.data)
         except BadClaims as fault:

@@ -1,4 +1,4 @@
-"""Reports about attempts that an agent was never given: counted, and after ten the agent is cut off. No SQL."""
+"""Counts reports about attempts that an agent was never given, and disconnects it after ten. No SQL."""
 
 import structlog
 from prometheus_client import Counter
@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 class Forgeries:
-    """Counts them."""
+    """The counter."""
 
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
@@ -23,7 +23,7 @@ class Forgeries:
         )
 
     async def note(self, agent: str) -> None:
-        """Count one; cut the agent off when it has told too many. Raises ProctorError ``database_unavailable``."""
+        """Count one; disconnect the agent after too many. Raises ProctorError ``database_unavailable``."""
         self.counted.inc()
         async with transaction(self._context.database) as connection:
             count = await count_forged(connection, agent)

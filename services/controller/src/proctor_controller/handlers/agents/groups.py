@@ -16,7 +16,7 @@ from proctor_controller.handlers.auditing import note
 
 
 def view_of(group: rows.Group) -> GroupView:
-    """A group as others may see it."""
+    """The view of a group."""
     return GroupView(name=group.name, agents=group.hosts, created_at=group.created_at)
 
 
@@ -26,7 +26,7 @@ def _require_seen(actor: Actor, name: str) -> None:
 
 
 async def list_groups(context: ProcessContext, actor: Actor, body: GroupList) -> Encoded[GroupPage]:
-    """``group.list``: by name; the cursor is the last one's."""
+    """``group.list``: by name; the cursor is the last name."""
     after = body.cursor or ""
     if after and not GROUP_NAME.match(after):
         raise invalid("cursor: not one of this list", path="cursor")
@@ -46,7 +46,7 @@ async def get_group(context: ProcessContext, actor: Actor, body: GroupRef) -> Gr
 
 
 async def put_group(context: ProcessContext, actor: Actor, body: GroupRef) -> GroupView:
-    """``group.put``: make it where it is not there."""
+    """``group.put``: make it if there is none."""
     if not GROUP_NAME.match(body.name):
         raise invalid(
             "name: 1 to 63 of A-Z, a-z, 0-9, dot, underscore and hyphen, a letter or digit first", path="name"
@@ -62,7 +62,7 @@ async def put_group(context: ProcessContext, actor: Actor, body: GroupRef) -> Gr
 
 
 async def delete_group(context: ProcessContext, actor: Actor, body: GroupRef) -> GroupView:
-    """``group.delete``: the group as it was; its agents stay, without it."""
+    """``group.delete``: the group before its deletion; its agents stay."""
     _require_seen(actor, body.name)
     async with transaction(context.database) as connection:
         group = await rows.load_group(connection, body.name)
@@ -73,14 +73,14 @@ async def delete_group(context: ProcessContext, actor: Actor, body: GroupRef) ->
 
 
 async def bind_agent(context: ProcessContext, actor: Actor, body: GroupBinding) -> GroupView:
-    """``group.bind``: put an agent into a group; again changes nothing."""
+    """``group.bind``: put an agent into a group; may be repeated."""
     agent, view = await _bind(context, actor, body, bound=True)
     await context.engine.agent_status.capacity_changed([agent])
     return view
 
 
 async def unbind_agent(context: ProcessContext, actor: Actor, body: GroupBinding) -> GroupView:
-    """``group.unbind``: take an agent out of a group; again changes nothing."""
+    """``group.unbind``: take an agent out of a group; may be repeated."""
     return (await _bind(context, actor, body, bound=False))[1]
 
 

@@ -1,7 +1,7 @@
-"""Heartbeats: each is noted and answered with what the agent may forget and what it should not have. No SQL.
+"""Heartbeats: each is stored and answered with confirmed ends and unwanted attempts. No SQL.
 
-Beats that come while a batch is being written are written together by the next one: with one agent a beat costs one
-statement, with a thousand one statement for many.
+Heartbeats that arrive while a batch is written form the next batch: with one agent each costs one statement, with a
+thousand many share one.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ MAX_HEARTBEAT = 512 * 1024
 
 
 class Beats:
-    """Writes beats, many in one statement."""
+    """Stores heartbeats, many in one statement."""
 
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
@@ -38,7 +38,7 @@ class Beats:
         self._writer: asyncio.Task[None] | None = None
 
     async def save(self, beat: Beat) -> AgentStanding | None:
-        """The agent as it was before the beat; None for an unknown one. Raises what the database raises."""
+        """The agent before the heartbeat; None for an unknown one. Raises what the database raises."""
         future: asyncio.Future[AgentStanding | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((beat, future))
         if self._writer is None or self._writer.done():
@@ -52,7 +52,7 @@ class Beats:
                 async with transaction(self._context.database) as connection:
                     standings = await save_beats(connection, [beat for beat, _ in batch])
             except Exception as fault:
-                # Whatever it is, it goes to those who wait; the writer itself lives on.
+                # Any fault goes to the waiting callers; the writer continues.
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(fault)
@@ -63,20 +63,20 @@ class Beats:
 
 
 def _told(remains: list[str]) -> tuple[str, ...]:
-    """The sentences, as far as the database takes them."""
+    """The sentences, cut to what the database accepts."""
     texts = (text.replace("\0", "").encode("utf-8", "replace").decode() for text in remains[:MAX_REMAINS])
     return tuple(text[:MAX_REMAIN] for text in texts)
 
 
 class Heartbeats:
-    """Answers heartbeats; the subject says whose."""
+    """Answers heartbeats; the subject names the agent."""
 
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
         self._beats = Beats(context)
 
     async def answer(self, message: Message) -> bytes | None:
-        """The reply; None for what is no heartbeat, and while the database is away."""
+        """The reply; None if it is no heartbeat, and while the database is away."""
         agent = subjects.agent_of(message.subject)
         try:
             if len(message.data) > MAX_HEARTBEAT:
@@ -93,12 +93,12 @@ class Heartbeats:
 
     async def _beat(self, agent: str, heartbeat: Heartbeat) -> HeartbeatReply:
         context = self._context
-        # What is no instance's name is none's: it must not reach a statement that others' beats share.
+        # A malformed instance must not reach a statement that other agents' heartbeats share.
         instance = heartbeat.instance if is_instance(heartbeat.instance) else ""
         standing = await self._beats.save(Beat(agent, instance, _told(heartbeat.remains))) if is_id(agent) else None
         if standing is None or standing.state is AgentState.REMOVED:
             return HeartbeatReply(time=context.clock.now(), refused="this agent was removed; it has to join again")
-        # The database's clock is the one that orders go by.
+        # Orders use the database's clock.
         time = standing.now
         if standing.instance != instance:
             return HeartbeatReply(time=time, register_again=True, refused=self._rivalry(standing))
@@ -119,7 +119,7 @@ class Heartbeats:
         return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.closed, over=over)
 
     def _rivalry(self, standing: AgentStanding) -> str:
-        """Why an instance that is not the registered one is not listened to; empty where it only has to register."""
+        """Why an instance that is not the registered one is refused; empty if it only has to register."""
         if standing.instance is None or standing.last_heartbeat is None:
             return ""
         silence = standing.now - standing.last_heartbeat

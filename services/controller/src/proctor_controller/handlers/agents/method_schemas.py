@@ -1,4 +1,4 @@
-"""What a registration may bring: limits, and schemas that are schemas and refer to themselves only. No I/O."""
+"""Checks registrations: limits, and that schemas are valid and refer only to themselves. No I/O."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from proctor_controller.domain.hosts.agent import is_instance
 from proctor_controller.handlers.calls import is_finite
 
 MAX_REGISTRATION = 768 * 1024
-"""All of it as JSON: what an agent brings must fit into one answer of a list."""
+"""All of it as JSON, so that it fits into one answer of a list."""
 MAX_PLUGINS = 100
 MAX_TARGETS = 200
 MAX_TEXT = 4096
@@ -21,7 +21,7 @@ MAX_NAME = 63
 
 
 def find_fault(brought: Registration) -> str:
-    """Why the registration is not taken, in one sentence; empty where it is."""
+    """Why the registration is refused, in one sentence; empty if it is valid."""
     if r"\u0000" in brought.model_dump_json():
         return "a text in it has a NUL character"
     if not all(is_finite(spec.parameters) for plugin in brought.plugins.values() for spec in plugin.methods.values()):
@@ -63,7 +63,7 @@ def _fault_of_plugins(brought: Registration) -> str:
 
 
 def fault_of_schema(schema: dict[str, Any]) -> str:
-    """Why it cannot be a method's schema, to follow the words "the schema"; empty where it can."""
+    """Why it cannot be a method's schema, as the end of a sentence that begins with "the schema"; empty if it can."""
     size = len(json.dumps(schema, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
     if size > MAX_SCHEMA:
         return f"has {size} bytes, more than {MAX_SCHEMA}"
@@ -82,7 +82,7 @@ def fault_of_schema(schema: dict[str, Any]) -> str:
 
 
 def _patterns(schema: dict[str, Any]) -> Iterator[str]:
-    """Every regular expression in a schema that was found to be one."""
+    """Every regular expression in a valid schema."""
     for part in parts_of(schema):
         if isinstance(part, dict):
             if isinstance(part.get("pattern"), str):

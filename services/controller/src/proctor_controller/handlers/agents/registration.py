@@ -1,4 +1,4 @@
-"""An agent says what it brings: plugins, methods, targets, slots. No SQL."""
+"""Registrations of agents: plugins, methods, targets, slots. No SQL."""
 
 import asyncio
 from datetime import timedelta
@@ -23,13 +23,13 @@ log = structlog.get_logger(__name__)
 
 
 class Registrations:
-    """Answers the registrations of agents; the subject says whose."""
+    """Answers the registrations of agents; the subject names the agent."""
 
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
 
     async def answer(self, message: Message) -> bytes | None:
-        """The reply; None where the database is away (the agent asks again)."""
+        """The reply; None while the database is away (the agent asks again)."""
         agent = subjects.agent_of(message.subject)
         try:
             brought = _read(message.data)
@@ -64,7 +64,7 @@ class Registrations:
                 last_heartbeat=present.last_heartbeat,
                 now=now,
                 heartbeat=timedelta(seconds=context.settings.heartbeat),
-                # What was asked was about the instance of then.
+                # The answer was about the former instance.
                 present_connected=connected if present.instance == known.instance else None,
             )
             if claim is Claim.RIVAL:
@@ -81,7 +81,7 @@ class Registrations:
         return RegistrationReply(agent=agent, host=present.host, number=present.number, time=now)
 
     async def _is_connected(self, known: Agent, instance: str) -> bool | None:
-        """Whether the present instance has a connection, where that matters."""
+        """Whether the present instance has a connection, if that matters."""
         if known.instance is None or known.instance == instance:
             return None
         return await is_connected(self._context.system, known.id, known.instance)
@@ -112,9 +112,9 @@ def _read(payload: bytes) -> Registration:
 
 
 async def _find_fault(known: Agent, brought: Registration) -> str:
-    """Check what is brought; plugins that are stored already have been checked."""
+    """Check a registration; plugins that are stored already have been checked."""
     dumped = brought.model_dump(mode="json", include={"plugins"})
     if known.plugins and dumped["plugins"] == known.plugins:
         return find_fault(brought.model_copy(update={"plugins": {}}))
-    # Up to 200 schemas are to be checked: not on the loop that beats wait for.
+    # Check up to 200 schemas in a thread: heartbeats wait for the loop.
     return await asyncio.to_thread(find_fault, brought)

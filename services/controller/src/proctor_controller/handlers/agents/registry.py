@@ -46,7 +46,7 @@ ALIVE = (AgentState.ONLINE, AgentState.SUSPECT)
 
 
 def view_of(agent: Agent) -> AgentView:
-    """An agent as others may see it."""
+    """The view of an agent."""
     return AgentView(
         id=agent.id,
         number=agent.number,
@@ -70,7 +70,7 @@ def view_of(agent: Agent) -> AgentView:
 
 
 def require_whole(actor: Actor, agent: Agent) -> None:
-    """Refuse a caller bound to groups who would act on an agent that serves other groups too."""
+    """Refuse a caller bound to groups if the agent serves other groups too."""
     foreign = [group for group in agent.groups if actor.groups is not None and group not in actor.groups]
     if foreign:
         raise ProctorError(Code.FORBIDDEN, f"{agent.host} serves groups that this token is not bound to")
@@ -83,7 +83,7 @@ async def get_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> Ag
 
 
 async def list_agents(context: ProcessContext, actor: Actor, body: AgentList) -> Encoded[AgentPage]:
-    """``agent.list``: by host name; the cursor is the last one's."""
+    """``agent.list``: by host name; the cursor is the last name."""
     after = body.cursor or ""
     if after and not HOST_NAME.match(after):
         raise invalid("cursor: not one of this list", path="cursor")
@@ -93,7 +93,7 @@ async def list_agents(context: ProcessContext, actor: Actor, body: AgentList) ->
 
 
 async def drain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
-    """``agent.drain``: no new work; what runs goes on, and so do runs that have leased the host."""
+    """``agent.drain``: no new work; running steps continue, and so do runs that have leased the host."""
     return await _set_draining(context, actor, body, draining=True)
 
 
@@ -101,7 +101,7 @@ async def undrain_agent(context: ProcessContext, actor: Actor, body: AgentRef) -
     """``agent.undrain``"""
     view = await _set_draining(context, actor, body, draining=False)
     try:
-        # Or it would refuse until its next heartbeat is answered.
+        # Otherwise it would refuse orders until its next heartbeat is answered.
         order = DrainOrder(draining=False).encode()
         await context.bus.request(subjects.order(view.id, "drain"), order, timeout=TOLD_SECONDS)
     except BusError as fault:
@@ -124,7 +124,7 @@ async def _set_draining(context: ProcessContext, actor: Actor, body: AgentRef, *
 
 
 async def release_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
-    """``agent.release``: what is left on its targets now keeps no run from leasing it for itself."""
+    """``agent.release``: what is left on its targets now no longer prevents exclusive leases."""
     async with transaction(context.database) as connection:
         agent = await visible_agent(connection, actor, body.agent)
         if agent.state is AgentState.REMOVED:
@@ -137,7 +137,7 @@ async def release_agent(context: ProcessContext, actor: Actor, body: AgentRef) -
 
 
 async def remove_agent(context: ProcessContext, actor: Actor, body: AgentRef) -> AgentView:
-    """``agent.remove``: its key is worth nothing from the commit on; its connections are closed."""
+    """``agent.remove``: its key is invalid from the commit on; its connections are closed."""
     async with transaction(context.database) as connection:
         agent = await visible_agent(connection, actor, body.agent)
         require_whole(actor, agent)
@@ -147,15 +147,15 @@ async def remove_agent(context: ProcessContext, actor: Actor, body: AgentRef) ->
         changed = await rows.load_agent(connection, agent.id)
         assert changed is not None
     if removed:
-        # Where this does not happen (no answer, a crash here), the sweep closes them.
+        # If this fails (no answer, a crash here), the duty ``agents`` closes them.
         await close_clients(context.system, agent.id)
         await context.engine.agent_status.agents_lost([agent.id])
     return view_of(changed)
 
 
 async def enrol_agent(context: ProcessContext, actor: Actor, body: Enrol) -> EnrolmentView:
-    """``agent.enrol``: a token that is good once, for one host name. The groups must exist, and the caller be of all
-    groups of the host: of its agent, whatever that one's state, and of an enrolment that waits.
+    """``agent.enrol``: a one-time token for one host name. The groups must exist. A bound caller must be bound to all
+    groups of the host's agent, in any state, and of its pending enrolment.
     """
     groups = _groups_for(actor, body)
     _check_enrolment(body)
@@ -210,7 +210,7 @@ def _check_enrolment(body: Enrol) -> None:
 
 
 def _require_all(bound: list[str] | None, groups: list[str] | None, host: str) -> None:
-    """Refuse one who is bound to groups a host that others have a part in: for him there is none (404)."""
+    """Raise 404 for a caller bound to groups if the host belongs to others too."""
     if bound is not None and groups is not None and not (groups and set(groups) <= set(bound)):
         raise not_found("agent", host)
 
@@ -225,7 +225,7 @@ def _require_free(agent: Agent | None, host: str, bound: list[str] | None) -> No
 
 
 async def join_agent(context: ProcessContext, actor: Actor, body: Join) -> JoinView:
-    """``agent.join``: an agent's key takes the place that a token keeps for it."""
+    """``agent.join``: a token admits an agent's key."""
     try:
         public_bytes(body.public_key, "U")
     except BadKey as fault:
@@ -247,7 +247,7 @@ async def join_agent(context: ProcessContext, actor: Actor, body: Join) -> JoinV
 
 
 async def _join_again(connection: AsyncConnection, enrolment: Enrolment, public_key: str) -> str:
-    """The same key again: the same answer, as long as it is worth anything."""
+    """The same key again: the same answer, as long as the key is valid."""
     if enrolment.used_key != public_key:
         raise ProctorError(Code.CONFLICT, "this join token was used with another key; ask for a new one")
     if not enrolment.fresh:
@@ -265,13 +265,13 @@ async def _join_first(
     if not enrolment.fresh:
         raise _expired()
     former = await rows.find_host(connection, enrolment.host, lock=True)
-    # Again: the host may have come to life, or to other groups, since it was enrolled.
+    # Check again: the host may have joined, or changed groups, since it was enrolled.
     _require_free(former, enrolment.host, enrolment.bound)
     if former is None:
         agent = new_id()
         await rows.insert_agent(connection, agent, host=enrolment.host, public_key=public_key, labels=enrolment.labels)
     else:
-        # The host was set up anew: it stays the agent that its runs name, with another key.
+        # The host was reinstalled: it remains the same agent, with another key.
         agent = former.id
         await rows.rekey_agent(connection, agent, public_key=public_key, labels=enrolment.labels)
     await rows.bind_groups(connection, agent, enrolment.groups)

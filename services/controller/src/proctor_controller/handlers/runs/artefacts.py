@@ -23,7 +23,7 @@ MOST_DIGITS = 9
 
 
 async def get_artefacts(context: ProcessContext, actor: Actor, body: ArtefactList) -> Encoded[ArtefactsPage]:
-    """What the run's steps left, in the order of the steps."""
+    """The files that the run's steps left, in the order of the steps."""
     after = PlaceInRun() if body.cursor is None else _place(body.cursor)
     if after is None:
         raise invalid("is not a cursor of this list", path="cursor")
@@ -37,7 +37,7 @@ async def get_artefacts(context: ProcessContext, actor: Actor, body: ArtefactLis
 
 
 async def read_artefact(context: ProcessContext, actor: Actor, body: ArtefactRead) -> ArtefactPiece:
-    """A piece of one of them, as it is on the target now."""
+    """A part of one of them, as it is on the target now."""
     place = _place(body.artefact)
     view = await visible_run(context, actor, body.run)
     found = None

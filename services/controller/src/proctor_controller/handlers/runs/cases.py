@@ -27,7 +27,7 @@ MAX_NAME = 200
 
 
 async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -> RunView:
-    """A test case as a run of one step. The same run id again: the run as it stands."""
+    """Start a test case as a run of one step. The same run id again returns the run."""
     engine = context.engine
     place = _place(body)
     _check_body(body)
@@ -42,7 +42,7 @@ async def submit_case(context: ProcessContext, actor: Actor, body: SubmitCase) -
 
 
 async def _submit_again(engine: Engine, db: Session, actor: Actor, body: SubmitCase, key: HostKey) -> RunView | None:
-    """On the host where the same method was found a moment ago; None where that is not known, or no longer so."""
+    """Use the method that was just found on the same host; None if that is unknown or outdated."""
     place, _, _, group = key
     known, now = engine.services.cache.host(key), engine.services.cache.now()
     if known is None or now is None or body.target is not None:
@@ -70,7 +70,7 @@ async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCa
 
 
 def _check_case(place: Placement, body: SubmitCase, found: list[Found]) -> CheckedParameters:
-    """What is wrong with the case, in the order of the answers: 404, 422, 409."""
+    """Raise the first fault in this order: 404, 422, 409."""
     spec = _choose_spec(place, body, found)
     if not any(each.has_target for each in found if each.candidate.has_method):
         raise not_found("target", body.target)
@@ -82,7 +82,7 @@ def _check_case(place: Placement, body: SubmitCase, found: list[Found]) -> Check
 
 
 def _place(body: SubmitCase) -> Placement:
-    """Where the case runs; ``group`` beside a host or labels is the run's group, alone it is the place too."""
+    """Where the case runs. ``group`` with a host or labels is the run's group; alone it is also the place."""
     if body.host is not None and body.labels is not None:
         raise invalid("give one of host and labels", path="host")
     if body.host is None and body.labels is None and body.group is None:
@@ -184,7 +184,7 @@ def _spec(
 
 
 def _literal(value: Any) -> Any:
-    """A template that stands for the value itself: a test case's record has no expressions."""
+    """A template for the value itself: a test case's record has no expressions."""
     if isinstance(value, str):
         return value.replace("${{", "$${{")
     if isinstance(value, dict):

@@ -20,7 +20,7 @@ from proctor_controller.handlers.access import existing_run, groups_of, run_grou
 
 
 async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> RunView:
-    """A test plan as a run. The same run id again: the run as it stands."""
+    """Start a test plan as a run. The same run id again returns the run."""
     engine = context.engine
     if not is_id(body.run):
         raise invalid("is not an id", path="run")
@@ -56,7 +56,7 @@ async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidat
 
 
 async def show_schema(context: ProcessContext, actor: Actor, body: PlanSchema) -> Encoded[JsonObject]:
-    """``plan.schema``: what editors complete plans by."""
+    """``plan.schema``: the JSON Schema of plans, for editors."""
     return Encoded(_schema())
 
 

@@ -1,4 +1,4 @@
-"""``record.pending`` and ``record.confirm``: what the api's recorder takes into the Test API. No SQL."""
+"""``record.pending`` and ``record.confirm``: records that the api's recorder moves into the Test API. No SQL."""
 
 from proctor_common.errors import Code, ProctorError
 from proctor_common.messages.base import Encoded
@@ -13,7 +13,7 @@ from proctor_controller.db.session import session
 
 
 async def get_pending(context: ProcessContext, actor: Actor, body: RecordsPending) -> Encoded[RecordPage]:
-    """``record.pending``: what is there stays until it is confirmed, so a lost answer loses nothing."""
+    """``record.pending``: records stay until they are confirmed, so a lost answer loses nothing."""
     _require_service(actor)
     async with session(context.database) as db:
         found = await pending_records(db, body.limit + 1)

@@ -1,7 +1,7 @@
-"""What people ask of a run: cancel, pause, resume, run again, open or refuse a gate. No SQL.
+"""Users' requests to a run: cancel, pause, resume, run again, approve or reject a gate. No SQL.
 
-Each may be asked twice. Where it changes nothing the answer is the run as it stands; where the run is in no state for
-it, a conflict that says why.
+Each may be repeated. If it changes nothing, the answer is the run; if the run's state does not allow it, a conflict
+that says why.
 """
 
 from dataclasses import replace
@@ -34,7 +34,7 @@ RESUMED = frozenset({RunState.QUEUED, RunState.ALLOCATING, RunState.RUNNING})
 
 
 async def cancel_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
-    """Ask for the end of a run; of one that has ended and keeps hosts to be looked at: for the end of that."""
+    """Cancel a run; if it has ended and still keeps hosts, release them."""
     view = await visible_run(context, actor, body.run)
     if view.state is not RunState.FINISHED:
         outcome = await context.engine.feed(events.CancelAsked(view.id, by=actor.name))
@@ -52,7 +52,7 @@ async def cancel_run(context: ProcessContext, actor: Actor, body: RunRef) -> Run
 
 
 async def pause_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
-    """Start nothing new; what is under way comes to its end."""
+    """Start nothing new; running steps go on to their end."""
     view = await visible_run(context, actor, body.run)
     if view.state in PAUSED:
         return view
@@ -66,7 +66,7 @@ async def pause_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunV
 
 
 async def resume_run(context: ProcessContext, actor: Actor, body: RunRef) -> RunView:
-    """Let a paused run go on."""
+    """Continue a paused run."""
     view = await visible_run(context, actor, body.run)
     if view.state in PAUSED and view.parent is not None:
         above = await visible_run(context, actor, view.parent)
@@ -155,12 +155,12 @@ async def _note(context: ProcessContext, actor: Actor, action: str, view: RunVie
 
 
 async def approve(context: ProcessContext, actor: Actor, body: StepRef) -> RunView:
-    """Let what waits for the gate go on. The same again: the run as it stands."""
+    """Approve a gate. The same again returns the run."""
     return await _decide(context, actor, body, approved=True)
 
 
 async def reject(context: ProcessContext, actor: Actor, body: StepRef) -> RunView:
-    """Refuse: the gate ends as failed. The same again: the run as it stands."""
+    """Reject a gate, which ends as failed. The same again returns the run."""
     return await _decide(context, actor, body, approved=False)
 
 
@@ -178,7 +178,7 @@ async def _decide(context: ProcessContext, actor: Actor, body: StepRef, *, appro
     wanted = StepResult.PASSED if approved else StepResult.FAILED
     if gate.state is not StepState.FINISHED:
         raise ProctorError(Code.CONFLICT, f"the gate {body.step} is not open yet: {gate.waiting_for or gate.state}")
-    # One that a former run has passed was approved there.
+    # A reused gate was approved in the former run.
     given = StepResult.PASSED if gate.result is StepResult.REUSED else gate.result
     if given is not wanted:
         said = f"{gate.result}" + (f" ({gate.reason})" if gate.reason else "")

@@ -44,7 +44,7 @@ async def get_document(context: ProcessContext, actor: Actor, body: RunRef) -> D
 
 
 async def get_log_index(context: ProcessContext, actor: Actor, body: LogIndex) -> RunLogIndex:
-    """What a tail of the run works from, a page of it."""
+    """A page of what a tail of the run works from."""
     async with session(context.database) as db:
         index = await load_log_index(db, key_of(body.run), actor.groups, body.after)
     if index is None:
@@ -53,7 +53,7 @@ async def get_log_index(context: ProcessContext, actor: Actor, body: LogIndex) -
 
 
 async def get_runs(context: ProcessContext, actor: Actor, body: RunList) -> Encoded[RunPage]:
-    """Runs, the newest first."""
+    """Runs, newest first."""
     wanted = RunFilter(
         state=_word(body.state, RunState, "state"),
         result=_word(body.result, RunResult, "result"),
@@ -125,7 +125,7 @@ def _step_after(cursor: str | None) -> StepAfter:
 
 
 async def get_events(context: ProcessContext, actor: Actor, body: EventList) -> Encoded[EventsPage]:
-    """Events, the oldest first; ``next`` is there while there may be more at once."""
+    """Events, oldest first; ``next`` is set while there may be more at once."""
     if body.run is None:
         if not 0 <= body.after <= MAX_CURSOR:
             raise invalid("is out of range", path="after")

@@ -1,8 +1,8 @@
-"""What block storage answers, read with care: volumes, pages, errors, versions. Pure.
+"""Parses answers of block storage: volumes, pages, errors, versions. Pure.
 
-An error is JSON with one top key whose value has ``code`` and ``message``: the key differs with the kind
-(``badRequest``, ``itemNotFound``, ``overLimit``, ``error``, ``computeFault``). What stands before the service may
-answer in HTML.
+An error is JSON with one top-level key whose value has ``code`` and ``message``; the key differs with the kind
+(``badRequest``, ``itemNotFound``, ``overLimit``, ``error``, ``computeFault``). Proxies before the service may answer in
+HTML.
 """
 
 import json
@@ -44,7 +44,7 @@ _PROJECT_PATH = re.compile(r"/v3(?:/[^/]{1,64})?/?\Z")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of any status; ``body`` is the JSON object, empty where there was none."""
+    """An answer of any status; ``body`` is the JSON object, empty if there was none."""
 
     status: int
     body: Mapping[str, Any]
@@ -54,7 +54,7 @@ class Answer:
 
 
 def read_json(text: str) -> Mapping[str, Any]:
-    """The object that the text is; empty for anything else."""
+    """The object in the text; empty for anything else."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -63,7 +63,7 @@ def read_json(text: str) -> Mapping[str, Any]:
 
 
 def seconds_of(header: str | None) -> float | None:
-    """``Retry-After`` in seconds; a date in its place counts as unsaid."""
+    """``Retry-After`` in seconds; None for a date."""
     try:
         seconds = float(header or "")
     except ValueError:
@@ -72,23 +72,23 @@ def seconds_of(header: str | None) -> float | None:
 
 
 def message_of(answer: Answer) -> str:
-    """What the answer says in words, as one line."""
+    """The answer's message, as one line."""
     for value in answer.body.values():
         if isinstance(value, dict) and value.get("message"):
             return _line(str(value["message"]))
     if answer.body:
         return "no message"
-    # Only the title and text of a page for people; scripts and styles are of no use to anybody.
+    # Only the title and text of an HTML page, without scripts and styles.
     return _line(_TAG.sub(" ", answer.text[:2000])) or "no message"
 
 
 def is_gone(answer: Answer) -> bool:
-    """Whether block storage itself says that there is no such thing. A 404 of what stands before it says nothing."""
+    """Whether block storage itself says that there is no such thing; a proxy's 404 does not count."""
     return answer.status == 404 and "itemNotFound" in answer.body
 
 
 def fault_of(answer: Answer, doing: str) -> BackendFault:
-    """The fault that an answer of 400 or more is, where nothing was done; a 5xx counts as being down."""
+    """The fault for an answer of 400 or more after which nothing was done; a 5xx counts as down."""
     told = f"{doing}: {answer.status}: {message_of(answer)}"
     told += f" ({answer.request_id})" if answer.request_id else ""
     if answer.status == 401:
@@ -103,7 +103,7 @@ def fault_of(answer: Answer, doing: str) -> BackendFault:
 
 
 def volume_of(given: Any, installation: str, reason: str = "") -> Found | None:
-    """The volume, where it is of this installation; None for a stranger's or for what is no volume at all."""
+    """The volume, if it is of this installation; None for others' volumes and for anything else."""
     if not isinstance(given, dict) or not isinstance(given.get("id"), str):
         return None
     marks = given.get("metadata")
@@ -124,7 +124,7 @@ def volume_of(given: Any, installation: str, reason: str = "") -> Found | None:
 
 
 def time_of(text: Any) -> datetime | None:
-    """Cinder's times: ISO, with or without microseconds, without a zone, in UTC."""
+    """Cinder's times: ISO in UTC, with or without microseconds, without a zone."""
     try:
         at = datetime.fromisoformat(str(text))
     except ValueError:
@@ -133,8 +133,8 @@ def time_of(text: Any) -> datetime | None:
 
 
 def next_marker(body: Mapping[str, Any]) -> str | None:
-    """The marker of the next page; None on the last one. The link's own address may be one that only the cloud's
-    inside knows, so no more than its marker is used.
+    """The marker of the next page; None on the last one. Only the marker of the link is used, as its address may be
+    reachable only inside the cloud.
     """
     for link in _objects(body.get("volumes_links")):
         if link.get("rel") == "next":
@@ -153,7 +153,7 @@ def version_of(body: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def microversion(highest: tuple[int, int]) -> str:
-    """Which one to ask for. Raises BadRequest: below 3.31 an unknown filter is ignored and everybody's volumes come."""
+    """The one to request. Raises BadRequest below 3.31, which ignores unknown filters and would list all volumes."""
     if highest < LOWEST:
         raise BadRequest(
             f"this block storage speaks microversions up to {highest[0]}.{highest[1]}; the pool needs 3.31 or newer "
@@ -164,17 +164,17 @@ def microversion(highest: tuple[int, int]) -> str:
 
 
 def root_of(endpoint: str) -> str:
-    """The address under which the versions are listed: the endpoint without its ``/v3/<project>``."""
+    """The address that lists the versions: the endpoint without its ``/v3/<project>``."""
     return _PROJECT_PATH.sub("", endpoint)
 
 
 def base_of(endpoint: str, project: str) -> str:
-    """Where the calls go; some catalogs name no project in the address."""
+    """The base address of calls; some catalogs omit the project."""
     return f"{endpoint}/{project}" if endpoint.endswith("/v3") else endpoint
 
 
 def room_of(body: Mapping[str, Any]) -> int | None:
-    """How many volumes the quota leaves; None where it is unlimited or unsaid. No gigabyte left is no room."""
+    """How many volumes the quota leaves; None if it is unlimited or unknown. 0 if no gigabyte is left."""
     limits = body.get("limits")
     absolute = limits.get("absolute") if isinstance(limits, dict) else None
     if not isinstance(absolute, dict):

@@ -1,4 +1,4 @@
-"""The backend ``cinder``: the pool's few wishes in the words of block storage."""
+"""The backend ``cinder``: the pool's calls as requests to block storage."""
 
 import json
 import re
@@ -37,8 +37,8 @@ _MARK = re.compile(r"^[A-Za-z0-9._:-]{1,255}\Z")
 
 
 def open_cinder(source: CloudSource, installation: str) -> "CinderBackend":
-    """The backend; it logs in at its first call. Raises ConfigurationError where the extra is not installed, and
-    BadRequest for an installation that cannot be a mark.
+    """The backend; it logs in at its first call. Raises ConfigurationError if the extra is not installed, and
+    BadRequest for an installation that cannot be used as a mark.
     """
     check_extra()
     return CinderBackend(BlockStorage(source), installation)
@@ -69,7 +69,7 @@ class CinderBackend:
         if answer.status == 202 and isinstance(made, dict) and isinstance(made.get("id"), str):
             return str(made["id"])
         if answer.status < 400:
-            # Something was perhaps made; whoever answered so is no block storage that we know.
+            # A volume may have been made; the answer is not one of block storage.
             raise _unread(answer, doing)
         raise fault_of(answer, doing)
 
@@ -121,7 +121,7 @@ class CinderBackend:
         return room_of(answer.body)
 
     async def _delete_later(self, backend_id: str, refusal: Answer) -> bool:
-        """What a 400 means is in the volume's state: it is being deleted, it is stuck, or it must wait."""
+        """The meaning of a 400 depends on the volume's state: it is being deleted, it is stuck, or it must wait."""
         found = await self.get(backend_id)
         if found is None:
             return False
@@ -132,7 +132,7 @@ class CinderBackend:
         raise NotNow(f"delete volume {backend_id}, which is {found.state}: {message_of(refusal)}")
 
     async def _force_delete(self, backend_id: str) -> bool:
-        """Only an administrator's account may."""
+        """Only administrators may do this."""
         doing = f"force the deletion of volume {backend_id}"
         answer = await self.storage.call(
             "POST", f"{_path(backend_id)}/action", json={"os-force_delete": {}}, doing=doing
@@ -147,7 +147,7 @@ class CinderBackend:
         raise fault_of(answer, doing)
 
     async def _list(self, marks: dict[str, str], doing: str) -> list[Found]:
-        """All pages. Where the page's marker was deleted meanwhile there is no next one, and it starts over."""
+        """All pages. If a page's marker was deleted meanwhile, there is no next page, and it starts over."""
         for _ in range(RESTARTS):
             found = await self._pages(marks, doing)
             if found is not None:
@@ -168,7 +168,7 @@ class CinderBackend:
             if answer.status != 200 or not isinstance(rows, list):
                 raise fault_of(answer, doing) if answer.status >= 400 else _unread(answer, doing)
             for row in rows:
-                # The cloud's filter is not relied on: a volume is ours by its own marks.
+                # Check the volume's marks: the cloud's filter is not relied on.
                 volume = volume_of(row, self._installation)
                 if volume is not None and marks.get(VOLUME_KEY, volume.volume_id) == volume.volume_id:
                     found[volume.backend_id] = volume
@@ -178,7 +178,7 @@ class CinderBackend:
         raise BackendFault(f"{doing}: more than {MOST_PAGES} pages")
 
     async def _reason(self, backend_id: str) -> str:
-        """Why a volume is in error, where the cloud kept a message about it."""
+        """Why a volume is in error, if the cloud has stored a message about it."""
         with suppress(BackendFault):
             answer = await self.storage.call(
                 "GET", "/messages", params={"resource_uuid": backend_id}, doing="read why it failed"

@@ -1,4 +1,4 @@
-"""Calls to block storage: one HTTP client, a time limit for each call, and what an answer that never came means."""
+"""Calls to block storage: one HTTP client, a time limit for each call, and the faults of missing answers."""
 
 import asyncio
 import uuid
@@ -28,12 +28,12 @@ log = structlog.get_logger(__name__)
 CONNECTIONS = 20
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 TRIED_AGAIN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
-"""A connection that was kept open and that the other side has closed meanwhile."""
+"""Faults of a kept-open connection that the other side has closed meanwhile."""
 IDEMPOTENT = {"GET", "PUT", "DELETE"}
 
 
 class BlockStorage:
-    """The cloud's block storage, as one account sees it. The first call logs in and learns the microversion."""
+    """The cloud's block storage for one account. The first call logs in and determines the microversion."""
 
     def __init__(self, source: CloudSource) -> None:
         self._source = source
@@ -55,8 +55,8 @@ class BlockStorage:
     ) -> Answer:
         """The answer, whatever its status below 500. Raises AnswerLost, BackendDown, BadRequest.
 
-        GET, PUT and DELETE are sent once more where the connection broke; a POST never is. A 5xx to a POST leaves
-        open what was done, whoever said it: it is AnswerLost.
+        GET, PUT and DELETE are repeated once if the connection broke; a POST never is. After a 5xx to a POST it is
+        unknown what was done, whoever sent it: AnswerLost.
         """
         client, version, base = await self._ready()
         request = client.build_request(
@@ -64,7 +64,7 @@ class BlockStorage:
         )
         answer = await self._send(client, request, doing)
         if answer.status == httpx.codes.NOT_ACCEPTABLE:
-            # The cloud was changed under us: what it speaks now is asked again at the next call.
+            # The cloud was changed meanwhile: the next call determines its version again.
             self._version = None
         if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR:
             fault = fault_of(answer, doing)
@@ -92,7 +92,7 @@ class BlockStorage:
         )
 
     async def _negotiate(self, client: httpx.AsyncClient, base: str) -> str:
-        """The microversion to ask for. ``/`` answers 300 without a token; some clouds let only ``/v3/`` through."""
+        """The microversion to request. ``/`` answers 300 without a token; some clouds allow only ``/v3/``."""
         root = root_of(base)
         for address in (f"{root}/", f"{root}/v3/"):
             answer = await self._send(client, client.build_request("GET", address), "learn the API's versions")
@@ -119,7 +119,7 @@ class BlockStorage:
                 raise _lost(request, doing, fault) from fault
 
     async def _send_once(self, client: httpx.AsyncClient, request: httpx.Request) -> Answer:
-        # httpx limits each read; this limits the call, however slowly its answer trickles in.
+        # httpx limits each read; this limits the whole call.
         async with asyncio.timeout(self._source.call_timeout + self._source.connect_timeout):
             response = await client.send(request)
         self.calls += 1

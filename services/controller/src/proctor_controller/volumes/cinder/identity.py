@@ -1,4 +1,4 @@
-"""The token of every call: taken in a thread, kept, renewed before its end and once when it is refused."""
+"""The token of every call: fetched in a thread, kept, renewed before it expires and once when it is refused."""
 
 import asyncio
 import time
@@ -13,13 +13,13 @@ from proctor_controller.volumes.cinder.login import Access, Login
 log = structlog.get_logger(__name__)
 
 REST = 10.0
-"""After a renewal that failed, for how long a token that still holds is used without trying again."""
+"""After a failed renewal a valid token is used for so long without another try."""
 LAST_PART = 0.25
-"""The share of the time between a token's renewal and its end in which calls wait for the new one."""
+"""The last part of the time between a token's renewal and its expiry, in which calls wait for the new one."""
 
 
 class Identity:
-    """One login for all callers: whoever finds the token old renews it, the others wait for the same one."""
+    """One login for all callers: the first that finds the token old renews it, the others wait for the same one."""
 
     def __init__(self, login: Login, timeout: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._login = login
@@ -31,7 +31,7 @@ class Identity:
         self.logins = 0
 
     async def access(self) -> Access:
-        """A token; nobody waits for a new one while the old one is good. Raises BackendFault."""
+        """A token; nobody waits for a new one while the old one is valid. Raises BackendFault."""
         kept = self._access
         if kept is None:
             return await self._renewed()
@@ -43,7 +43,7 @@ class Identity:
         try:
             return await self._renewed()
         except BackendFault:
-            # Whoever checks tokens may know ours though nobody makes new ones.
+            # The cloud may accept our token although it makes no new ones.
             if self._monotonic() >= kept.ends_at:
                 raise
             return kept
@@ -56,7 +56,7 @@ class Identity:
         return await self._renewed()
 
     async def close(self) -> None:
-        """Give up a login on its way."""
+        """Cancel a login in progress."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait({self._renewing}, timeout=1)
@@ -67,7 +67,7 @@ class Identity:
     def _begin(self) -> asyncio.Task[Access]:
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew(), name="log in to the cloud")
-            # Whoever waited may be cancelled by then: its fault is nobody's, and no reason for a warning.
+            # The waiting callers may have been cancelled: read the fault, so that asyncio does not warn.
             self._renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._renewing
 
@@ -91,13 +91,13 @@ class Identity:
         except BackendFault:
             raise
         except Exception as fault:
-            # What the plugins of keystoneauth1 may raise is nowhere said.
+            # The plugins of keystoneauth1 do not document what they raise.
             log.exception("a login failed in a way that is not known")
             raise BackendDown(f"no token from the cloud: {type(fault).__name__}") from fault
 
 
 class TokenAuth(httpx.Auth):
-    """Puts the token on a request; a 401 renews it once and sends the request again: it was not carried out."""
+    """Adds the token to a request. A 401 renews it once and repeats the request, which was not carried out."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity

@@ -1,4 +1,4 @@
-"""One login to the cloud, in the words of keystoneauth1 and openstack.config. Blocking: it belongs in a thread.
+"""One login to the cloud, by keystoneauth1 and openstack.config. Blocking: use it in a thread.
 
 Both libraries are the extra ``openstack`` of this distribution and are loaded at the first login only.
 """
@@ -27,33 +27,33 @@ SHORTEST_MARGIN, LONGEST_MARGIN = 0.25, 120.0
 
 @dataclass(frozen=True)
 class Access:
-    """What a login gave. Times are the machine's monotonic seconds, so that a clock that jumps changes nothing."""
+    """The result of a login. Times are the machine's monotonic seconds, unaffected by changes of the clock."""
 
     token: str = field(repr=False)
     endpoint: str
-    """Of block storage, as the catalog has it, without a slash at its end."""
+    """Of block storage, from the catalog, without a slash at its end."""
     project: str
     renew_at: float
     ends_at: float
 
 
 def check_extra() -> None:
-    """Raises ConfigurationError where the libraries are missing. Loads nothing."""
+    """Raises ConfigurationError if the libraries are missing. Loads nothing."""
     if any(importlib.util.find_spec(name) is None for name in ("keystoneauth1", "openstack")):
         raise ConfigurationError(f"the volume backend cinder {EXTRA}")
 
 
 class Login:
-    """A cloud's account, opened once and logged in as often as wanted."""
+    """A cloud's account, opened once; may log in any number of times."""
 
     def __init__(self, source: CloudSource) -> None:
         self._source = source
         self._opened: CloudRegion | None = None
-        # A login that nobody waits for any more may still hang in its thread.
+        # A cancelled login may still hang in its thread.
         self._one_at_a_time = threading.Lock()
 
     def tls(self) -> ssl.SSLContext:
-        """How the cloud's certificates are checked: with its own authority where one is named. Raises BadRequest."""
+        """How to check the cloud's certificates: with its own CA if one is named. Raises BadRequest."""
         with self._one_at_a_time:
             verify, cert = self._region().get_requests_verify_args()
         try:
@@ -68,7 +68,7 @@ class Login:
         return context
 
     def log_in(self) -> Access:
-        """Raises BackendDown (no token to be had) or BadRequest (the settings are wrong)."""
+        """Log in. Raises BackendDown (no token available) or BadRequest (the settings are wrong)."""
         with self._one_at_a_time:
             return self._log_in()
 
@@ -119,7 +119,7 @@ class Login:
                 service_type=SERVICE_TYPE, interface=interface, region_name=named
             )
         except ValueError:
-            # So keystoneauth1 says that of several services of this type none has such an endpoint.
+            # keystoneauth1 reports in this way that none of several services of this type has such an endpoint.
             found = []
         usable = [one.url for one in found if not one.service_type.endswith("v2") and "/v2/" not in one.url]
         if not usable:
@@ -137,7 +137,7 @@ def _open(source: CloudSource) -> "CloudRegion":
         from openstack.config import OpenStackConfig
     except ImportError as missing:
         raise BadRequest(f"the volume backend cinder {EXTRA}") from missing
-    # What it warns of at each failed login comes as a fault too, and is logged by whoever needed the token.
+    # Its warnings at each failed login are also raised as faults, and logged by the caller.
     logging.getLogger("keystoneauth").setLevel(logging.ERROR)
     source = complete(source, os.environ)
     alone = source.auth_url is not None
@@ -149,12 +149,12 @@ def _open(source: CloudSource) -> "CloudRegion":
 
 
 def _offers(access: Any) -> str:
-    """What block storage the catalog has, for the message."""
+    """The catalog's block storage services, for the message."""
     every = access.service_catalog.get_endpoint_data_list(service_type=SERVICE_TYPE, interface=None)
     return ", ".join(sorted({f"{one.interface} in {one.region_name}" for one in every}))
 
 
 def _told(fault: BaseException) -> str:
-    """The fault in one line of bounded length; the libraries tell the cause last."""
+    """The fault in one line of bounded length; the libraries name the cause last."""
     text = " ".join(str(fault).split()) or type(fault).__name__
     return text if len(text) <= 400 else f"{text[:150]} … {text[-240:]}"

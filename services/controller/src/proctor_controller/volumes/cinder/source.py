@@ -1,4 +1,4 @@
-"""Which cloud, and as whom: the pool's own settings, clouds.yaml, or ``OS_*``. Pure."""
+"""Which cloud and account to use: the pool's own settings, clouds.yaml, or ``OS_*``. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,10 +10,10 @@ WHO = ("OS_USERNAME", "OS_USER_ID", "OS_APPLICATION_CREDENTIAL_ID", "OS_APPLICAT
 
 @dataclass(frozen=True)
 class CloudSource:
-    """Where the account of the pool comes from. With nothing set it is what ``OS_*`` or clouds.yaml name.
+    """The pool's account. If nothing is set, it is that of ``OS_*`` or clouds.yaml.
 
-    ``auth_url`` (with ``user``, ``password``, ``project``, as in the legacy ``[auth_args]``) stands alone: neither
-    clouds.yaml nor ``OS_*`` is read then. ``cloud`` names an entry of clouds.yaml. Times are in seconds.
+    With ``auth_url`` (and ``user``, ``password``, ``project``, as in the legacy ``[auth_args]``) neither clouds.yaml
+    nor ``OS_*`` is read. ``cloud`` names an entry of clouds.yaml. Times in seconds.
     """
 
     cloud: str | None = None
@@ -27,13 +27,13 @@ class CloudSource:
     interface: str | None = None
     """``public``, ``internal`` or ``admin``."""
     cacert: str | None = None
-    """PEM file of the authority that signed the cloud's certificates."""
+    """PEM file of the CA that signed the cloud's certificates."""
     connect_timeout: float = 5.0
     call_timeout: float = 30.0
-    """For one call, its one repetition apart; for one login too."""
+    """For one call, without its repetition; also for one login."""
 
     def arguments(self) -> dict[str, Any]:
-        """What openstack.config takes, over what it reads itself."""
+        """Arguments of openstack.config, which override what it reads itself."""
         given: dict[str, Any] = {"api_timeout": self.call_timeout}
         given |= {
             name: value
@@ -58,12 +58,12 @@ class CloudSource:
 
 
 def names_a_cloud(source: CloudSource, environ: Mapping[str, str]) -> bool:
-    """Whether a cloud is meant at all: by the settings, or by ``OS_CLOUD`` or ``OS_AUTH_URL``."""
+    """Whether a cloud is configured: by the settings, or by ``OS_CLOUD`` or ``OS_AUTH_URL``."""
     return bool(source.cloud or source.auth_url or environ.get("OS_CLOUD") or environ.get("OS_AUTH_URL"))
 
 
 def complete(source: CloudSource, environ: Mapping[str, str]) -> CloudSource:
-    """The legacy ``[auth_args]`` name no address: ``OS_AUTH_URL`` gives it where ``OS_*`` does not say who we are."""
+    """The legacy ``[auth_args]`` have no address: ``OS_AUTH_URL`` gives it if ``OS_*`` names no user."""
     url = environ.get("OS_AUTH_URL")
     if source.auth_url or source.cloud or not source.user or not url or environ.get("OS_CLOUD"):
         return source
