@@ -39,7 +39,7 @@ lint: ready
 types: ready
     mypy libs/*/src services/*/src tests bench
 
-# The layers of docs/architecture.md
+# The layers of CONTRIBUTING.md
 imports: ready
     lint-imports
 

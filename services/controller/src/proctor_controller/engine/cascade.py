@@ -26,7 +26,7 @@ from proctor_controller.engine.services import EngineServices
 
 MAX_NODES = 16
 QUEUE_AGE = 0.5
-"""For how many seconds somebody is taken to wait for a slot who has just been seen to."""
+"""Seconds for which a step that was seen to wait for a slot is believed to wait still."""
 
 
 class Cascade:
@@ -57,7 +57,7 @@ class Cascade:
             following = None if found_node is None else self._follow(decision, found_node, follow.event, now)
             if found_node is None or following is None:
                 continue
-            # Of a node that several ends have opened again there is one for each of them.
+            # A node that several ends open has an effect for each of them; all are done with.
             left = tuple(each for each in decision.effects if each != follow)
             decision = join(replace(decision, effects=left), following)
             ready.update({each.step.id: each for each in found_node.steps})

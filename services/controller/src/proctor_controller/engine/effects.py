@@ -83,7 +83,7 @@ class Effects:
             case PlaceStep():
                 start("place", self._queue.place(effect.step))
             case ServeQueue():
-                self._queue.look_later(effect.agent, if_none=self._leasing.give_idle)
+                self._queue.serve_later(effect.agent, if_none=self._leasing.give_idle)
             case FollowUp():
                 start("follow up", self._feed(effect.event))
             case LookLater():

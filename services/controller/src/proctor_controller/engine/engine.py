@@ -159,7 +159,7 @@ class Engine:
             if saved is not None:
                 return outcome, saved
             if outcome.held and tried > 2:
-                return Stale("the slot is gone"), None
+                return Stale("the slot is gone", is_slot_gone=True), None
             await asyncio.sleep(0.001 * tried)
         raise Contended(f"run {event.run} changed under {MAX_TRIES} tries to write it")
 

@@ -73,7 +73,7 @@ class Leasing:
         self._looking = asyncio.Lock()
         self._asked: set[bool] = set()
 
-    def look_later(self, *, for_volumes: bool = False) -> None:
+    def serve_later(self, *, for_volumes: bool = False) -> None:
         """Something that runs wait for may be had: look in the background who may begin. ``for_volumes``: a volume."""
         if for_volumes not in self._asked:
             self._asked.add(for_volumes)
@@ -86,7 +86,7 @@ class Leasing:
         for run in runs:
             self._tasks.start("allocate", self.allocate(run))
         if types:
-            self.look_later(for_volumes=True)
+            self.serve_later(for_volumes=True)
 
     async def look(self, *, for_volumes: bool = False, agents: Sequence[str] = ()) -> None:
         """See of the runs that have waited longest, the oldest first, whether they may begin. ``agents``: those only

@@ -27,8 +27,8 @@ def offer_slot(agent: str, host: str) -> events.Offer:
 class Queue:
     """Looks for the steps that are next. Use from one event loop.
 
-    A look sees all that has come before it began: so of one agent, or of all of them, one look goes on and one waits at
-    most, however many ends and newcomers ask for it.
+    For each agent, and for all agents together, at most one look goes on and one waits: the one that waits will see
+    everything that asks for a look before it begins.
     """
 
     def __init__(self, services: EngineServices, feed: Feed) -> None:
@@ -57,10 +57,10 @@ class Queue:
             if chosen is None:
                 why = explain(waiter.place, (f.candidate for f in found), waiter.plugin, waiter.method)
                 await self._feed(events.NoSlot(waiter.run, step, why))
-                self.look_later()
+                self.serve_later()
                 return
             outcome = await self._feed(events.LeasesHeld(waiter.run, step, offer_slot(chosen.agent, chosen.host)))
-            if isinstance(outcome, Decision) or "slot" not in outcome.why:
+            if isinstance(outcome, Decision) or not outcome.is_slot_gone:
                 return
 
     async def _ensure_slots(self, db: Session, found: list[candidates.Found], agent: str) -> None:
@@ -68,7 +68,7 @@ class Queue:
             if each.candidate.agent == agent and each.slots_made < each.candidate.slots:
                 await candidates.make_slots(db, agent)
 
-    def look_later(self, agent: str | None = None, *, if_none: Callable[[str], Awaitable[None]] | None = None) -> None:
+    def serve_later(self, agent: str | None = None, *, if_none: Callable[[str], Awaitable[None]] | None = None) -> None:
         """Give an agent's free slots away in the background; ``if_none`` is told of the agent if no step wanted one.
 
         ``agent`` None, of all of them: a step has joined the queue, and a slot that came free a moment before was

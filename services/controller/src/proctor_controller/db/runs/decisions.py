@@ -229,8 +229,8 @@ _HAND_OVER = (
     .replace("{heirs}", _HEIRS.record)
     .replace("{sets}", _HEIRS.set_record)
 )
-"""Slots that the same decision releases go to the next attempts without ever being free: not where another run holds
-the host alone, or is kept it free for.
+"""Slots that the same decision releases go to the next attempts without ever being free; not on a host that another
+run holds alone, or that is kept free for another run.
 """
 ATTEMPTS_SAVED = f"""INSERT INTO control.attempts AS a (run_id, {ATTEMPTS.names})
   SELECT {{run}}, {ATTEMPTS.insert_record} FROM json_to_recordset({{rows}}::json) AS x({ATTEMPTS.record})

@@ -282,3 +282,5 @@ class Stale:
     """The event changes nothing: it came twice, too late, or from an agent that does not hold the attempt."""
 
     why: str
+    is_slot_gone: bool = False
+    """Somebody else took the slot that the event offers; another one may be free."""

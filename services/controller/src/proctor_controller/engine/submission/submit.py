@@ -91,7 +91,7 @@ class Submissions:
             self._prepare(spec, inserted.number)
         self._committed(decision, Saved(inserted.ids, inserted.at))
         if any(step.state is StepState.WAITING for step in decision.steps):
-            self._queue.look_later()
+            self._queue.serve_later()
         return run_view(new_run_row(spec, decision, inserted, now))
 
     def _decide_first(self, spec: RunSpec, fit: list[Candidate], chosen: Candidate | None, now: datetime) -> Decision:
