@@ -41,3 +41,39 @@ steps:
     assert orders["3.10"].env == {"PY": "3.10", "V": "v1.10", "PIN": "0042", "ALL": "3.9 3.10"}
     assert orders["3.10"].parameters["args"] == ["3.10", "0755", "2.1"]
     assert orders[None].parameters["args"] == ["3.10", "3.1", "3.10"]
+
+
+async def test_a_matrix_without_a_cell_is_skipped_and_a_step_is_read_by_its_host(
+    engine: Engine, agent: FakeAgent
+) -> None:
+    agent.ends = StepResult.PASSED
+    text = plan("""\
+parameters: {sites: {type: list, default: []}}
+steps:
+  none:
+    uses: shell.run
+    runs_on: {host: "${{ matrix.site }}"}
+    matrix: {site: "${{ params.sites }}"}
+    with: {command: x}
+    outputs: {o: 1}
+  build:
+    uses: shell.run
+    runs_on: {host: h1}
+    depends_on: [none]
+    matrix: {text: ["a\\nb"]}
+    with: {command: x, args: ["${{ matrix.text }}"]}
+    outputs: {path: "${{ result.exit_code }}"}
+  test:
+    uses: shell.run
+    runs_on: {host: h1}
+    with: {command: x, args: ["p ${{ steps.build.by_host[host].outputs.path }} ${{ size(steps.none.outputs.o) }}"]}
+""")
+    run = await call(engine, "run.submit", run=new_id(), plan=text)
+    view = await until_finished(engine, run["id"])
+    steps = await steps_of(engine, run["id"])
+    assert view["result"] == "passed", steps
+    assert (steps["none[no cell]"]["result"], steps["none[no cell]"]["reason"]) == ("skipped", "the matrix has no cell")
+    assert set(steps) == {"none[no cell]", "build[text=a\\nb]", "test"}
+    args = {order.step_name: order.parameters["args"] for order in agent.started}
+    assert args["build"] == ["a\nb"]
+    assert args["test"][0].endswith(" 0")

@@ -56,6 +56,7 @@ def test_a_step_is_shown_to_others_as_it_is_written() -> None:
         "result": {"last": "y", "exit_code": 0, "error": None, "verdict": "passed"},
         "outputs": {"x": 1},
         "hosts": ["h1"],
+        "by_host": {"h1": {"result": scope["a"]["result"], "outputs": {"x": 1}}},
     }
     assert scope["m"]["outputs"] == {"x": [None, 1]}
     assert [result["verdict"] for result in scope["m"]["result"]] == [None, "passed"]

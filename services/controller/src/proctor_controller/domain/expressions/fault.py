@@ -65,6 +65,8 @@ def runtime_fault(parsed: ParsedSource, scope: Scope, fault: Exception) -> Expre
         missing = _first_missing(parsed, scope)
     if missing is not None:
         reason, position = missing
+    elif isinstance(fault, KeyError) and (host := _no_host(parsed, scope)) is not None:
+        reason, position = host
     elif len(parsed.references) == 1:
         position = parsed.references[0].position
     else:
@@ -97,14 +99,31 @@ def _nulls(scope: Scope, path: tuple[str, ...]) -> Iterator[str]:
         if value is None:
             yield ".".join(path[: index + 1])
             return
+    if path[0] == "steps" and path[2:] == ("by_host",) and isinstance(value, Mapping):
+        several = [name for name, part in value.items() if part is None]
+        yield from (".".join((*path, name)) for name in sorted(several, key=lambda name: name != scope.get("host")))
+        return
     for below, part in placed_parts(value):
         if part is None:
             yield ".".join(path) + "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in below)
             return
 
 
+def _no_host(parsed: ParsedSource, scope: Scope) -> tuple[str, int] | None:
+    """Why ``by_host`` may have no such host."""
+    for reference in parsed.references:
+        if reference.path[0] == "steps" and reference.path[2:] == ("by_host",):
+            step = scope["steps"][reference.path[1]]
+            hosts = ", ".join(step["by_host"]) or "no host"
+            return f"{'.'.join(reference.path)} has no such host: the step ran on {hosts}", reference.position
+    return None
+
+
 def _why_null(scope: Scope, name: str) -> str:
     root, _, rest = name.partition(".")
+    holder, found, host = name.partition(".by_host.")
+    if found and "." not in host:
+        return f": the step {holder.removeprefix('steps.')} has several instances on the host {host}, and by_host one"
     step = scope.get("steps", {}).get(rest.partition(".")[0]) if root == "steps" else None
     if isinstance(step, Mapping) and not name.endswith(".error"):
         ends = step.get("result")

@@ -14,7 +14,7 @@ from proctor_controller.domain.plan.calls import CheckedCall
 from proctor_controller.domain.plan.matrix import cell_text
 from proctor_controller.domain.plan.model import Path, Plan, PlanStep
 from proctor_controller.domain.runs.step import Condition, Phase
-from proctor_controller.domain.runs.step_rules import NestedPlan, Rules
+from proctor_controller.domain.runs.step_rules import NO_CELL, SKIP_NO_CELL, NestedPlan, Rules
 from proctor_controller.domain.runs.submission import EdgeSpec, NodeSpec, RunSpec, StepSpec
 
 MAX_INSTANCES = 10_000
@@ -133,6 +133,9 @@ def compile_run(
 
 def _instances(step: PlanStep, counts: Mapping[str, int]) -> Iterator[Instance]:
     seen: set[str] = set()
+    if step.cells == ():
+        # It has no cell to run: the one row that says so is skipped.
+        yield Instance(NO_CELL, None, step.where.role_index, step.where.place, step.where.role)
     for at, cell in enumerate(step.cells if step.cells is not None else (None,)):
         where = step.wheres[at] if step.wheres else step.where
         indexes: Sequence[int | None] = [where.role_index if where.role is not None else None]
@@ -182,6 +185,8 @@ def _nodes(plan: Plan, calls: Mapping[Path, CheckedCall], children: Mapping[Path
 
 def _rules(step: PlanStep, call: CheckedCall | None, child: str | None) -> Rules | None:
     rules = step.rules
+    if step.cells == ():
+        rules = replace(rules or Rules(), condition=SKIP_NO_CELL)
     if rules is None:
         return None
     if call is not None and rules.parameters is not None:

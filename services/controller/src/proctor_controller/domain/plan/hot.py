@@ -10,7 +10,7 @@ from proctor_controller.domain.expressions.text import split_text
 from proctor_controller.domain.plan.model import Path
 
 HOT = frozenset({"get_param", "get_attr", "str_replace", "list_join"})
-ATTRIBUTES = frozenset({"result", "outputs", "hosts"})
+ATTRIBUTES = frozenset({"result", "outputs", "hosts", "by_host"})
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 

@@ -1,5 +1,6 @@
 """``matrix`` and ``strategy``: the cells that a step is run for. Pure."""
 
+import json
 import math
 from collections.abc import Mapping
 from itertools import product
@@ -31,9 +32,11 @@ def matrix_keys(value: Any) -> frozenset[str] | None:
 
 
 def read_matrix(reader: Templates, value: Any, path: Path) -> Cells | None:
-    """The cells in the order of the document; None if one of its lists is unknown or wrong."""
+    """The cells in document order, none where a list is empty; None if one of its lists is unknown or wrong."""
     given = reader.mapping(value, path)
     keys = matrix_keys(given)
+    if isinstance(value, Mapping) and all(name in _WORDS and part == [] for name, part in given.items()):
+        return ()
     if keys is None or not 1 <= len(keys) <= MAX_KEYS:
         if isinstance(value, Mapping):
             reader.fault(path, f"give 1 to {MAX_KEYS} names with lists")
@@ -48,10 +51,10 @@ def read_matrix(reader: Templates, value: Any, path: Path) -> Cells | None:
             reader.fault((*path, name), BAD_NAME)
         values = reader.early(part, (*path, name))
         unknown |= isinstance(values, Unknown)
-        if isinstance(values, list) and values:
+        if isinstance(values, list):
             lists[name] = values
         elif not isinstance(values, Unknown):
-            reader.fault((*path, name), "must be a list of at least one value")
+            reader.fault((*path, name), "must be a list")
     excluded, left_out = _cells(reader, given, "exclude", keys, path)
     included, also = _cells(reader, given, "include", keys, path)
     if unknown or left_out or also or len(reader.faults) > before:
@@ -102,27 +105,33 @@ def _build(
     if len(cells) > MAX_CELLS:
         reader.fault(path, f"comes to {len(cells)} cells; a step has at most {MAX_CELLS}", "too_large")
         return None
-    if not cells:
-        reader.fault(path, "comes to no cell at all")
-        return None
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for each in cells:
-        text = cell_text(each)
-        if text in seen:
-            reader.fault(path, f"has the cell {text[:200]} twice")
+        parts = tuple(f"{name}={_named(value)}" for name, value in each.items())
+        if parts in seen:
+            reader.fault(path, f"has the cell {cell_text(each)[:200]} twice")
             return None
-        seen.add(text)
+        seen.add(parts)
     return tuple(cells)
 
 
 def cell_text(cell: Mapping[str, Any]) -> str:
-    """A cell in one line: ``case=vping, site=a``."""
-    return ", ".join(f"{name}={written(value)}" for name, value in cell.items())
+    """A cell in one line: ``case=vping, site=a``; what would break the line, or a terminal, is escaped."""
+    text = ", ".join(f"{name}={_named(value)}" for name, value in cell.items())
+    return text if text.isprintable() else "".join(part if part.isprintable() else _escaped(part) for part in text)
+
+
+def _named(value: Any) -> str:
+    return "null" if value is None else written(value)
+
+
+def _escaped(character: str) -> str:
+    return json.dumps(character)[1:-1] if character < "\x7f" else f"\\u{ord(character):04x}"
 
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two values of a matrix are one: 3.1 and 3.10 are two."""
-    return bool(one == other) and written(one) == written(other)
+    return bool(one == other) and _named(one) == _named(other)
 
 
 def read_strategy(reader: Templates, value: Any, path: Path) -> tuple[int | None, bool]:

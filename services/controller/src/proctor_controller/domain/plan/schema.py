@@ -342,13 +342,12 @@ def _around() -> dict[str, Schema]:
         "matrix": {
             "description": "One instance for each combination of these lists",
             "type": "object",
-            "minProperties": 1,
             "maxProperties": matrix.MAX_KEYS + 2,
             "properties": {
                 "exclude": _or_template(_list({"type": "object"}, "Combinations that are left out")),
                 "include": _or_template(_list({"type": "object"}, "Combinations beside them")),
             },
-            "additionalProperties": _or_template({"type": "array", "minItems": 1}),
+            "additionalProperties": _or_template({"type": "array"}),
         },
         "strategy": _object(
             {

@@ -10,6 +10,7 @@ from typing import Any
 
 from proctor_common.states import StepResult
 from proctor_controller.domain.runs.step import Step
+from proctor_controller.domain.runs.step_rules import NO_CELL
 
 Scope = dict[str, Any]
 
@@ -43,7 +44,8 @@ def returned(
 
 def steps_scope(instances: Iterable[InstanceFacts]) -> dict[str, Any]:
     """``steps``: of a step without fan-out its ``result`` and ``outputs``; of a fanned-out one a list of results, one
-    for each instance in document order, and for each output the list of its values. ``hosts``: always a list.
+    for each instance in document order, and for each output the list of its values. ``hosts``: always a list;
+    ``by_host``: ``result`` and ``outputs`` of the instance on a host, by its name.
     """
     nodes: dict[str, list[InstanceFacts]] = {}
     for each in instances:
@@ -54,13 +56,26 @@ def steps_scope(instances: Iterable[InstanceFacts]) -> dict[str, Any]:
 def _of_node(found: list[InstanceFacts]) -> dict[str, Any]:
     hosts = [each.host for each in found if each.host is not None]
     if len(found) == 1 and not found[0].instance:
-        return {"result": _result(found[0]), "outputs": dict(found[0].outputs or {}), "hosts": hosts}
+        outputs = dict(found[0].outputs or {})
+        return {"result": _result(found[0]), "outputs": outputs, "hosts": hosts, "by_host": _by_host(found)}
     names: dict[str, None] = {name: None for each in found for name in each.outputs or {}}
+    cells = [each for each in found if each.instance != NO_CELL]
     return {
-        "result": [_result(each) for each in found],
-        "outputs": {name: [(each.outputs or {}).get(name) for each in found] for name in names},
+        "result": [_result(each) for each in cells],
+        "outputs": {name: [(each.outputs or {}).get(name) for each in cells] for name in names},
         "hosts": hosts,
+        "by_host": _by_host(cells),
     }
+
+
+def _by_host(found: list[InstanceFacts]) -> dict[str, Any]:
+    """The one instance of each host; what has several there is null, which no expression goes through."""
+    known: dict[str, Any] = {}
+    for each in found:
+        if each.host is not None:
+            one = {"result": _result(each), "outputs": dict(each.outputs or {})}
+            known[each.host] = None if each.host in known else one
+    return known
 
 
 def _result(each: InstanceFacts) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from typing import Any
 from proctor_controller.domain.documents.spelled import pack, unpack
 
 Template = Any
+NO_CELL = "no cell"
+"""The instance of a step whose matrix has no cell: it is skipped."""
+SKIP_NO_CELL = "false // the matrix has no cell"
 MAX_ARTEFACTS = 50
 MAX_PATTERN = 500
 """Characters of a pattern of artefacts."""

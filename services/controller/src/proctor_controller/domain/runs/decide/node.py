@@ -13,6 +13,7 @@ from proctor_controller.domain.runs.decision_builder import Draft
 from proctor_controller.domain.runs.events import NodeDecided
 from proctor_controller.domain.runs.run import is_over, may_dispatch
 from proctor_controller.domain.runs.step import Cause, Phase, Step, StepCounts, StepKind
+from proctor_controller.domain.runs.step_rules import SKIP_NO_CELL
 from proctor_controller.domain.runs.verdict import describe
 
 FAIL_FAST = "another instance failed (fail_fast)"
@@ -76,7 +77,10 @@ def begin(draft: Draft, step: Step) -> None:
             draft.finish_step(step.id, StepResult.ERROR, reason=describe("if", fault))
             return
         if not wanted:
-            draft.finish_step(step.id, StepResult.SKIPPED, reason=f"if is false: {rules.condition[:200]}")
+            why = f"if is false: {rules.condition[:200]}"
+            if rules.condition == SKIP_NO_CELL:
+                why = "the matrix has no cell"
+            draft.finish_step(step.id, StepResult.SKIPPED, reason=why)
             return
     make_ready(draft, step)
 
