@@ -37,6 +37,11 @@ class When(Flag):
     """When the row of a plan's run is inserted; that of a test case has the default."""
 
 
+FIXED = When.READ | When.INSERT
+"""Does not change after the row is inserted."""
+CHANGING = FIXED | When.UPDATE
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table, and the attribute with its value."""
@@ -69,6 +74,11 @@ class Columns(tuple[Column, ...]):
         """Those that are read or written at one of these times."""
         return Columns(column for column in self if column.when & when)
 
+    def only(self, *names: str) -> "Columns":
+        """Those of these names, in their order. Raises KeyError."""
+        known = {column.name: column for column in self}
+        return Columns(known[name] for name in names)
+
     def under(self, attribute: str) -> "Columns":
         """The same, for an object that has the dataclass as this attribute."""
         return Columns(replace(each, field=f"{attribute}.{each.field or each.name}") for each in self)
@@ -99,6 +109,16 @@ class Columns(tuple[Column, ...]):
     def insert_arguments(self, first: int) -> str:
         """The select list of an INSERT from arguments that are numbered from ``first``."""
         return ", ".join(each.insert.format(f"${number}::{each.type}") for number, each in enumerate(self, first))
+
+    @property
+    def named(self) -> str:
+        """The values of an INSERT from arguments by name, as SQLAlchemy has them."""
+        return ", ".join(f":{column.name}" for column in self)
+
+    @property
+    def set_named(self) -> str:
+        """The SET list of an UPDATE from arguments by name."""
+        return ", ".join(f"{column.name} = :{column.name}" for column in self.at(When.UPDATE))
 
     @property
     def set_record(self) -> str:
@@ -138,6 +158,12 @@ def writer(columns: Columns) -> Callable[[Any], tuple[Any, ...]]:
     """A function that returns an object's values of these columns, in order."""
     known: dict[str, Any] = {}
     return _made(f"def made(thing): return ({', '.join(_written(column, known) for column in columns)},)", known)
+
+
+def dict_writer(columns: Columns) -> Callable[[Any], dict[str, Any]]:
+    """A function that gives the values by the names of the columns: the arguments of a statement with ``named``."""
+    known: dict[str, Any] = {}
+    return _made(f"def made(thing): return {_record(columns, known)}", known)
 
 
 def records_writer(columns: Columns) -> Callable[[Iterable[Any]], str]:

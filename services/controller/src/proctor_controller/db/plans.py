@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 - statements are put together from constants of this module
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,10 +10,21 @@ from typing import Any
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from proctor_controller.db.column import FIXED, Column, Columns, When, reader
 from proctor_controller.db.session import Row, Session
 from proctor_controller.domain.documents.spelled import unpack
 
-_COLUMNS = "name, version, document, group_name, created_by, created_at"
+PLANS = Columns(
+    (
+        Column("name", "text", FIXED),
+        Column("version", "integer", FIXED),
+        Column("document", "text", FIXED),
+        Column("group_name", "text", FIXED, "group"),
+        Column("created_by", "text", FIXED),
+        Column("created_at", "timestamptz", When.READ),
+    )
+)
+"""Of a :class:`StoredPlan`."""
 SHOWN_VERSIONS = 1000
 _ALL = f"""(SELECT array_agg(v.version ORDER BY v.version) FROM (SELECT version FROM control.plans
   WHERE name = p.name AND deleted_at IS NULL ORDER BY version DESC LIMIT {SHOWN_VERSIONS}) v)"""
@@ -33,22 +44,14 @@ class StoredPlan:
     versions: tuple[int, ...] = ()
 
 
-def _plan(row: Row | RowMapping) -> StoredPlan:
-    return StoredPlan(
-        name=row["name"],
-        version=row["version"],
-        document=row["document"],
-        group=row["group_name"],
-        created_by=row["created_by"],
-        created_at=row["created_at"],
-        versions=tuple(row["versions"] or ()),
-    )
+_VERSIONS = Column("versions", "int[]", When.READ, read=lambda numbers: tuple(numbers or ()))
+_plan: Callable[[Row | RowMapping], StoredPlan] = reader(StoredPlan, Columns((*PLANS, _VERSIONS)))
 
 
 async def find_plan(session: Session, name: str, version: int | None, *, deleted: bool = False) -> StoredPlan | None:
     """The version, or the newest one. ``deleted``: a deleted one counts too."""
     row = await session.fetchrow(
-        f"""SELECT {_COLUMNS}, NULL::int[] AS versions FROM control.plans
+        f"""SELECT {PLANS.names}, NULL::int[] AS versions FROM control.plans
             WHERE name = $1 AND ($2::int IS NULL OR version = $2) AND ($3 OR deleted_at IS NULL)
             ORDER BY version DESC LIMIT 1""",
         name,
@@ -93,7 +96,7 @@ async def load_origin(session: Session, run: str) -> Origin | None:
 
 async def load_plan(connection: AsyncConnection, name: str, version: int | None) -> StoredPlan | None:
     """The version, or the newest one, with the numbers of all."""
-    query = f"""SELECT {_COLUMNS}, {_ALL} AS versions FROM control.plans p
+    query = f"""SELECT {PLANS.names}, {_ALL} AS versions FROM control.plans p
         WHERE name = :name AND (CAST(:version AS int) IS NULL OR version = :version) AND deleted_at IS NULL
         ORDER BY version DESC LIMIT 1"""
     row = (await connection.execute(text(query), {"name": name, "version": version})).mappings().first()
@@ -104,8 +107,8 @@ async def list_plans(
     connection: AsyncConnection, *, groups: Sequence[str] | None, after: str, limit: int
 ) -> list[StoredPlan]:
     """The newest version of each plan by name, after ``after``, without its text; only of these groups unless None."""
-    query = f"""SELECT DISTINCT ON (name COLLATE "C") name, version, '' AS document, group_name, created_by, created_at,
-          {_ALL} AS versions
+    columns = PLANS.names.replace("document", "'' AS document")
+    query = f"""SELECT DISTINCT ON (name COLLATE "C") {columns}, {_ALL} AS versions
         FROM control.plans p
         WHERE deleted_at IS NULL AND name COLLATE "C" > :after AND (:all OR group_name = ANY(:groups))
         ORDER BY name COLLATE "C", version DESC LIMIT :limit"""

@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - statements are put together from constants of this module
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,14 +11,51 @@ from typing import Any
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from proctor_controller.db.column import (
+    CHANGING,
+    FIXED,
+    Column,
+    Columns,
+    When,
+    dict_writer,
+    maybe_text,
+    member_of,
+    reader,
+)
 from proctor_controller.db.session import clean, to_json
 from proctor_controller.domain.schedule import Schedule, TickOutcome
 
 KEPT_TICKS = 100
 """Of each schedule; older ones are deleted, except the last one that was started."""
 
-_COLUMNS = """s.id, s.name, s.cron, s.timezone, s.plan, s.parameters, s.sealed, s.overlap, s.group_name, s.bound,
- s.created_by, s.created_at, s.next_at"""
+SCHEDULES = Columns(
+    (
+        Column("id", "uuid", FIXED, read=str),
+        Column("name", "text", FIXED),
+        Column("cron", "text", CHANGING),
+        Column("timezone", "text", CHANGING),
+        Column("plan", "json", CHANGING, write=json.dumps),
+        Column("parameters", "json", CHANGING, write=to_json),
+        Column("sealed", "text", CHANGING),
+        Column("overlap", "text", CHANGING),
+        Column("group_name", "text", CHANGING, "group"),
+        Column("bound", "boolean", CHANGING),
+        Column("created_by", "text", FIXED, write=clean),
+        Column("created_at", "timestamptz", When.READ),
+        Column("next_at", "timestamptz", CHANGING),
+    )
+)
+"""Of a :class:`Schedule`."""
+TICKS = Columns(
+    (
+        Column("at", "timestamptz", FIXED),
+        Column("outcome", "text", CHANGING, read=member_of(TickOutcome)),
+        Column("run_id", "uuid", CHANGING, "run", read=maybe_text),
+        Column("reason", "text", CHANGING, write=clean),
+    )
+)
+"""Of a :class:`Tick`."""
+_COLUMNS, _MADE = SCHEDULES.select("s"), SCHEDULES.at(When.INSERT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +68,17 @@ class Tick:
     reason: str = ""
 
 
-def _schedule(row: RowMapping) -> Schedule:
-    return Schedule(
-        id=str(row["id"]),
-        name=row["name"],
-        cron=row["cron"],
-        timezone=row["timezone"],
-        plan=row["plan"],
-        next_at=row["next_at"],
-        parameters=row["parameters"],
-        sealed=row["sealed"],
-        overlap=row["overlap"],
-        group=row["group_name"],
-        bound=row["bound"],
-        created_by=row["created_by"],
-        created_at=row["created_at"],
-    )
+_to_schedule: Callable[[RowMapping], Schedule] = reader(Schedule, SCHEDULES)
+_schedule_values: Callable[[Schedule], dict[str, Any]] = dict_writer(_MADE)
+_to_tick: Callable[[RowMapping], Tick] = reader(Tick, TICKS)
+_tick_values: Callable[[Tick], dict[str, Any]] = dict_writer(TICKS)
 
 
 async def load_schedule(connection: AsyncConnection, name: str, *, lock: bool = False) -> Schedule | None:
     """The schedule of this name; ``lock``: nobody changes it before this transaction ends."""
     query = f"SELECT {_COLUMNS} FROM control.schedules s WHERE s.name = :name {'FOR UPDATE' if lock else ''}"
     row = (await connection.execute(text(query), {"name": name})).mappings().first()
-    return _schedule(row) if row else None
+    return _to_schedule(row) if row else None
 
 
 async def list_schedules(
@@ -64,33 +89,15 @@ async def list_schedules(
         WHERE s.name COLLATE "C" > :after AND (:all OR s.group_name = ANY(:groups))
         ORDER BY s.name COLLATE "C" LIMIT :limit"""
     values = {"after": after, "all": groups is None, "groups": list(groups or []), "limit": limit}
-    return [_schedule(row) for row in (await connection.execute(text(query), values)).mappings()]
+    return [_to_schedule(row) for row in (await connection.execute(text(query), values)).mappings()]
 
 
 async def save_schedule(connection: AsyncConnection, schedule: Schedule) -> None:
     """Insert it, or change the one of this name, which keeps its id and creator."""
     await connection.execute(
-        text("""INSERT INTO control.schedules AS s (name, id, cron, timezone, plan, parameters, sealed, overlap,
-               group_name, bound, created_by, next_at)
-             VALUES (:name, :id, :cron, :timezone, :plan, :parameters, :sealed, :overlap, :group, :bound, :by, :next)
-             ON CONFLICT (name) DO UPDATE SET cron = :cron, timezone = :timezone, plan = :plan,
-               parameters = :parameters, sealed = :sealed, overlap = :overlap, group_name = :group, bound = :bound,
-               next_at = :next,
-               changed_at = now()"""),
-        {
-            "name": schedule.name,
-            "id": schedule.id,
-            "cron": schedule.cron,
-            "timezone": schedule.timezone,
-            "plan": json.dumps(schedule.plan),
-            "parameters": to_json(schedule.parameters),
-            "sealed": schedule.sealed,
-            "overlap": schedule.overlap,
-            "group": schedule.group,
-            "bound": schedule.bound,
-            "by": clean(schedule.created_by),
-            "next": schedule.next_at,
-        },
+        text(f"""INSERT INTO control.schedules AS s ({_MADE.names}) VALUES ({_MADE.named})
+             ON CONFLICT (name) DO UPDATE SET {_MADE.set_named}, changed_at = now()"""),
+        _schedule_values(schedule),
     )
 
 
@@ -117,7 +124,7 @@ async def lock_due(connection: AsyncConnection, limit: int) -> list[Schedule]:
     """Schedules with a tick that is due, longest due first; nobody changes them before this transaction ends."""
     query = f"""SELECT {_COLUMNS} FROM control.schedules s WHERE s.next_at <= clock_timestamp()
         ORDER BY s.next_at LIMIT :limit FOR UPDATE"""
-    return [_schedule(row) for row in (await connection.execute(text(query), {"limit": limit})).mappings()]
+    return [_to_schedule(row) for row in (await connection.execute(text(query), {"limit": limit})).mappings()]
 
 
 async def find_unfinished(connection: AsyncConnection, schedule: str) -> tuple[int, str] | None:
@@ -139,9 +146,9 @@ async def add_ticks(connection: AsyncConnection, schedule: str, ticks: Sequence[
     added = []
     for tick in ticks:
         done = await connection.execute(
-            text("""INSERT INTO control.schedule_ticks (schedule_id, at, outcome, run_id, reason)
-                 VALUES (:schedule, :at, :outcome, :run, :reason) ON CONFLICT DO NOTHING"""),
-            {"schedule": schedule, "at": tick.at, "outcome": tick.outcome, "run": tick.run, "reason": tick.reason},
+            text(f"""INSERT INTO control.schedule_ticks (schedule_id, {TICKS.names})
+                 VALUES (:schedule, {TICKS.named}) ON CONFLICT DO NOTHING"""),
+            {"schedule": schedule, **_tick_values(tick)},
         )
         if done.rowcount:
             added.append(tick)
@@ -162,25 +169,19 @@ async def add_ticks(connection: AsyncConnection, schedule: str, ticks: Sequence[
 
 async def load_firing(connection: AsyncConnection, limit: int) -> list[tuple[Schedule, Tick]]:
     """Ticks for which a run is to be started, oldest first."""
-    query = f"""SELECT {_COLUMNS}, t.at, t.outcome, t.run_id, t.reason
+    query = f"""SELECT {_COLUMNS}, {TICKS.select("t")}
         FROM control.schedule_ticks t JOIN control.schedules s ON s.id = t.schedule_id
         WHERE t.outcome = 'firing' ORDER BY t.at LIMIT :limit"""
     rows = (await connection.execute(text(query), {"limit": limit})).mappings()
-    return [(_schedule(row), _tick(row)) for row in rows]
+    return [(_to_schedule(row), _to_tick(row)) for row in rows]
 
 
 async def end_tick(connection: AsyncConnection, schedule: str, tick: Tick) -> bool:
     """Store the outcome of a tick that was firing; False if there is one already."""
     done = await connection.execute(
-        text("""UPDATE control.schedule_ticks SET outcome = :outcome, run_id = :run, reason = :reason,
-               decided_at = now() WHERE schedule_id = :schedule AND at = :at AND outcome = 'firing'"""),
-        {
-            "schedule": schedule,
-            "at": tick.at,
-            "outcome": tick.outcome,
-            "run": tick.run,
-            "reason": clean(tick.reason),
-        },
+        text(f"""UPDATE control.schedule_ticks SET {TICKS.set_named}, decided_at = now()
+             WHERE schedule_id = :schedule AND at = :at AND outcome = 'firing'"""),
+        {"schedule": schedule, **_tick_values(tick)},
     )
     return bool(done.rowcount)
 
@@ -202,10 +203,5 @@ async def newest_ticks(connection: AsyncConnection, schedules: Sequence[str], li
     )
     found: dict[str, list[Tick]] = {}
     for row in rows.mappings():
-        found.setdefault(str(row["schedule_id"]), []).append(_tick(row))
+        found.setdefault(str(row["schedule_id"]), []).append(_to_tick(row))
     return found
-
-
-def _tick(row: RowMapping | Any) -> Tick:
-    run = row["run_id"]
-    return Tick(row["at"], TickOutcome(row["outcome"]), str(run) if run else None, row["reason"])

@@ -16,6 +16,7 @@ from proctor_common.states import VolumeState
 from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.jobs import load_breakers
 from proctor_controller.db.pool.pools import load_pools, load_sizes, load_standing
+from proctor_controller.db.pool.volumes import insert_volume
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.hosts.requirements import VolumeRequirement, requirements_of
 from proctor_controller.domain.volumes.breaker import BACKEND
@@ -211,7 +212,7 @@ async def _claim(db: Session, run: str, wanted: Wanted, size_gb: int) -> bool:
             return True
         if wanted.mode == "require":
             raise _NoSpareError(wanted.type)
-    await rows.insert_for_run(db, run, wanted.key, name, type=wanted.type, size_gb=size_gb)
+    await insert_volume(db, run=run, key=wanted.key, name=name, type=wanted.type, size_gb=size_gb)
     return False
 
 

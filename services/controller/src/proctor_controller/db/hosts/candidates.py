@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from proctor_common.messages.events import MethodSpec
 from proctor_common.states import AgentState
-from proctor_controller.db.hosts.holders import RESERVING, holder_json, to_holder
+from proctor_controller.db.hosts.holders import FREED, RESERVING, holder_json, to_holder
 from proctor_controller.db.session import Row, Session, to_json
 from proctor_controller.domain.hosts.holders import has_alone, name_run
 from proctor_controller.domain.hosts.placement import Candidate, Placement
@@ -25,10 +25,11 @@ HOST = """(CASE WHEN w.role IS NOT NULL THEN (SELECT m.host FROM control.allocat
   WHERE m.run_id = w.run_id AND m.node = substr(w.node, 10) AND m.instance = w.instance) ELSE w.place_host END)"""
 _GOING = "(v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))"
 _ABLE = "a.plugins -> {plugin} -> 'methods' ? {method}"
+_WAITER_COLUMNS = f"""w.run_id, w.id, {HOST} AS place_host, w.place_group, w.place_labels, w.plugin, w.method,
+ w.target, v.group_name, w.ready_at"""
 # All waiting steps with the places where they may run, evaluated once for many agents.
 _WAITS = f"""waits AS MATERIALIZED (
-  SELECT w.run_id, w.id, w.host, w.ready_at, w.plugin, w.method, w.target, w.place_group, w.place_labels, v.group_name,
-   {HOST} AS place_host
+  SELECT {_WAITER_COLUMNS}, w.host
   FROM control.steps w JOIN control.runs v ON v.id = w.run_id WHERE w.state = 'waiting' AND {_GOING})"""
 _PLACE = _FITS.format(host="w.place_host", group="w.place_group", labels="w.place_labels", bound="w.group_name")
 # In CASE, so that the agents' methods, a big value to unpack, are read only for agents in the right place.
@@ -193,10 +194,6 @@ class Waiter(NamedTuple):
     waiting_for: str | None = None
 
 
-_WAITER_COLUMNS = f"""w.run_id, w.id, {HOST} AS place_host, w.place_group, w.place_labels, w.plugin, w.method,
- w.target, v.group_name, w.ready_at, w.waiting_for"""
-
-
 def place_in(row: Row) -> Placement:
     """The place in a step's columns."""
     labels = row["place_labels"]
@@ -224,7 +221,7 @@ def _waiter(row: Row) -> Waiter:
 async def load_waiter(session: Session, step: str) -> Waiter | None:
     """Where a step that is ready for a slot may run; None for any other step."""
     row = await session.fetchrow(
-        f"""SELECT {_WAITER_COLUMNS} FROM control.steps w JOIN control.runs v ON v.id = w.run_id
+        f"""SELECT {_WAITER_COLUMNS}, w.waiting_for FROM control.steps w JOIN control.runs v ON v.id = w.run_id
             WHERE w.id = $1 AND w.state = 'ready' AND w.kind = 'method'""",
         step,
     )
@@ -264,7 +261,7 @@ async def next_turns(session: Session, agent: str | None, limit: int) -> list[Tu
 async def load_waiting(session: Session, limit: int, after: Waiter | None = None) -> list[Waiter]:
     """Steps that wait for a slot, in the order of the queue, after ``after``, to update what they wait for."""
     rows = await session.fetch(
-        f"""SELECT {_WAITER_COLUMNS} FROM control.steps w JOIN control.runs v ON v.id = w.run_id
+        f"""SELECT {_WAITER_COLUMNS}, w.waiting_for FROM control.steps w JOIN control.runs v ON v.id = w.run_id
             WHERE w.state = 'waiting' AND {_GOING} AND ($2::uuid IS NULL OR (w.ready_at, w.id) > ($3, $2))
             ORDER BY w.ready_at, w.id LIMIT $1""",
         limit,
@@ -288,7 +285,7 @@ async def is_gone(session: Session, host: str, seconds: float) -> bool:
 async def free_orphans(session: Session) -> int:
     """Free slots whose attempt has ended; returns their number. They are due to a defect, never to a crash."""
     done = await session.execute(
-        """UPDATE control.leases l SET step_id = NULL, attempt = NULL, token = NULL, taken_at = NULL
+        f"""UPDATE control.leases l SET {FREED}
            WHERE l.step_id IS NOT NULL AND l.taken_at < now() - interval '1 minute' AND NOT EXISTS (
              SELECT 1 FROM control.steps s WHERE s.id = l.step_id AND s.token = l.token AND s.state <> 'finished')"""
     )

@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 from proctor_controller.db.hosts.candidates import HOST, place_in
 from proctor_controller.db.hosts.holders import holder_json, to_holder
-from proctor_controller.db.hosts.leasing import OWNED
+from proctor_controller.db.hosts.leasing import OWNED, owner_in
 from proctor_controller.db.session import Session
 from proctor_controller.domain.hosts.deadlocks import HeldHost, Wait
 from proctor_controller.domain.hosts.holders import Holder
-from proctor_controller.domain.hosts.leasing import LeasableHost
 from proctor_controller.domain.hosts.requirements import HostRole, requirements_of
 
 LIMIT = 200
@@ -28,8 +27,7 @@ WHERE w.state = 'waiting' AND w.role IS NULL
  AND (w.phase = 'main' AND v.state = 'running' OR w.phase <> 'main' AND v.state IN ('rolling_back', 'finalizing'))
  AND EXISTS (SELECT 1 FROM control.allocations o WHERE o.run_id = ANY (control.lineage(w.run_id)))
 ORDER BY w.ready_at LIMIT {LIMIT}"""
-_HOSTS = f"""SELECT a.id, a.host, a.labels, {OWNED.format(uses="$1")},
- (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
+_HOSTS = f"""SELECT {OWNED.format(uses="$1")},
  (SELECT json_agg(json_build_array(q.id, o.exclusive, {holder_json("q")})) FROM control.allocations o
   JOIN control.runs q ON q.id = o.run_id WHERE o.agent_id = a.id AND q.state <> 'finished') AS holders
 FROM control.agents a WHERE a.revoked_at IS NULL"""
@@ -62,21 +60,11 @@ async def load_waits(session: Session) -> Waits:
     hosts, runs = list[HeldHost](), dict[str, Holder]()
     uses = sorted({use for wait in waits for role in wait.roles for use in role.uses})
     for row in await session.fetch(_HOSTS, uses):
-        host = LeasableHost(
-            agent=str(row["id"]),
-            host=row["host"],
-            groups=frozenset(row["groups"] or ()),
-            labels=row["labels"] or {},
-            plugins=frozenset(row["plugins"]),
-            methods=frozenset(row["methods"]),
-            targets=frozenset(row["targets"]),
-            registered=row["registered"],
-        )
         held: dict[str, bool] = {}
         for run, exclusive, holder in row["holders"] or ():
             held[run] = held.get(run, False) or exclusive
             runs[run] = to_holder(holder)
-        hosts.append(HeldHost(host, held))
+        hosts.append(HeldHost(owner_in(row), held))
     return Waits(waits, hosts, runs)
 
 

@@ -3,9 +3,21 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from proctor_controller.db.column import Column, Columns, When
 from proctor_controller.domain.hosts.holders import Holder
 
 SHOWN = 4
+SLOTS = Columns(
+    (
+        Column("agent_id", "uuid", When.KEY, "agent"),
+        Column("step_id", "uuid", When.UPDATE, "step"),
+        Column("attempt", "int", When.UPDATE),
+        Column("token", "text", When.UPDATE),
+    )
+)
+"""Of a :class:`SlotHeld`: the slot's agent, and the attempt that has it (table leases)."""
+FREED = ", ".join(f"{column.name} = NULL" for column in SLOTS.at(When.UPDATE)) + ", taken_at = NULL"
+"""The SET list that gives a slot back."""
 
 _BINDING = """q.state IN ('queued', 'allocating') AND q.cause IS NULL
   AND q.id <> ALL ((SELECT control.lineage({run}))::uuid[])

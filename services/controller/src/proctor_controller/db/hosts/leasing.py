@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from proctor_common.states import AgentState, RunState
+from proctor_controller.db.column import Column, Columns, When
 from proctor_controller.db.hosts.candidates import make_slots
 from proctor_controller.db.hosts.holders import RESERVING_RUN, SHOWN, holder_json, to_holder
 from proctor_controller.db.session import Row, Session
@@ -16,6 +17,17 @@ from proctor_controller.domain.hosts.placement import Candidate
 from proctor_controller.domain.hosts.requirements import Requirements, requirements_of
 
 _LOCK = 71_005
+ALLOCATIONS = Columns(
+    (
+        Column("run_id", "uuid", When.INSERT),
+        Column("role", "text", When.INSERT),
+        Column("idx", "integer", When.INSERT),
+        Column("agent_id", "uuid", When.INSERT),
+        Column("host", "text", When.INSERT),
+        Column("exclusive", "boolean", When.INSERT),
+    )
+)
+"""Of a host that a run holds; ``idx``: which one of its role."""
 MOST = 1000
 """One look reads at most so many runs that wait to begin."""
 
@@ -122,14 +134,15 @@ async def load_peers(session: Session, waiting: Waiting, key: str) -> Peers:
     return Peers(row["under_way"], some, str(row["oldest"]) if row["oldest"] else None, row["before"])
 
 
-OWNED = """a.instance IS NOT NULL AS registered, ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
- ARRAY(SELECT u FROM unnest({uses}::text[]) u
+_NAMED = """a.id, a.host, a.labels,
+ (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups"""
+OWNED = f"""{_NAMED}, a.instance IS NOT NULL AS registered, ARRAY(SELECT jsonb_object_keys(a.plugins)) AS plugins,
+ ARRAY(SELECT u FROM unnest({{uses}}::text[]) u
   WHERE a.plugins -> split_part(u, '.', 1) -> 'methods' ? split_part(u, '.', 2)) AS methods,
  ARRAY(SELECT jsonb_object_keys(a.targets)) AS targets"""
-"""What agent ``a`` has; of its methods only those in ``uses``."""
-_HOSTS = f"""SELECT a.id, a.host, a.labels, a.state, a.draining, a.leftovers,
- ARRAY(SELECT unnest(a.remains) EXCEPT SELECT unnest(a.released)) AS remains, {OWNED.format(uses="$4")},
- (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups,
+"""Agent ``a`` and what it has; of its methods only those in ``uses``."""
+_HOSTS = f"""SELECT {OWNED.format(uses="$4")}, a.state, a.draining, a.leftovers,
+ ARRAY(SELECT unnest(a.remains) EXCEPT SELECT unnest(a.released)) AS remains,
  (SELECT {holder_json("q")} FROM control.allocations x JOIN control.runs q ON q.id = x.run_id
   WHERE x.agent_id = a.id AND x.exclusive AND x.run_id <> ALL (o.own) LIMIT 1) AS alone,
  {_several("control.allocations x JOIN control.runs q ON q.id = x.run_id", "x.run_id")} AS shared,
@@ -152,20 +165,32 @@ async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
 async def find_hosts(session: Session, agents: Sequence[str]) -> list[LeasableHost]:
     """These agents with labels and groups, without methods and holders."""
     rows = await session.fetch(
-        """SELECT a.id, a.host, a.labels,
-             (SELECT array_agg(g.group_name) FROM control.group_agents g WHERE g.agent_id = a.id) AS groups
-           FROM control.agents a WHERE a.id = ANY($1::uuid[]) AND a.revoked_at IS NULL""",
+        f"SELECT {_NAMED} FROM control.agents a WHERE a.id = ANY($1::uuid[]) AND a.revoked_at IS NULL",
         list(agents),
     )
-    return [
-        LeasableHost(
-            agent=str(row["id"]),
-            host=row["host"],
-            groups=frozenset(row["groups"] or ()),
-            labels=row["labels"] or {},
-        )
-        for row in rows
-    ]
+    return [_named(row) for row in rows]
+
+
+def _named(row: Row, **known: Any) -> LeasableHost:
+    return LeasableHost(
+        agent=str(row["id"]),
+        host=row["host"],
+        groups=frozenset(row["groups"] or ()),
+        labels=row["labels"] or {},
+        **known,
+    )
+
+
+def owner_in(row: Row, **known: Any) -> LeasableHost:
+    """The agent in a row with OWNED; ``known``: its other attributes."""
+    return _named(
+        row,
+        plugins=frozenset(row["plugins"]),
+        methods=frozenset(row["methods"]),
+        targets=frozenset(row["targets"]),
+        registered=row["registered"],
+        **known,
+    )
 
 
 def _host(row: Row, group: str | None) -> LeasableHost:
@@ -182,15 +207,8 @@ def _host(row: Row, group: str | None) -> LeasableHost:
         free=1,
     )
     used = _names(row["used"], group)
-    return LeasableHost(
-        agent=str(row["id"]),
-        host=row["host"],
-        groups=frozenset(row["groups"] or ()),
-        labels=row["labels"] or {},
-        plugins=frozenset(row["plugins"]),
-        methods=frozenset(row["methods"]),
-        targets=frozenset(row["targets"]),
-        registered=row["registered"],
+    return owner_in(
+        row,
         hindrance=candidate.hindrance(),
         away=candidate.is_away or not row["registered"],
         alone="" if row["alone"] is None else has_alone(to_holder(row["alone"]), group),
@@ -234,15 +252,13 @@ async def hold_hosts(
     await session.execute("DELETE FROM control.reservations WHERE run_id = $1", run)
     for role, found in hosts.items():
         for index, host in enumerate(found):
+            place: dict[str, object] = {"run_id": run, "role": role, "idx": index, "exclusive": exclusive[role]}
+            held = place | {"agent_id": host.agent, "host": host.host}
+            columns = ALLOCATIONS.only(*held)
             await session.execute(
-                """INSERT INTO control.allocations (run_id, role, idx, agent_id, host, exclusive)
-                   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING""",
-                run,
-                role,
-                index,
-                host.agent,
-                host.host,
-                exclusive[role],
+                f"""INSERT INTO control.allocations ({columns.names}) VALUES ({columns.insert_arguments(1)})
+                    ON CONFLICT DO NOTHING""",
+                *held.values(),
             )
     return True
 

@@ -134,20 +134,6 @@ async def claim_spare_for_run(db: Session, run: str, key: str, name: str, *, typ
     return None if row is None else volume_of(row)
 
 
-async def insert_for_run(db: Session, run: str, key: str, name: str, *, type: str, size_gb: int) -> None:
-    """Store an intent for a volume of the run."""
-    await db.execute(
-        """INSERT INTO control.volumes (id, type, size_gb, name, state, from_pool, run, key)
-           VALUES ($1, $2, $3, $4, 'intent', false, $5, $6)""",
-        new_id(),
-        type,
-        size_gb,
-        name,
-        run,
-        key,
-    )
-
-
 async def settle_run(db: Session, run: str, ends: Mapping[str, str]) -> int:
     """Delete the run's volumes, except those whose key has the end ``retain``; returns the number of deleted ones."""
     kept = [key for key, end in ends.items() if end == "retain"]

@@ -2,15 +2,29 @@
 
 # ruff: noqa: S608 - only constants of these modules stand in the text; every value is a parameter
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from proctor_controller.db.column import CHANGING, FIXED, Column, Columns, reader, writer
 from proctor_controller.db.duties import Held
-from proctor_controller.db.session import Session, clean
+from proctor_controller.db.session import Row, Session, clean
 from proctor_controller.domain.volumes.breaker import Breaker
 from proctor_controller.domain.volumes.sync import Seen
 
+BREAKERS = Columns(
+    (
+        Column("scope", "text", FIXED),
+        Column("failures", "integer", CHANGING),
+        Column("opened_at", "timestamptz", CHANGING),
+        Column("probe_at", "timestamptz", CHANGING),
+        Column("reason", "text", CHANGING, write=lambda text: clean(text, 500)),
+    )
+)
+"""Of a :class:`Breaker`."""
+_to_breaker: Callable[[Row], Breaker] = reader(Breaker, BREAKERS)
+_breaker_values: Callable[[Breaker], tuple[Any, ...]] = writer(BREAKERS)
 JOBS = ("replenish", "sync")
 _AT_WORK = """j.started_at IS NOT NULL AND (j.finished_at IS NULL OR j.finished_at < j.started_at) AND EXISTS (
     SELECT 1 FROM control.duties d WHERE d.name = 'pool' AND d.epoch = j.epoch AND d.expires_at > now())"""
@@ -44,19 +58,7 @@ async def holds_pool(db: Session, held: Held) -> bool:
 async def load_jobs(db: Session) -> dict[str, Job]:
     """Both jobs by name."""
     rows = await db.fetch(f"SELECT j.*, ({_AT_WORK}) AS at_work FROM control.pool_jobs j")
-    return {
-        row["name"]: Job(
-            name=row["name"],
-            started_at=row["started_at"],
-            finished_at=row["finished_at"],
-            outcome=row["outcome"],
-            skipped_at=row["skipped_at"],
-            skipped=row["skipped"],
-            asked_at=row["asked_at"],
-            at_work=row["at_work"],
-        )
-        for row in rows
-    }
+    return {row["name"]: Job(**{name: row[name] for name in Job.__dataclass_fields__}) for row in rows}
 
 
 async def start_job(db: Session, name: str, epoch: int) -> bool:
@@ -121,29 +123,16 @@ async def load_asked(db: Session) -> list[str]:
 
 async def load_breakers(db: Session) -> dict[str, Breaker]:
     """All breakers by scope; those without failures may be absent."""
-    return {
-        row["scope"]: Breaker(
-            scope=row["scope"],
-            failures=row["failures"],
-            opened_at=row["opened_at"],
-            probe_at=row["probe_at"],
-            reason=row["reason"],
-        )
-        for row in await db.fetch("SELECT * FROM control.pool_breakers")
-    }
+    found = map(_to_breaker, await db.fetch("SELECT * FROM control.pool_breakers"))
+    return {breaker.scope: breaker for breaker in found}
 
 
 async def save_breaker(db: Session, breaker: Breaker) -> None:
     """Write one breaker."""
     await db.execute(
-        """INSERT INTO control.pool_breakers (scope, failures, opened_at, probe_at, reason)
-           VALUES ($1, $2, $3, $4, $5)
-           ON CONFLICT (scope) DO UPDATE SET failures = $2, opened_at = $3, probe_at = $4, reason = $5""",
-        breaker.scope,
-        breaker.failures,
-        breaker.opened_at,
-        breaker.probe_at,
-        clean(breaker.reason, 500),
+        f"""INSERT INTO control.pool_breakers ({BREAKERS.names}) VALUES ({BREAKERS.insert_arguments(1)})
+            ON CONFLICT (scope) DO UPDATE SET {BREAKERS.set_arguments(2)}""",
+        *_breaker_values(breaker),
     )
 
 

@@ -26,7 +26,7 @@ class PoolRow:
     leaked: int
     claims: int
     hits: int
-    histogram: tuple[int, ...]
+    histogram: Sequence[int]
 
     @property
     def stock(self) -> Stock:
@@ -53,25 +53,8 @@ ORDER BY type
 
 async def load_pools(db: Session) -> list[PoolRow]:
     """All types, by name, including those that the file no longer lists."""
-    return [
-        PoolRow(
-            type=row["type"],
-            size_gb=row["size_gb"],
-            target=row["target"],
-            file_target=row["file_target"],
-            version=row["version"],
-            listed=row["listed"],
-            ready=row["ready"],
-            creating=row["creating"],
-            intent=row["intent"],
-            failed=row["failed"],
-            leaked=row["leaked"],
-            claims=row["claims"],
-            hits=row["hits"],
-            histogram=tuple(row["histogram"]),
-        )
-        for row in await db.fetch(_POOLS)
-    ]
+    names = PoolRow.__dataclass_fields__
+    return [PoolRow(**{name: row[name] for name in names}) for row in await db.fetch(_POOLS)]
 
 
 async def load_sizes(db: Session) -> dict[str, int]:
@@ -81,39 +64,36 @@ async def load_sizes(db: Session) -> dict[str, int]:
     }
 
 
+_LISTED = """(type, size_gb, target, file_target)
+    SELECT type, size, target, target FROM unnest($1::text[], $2::integer[], $3::integer[]) AS f (type, size, target)"""
+
+
+def _arguments(types: Mapping[str, PoolType]) -> tuple[list[str], list[int], list[int]]:
+    """The arguments of _LISTED."""
+    listed = types.values()
+    return [each.name for each in listed], [each.size_gb for each in listed], [each.target for each in listed]
+
+
 async def apply_types(db: Session, types: Mapping[str, PoolType]) -> None:
     """Apply the file to the pools. A target that was set by hand is kept until the file's own value changes."""
-    listed = list(types.values())
     await db.execute(
-        """INSERT INTO control.pools AS p (type, size_gb, target, file_target)
-           SELECT type, size, target, target FROM unnest($1::text[], $2::integer[], $3::integer[])
-               AS f (type, size, target)
+        f"""INSERT INTO control.pools AS p {_LISTED}
            ON CONFLICT (type) DO UPDATE SET listed = true, size_gb = excluded.size_gb,
                target = CASE WHEN p.file_target = excluded.file_target THEN p.target ELSE excluded.target END,
                file_target = excluded.file_target, version = p.version + 1, updated_at = now()
            WHERE NOT p.listed OR p.size_gb <> excluded.size_gb OR p.file_target <> excluded.file_target""",
-        [each.name for each in listed],
-        [each.size_gb for each in listed],
-        [each.target for each in listed],
+        *_arguments(types),
     )
     await db.execute(
         """UPDATE control.pools SET listed = false, version = version + 1, updated_at = now()
            WHERE listed AND NOT type = ANY($1)""",
-        [each.name for each in listed],
+        [each.name for each in types.values()],
     )
 
 
 async def add_types(db: Session, types: Mapping[str, PoolType]) -> None:
     """Make pools for new types, so that a controller that has just started knows them."""
-    listed = list(types.values())
-    await db.execute(
-        """INSERT INTO control.pools (type, size_gb, target, file_target)
-           SELECT type, size, target, target FROM unnest($1::text[], $2::integer[], $3::integer[])
-               AS f (type, size, target) ON CONFLICT DO NOTHING""",
-        [each.name for each in listed],
-        [each.size_gb for each in listed],
-        [each.target for each in listed],
-    )
+    await db.execute(f"INSERT INTO control.pools {_LISTED} ON CONFLICT DO NOTHING", *_arguments(types))
 
 
 async def put_target(db: Session, type: str, target: int) -> bool:

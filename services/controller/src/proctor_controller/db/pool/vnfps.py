@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from proctor_common.states import VnfpState
+from proctor_controller.db.pool.volumes import VOLUMES
 from proctor_controller.db.session import Row, Session, clean
 from proctor_controller.domain.volumes.volume import Volume
 
-_VOLUME = """v.id AS v_id, v.name AS v_name, v.type AS v_type, v.size_gb AS v_size_gb, v.state AS v_state,
-    v.from_pool AS v_from_pool, v.backend_id AS v_backend_id, v.vnfp AS v_vnfp, v.run AS v_run, v.reason AS v_reason,
-    v.created_at AS v_created_at"""
+_SHOWN = VOLUMES.only(
+    "id", "name", "type", "size_gb", "state", "from_pool", "backend_id", "vnfp", "run", "reason", "created_at"
+)
+_VOLUME = ", ".join(f"v.{column.name} AS v_{column.name}" for column in _SHOWN)
 _VNFPS = f"""SELECT n.id, n.name, n.type, n.size_gb, n.state, n.reason, n.created_at, {_VOLUME}
     FROM control.vnfps n JOIN control.volumes v ON v.id = n.volume_id"""
 _SEEN = """($1::text[] IS NULL OR EXISTS (

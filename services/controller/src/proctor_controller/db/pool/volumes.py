@@ -2,63 +2,49 @@
 
 # ruff: noqa: S608 - only constants of these modules stand in the text; every value is a parameter
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proctor_common.ids import new_id
 from proctor_common.states import VolumeState
+from proctor_controller.db.column import CHANGING, Column, Columns, When, maybe_text, member_of, reader
 from proctor_controller.db.duties import Held
 from proctor_controller.db.session import Row, Session, clean
 from proctor_controller.domain.volumes.volume import VOLUME_TRANSITIONS, Volume
 
-COLUMNS = """v.id, v.type, v.size_gb, v.name, v.named, v.state, v.from_pool, v.backend_id, v.path, v.vnfp, v.run, v.key,
-    v.retain, v.tries, v.evictions, v.reason, v.created_at, v.posted_at, v.gone_at, v.version,
-    clock_timestamp() AS now"""
+READ = When.READ
+VOLUMES = Columns(
+    (
+        Column("id", "uuid", READ, read=str),
+        Column("type", "text", READ),
+        Column("size_gb", "integer", READ),
+        Column("name", "text", READ),
+        Column("named", "text", CHANGING),
+        Column("state", "text", CHANGING, read=member_of(VolumeState)),
+        Column("from_pool", "boolean", READ),
+        Column("backend_id", "text", CHANGING),
+        Column("path", "text", CHANGING),
+        Column("vnfp", "uuid", CHANGING, read=maybe_text),
+        Column("run", "uuid", READ, read=maybe_text),
+        Column("key", "text", READ),
+        Column("retain", "boolean", CHANGING),
+        Column("tries", "integer", READ),
+        Column("evictions", "integer", CHANGING),
+        Column("reason", "text", CHANGING),
+        Column("created_at", "timestamptz", READ),
+        Column("posted_at", "timestamptz", READ),
+        Column("gone_at", "timestamptz", READ),
+        Column("version", "bigint", READ),
+    )
+)
+"""Of a :class:`Volume`."""
+COLUMNS = VOLUMES.select("v") + ", clock_timestamp() AS now"
+volume_of: Callable[[Row], Volume] = reader(Volume, Columns((*VOLUMES, Column("now", "timestamptz", READ))))
+"""A volume from a row with COLUMNS."""
 WORK = """(v.state IN ('intent', 'creating', 'claimed', 'deleting')
     OR (v.state = 'failed' AND v.gone_at IS NULL) OR (v.state = 'in_use' AND v.name <> v.named))"""
 KEPT_FOR = "7 days"
 """How long the rows of volumes that are gone are kept."""
-_CHANGEABLE = {
-    "state": "text",
-    "backend_id": "text",
-    "path": "text",
-    "named": "text",
-    "reason": "text",
-    "evictions": "integer",
-    "vnfp": "uuid",
-    "retain": "boolean",
-}
-
-
-def volume_of(row: Row) -> Volume:
-    """A volume from a row with ``COLUMNS``."""
-    return Volume(
-        id=str(row["id"]),
-        type=row["type"],
-        size_gb=row["size_gb"],
-        name=row["name"],
-        named=row["named"],
-        state=VolumeState(row["state"]),
-        from_pool=row["from_pool"],
-        backend_id=row["backend_id"],
-        path=row["path"],
-        vnfp=_text(row["vnfp"]),
-        run=_text(row["run"]),
-        key=row["key"],
-        retain=row["retain"],
-        tries=row["tries"],
-        evictions=row["evictions"],
-        reason=row["reason"],
-        created_at=row["created_at"],
-        posted_at=row["posted_at"],
-        gone_at=row["gone_at"],
-        version=row["version"],
-        now=row["now"],
-    )
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 async def load_volume(db: Session, volume: str) -> Volume | None:
@@ -115,22 +101,22 @@ async def insert_spares(db: Session, asked: Mapping[str, int], sizes: Mapping[st
     return [volume for volume, _ in fresh]
 
 
-async def insert_again(db: Session, failed: Volume) -> str:
-    """Store an intent for another volume in place of a failed one; returns its id."""
-    fresh = new_id()
+async def insert_volume(db: Session, **values: Any) -> str:
+    """Store an intent for a volume with these values of its columns; returns its id."""
+    fresh, columns = new_id(), VOLUMES.only("id", *values)
     await db.execute(
-        """INSERT INTO control.volumes (id, type, size_gb, name, state, from_pool, vnfp, run, key, tries)
-           VALUES ($1, $2, $3, $4, 'intent', false, $5, $6, $7, $8)""",
+        f"""INSERT INTO control.volumes ({columns.names}, state, from_pool)
+            VALUES ({columns.insert_arguments(1)}, 'intent', false)""",
         fresh,
-        failed.type,
-        failed.size_gb,
-        failed.name,
-        failed.vnfp,
-        failed.run,
-        failed.key,
-        failed.tries + 1,
+        *values.values(),
     )
     return fresh
+
+
+async def insert_again(db: Session, failed: Volume) -> str:
+    """Store an intent for another volume in place of a failed one; returns its id."""
+    kept = {name: getattr(failed, name) for name in ("type", "size_gb", "name", "vnfp", "run", "key")}
+    return await insert_volume(db, **kept, tries=failed.tries + 1)
 
 
 async def mark_posted(db: Session, held: Held, volume: Volume) -> Volume | None:
@@ -155,7 +141,7 @@ async def change_volume(
         raise ValueError(f"volume {volume.id}: {volume.state} does not become {state}")
     if "reason" in changes:
         changes["reason"] = clean(changes["reason"], 500)
-    sets = [f"{name} = ${n}::{_CHANGEABLE[name]}" for n, name in enumerate(changes, 5)]
+    sets = [VOLUMES.at(When.UPDATE).only(*changes).set_arguments(5)] if changes else []
     if gone:
         sets.append("gone_at = now()")
     if state == VolumeState.READY:
@@ -244,7 +230,7 @@ async def make_way(db: Session, demand: Volume) -> str | None:
         demand.id,
         demand.size_gb,
     )
-    return _text(found)
+    return maybe_text(found)
 
 
 async def purge_old(db: Session) -> None:

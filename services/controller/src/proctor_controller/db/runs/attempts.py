@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proctor_controller.db.runs.columns import STEP_COLUMNS, to_step
+from proctor_controller.db.runs.columns import CALL_COLUMNS, STEP_COLUMNS, to_step
 from proctor_controller.db.session import Row, Session, to_json
 from proctor_controller.domain.runs.step import Step
 from proctor_controller.domain.runs.step_rules import Rules, rules_of
@@ -30,7 +30,7 @@ class MethodCall(NamedTuple):
 
 
 def to_call(row: Row, rules: Rules | None) -> MethodCall:
-    """The call in a row of a step's columns and its run's number."""
+    """The call in a row of CALL_COLUMNS."""
     return MethodCall(
         row["number"], row["plugin"], row["method"], row["parameters"], row["env"], row["target"], row["sealed"], rules
     )
@@ -39,7 +39,7 @@ def to_call(row: Row, rules: Rules | None) -> MethodCall:
 async def load_call(session: Session, step: str) -> tuple[Step, MethodCall] | None:
     """A step and its call; None if there is no such step."""
     row = await session.fetchrow(
-        f"""SELECT {STEP_COLUMNS}, r.number, s.plugin, s.method, s.parameters, s.sealed, s.env, s.target, n.rules
+        f"""SELECT {STEP_COLUMNS}, {CALL_COLUMNS}, n.rules
            FROM control.steps s JOIN control.runs r ON r.id = s.run_id
            JOIN control.nodes n ON n.run_id = s.run_id AND n.name = s.node WHERE s.id = $1""",
         step,

@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 from proctor_controller.db.hosts.candidates import place_in
 from proctor_controller.db.runs.attempts import MethodCall, to_call
-from proctor_controller.db.runs.columns import NODE_COLUMNS, STEP_COLUMNS, TARGET_COLUMNS, to_edges, to_node, to_step
+from proctor_controller.db.runs.columns import (
+    CALL_COLUMNS,
+    EDGE_COLUMNS,
+    NODE_COLUMNS,
+    PLACE_COLUMNS,
+    STEP_COLUMNS,
+    to_edges,
+    to_node,
+    to_step,
+)
 from proctor_controller.db.session import Row, Session
 from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.step import Edge, Node, Step
@@ -15,9 +24,8 @@ from proctor_controller.domain.runs.step import Edge, Node, Step
 MAX_STEPS = 8
 """So many steps of a node are decided together with the end of another; with more, the node is decided by itself."""
 
-_NEXT = f"""SELECT n.name AS of_node, {NODE_COLUMNS}, {STEP_COLUMNS}, s.plugin, s.method, s.parameters, s.sealed,
- s.env, s.target, s.place_host, s.place_group, s.place_labels, r.number, l.host AS leased,
- (SELECT json_agg(json_build_array(e.source, e.condition, {TARGET_COLUMNS}))
+_NEXT = f"""SELECT n.name AS of_node, {NODE_COLUMNS}, {STEP_COLUMNS}, {CALL_COLUMNS}, {PLACE_COLUMNS}, l.host AS leased,
+ (SELECT json_agg(json_build_array({EDGE_COLUMNS}))
   FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
   WHERE e.run_id = n.run_id AND e.source = n.name) AS edges
 FROM control.runs r JOIN control.nodes n ON n.run_id = r.id LEFT JOIN LATERAL (

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from proctor_common.states import RunResult, RunState, StepResult, StepState
 from proctor_controller.db.column import (
+    CHANGING,
+    FIXED,
     Column,
     Columns,
     When,
@@ -32,9 +34,6 @@ from proctor_controller.domain.runs.step_rules import rules_of
 from proctor_controller.domain.runs.submission import EdgeSpec, RunSpec, StepSpec
 
 READ, INSERT, UPDATE, KEY, PLAN = When
-FIXED = READ | INSERT
-"""Does not change after the row is inserted."""
-CHANGING = READ | INSERT | UPDATE
 
 
 def _to_retry(policy: Mapping[str, Any] | None) -> Retry:
@@ -288,8 +287,10 @@ EVENT_COLUMNS = EVENTS.select("e")
 RUN_SAVED = RUNS.at(UPDATE)
 STEPS_SAVED = STEPS.at(KEY | UPDATE)
 NODES_SAVED = NODES.at(KEY | UPDATE)
-TARGET_COLUMNS = NODES_SAVED.of("t")
-"""Of the node that an edge leads to: what a decision may change."""
+EDGE_COLUMNS = "e.source, e.condition, " + NODES_SAVED.of("t")
+"""Of an edge and the node that it leads to: what a decision may change."""
+CALL_COLUMNS = NEW_STEPS.only("plugin", "method", "parameters", "sealed", "env", "target").select("s") + ", r.number"
+PLACE_COLUMNS = NEW_STEPS.only("place_host", "place_group", "place_labels").select("s")
 
 CASE_MADE = Columns((*RUNS.at(INSERT).under("run"), *NEW_RUNS.at(INSERT)))
 PLAN_MADE = Columns((*RUNS.at(INSERT | PLAN).under("run"), *NEW_RUNS))
@@ -307,7 +308,7 @@ _to_target: Callable[[Any, str], Node] = reader(Node, NODES_SAVED, "run", start=
 
 
 def to_edges(run: str, rows: Iterable[Any]) -> dict[str, tuple[Edge, ...]]:
-    """Edges by their source, from rows (source, condition, TARGET_COLUMNS)."""
+    """Edges by their source, from rows of EDGE_COLUMNS."""
     edges: dict[str, tuple[Edge, ...]] = {}
     for row in rows:
         edge = Edge(_to_condition(row[1]), _to_target(row, run))

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from proctor_controller.db.column import Column, Columns, When, records_writer
-from proctor_controller.db.hosts.holders import RESERVING
+from proctor_controller.db.column import Column, Columns, When, records_writer, writer
+from proctor_controller.db.hosts.holders import FREED, RESERVING, SLOTS
 from proctor_controller.db.runs.columns import (
     ATTEMPTS,
+    EDGE_COLUMNS,
     EVENTS,
     NODE_COLUMNS,
     NODES_SAVED,
@@ -21,7 +22,6 @@ from proctor_controller.db.runs.columns import (
     RUN_SAVED,
     STEP_COLUMNS,
     STEPS_SAVED,
-    TARGET_COLUMNS,
     attempts_json,
     events_json,
     nodes_json,
@@ -43,7 +43,7 @@ from proctor_controller.domain.runs.step import Node, Phase
 from proctor_controller.domain.runs.step_rules import Rules
 
 _OF_STEP = f"""SELECT {RUN_COLUMNS}, {STEP_COLUMNS}, {NODE_COLUMNS},
- (SELECT json_agg(json_build_array(e.source, e.condition, {TARGET_COLUMNS}))
+ (SELECT json_agg(json_build_array({EDGE_COLUMNS}))
   FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
   WHERE e.run_id = s.run_id AND e.source = s.node) AS edges
 FROM control.steps s JOIN control.runs r ON r.id = s.run_id
@@ -61,7 +61,7 @@ _TO_TELL = f"""{_SEVERAL} s.state = 'pending' AND s.phase = $2 AND (n.due_at IS 
 _OF_NODE = f"{_SEVERAL} s.state = 'pending' AND s.node = $2 ORDER BY s.idx LIMIT $3"
 _TO_STOP = f"{_SEVERAL} s.state NOT IN ('finished', 'cancelling') AND s.node = $2 ORDER BY s.idx LIMIT $3"
 
-_EDGES = f"""SELECT e.source, e.condition, {TARGET_COLUMNS}
+_EDGES = f"""SELECT {EDGE_COLUMNS}
 FROM control.edges e JOIN control.nodes t ON t.run_id = e.run_id AND t.name = e.target
 WHERE e.run_id = $1 AND e.source = ANY($2)"""
 _NODE = f"SELECT n.name AS node, {NODE_COLUMNS} FROM control.nodes n WHERE n.run_id = $1 AND n.name = $2"
@@ -183,12 +183,15 @@ _UNHELD = (
 _MINE = "({slot}.held_for IS NULL OR {slot}.held_for = ANY ((SELECT control.lineage($1::uuid))::uuid[]))"
 """No other run holds the agent exclusively. Checked on the slot itself, so that a claim that waited for the row checks
 again."""
+_slot_values = writer(SLOTS)
 _CLAIM = (
     """claim AS (
-  UPDATE control.leases l SET step_id = {step}::uuid, attempt = {attempt}::int, token = {token}::text, taken_at = now()
+  UPDATE control.leases l SET """
+    + ", ".join(f"{each.name} = {{{each.name}}}::{each.type}" for each in SLOTS.at(When.UPDATE))
+    + """, taken_at = now()
   WHERE {guard} (l.agent_id, l.slot) = (
     SELECT f.agent_id, f.slot FROM control.leases f JOIN control.agents a ON a.id = f.agent_id
-    WHERE f.agent_id = {agent}::uuid AND f.step_id IS NULL AND f.slot < a.slots AND a.state = 'online'
+    WHERE f.agent_id = {agent_id}::uuid AND f.step_id IS NULL AND f.slot < a.slots AND a.state = 'online'
       AND NOT a.leftovers AND {unheld} AND """
     + _MINE.format(slot="f")
     + """
@@ -204,15 +207,7 @@ class _Heir(NamedTuple):
     old: str
 
 
-_HEIRS = Columns(
-    (
-        Column("agent_id", "uuid", When.KEY, "held.agent"),
-        Column("step_id", "uuid", When.UPDATE, "held.step"),
-        Column("attempt", "int", When.UPDATE, "held.attempt"),
-        Column("token", "text", When.UPDATE, "held.token"),
-        Column("old", "text", When.KEY),
-    )
-)
+_HEIRS = Columns((*SLOTS.under("held"), Column("old", "text", When.KEY)))
 _heirs_json = records_writer(_HEIRS)
 _HAND_OVER = (
     (
@@ -267,9 +262,9 @@ _RECORDS = f""", records AS (
   INSERT INTO control.records (run_id, {RECORDS.names}) SELECT $1, {RECORDS.insert_record}
   FROM json_to_recordset({{rows}}::json) AS x({RECORDS.record}) WHERE EXISTS (SELECT 1 FROM run)
   ON CONFLICT DO NOTHING)"""
-_RELEASED = """, released AS (
-  UPDATE control.leases SET step_id = NULL, attempt = NULL, token = NULL, taken_at = NULL
-  WHERE token = ANY({tokens}::text[]) AND EXISTS (SELECT 1 FROM run))"""
+_RELEASED = f""", released AS (
+  UPDATE control.leases SET {FREED}
+  WHERE token = ANY({{tokens}}::text[]) AND EXISTS (SELECT 1 FROM run))"""
 
 
 class Saved(NamedTuple):
@@ -302,9 +297,9 @@ def add_argument(args: list[Any], value: object) -> str:
 
 def claim(args: list[Any], held: SlotHeld, guard: str, *, is_new: bool = False) -> str:
     """The part of a statement that claims the slot; ``is_new``: its step is stored by the same statement."""
-    named = {"agent": held.agent, "token": held.token, "step": held.step, "attempt": held.attempt}
-    fields = {name: add_argument(args, value) for name, value in named.items()}
-    unheld = _UNHELD.format(step="NULL" if is_new else f"{fields['step']}::uuid")
+    named = zip(SLOTS, _slot_values(held), strict=True)
+    fields = {column.name: add_argument(args, value) for column, value in named}
+    unheld = _UNHELD.format(step="NULL" if is_new else f"{fields['step_id']}::uuid")
     return _CLAIM.format(guard=guard, unheld=unheld, **fields) + ","
 
 

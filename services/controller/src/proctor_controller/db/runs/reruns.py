@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from proctor_common.messages.views import DocumentView
 from proctor_controller.db.hosts.candidates import place_in
+from proctor_controller.db.runs.columns import PLACE_COLUMNS
 from proctor_controller.db.runs.views import RunKey
 from proctor_controller.db.session import Session
 from proctor_controller.domain.documents.spelled import unpack
@@ -52,11 +53,10 @@ class Case(NamedTuple):
 async def load_case(session: Session, run: str) -> Case | None:
     """The test case of a run; None if there is no such run."""
     row = await session.fetchrow(
-        """SELECT r.name, r.group_name, r.timeout_s AS run_timeout_s, r.parameters AS shown, s.id, s.node, s.plugin,
-                  s.method, s.place_host, s.place_group, s.place_labels, s.parameters, s.sealed, s.target, s.timeout_s,
-                  s.grace_s, n.rules
+        f"""SELECT r.name, r.group_name, r.timeout_s AS run_timeout_s, r.parameters AS shown, s.id, s.node, s.plugin,
+                  s.method, {PLACE_COLUMNS}, s.parameters, s.sealed, s.target, s.timeout_s, s.grace_s, n.rules
            FROM control.runs r JOIN control.steps s ON s.run_id = r.id
-           JOIN control.nodes n ON n.run_id = r.id AND n.name = s.node WHERE r.id = $1 AND r.document IS NULL""",
+           JOIN control.nodes n ON n.run_id = r.id AND n.name = s.node WHERE r.id = $1 AND r.document IS NULL""",  # noqa: S608
         run,
     )
     if row is None:
