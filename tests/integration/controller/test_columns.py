@@ -4,6 +4,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_controller.db.column import Columns, When
+from proctor_controller.db.hosts.holders import SLOTS
+from proctor_controller.db.hosts.leasing import ALLOCATIONS
+from proctor_controller.db.plans import PLANS
+from proctor_controller.db.pool.jobs import BREAKERS
+from proctor_controller.db.pool.volumes import VOLUMES
 from proctor_controller.db.runs.columns import (
     ATTEMPTS,
     EDGES,
@@ -15,6 +20,7 @@ from proctor_controller.db.runs.columns import (
     RUNS,
     STEPS,
 )
+from proctor_controller.db.schedules import SCHEDULES, TICKS
 from proctor_controller.db.session import close_sessions, session
 
 TABLES: dict[str, tuple[Columns, set[str]]] = {
@@ -24,6 +30,13 @@ TABLES: dict[str, tuple[Columns, set[str]]] = {
     "edges": (EDGES, {"run_id"}),
     "attempts": (ATTEMPTS, {"run_id", "evidence", "dispatched_at"}),
     "run_events": (EVENTS, {"run_id", "id", "at"}),
+    "allocations": (ALLOCATIONS, {"taken_at"}),
+    "leases": (SLOTS, {"slot", "held_for", "taken_at"}),
+    "volumes": (VOLUMES, {"claimed_at", "ready_at"}),
+    "pool_breakers": (BREAKERS, set()),
+    "schedules": (SCHEDULES, {"changed_at"}),
+    "schedule_ticks": (TICKS, {"schedule_id", "decided_at"}),
+    "plans": (PLANS, {"deleted_at"}),
     "records": (RECORDS, {"run_id", "id", "created_at", "taken_at"}),
 }
 """By table: its columns, and those that the statements name themselves or leave to the database."""
