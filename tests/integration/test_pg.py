@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_common.errors import Code, ProctorError
-from proctor_common.pg import Chain, check_database, make_engine, migrate, transaction
+from proctor_common.pg import MigrationChain, check_database, make_engine, migrate, transaction
 from proctor_common.service import StartError
 from support.postgres import Database, PostgresServer
 from support.wait import eventually
@@ -28,17 +28,17 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MigrationChain]:
     package = tmp_path / "demo_chain"
     (package / "versions").mkdir(parents=True)
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    write(Chain("demo_chain", ()), "0001", FIRST, "CREATE TABLE demo.a (n int)")
-    yield Chain("demo_chain", ("demo", "other"))
+    write(MigrationChain("demo_chain", ()), "0001", FIRST, "CREATE TABLE demo.a (n int)")
+    yield MigrationChain("demo_chain", ("demo", "other"))
     sys.modules.pop("demo_chain", None)
 
 
-def write(chain: Chain, name: str, head: str, sql: str) -> None:
+def write(chain: MigrationChain, name: str, head: str, sql: str) -> None:
     (chain.versions / f"{name}.py").write_text(f"{head}def upgrade():\n    op.execute({sql!r})\n")
 
 
@@ -100,7 +100,7 @@ async def test_a_restart_of_postgresql_heals_by_itself(postgres_server: Postgres
     await engine.dispose()
 
 
-async def test_replicas_that_migrate_at_once(database: Database, chain: Chain) -> None:
+async def test_replicas_that_migrate_at_once(database: Database, chain: MigrationChain) -> None:
     engines = [make_engine(database.dsn, application_name=f"replica-{n}") for n in range(3)]
     await asyncio.gather(*(migrate(engine, chain) for engine in engines))
     assert database.psql("SELECT version_num FROM demo.alembic_version").strip() == "0001"
@@ -112,7 +112,9 @@ async def test_replicas_that_migrate_at_once(database: Database, chain: Chain) -
         await engine.dispose()
 
 
-async def test_a_role_that_may_create_no_schema_uses_those_it_was_given(database: Database, chain: Chain) -> None:
+async def test_a_role_that_may_create_no_schema_uses_those_it_was_given(
+    database: Database, chain: MigrationChain
+) -> None:
     database.psql(
         "CREATE ROLE demo_owner LOGIN; CREATE SCHEMA demo AUTHORIZATION demo_owner; "
         "CREATE SCHEMA other AUTHORIZATION demo_owner"
@@ -126,7 +128,7 @@ async def test_a_role_that_may_create_no_schema_uses_those_it_was_given(database
         database.psql("DROP SCHEMA demo, other CASCADE; DROP ROLE demo_owner")
 
 
-async def test_a_service_older_than_its_schema_refuses(engine: AsyncEngine, chain: Chain) -> None:
+async def test_a_service_older_than_its_schema_refuses(engine: AsyncEngine, chain: MigrationChain) -> None:
     write(chain, "0002", SECOND, "CREATE TABLE other.b (n int)")
     await migrate(engine, chain)
     (chain.versions / "0002.py").unlink()
@@ -136,7 +138,7 @@ async def test_a_service_older_than_its_schema_refuses(engine: AsyncEngine, chai
     assert caught.value.code == 1
 
 
-async def test_a_revision_that_fails_changes_nothing(engine: AsyncEngine, chain: Chain) -> None:
+async def test_a_revision_that_fails_changes_nothing(engine: AsyncEngine, chain: MigrationChain) -> None:
     write(chain, "0002", SECOND, "CREATE TABLE demo.a (n int)")
     with pytest.raises(StartError, match="already exists") as caught:
         await migrate(engine, chain)
@@ -145,14 +147,14 @@ async def test_a_revision_that_fails_changes_nothing(engine: AsyncEngine, chain:
         assert await connection.scalar(text("SELECT count(*) FROM pg_namespace WHERE nspname = 'demo'")) == 0
 
 
-async def test_a_chain_that_branches_is_refused(engine: AsyncEngine, chain: Chain) -> None:
+async def test_a_chain_that_branches_is_refused(engine: AsyncEngine, chain: MigrationChain) -> None:
     write(chain, "0002", SECOND, "SELECT 1")
     write(chain, "0003", SECOND.replace("0002", "0003"), "SELECT 1")
     with pytest.raises(StartError, match="no chain"):
         await migrate(engine, chain)
 
 
-async def test_a_database_that_is_not_there(chain: Chain, tmp_path: Path) -> None:
+async def test_a_database_that_is_not_there(chain: MigrationChain, tmp_path: Path) -> None:
     engine = make_engine(f"postgresql://u@/d?host={tmp_path}", application_name="test")
     with pytest.raises(StartError, match="cannot reach the database") as caught:
         await migrate(engine, chain, wait=0.3)

@@ -18,7 +18,7 @@ from proctor_controller.domain.volumes.settings import LocalSettings, PoolSettin
 from proctor_controller.duties.duty import Duty
 from proctor_controller.pool.keeper import Keeper
 from proctor_controller.pool.source import PoolSource
-from proctor_controller.volumes.backend import AnswerLost, Backend, BackendFault, Found, FoundState
+from proctor_controller.volumes.backend import AnswerLost, Backend, BackendFault, FoundState, FoundVolume
 from proctor_controller.volumes.local import LocalBackend
 from support.postgres import Database
 from support.wait import eventually
@@ -65,14 +65,14 @@ class FaultyLocal(LocalBackend):
             raise AnswerLost("the connection broke before the answer came")
         return made
 
-    async def get(self, backend_id: str) -> Found | None:
+    async def get(self, backend_id: str) -> FoundVolume | None:
         found = await super().get(backend_id)
         return None if found is None else self._as_told(found)
 
-    async def list_ours(self) -> list[Found]:
+    async def list_ours(self) -> list[FoundVolume]:
         return [self._as_told(found) for found in await super().list_ours() if found.volume_id not in self.hidden]
 
-    def _as_told(self, found: Found) -> Found:
+    def _as_told(self, found: FoundVolume) -> FoundVolume:
         return replace(found, state=self.words.get(found.backend_id, found.state))
 
     async def rename(self, backend_id: str, name: str) -> bool:

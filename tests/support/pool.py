@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from proctor_common.ids import new_id
 from proctor_controller.domain.volumes.settings import parse_pool
 from proctor_controller.pool.backends import open_backend
-from proctor_controller.volumes.backend import Backend, Found
+from proctor_controller.volumes.backend import Backend, FoundVolume
 from support.control import Control, SecureNats, control
 from support.postgres import Database
 from support.wait import eventually
@@ -148,7 +148,7 @@ class PoolWorld:
         finally:
             await opened.close()
 
-    async def at_backend(self) -> dict[str, Found]:
+    async def at_backend(self) -> dict[str, FoundVolume]:
         """What the backend has of ours, by our ids."""
         async with self.backend() as backend:
             return {found.volume_id: found for found in await backend.list_ours()}

@@ -20,7 +20,7 @@ from proctor_controller.db.pool.claims import Demand
 from proctor_controller.db.pool.vnfps import delete_vnfp, load_vnfps, release_volume
 from proctor_controller.db.session import session
 from proctor_controller.pool.claims import Claimed, Mode, Wanted
-from proctor_controller.pool.pool import Pool
+from proctor_controller.pool.pool import VolumePool
 from proctor_controller.volumes.cinder.answers import INSTALLATION_KEY, VOLUME_KEY
 from support.cloud import Cloud, CloudVolume
 from support.pool_process import Keepers
@@ -66,7 +66,7 @@ MOMENTS = ("before", "after", "answered")
 class Chaos:
     """`claims` counts what was tried; `held`: VNF or run and key -> our id and the backend's of what it was given."""
 
-    def __init__(self, cloud: Cloud, keepers: Keepers, pool: Pool, database: AsyncEngine, seed: int) -> None:
+    def __init__(self, cloud: Cloud, keepers: Keepers, pool: VolumePool, database: AsyncEngine, seed: int) -> None:
         self.cloud = cloud
         self.keepers = keepers
         self.pool = pool

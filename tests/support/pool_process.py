@@ -24,7 +24,7 @@ from proctor_common.pg import make_engine
 from proctor_controller.domain.volumes import breaker, volume
 from proctor_controller.duties.duty import Duty
 from proctor_controller.pool import keeper, replenisher, throttle, volume_worker
-from proctor_controller.pool.pool import Pool
+from proctor_controller.pool.pool import VolumePool
 from proctor_controller.volumes.cinder import backend as cinder
 from proctor_controller.volumes.cinder.source import CloudSource
 
@@ -97,7 +97,7 @@ async def keep(told: dict[str, Any]) -> None:
     clock = SystemClock()
     database = make_engine(told["dsn"], application_name="keeper of a test", pool_size=6, max_overflow=4)
     async with Bus(BusOptions((told["nats"],), name="keeper of a test", reconnect_wait=(0.05, 0.2))) as bus:
-        pool = Pool(database, bus, clock, file=Path(told["settings"]), folder=None)
+        pool = VolumePool(database, bus, clock, file=Path(told["settings"]), folder=None)
         await pool.start()
         owner = f"keeper {os.getpid()}"
         duty = Duty("pool", pool.keeper.turn, database=database, owner=owner, clock=clock, interval=0.05, lease=LEASE)

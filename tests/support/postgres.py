@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from proctor_cli.local.postgres import find_programs, programs_for_others
 from proctor_cli.local.processes import NOBODY, Account
-from proctor_common.pg.migrate import Chain, migrate
+from proctor_common.pg.migrate import MigrationChain, migrate
 from support.folders import remove_tree, run_folder, short_dir
 from support.processes import Child, Processes
 from support.wait import eventually_sync
@@ -183,7 +183,7 @@ class PostgresServer:
         remove_tree(self._logs)
 
 
-def migrated_by(chain: Chain) -> Callable[[Database], Awaitable[None]]:
+def migrated_by(chain: MigrationChain) -> Callable[[Database], Awaitable[None]]:
     """A `prepare` for `PostgresServer.template`: what a service makes of an empty database at its start."""
 
     async def prepare(database: Database) -> None:

@@ -11,8 +11,8 @@ from proctor_controller.volumes.backend import (
     BackendBusy,
     BackendDown,
     BadRequest,
-    Found,
     FoundState,
+    FoundVolume,
     NotNow,
     QuotaRefused,
     Stuck,
@@ -40,15 +40,15 @@ async def backend(cloud: Cloud) -> AsyncIterator[CinderBackend]:
     await made.close()
 
 
-async def make(backend: CinderBackend, name: str = "spare-igw", type: str = "igw") -> Found:
+async def make(backend: CinderBackend, name: str = "spare-igw", type: str = "igw") -> FoundVolume:
     volume_id = new_id()
     backend_id = await backend.create(volume_id, name, type, 10)
 
-    async def available() -> Found | None:
+    async def available() -> FoundVolume | None:
         found = await backend.get(backend_id)
         return found if found is not None and found.state is not FoundState.CREATING else None
 
-    found: Found = await eventually(available)
+    found: FoundVolume = await eventually(available)
     assert found.volume_id == volume_id
     return found
 

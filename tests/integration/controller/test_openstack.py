@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from proctor_common.ids import new_id
-from proctor_controller.volumes.backend import AnswerLost, BadRequest, Found, FoundState, NotNow
+from proctor_controller.volumes.backend import AnswerLost, BadRequest, FoundState, FoundVolume, NotNow
 from proctor_controller.volumes.cinder import backend as cinder
 from proctor_controller.volumes.cinder.answers import INSTALLATION_KEY, VOLUME_KEY
 from proctor_controller.volumes.cinder.backend import CinderBackend
@@ -34,12 +34,12 @@ async def kind(backend: CinderBackend) -> str:
     return (await volume_types(backend))[0]
 
 
-async def settled(backend: CinderBackend, backend_id: str) -> Found:
-    async def no_longer_creating() -> Found | None:
+async def settled(backend: CinderBackend, backend_id: str) -> FoundVolume:
+    async def no_longer_creating() -> FoundVolume | None:
         found = await backend.get(backend_id)
         return found if found is not None and found.state is not FoundState.CREATING else None
 
-    found: Found = await eventually(no_longer_creating, PATIENCE)
+    found: FoundVolume = await eventually(no_longer_creating, PATIENCE)
     return found
 
 

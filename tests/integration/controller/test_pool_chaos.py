@@ -13,7 +13,7 @@ from proctor_common.clock import SystemClock
 from proctor_controller.db.pool.jobs import Job, load_jobs
 from proctor_controller.db.pool.vnfps import load_vnfps
 from proctor_controller.db.session import session
-from proctor_controller.pool.pool import Pool
+from proctor_controller.pool.pool import VolumePool
 from proctor_controller.volumes.cinder.answers import VOLUME_KEY
 from support.cloud import Cloud
 from support.nats import NatsAccount
@@ -58,15 +58,15 @@ def keepers(control_database: Database, nats: NatsAccount, cloud: Cloud, tmp_pat
 
 
 @pytest.fixture
-async def pool(rows: AsyncEngine, bus: Bus) -> AsyncIterator[Pool]:
+async def pool(rows: AsyncEngine, bus: Bus) -> AsyncIterator[VolumePool]:
     """A controller without the duty: it claims."""
-    made = Pool(rows, bus, SystemClock(), file=None, folder=None)
+    made = VolumePool(rows, bus, SystemClock(), file=None, folder=None)
     await made.start()
     yield made
     await made.close()
 
 
-async def sweep(pool: Pool) -> None:
+async def sweep(pool: VolumePool) -> None:
     """A run of *sync* from its beginning to its end, by a keeper that lives so long."""
 
     async def last() -> Job:
@@ -92,7 +92,7 @@ async def sweep(pool: Pool) -> None:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 async def test_no_volume_is_given_twice_lost_or_taken_from_others(
-    cloud: Cloud, keepers: Keepers, pool: Pool, rows: AsyncEngine, long_run: bool, seed: int
+    cloud: Cloud, keepers: Keepers, pool: VolumePool, rows: AsyncEngine, long_run: bool, seed: int
 ) -> None:
     chaos = Chaos(cloud, keepers, pool, rows, seed)
     keepers.start()

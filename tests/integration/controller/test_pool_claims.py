@@ -21,7 +21,7 @@ from proctor_controller.pool.claims import (
     Claims,
     Never,
     RunVolume,
-    Waiting,
+    WaitForVolumes,
     Wanted,
     by_name,
     ends_of,
@@ -110,13 +110,13 @@ async def test_a_run_gets_all_its_volumes_or_none(engine: AsyncEngine, control_d
     both = [Wanted("a", "igw", mode="require"), Wanted("b", "igw", mode="require")]
     none = "a spare of type igw: none is ready"
     control_database.psql("UPDATE control.pools SET target = 0")
-    assert await claims.claim_for_run(run, both) == Waiting(f"{none}, and none is kept (its target is 0)")
+    assert await claims.claim_for_run(run, both) == WaitForVolumes(f"{none}, and none is kept (its target is 0)")
     control_database.psql("UPDATE control.pools SET target = 2")
     control_database.psql(
         "INSERT INTO control.pool_breakers (scope, failures, opened_at, reason) VALUES ('igw', 3, now(), 'no answer')"
     )
     stopped = "creation is stopped after 3 failures in a row: no answer"
-    assert await claims.claim_for_run(run, both) == Waiting(f"{none} (0 of 2 being made); {stopped}")
+    assert await claims.claim_for_run(run, both) == WaitForVolumes(f"{none} (0 of 2 being made); {stopped}")
     control_database.psql("DELETE FROM control.pool_breakers")
     assert control_database.psql("SELECT count(*) FROM control.volumes WHERE state = 'ready'") == "1"
 
@@ -167,7 +167,7 @@ async def test_a_run_waits_for_what_is_made_for_it_and_is_told_what_cannot_be(en
     await make_spares(engine, "igw", 2)
     run = new_id()
     answer = await claims.claim_for_run(run, [Wanted("a", "igw"), Wanted("b", "igw", mode="bypass")])
-    assert answer == Waiting("volume b, which is being made")
+    assert answer == WaitForVolumes("volume b, which is being made")
     assert await claims.claim_for_run(new_id(), [Wanted("a", "nope")]) == Never("no such type of volume: nope")
     await claims.settle_run(run, {})
     await close_sessions(engine)

@@ -87,7 +87,7 @@ async def test_busy_is_not_stored_and_expired_is(tmp_path: Path) -> None:
 
 async def test_asking_for_an_unknown_attempt_writes_a_tombstone(tmp_path: Path) -> None:
     async with opened(tmp_path) as journal:
-        assert (await journal.standing("r1", "s1", 1, "t1")).state == "tombstone"
+        assert (await journal.find_or_tombstone("r1", "s1", 1, "t1")).state == "tombstone"
     async with opened(tmp_path) as journal:
         reply, fresh = await journal.accept(order(), ACCEPT)
         assert (reply.answer, fresh) == (StartAnswer.TOMBSTONED, False)
@@ -105,7 +105,7 @@ async def test_an_end_is_kept_until_it_is_confirmed(tmp_path: Path) -> None:
         assert (left["s2"].state, left["s2"].finish) == ("accepted", None)
         await journal.confirm([("s1", 1), ("s2", 1), ("unknown", 7)])
         assert [entry.step for entry in await journal.unfinished()] == ["s2"]
-        assert (await journal.standing("r1", "s1", 1, "t1")).state == "confirmed"
+        assert (await journal.find_or_tombstone("r1", "s1", 1, "t1")).state == "confirmed"
         assert await journal.accept(order(), ACCEPT) == (ACCEPT, False)
 
 
@@ -138,7 +138,7 @@ async def test_a_process_group_is_on_disk_soon_unless_it_has_ended_before(tmp_pa
 async def test_old_confirmed_ends_and_tombstones_are_forgotten(tmp_path: Path) -> None:
     wall = Wall()
     async with opened(tmp_path, wall) as journal:
-        await journal.standing("r1", "dead", 1, "t1")
+        await journal.find_or_tombstone("r1", "dead", 1, "t1")
         for step in ("s1", "s2", "s3"):
             await journal.accept(order(step), ACCEPT)
         await journal.end(end("s1"))

@@ -8,7 +8,7 @@ from typing import Any
 import nkeys
 import pytest
 
-from proctor_controller.identity.callout import Knock, keep_out, let_in, permissions, read_request
+from proctor_controller.identity.callout import AuthRequest, keep_out, let_in, permissions, read_request
 from proctor_controller.identity.nkey import BadClaims, BadKey, Issuer, is_signed, public_bytes, read_claims
 
 AGENT = "01a1fbf2-3c62-718a-9d1d-e48b540ecc8b"
@@ -61,8 +61,8 @@ def request(
 
 
 def test_a_request_of_a_server_is_read() -> None:
-    knock = read_request(token(request(), server))
-    assert knock == Knock(server.public, stranger.public, agent.public, "agent/x/y", "192.0.2.7", signed=True)
+    asked = read_request(token(request(), server))
+    assert asked == AuthRequest(server.public, stranger.public, agent.public, "agent/x/y", "192.0.2.7", signed=True)
     bare = request()
     bare["nats"]["connect_opts"]["sig"] = encode(agent.sign(b"nonce-1"))
     assert read_request(token(bare, server)).signed, "without padding, as other clients send it"
@@ -122,8 +122,8 @@ def test_a_changed_request_is_not_believed() -> None:
 
 def test_the_answer_grants_one_agent_its_own_subjects() -> None:
     issuer = Issuer(account.seed)
-    knock = read_request(token(request(), server))
-    answer = read_claims(let_in(issuer, knock, AGENT, account="PROCTOR", now=1000, expires=2000), "A")
+    asked = read_request(token(request(), server))
+    answer = read_claims(let_in(issuer, asked, AGENT, account="PROCTOR", now=1000, expires=2000), "A")
     assert (answer["iss"], answer["aud"], answer["sub"]) == (account.public, server.public, stranger.public)
     user = read_claims(answer["nats"]["jwt"].encode(), "A")
     assert (user["name"], user["aud"], user["iat"], user["exp"]) == (AGENT, "PROCTOR", 1000, 2000)
@@ -137,8 +137,8 @@ def test_the_answer_grants_one_agent_its_own_subjects() -> None:
 
 
 def test_a_refusal_carries_no_user() -> None:
-    knock = read_request(token(request(), server))
-    answer = read_claims(keep_out(Issuer(account.seed), knock, "unknown_key", now=1000), "A")
+    asked = read_request(token(request(), server))
+    answer = read_claims(keep_out(Issuer(account.seed), asked, "unknown_key", now=1000), "A")
     assert answer["nats"]["error"] == "unknown_key"
     assert "jwt" not in answer["nats"]
 

@@ -141,7 +141,7 @@ def inbox_prefix(who: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttemptOrigin:
     """What the subject of an event or a log chunk says of its origin; the credentials hold the agent to it."""
 
     agent: str
@@ -150,20 +150,20 @@ class Attempt:
     run: str | None = None
 
 
-def parse_event(subject: str) -> Attempt | None:
+def parse_event(subject: str) -> AttemptOrigin | None:
     """The origin of a message on stream EVENT; None where the subject has another shape."""
     match subject.split("."):
         case ["proctor", "v1", "evt", agent, step, attempt] if attempt.isdecimal():
-            return Attempt(agent=agent, step=step, attempt=int(attempt))
+            return AttemptOrigin(agent=agent, step=step, attempt=int(attempt))
         case _:
             return None
 
 
-def parse_log(subject: str) -> Attempt | None:
+def parse_log(subject: str) -> AttemptOrigin | None:
     """The origin of a message on stream LOG; None where the subject has another shape."""
     match subject.split("."):
         case ["proctor", "v1", "log", agent, run, step, attempt] if attempt.isdecimal():
-            return Attempt(agent=agent, run=run, step=step, attempt=int(attempt))
+            return AttemptOrigin(agent=agent, run=run, step=step, attempt=int(attempt))
         case _:
             return None
 

@@ -15,7 +15,7 @@ import structlog
 from proctor_agent import loader
 from proctor_agent.attempts.context import AgentContext
 from proctor_agent.attempts.debts import Debts
-from proctor_agent.attempts.ends import Ends
+from proctor_agent.attempts.ends import UnconfirmedEnds
 from proctor_agent.attempts.journal import Journal
 from proctor_agent.attempts.leftovers import Leftovers
 from proctor_agent.attempts.supervisor import Supervisor
@@ -70,7 +70,7 @@ async def run(settings: AgentSettings, stop: Stop) -> None:
         targets.start()
         for name, reason in workbench.load_errors.items():
             log.error("plugin_not_loaded", plugin=name, reason=reason)
-        ends = Ends(bus, identity.agent, journal, spool, republish=settings.republish)
+        ends = UnconfirmedEnds(bus, identity.agent, journal, spool, republish=settings.republish)
         debts = Debts(workbench)
         stack.push_async_callback(debts.close)
         context = AgentContext(

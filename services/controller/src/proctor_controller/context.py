@@ -13,7 +13,7 @@ from proctor_common.bus import Bus, BusOptions, BusUnavailable
 from proctor_common.clock import Clock, SystemClock
 from proctor_common.ids import new_id
 from proctor_common.metrics import make_registry, observe_bus
-from proctor_common.pg import Chain, make_engine, migrate
+from proctor_common.pg import MigrationChain, make_engine, migrate
 from proctor_common.service import Background, ConfigurationError, StartError, Stop
 from proctor_controller.db.sealing import BadSealKey, Seal
 from proctor_controller.db.session import Session
@@ -24,8 +24,8 @@ from proctor_controller.engine.engine import Engine
 from proctor_controller.engine.services import EngineServices, make_services
 from proctor_controller.engine.settings import EngineSettings
 from proctor_controller.identity.nkey import BadKey, Issuer
-from proctor_controller.pool.claims import Claimed, Claims, Waiting, ends_of, wanted_of
-from proctor_controller.pool.pool import Pool
+from proctor_controller.pool.claims import Claimed, Claims, WaitForVolumes, ends_of, wanted_of
+from proctor_controller.pool.pool import VolumePool
 from proctor_controller.pool.source import default_backend
 from proctor_controller.settings import ControllerSettings
 
@@ -33,7 +33,7 @@ SERVER_SETTINGS = {"plan_cache_mode": "force_generic_plan", "random_page_cost": 
 """The engine's statements are large: planning one again costs as much as running it and gains nothing. The rows of
 running runs are in memory; with the planner's default cost of a random read it would scan all steps of a run to change
 one."""
-CHAIN = Chain(package="proctor_controller.migrations", schemas=("control",))
+CHAIN = MigrationChain(package="proctor_controller.migrations", schemas=("control",))
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ProcessContext:
     """PEM text of the CA that agents trust; None: connections to the bus are not encrypted."""
     registry: CollectorRegistry
     engine: Engine
-    pool: Pool
+    pool: VolumePool
     background: Background
     stop: Stop
 
@@ -88,7 +88,7 @@ async def open_context(settings: ControllerSettings, stop: Stop) -> AsyncIterato
             raise StartError(str(fault)) from fault
         observe_bus(registry, bus)
         services = make_engine_services(settings, database, bus)
-        pool = Pool(
+        pool = VolumePool(
             database,
             bus,
             SystemClock(),
@@ -130,7 +130,7 @@ class PoolVolumes:
         found = await self._claims.claim_for_run(run, wanted_of(wants))
         if isinstance(found, Claimed):
             return events.HostsHeld(run)
-        if isinstance(found, Waiting):
+        if isinstance(found, WaitForVolumes):
             return events.MustWait(run, found.why, admitted=True)
         return events.CannotBegin(run, found.why)
 

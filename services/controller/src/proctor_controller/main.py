@@ -17,7 +17,7 @@ from proctor_common.service import ConfigurationError, StartError, Stop
 from proctor_controller.context import ProcessContext, open_context
 from proctor_controller.domain.volumes.settings import BadPoolSettings
 from proctor_controller.duties.duty import Duty, Work
-from proctor_controller.duties.orphan_logs import StrangerSweep
+from proctor_controller.duties.orphan_logs import OrphanLogSweep
 from proctor_controller.duties.outbound import Allowed, Outbound
 from proctor_controller.duties.schedules import ScheduleClock
 from proctor_controller.duties.silence import SilenceSweep
@@ -166,7 +166,7 @@ def start_duties(context: ProcessContext) -> None:
         lost_after=settings.lost_after,
         interval=settings.sweep_interval,
     )
-    strangers = StrangerSweep(context.database, context.bus, context.clock, age=settings.stranger_age)
+    orphan_logs = OrphanLogSweep(context.database, context.bus, context.clock, age=settings.stranger_age)
     engine = context.engine
     watchdog = Watchdog(engine.services, engine.feed, engine.queue, engine.leasing)
 
@@ -178,7 +178,7 @@ def start_duties(context: ProcessContext) -> None:
         ("pool", partial(context.pool.keeper.turn, notice=engine.leasing.volumes_changed), POOL_INTERVAL),
         ("agents", silence.turn, settings.sweep_interval),
         ("watchdog", watch, settings.watchdog_interval),
-        ("log-sweep", strangers.turn, settings.log_sweep_interval),
+        ("log-sweep", orphan_logs.turn, settings.log_sweep_interval),
         ("schedules", make_clock(context).turn, settings.schedule_interval),
         ("webhooks", make_sender(context).turn, settings.webhook_interval),
     )

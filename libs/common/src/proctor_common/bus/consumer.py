@@ -30,7 +30,7 @@ CLOSE_SECONDS = 3.0
 GIVE_BACK = RETRY(0)
 
 
-class Owner(Protocol):
+class ConsumerOwner(Protocol):
     """What the loop needs of its bus."""
 
     handler_failures: int
@@ -40,7 +40,14 @@ class Owner(Protocol):
 
 
 async def consume(
-    owner: Owner, stream: str, durable: str, handler: Handler, *, batch: int, concurrency: int, retry_delay: float
+    owner: ConsumerOwner,
+    stream: str,
+    durable: str,
+    handler: Handler,
+    *,
+    batch: int,
+    concurrency: int,
+    retry_delay: float,
 ) -> None:
     """Run until cancelled; see :meth:`Bus.consume`."""
     lanes = Lanes(owner, handler, concurrency, retry_delay)
@@ -125,7 +132,7 @@ class _Delivery:
 class Lanes:
     """Messages waiting for the handler: one lane a subject, in order; lanes run at once, up to ``concurrency``."""
 
-    def __init__(self, owner: Owner, handler: Handler, concurrency: int, retry_delay: float) -> None:
+    def __init__(self, owner: ConsumerOwner, handler: Handler, concurrency: int, retry_delay: float) -> None:
         self._owner = owner
         self._handler = handler
         self._free = asyncio.Semaphore(concurrency)

@@ -20,7 +20,7 @@ WAITING_LIMIT = 65_536
 CLOSE_TIMEOUT = 5.0
 
 
-class Owner(Protocol):
+class SubscriptionOwner(Protocol):
     """What a subscription needs of its bus."""
 
     handler_failures: int
@@ -33,7 +33,7 @@ class Owner(Protocol):
 class Subscription:
     """Interest in a subject. Made by :meth:`Bus.serve` and :meth:`Bus.subscribe`."""
 
-    def __init__(self, owner: Owner, subject: str, queue: str | None) -> None:
+    def __init__(self, owner: SubscriptionOwner, subject: str, queue: str | None) -> None:
         self.subject = subject
         self.queue = queue
         self._owner = owner
@@ -62,7 +62,7 @@ class Subscription:
 class Watched(Subscription):
     """Calls a plain function for each message."""
 
-    def __init__(self, owner: Owner, subject: str, callback: Callback) -> None:
+    def __init__(self, owner: SubscriptionOwner, subject: str, callback: Callback) -> None:
         super().__init__(owner, subject, None)
         self._callback = callback
 
@@ -73,7 +73,9 @@ class Watched(Subscription):
 class Served(Subscription):
     """Answers requests, a bounded number at once."""
 
-    def __init__(self, owner: Owner, subject: str, queue: str | None, handler: Handler, concurrency: int) -> None:
+    def __init__(
+        self, owner: SubscriptionOwner, subject: str, queue: str | None, handler: Handler, concurrency: int
+    ) -> None:
         super().__init__(owner, subject, queue)
         self._handler = handler
         self._free = asyncio.Semaphore(concurrency)

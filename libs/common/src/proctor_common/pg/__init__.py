@@ -8,11 +8,11 @@ from proctor_common.pg.engine import (
     reading,
     transaction,
 )
-from proctor_common.pg.migrate import Chain, migrate
+from proctor_common.pg.migrate import MigrationChain, migrate
 from proctor_common.pg.sessions import Session, changing, close_sessions, session
 
 __all__ = [
-    "Chain",
+    "MigrationChain",
     "Session",
     "changing",
     "check_database",

@@ -27,7 +27,7 @@ RETRY_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Chain:
+class MigrationChain:
     """A service's revisions. ``schemas``: what the service owns; the first one holds the version table."""
 
     package: str
@@ -39,7 +39,7 @@ class Chain:
         return Path(str(files(self.package))) / "versions"
 
 
-async def migrate(engine: AsyncEngine, chain: Chain, *, wait: float = 30.0) -> None:
+async def migrate(engine: AsyncEngine, chain: MigrationChain, *, wait: float = 30.0) -> None:
     """Bring the schemas to the newest revision, in one transaction; several replicas may do it at once.
 
     A database that does not answer yet is waited for, ``wait`` seconds. Raises StartError when it does not come,
@@ -69,7 +69,9 @@ async def migrate(engine: AsyncEngine, chain: Chain, *, wait: float = 30.0) -> N
         raise StartError(f"cannot migrate schema {chain.schemas[0]} to {head}: {_one_line(fault)}") from fault
 
 
-async def _upgrade(connection: AsyncConnection, chain: Chain, revisions: dict[str, str | None], head: str) -> None:
+async def _upgrade(
+    connection: AsyncConnection, chain: MigrationChain, revisions: dict[str, str | None], head: str
+) -> None:
     schema = chain.schemas[0]
     await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'"))
     await connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -86,7 +88,7 @@ async def _upgrade(connection: AsyncConnection, chain: Chain, revisions: dict[st
     log.info("schema_migrated", schema=schema, from_revision=current, to_revision=head)
 
 
-def _run_alembic(connection: Connection, chain: Chain) -> None:
+def _run_alembic(connection: Connection, chain: MigrationChain) -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -99,7 +101,7 @@ def _run_alembic(connection: Connection, chain: Chain) -> None:
     command.upgrade(config, "head")
 
 
-async def _current(connection: AsyncConnection, chain: Chain) -> str | None:
+async def _current(connection: AsyncConnection, chain: MigrationChain) -> str | None:
     """The revision that the database is at; None when it has none yet."""
     # Not to_regclass: after a wait for the lock it still answers from the cache of before.
     known = "SELECT 1 FROM pg_tables WHERE schemaname = :schema AND tablename = :name"
@@ -110,7 +112,7 @@ async def _current(connection: AsyncConnection, chain: Chain) -> str | None:
     return None if current is None else str(current)
 
 
-def _refuse_newer(chain: Chain, current: str | None, revisions: dict[str, str | None]) -> None:
+def _refuse_newer(chain: MigrationChain, current: str | None, revisions: dict[str, str | None]) -> None:
     if current is not None and current not in revisions:
         raise StartError(
             f"schema {chain.schemas[0]} is at revision {current}, which this version of the service does not know: "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from proctor_agent.attempt import Workbench
 from proctor_agent.attempts.debts import Debts
-from proctor_agent.attempts.ends import Ends
+from proctor_agent.attempts.ends import UnconfirmedEnds
 from proctor_agent.attempts.journal import Journal
 from proctor_agent.log.spool import Spool
 from proctor_common.bus import Bus
@@ -21,7 +21,7 @@ class AgentContext:
     journal: Journal
     spool: Spool
     workbench: Workbench
-    ends: Ends
+    ends: UnconfirmedEnds
     debts: Debts
     default_target: str | None
     folder: Path

@@ -16,7 +16,7 @@ LONGEST_S = 600.0
 """A target that was out of reach for so long gets work again."""
 PAUSE_S = 2.0
 LOOK_S = 15.0
-MOST_TOLD = 20
+MOST_REPORTED = 20
 MOST_NAMED = 5
 
 
@@ -55,7 +55,7 @@ class Debts:
     @property
     def remains(self) -> tuple[str, ...]:
         """Sentences on what may be left; may be read in another thread."""
-        return tuple(str(debt) for debt in list(self._open)[:MOST_TOLD])
+        return tuple(str(debt) for debt in list(self._open)[:MOST_REPORTED])
 
     def owe(
         self, run: str, marker: str, target: str, groups: Sequence[ProcessGroup], left: Sequence[str] | None = None

@@ -21,7 +21,7 @@ HEARD_S = 0.05
 """How long to wait for the stream to take an end before the journal is written as well."""
 
 
-class Ends:
+class UnconfirmedEnds:
     """The ends of attempts here that no controller has committed. Use from the agent's main loop."""
 
     def __init__(self, bus: Bus, agent: str, journal: Journal, spool: Spool, *, republish: float) -> None:
@@ -32,7 +32,7 @@ class Ends:
         self._republish = republish
         self._open: dict[tuple[str, int], StepFinished] = {}
         self._unkept: set[tuple[str, int]] = set()
-        """Ends that are not in the journal yet, so they cannot be confirmed there."""
+        """UnconfirmedEnds that are not in the journal yet, so they cannot be confirmed there."""
 
     @property
     def unconfirmed(self) -> tuple[AttemptRef, ...]:

@@ -143,7 +143,7 @@ class Journal:
 
         return await self._ask(work)
 
-    async def standing(self, run: str, step: str, attempt: int, token: str) -> Entry:
+    async def find_or_tombstone(self, run: str, step: str, attempt: int, token: str) -> Entry:
         """What is known of an attempt; if it is unknown, a tombstone is written first: it will never start."""
 
         def work(db: sqlite3.Connection) -> Entry:

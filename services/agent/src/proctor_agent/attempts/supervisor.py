@@ -237,7 +237,7 @@ class Supervisor:
         key = (order.step, order.attempt)
         if key in self._taking:
             self._early_stops[key] = order
-        reply = await self._standing(order)
+        reply = await self._state_of(order)
         execution = self._live.get(key)
         if execution is not None and execution.ref.token == order.token:
             _stop(execution, order)
@@ -245,14 +245,14 @@ class Supervisor:
         return reply.encode()
 
     async def _on_query(self, message: Message) -> bytes:
-        return (await self._standing(decode(QueryOrder, message.data))).encode()
+        return (await self._state_of(decode(QueryOrder, message.data))).encode()
 
-    async def _standing(self, order: CancelOrder | QueryOrder) -> StandingReply:
+    async def _state_of(self, order: CancelOrder | QueryOrder) -> StandingReply:
         execution = self._live.get((order.step, order.attempt))
         if execution is not None and execution.ref.token == order.token:
             stopping = execution.stopping.is_set()
             return StandingReply(standing=AttemptStanding.STOPPING if stopping else AttemptStanding.RUNNING)
-        entry = await self._journal.standing(order.run, order.step, order.attempt, order.token)
+        entry = await self._journal.find_or_tombstone(order.run, order.step, order.attempt, order.token)
         if entry.token != order.token:
             # Known under another token, so a start with this one is stale: it never ran and never will.
             return StandingReply(standing=AttemptStanding.NEVER)

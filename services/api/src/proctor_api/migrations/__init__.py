@@ -1,5 +1,5 @@
 """The api's own Alembic chain: schemas ``access`` (tokens, sessions, keys) and ``catalog`` (the Test API)."""
 
-from proctor_common.pg import Chain
+from proctor_common.pg import MigrationChain
 
-CHAIN = Chain("proctor_api.migrations", ("access", "catalog"))
+CHAIN = MigrationChain("proctor_api.migrations", ("access", "catalog"))

@@ -20,7 +20,7 @@ MAX_PURGES = 500
 """In one turn; the next one continues."""
 
 
-class StrangerSweep:
+class OrphanLogSweep:
     """One turn about every minute. ``age``: how many seconds ago the last chunk must have come."""
 
     def __init__(self, database: AsyncEngine, bus: Bus, clock: Clock, *, age: float) -> None:
@@ -35,12 +35,12 @@ class StrangerSweep:
         present = sorted(await self._bus.stream_subjects(subjects.LOG_STREAM, subjects.LOG_SUBJECTS))
         left = MAX_PURGES
         for start in range(0, len(present), BATCH):
-            for subject in await self._strangers(present[start : start + BATCH], held):
+            for subject in await self._orphans(present[start : start + BATCH], held):
                 if left == 0:
                     return
                 left -= await self._purge(subject, held)
 
-    async def _strangers(self, present: list[str], held: Held) -> list[str]:
+    async def _orphans(self, present: list[str], held: Held) -> list[str]:
         origins = {subject: subjects.parse_log(subject) for subject in present}
         asked = [o for o in origins.values() if o is not None and _has_ids(o)]
         async with transaction(self._database) as connection:
@@ -67,7 +67,7 @@ class StrangerSweep:
         return True
 
 
-def _has_ids(origin: subjects.Attempt) -> bool:
+def _has_ids(origin: subjects.AttemptOrigin) -> bool:
     return is_id(origin.agent) and is_id(origin.step) and is_id(str(origin.run)) and 0 < origin.attempt < 2**31
 
 

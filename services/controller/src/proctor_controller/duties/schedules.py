@@ -28,7 +28,7 @@ from proctor_controller.duties.cron import BadCron, Cron
 log = structlog.get_logger(__name__)
 
 LIMIT = 100
-TOLD = 20
+MOST_RECORDED = 20
 """Missed ticks that are recorded one by one; if there are more, the newest."""
 
 Submit = Callable[[Actor, SubmitRun], Awaitable[object]]
@@ -81,8 +81,8 @@ class ScheduleClock:
             return
         if due is None:
             return
-        ticks = [Tick(at, TickOutcome.MISSED, reason="no controller was there") for at in due.missed[-TOLD:]]
-        if len(due.missed) > TOLD:
+        ticks = [Tick(at, TickOutcome.MISSED, reason="no controller was there") for at in due.missed[-MOST_RECORDED:]]
+        if len(due.missed) > MOST_RECORDED:
             log.warning("schedule_missed", schedule=schedule.name, ticks=len(due.missed))
         if due.fire is not None:
             ticks.append(await self._overlap(connection, schedule, due.fire))

@@ -6,7 +6,7 @@ import structlog
 
 from proctor_common.ids import is_id
 from proctor_common.messages.events import AttemptRef, Heartbeat
-from proctor_controller.db.runs.attempts import Live, Ref, find_over, find_standings, live_attempts
+from proctor_controller.db.runs.attempts import Live, Ref, find_over, find_stored_attempts, live_attempts
 from proctor_controller.db.session import session
 from proctor_controller.domain.runs import events
 from proctor_controller.domain.runs.decision import QueryAttempt
@@ -40,7 +40,7 @@ class AgentStatus:
         alive, ended = _refs(heartbeat.attempts), _refs(heartbeat.ended)
         async with session(self._database) as db:
             listed = [*alive, *ended]
-            standings = await find_standings(db, agent, listed) if listed else []
+            standings = await find_stored_attempts(db, agent, listed) if listed else []
             held = await live_attempts(db, agent)
         confirmed = [_ref(each.ref) for each in standings[len(alive) :] if each.reported or not each.known]
         unwanted = [_ref(each.ref) for each in standings[: len(alive)] if each.ended or not each.known]

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from datetime import datetime, timedelta
 
 from proctor_common.states import StepState
-from proctor_controller.db.hosts.candidates import Found
+from proctor_controller.db.hosts.candidates import FoundCandidate
 from proctor_controller.domain.hosts.placement import Placement
 from proctor_controller.domain.runs.decision import Decision
 
@@ -30,7 +30,7 @@ class Cache:
     """Bounded; nothing in it that cannot be lost."""
 
     def __init__(self) -> None:
-        self._hosts: OrderedDict[HostKey, tuple[Found, float]] = OrderedDict()
+        self._hosts: OrderedDict[HostKey, tuple[FoundCandidate, float]] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._clock: tuple[datetime, float] | None = None
 
@@ -46,13 +46,13 @@ class Cache:
         """Whether this process has just committed the step's end, which absorbs; False says nothing."""
         return step in self._ended
 
-    def keep_host(self, key: HostKey, found: Found) -> None:
+    def keep_host(self, key: HostKey, found: FoundCandidate) -> None:
         """Remember the agent that a method was found on, with the method's description."""
         self._hosts[key] = (found, time.clock_gettime(_CLOCK))
         while len(self._hosts) > MAX_HOSTS:
             self._hosts.popitem(last=False)
 
-    def host(self, key: HostKey) -> Found | None:
+    def host(self, key: HostKey) -> FoundCandidate | None:
         """The agent as it was less than HOST_AGE seconds ago."""
         found, at = self._hosts.get(key, (None, 0.0))
         return found if time.clock_gettime(_CLOCK) - at < HOST_AGE else None
@@ -69,6 +69,6 @@ class Cache:
         """The database's time, as far as it was heard of lately."""
         if self._clock is None:
             return None
-        told, at = self._clock
+        moment, at = self._clock
         age = time.clock_gettime(_CLOCK) - at
-        return told + timedelta(seconds=age) if age < MAX_AGE else None
+        return moment + timedelta(seconds=age) if age < MAX_AGE else None

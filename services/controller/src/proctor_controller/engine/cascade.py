@@ -122,7 +122,7 @@ class Cascade:
         left = tuple(other for other in decision.effects if other is not effect)
         return join(replace(decision, effects=left), placed)
 
-    async def _find_host(self, db: Session, each: NextStep, run: Run) -> candidates.Found | None:
+    async def _find_host(self, db: Session, each: NextStep, run: Run) -> candidates.FoundCandidate | None:
         """The agent of the host, where it takes work as far as was heard a moment ago; its claim asks again."""
         if each.place.host is None:
             return None

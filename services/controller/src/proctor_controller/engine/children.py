@@ -20,7 +20,7 @@ from proctor_controller.domain.runs.order_rendering import RenderFault
 from proctor_controller.domain.runs.run import UNSTARTED
 from proctor_controller.domain.runs.verdict import describe
 from proctor_controller.engine.services import EngineServices, Feed
-from proctor_controller.engine.submission.planning import Request, prepare_run
+from proctor_controller.engine.submission.planning import PlanningRequest, prepare_run
 from proctor_controller.engine.submission.submit import ParentEnded, Submissions
 
 _SPACE = uuid.UUID("5f0c1d3e-8a7b-4c52-9d36-0f6f7f1b2a90")
@@ -75,7 +75,7 @@ class Children:
         child = child_id(step, attempt)
         await self._feed(events.ChildEnded(run, step, attempt, child, RunResult.ERROR, reason=why))
 
-    async def _begin(self, request: Request) -> None:
+    async def _begin(self, request: PlanningRequest) -> None:
         """Store and begin a child, unless it is there already or its step runs no longer. Raises ProctorError: its
         plan cannot be run so.
         """
@@ -86,7 +86,7 @@ class Children:
             except (DuplicateRun, ParentEnded):
                 return
 
-    async def _nested(self, run: str, step: str, attempt: int) -> Request | events.ChildRests | None:
+    async def _nested(self, run: str, step: str, attempt: int) -> PlanningRequest | events.ChildRests | None:
         """What to begin; what its step waits for where its run is paused; None where the step does not ask for it any
         more. Raises RenderFault.
         """
@@ -103,7 +103,7 @@ class Children:
             parameters = fill(nest.rules.child.parameters, scope)
         except ExpressionFault as fault:
             raise RenderFault(describe("with", fault)) from None
-        return Request(
+        return PlanningRequest(
             run=child_id(step, attempt),
             plan=nest.rules.child.plan,
             parameters=parameters,

@@ -1,4 +1,4 @@
-"""What follows a commit: each effect of a decision is begun in the background, and those who look on are told.
+"""What follows a commit: each effect of a decision is begun in the background, and watchers are notified.
 
 What fails here, or is lost with the process, the watchdog derives again from what is stored.
 """

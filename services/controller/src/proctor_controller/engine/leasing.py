@@ -9,7 +9,7 @@ import structlog
 from proctor_common.states import RunState
 from proctor_controller.db.hosts.leasing import (
     Peers,
-    Waiting,
+    WaitingRun,
     drop_hosts,
     find_hosts,
     find_older_runs,
@@ -132,7 +132,7 @@ class Leasing:
             await self.release(found.run)
 
     async def _allocate(
-        self, db: Session, waiting: Waiting
+        self, db: Session, waiting: WaitingRun
     ) -> tuple[
         events.HostsHeld | events.MustWait | events.CannotBegin,
         str | None,
@@ -166,7 +166,7 @@ class Leasing:
                 hosts = await load_hosts(db, waiting)
         return await _take_hosts(db, waiting, hosts), None, older_runs
 
-    async def _with_volumes(self, waiting: Waiting) -> events.HostsHeld | events.MustWait | events.CannotBegin:
+    async def _with_volumes(self, waiting: WaitingRun) -> events.HostsHeld | events.MustWait | events.CannotBegin:
         """The run has its hosts: its volumes too, or neither, so that others may use the hosts meanwhile."""
         if self._volumes is None:
             return events.CannotBegin(waiting.run, "this controller has no pool of volumes")
@@ -215,7 +215,7 @@ class Leasing:
 
 
 async def _take_hosts(
-    db: Session, waiting: Waiting, hosts: Sequence[LeasableHost]
+    db: Session, waiting: WaitingRun, hosts: Sequence[LeasableHost]
 ) -> events.HostsHeld | events.MustWait | events.CannotBegin:
     """All the hosts that the run wants, or what it waits for; then others keep off what it needs."""
     found = choose_hosts(waiting.wants.roles, hosts)
@@ -230,7 +230,7 @@ async def _take_hosts(
     return events.CannotBegin(waiting.run, found.why)
 
 
-def _may_gain(waiting: Waiting, ended: Requirements, freed: Sequence[LeasableHost]) -> bool:
+def _may_gain(waiting: WaitingRun, ended: Requirements, freed: Sequence[LeasableHost]) -> bool:
     """Whether what a run has given back at its end may be what another one waits for."""
     mine, theirs = waiting.wants.concurrency, ended.concurrency
     if mine is not None and theirs is not None and mine.key == theirs.key:

@@ -63,13 +63,13 @@ class Queue:
             if isinstance(outcome, Decision) or not outcome.is_slot_gone:
                 return
 
-    async def _ensure_slots(self, db: Session, found: list[candidates.Found], agent: str) -> None:
+    async def _ensure_slots(self, db: Session, found: list[candidates.FoundCandidate], agent: str) -> None:
         for each in found:
             if each.candidate.agent == agent and each.slots_made < each.candidate.slots:
                 await candidates.make_slots(db, agent)
 
     def serve_later(self, agent: str | None = None, *, if_none: Callable[[str], Awaitable[None]] | None = None) -> None:
-        """Give an agent's free slots away in the background; ``if_none`` is told of the agent if no step wanted one.
+        """Give an agent's free slots away in the background; ``if_none`` gets the agent if no step wanted one.
 
         ``agent`` None, of all of them: a step has joined the queue, and a slot that came free a moment before was
         offered without it.

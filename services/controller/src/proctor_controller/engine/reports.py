@@ -92,7 +92,7 @@ class Reports:
             await self._on_forged(agent)
 
 
-def _read(message: StreamMessage, origin: subjects.Attempt | None) -> StepFinished:
+def _read(message: StreamMessage, origin: subjects.AttemptOrigin | None) -> StepFinished:
     if origin is None:
         raise BadMessage("a subject of another shape")
     if len(message.data) > MAX_REPORT:

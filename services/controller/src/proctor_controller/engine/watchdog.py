@@ -109,7 +109,7 @@ class Watchdog:
 
     async def _explain_waiting(self) -> None:
         """Say of those who still wait what they wait for now: of all of them in turn, the longest-waiting first."""
-        told: list[events.Event] = []
+        changed: list[events.Event] = []
         reasons: dict[candidates.Waiter, tuple[str, bool]] = {}
         async with session(self._database) as db:
             waiting = await candidates.load_waiting(db, EXPLAINED, self._explained)
@@ -123,11 +123,11 @@ class Watchdog:
                 last = each
                 why, never = reasons[alike]
                 if never or why != each.waiting_for:
-                    told.append(events.NoSlot(each.run, each.step, why, never=never))
-        # From the front again once there is nobody behind.
+                    changed.append(events.NoSlot(each.run, each.step, why, never=never))
+        # Start again at the front after the last one.
         is_end = len(waiting) < EXPLAINED and (not waiting or last is waiting[-1])
         self._explained = None if is_end else last
-        await self._feed_all(told)
+        await self._feed_all(changed)
 
     async def _reason(self, db: Session, step: candidates.Waiter) -> tuple[str, bool]:
         """What a step waits for, and whether that will never come: its host's agent was removed, and for as long as a

@@ -16,7 +16,7 @@ from proctor_controller.context import ProcessContext
 from proctor_controller.db.pool import vnfps as rows
 from proctor_controller.db.pool.claims import Demand
 from proctor_controller.db.pool.jobs import Job, load_breakers, load_jobs
-from proctor_controller.db.pool.pools import PoolRow, load_standing, put_target
+from proctor_controller.db.pool.pools import PoolRow, load_pool_state, put_target
 from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.breaker import BACKEND, Breaker
 from proctor_controller.domain.volumes.refill import hit_rate, quantile
@@ -36,9 +36,9 @@ async def _views(context: ProcessContext) -> list[PoolView]:
     await context.pool.demands.flush()
     pools = await context.pool.pools()
     async with session(context.database) as db:
-        jobs, breakers, standing = await load_jobs(db), await load_breakers(db), await load_standing(db)
-    held = standing["held_until"]
-    hold = standing["held_reason"] if held is not None and held > standing["now"] else ""
+        jobs, breakers, state = await load_jobs(db), await load_breakers(db), await load_pool_state(db)
+    held = state["held_until"]
+    hold = state["held_reason"] if held is not None and held > state["now"] else ""
     return [_pool_view(pool, jobs, _stopped(pool, breakers, hold)) for pool in pools if pool.listed]
 
 

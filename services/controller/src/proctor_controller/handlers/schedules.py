@@ -19,7 +19,7 @@ from proctor_controller.domain.documents.method_parameters import MASK
 from proctor_controller.domain.schedule import Schedule, TickOutcome
 from proctor_controller.duties.cron import Cron, find_faults
 from proctor_controller.duties.schedules import sealed_for
-from proctor_controller.engine.submission.planning import STORED_PLAN, Request, prepare_run
+from proctor_controller.engine.submission.planning import STORED_PLAN, PlanningRequest, prepare_run
 from proctor_controller.handlers.access import groups_of, own_group
 from proctor_controller.handlers.auditing import note
 
@@ -124,7 +124,7 @@ def _group(actor: Actor, group: str | None) -> str | None:
 
 async def _shown(context: ProcessContext, actor: Actor, body: SchedulePut, group: str | None) -> dict[str, Any]:
     """Plan and parameters with hidden values masked. Raises 404 and 422, like a submission at the first tick would."""
-    request = Request(
+    request = PlanningRequest(
         run=new_id(),
         plan=body.plan,
         parameters=body.parameters,

@@ -20,7 +20,7 @@ MAX_SUBSCRIPTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
+class AuthRequest:
     """A client that wants to connect: through which server, as which one-time user, with which key. ``signed``: whether
     it proved that it has the key.
     """
@@ -33,7 +33,7 @@ class Knock:
     signed: bool
 
 
-def read_request(payload: bytes) -> Knock:
+def read_request(payload: bytes) -> AuthRequest:
     """A server's request. Raises BadClaims if it is not one that the server itself has signed."""
     claims = read_claims(payload, "N")
     asked = claims.get("nats")
@@ -43,7 +43,7 @@ def read_request(payload: bytes) -> Knock:
     if server.get("id") != claims.get("iss"):
         raise BadClaims("signed by another server than the one it names")
     public_key = str(options.get("nkey") or "")
-    return Knock(
+    return AuthRequest(
         server=str(server["id"]),
         user=str(asked.get("user_nkey") or ""),
         public_key=public_key,
@@ -86,11 +86,11 @@ def permissions(agent: str) -> dict[str, Any]:
     }
 
 
-def let_in(issuer: Issuer, knock: Knock, agent: str, *, account: str, now: int, expires: int) -> bytes:
+def let_in(issuer: Issuer, request: AuthRequest, agent: str, *, account: str, now: int, expires: int) -> bytes:
     """The answer that makes the client the agent's user, from ``now`` until ``expires`` (seconds since the epoch)."""
     user = issuer.sign(
         {
-            "sub": knock.user,
+            "sub": request.user,
             "aud": account,
             "name": agent,
             "jti": f"{agent}.{now}",
@@ -106,20 +106,20 @@ def let_in(issuer: Issuer, knock: Knock, agent: str, *, account: str, now: int, 
             },
         }
     )
-    return _answer(issuer, knock, now, {"jwt": user})
+    return _answer(issuer, request, now, {"jwt": user})
 
 
-def keep_out(issuer: Issuer, knock: Knock, reason: str, *, now: int) -> bytes:
+def keep_out(issuer: Issuer, request: AuthRequest, reason: str, *, now: int) -> bytes:
     """The answer that refuses the client; the reason appears in the server's log, not at the client."""
-    return _answer(issuer, knock, now, {"error": reason})
+    return _answer(issuer, request, now, {"error": reason})
 
 
-def _answer(issuer: Issuer, knock: Knock, now: int, content: dict[str, Any]) -> bytes:
+def _answer(issuer: Issuer, request: AuthRequest, now: int, content: dict[str, Any]) -> bytes:
     return issuer.sign(
         {
-            "sub": knock.user,
-            "aud": knock.server,
-            "jti": f"{knock.user}.{now}",
+            "sub": request.user,
+            "aud": request.server,
+            "jti": f"{request.user}.{now}",
             "iat": now,
             "nats": {**content, "type": "authorization_response", "version": 2},
         }

@@ -16,7 +16,7 @@ PAGE = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class AgentConnection:
     """One open connection of an agent; ``name``: the client's own."""
 
     server: str
@@ -24,7 +24,7 @@ class Client:
     name: str
 
 
-async def list_clients(system: Bus, agent: str) -> list[Client] | None:
+async def list_clients(system: Bus, agent: str) -> list[AgentConnection] | None:
     """The agent's open connections; None if they are unknown."""
     query = json.dumps({"auth": True, "user": agent, "limit": PAGE}).encode()
     try:
@@ -32,17 +32,17 @@ async def list_clients(system: Bus, agent: str) -> list[Client] | None:
     except BusError as fault:
         log.warning("connections_unknown", agent=agent, error=str(fault))
         return None
-    found: list[Client] = []
+    found: list[AgentConnection] = []
     for answer in answers:
         found.extend(_clients(answer, agent))
     return found
 
 
-def _clients(answer: bytes, agent: str) -> list[Client]:
+def _clients(answer: bytes, agent: str) -> list[AgentConnection]:
     document: Any = json.loads(answer)
     data = document.get("data") or {}
     return [
-        Client(server=str(data["server_id"]), cid=int(entry["cid"]), name=str(entry.get("name") or ""))
+        AgentConnection(server=str(data["server_id"]), cid=int(entry["cid"]), name=str(entry.get("name") or ""))
         for entry in data.get("connections") or []
         if entry.get("authorized_user") == agent
     ]

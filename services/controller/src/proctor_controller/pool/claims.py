@@ -15,7 +15,7 @@ from proctor_common.clock import Clock
 from proctor_common.states import VolumeState
 from proctor_controller.db.pool import claims as rows
 from proctor_controller.db.pool.jobs import load_breakers
-from proctor_controller.db.pool.pools import load_pools, load_sizes, load_standing
+from proctor_controller.db.pool.pools import load_pool_state, load_pools, load_sizes
 from proctor_controller.db.pool.volumes import insert_volume
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.hosts.requirements import VolumeRequirement, requirements_of
@@ -67,7 +67,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitForVolumes:
     """Not yet. ``why``: what the run waits for. Ask again after a change of the pool, or after a while. If a required
     spare is missing, nothing is held; while volumes are being made, the run holds the others (settle it to release
     them).
@@ -125,7 +125,7 @@ class Claims:
         self._wake = wake
         self._note = note
 
-    async def claim_for_run(self, run: str, wanted: Sequence[Wanted]) -> Claimed | Waiting | Never:
+    async def claim_for_run(self, run: str, wanted: Sequence[Wanted]) -> Claimed | WaitForVolumes | Never:
         """All volumes for the run, or none. Raises ProctorError ``database_unavailable``."""
         began = self._clock.monotonic()
         hits: list[tuple[str, bool]] = []
@@ -145,28 +145,28 @@ class Claims:
                             hits.append((each.type, hit))
                     found = await rows.load_of_run(db, run)
         except _NoSpareError as none:
-            return Waiting(await self._say_none(none.type))
+            return WaitForVolumes(await self._say_none(none.type))
         for type, hit in hits:
             self._note(type, hit, self._clock.monotonic() - began)
         if fresh:
             await self._wake()
         answer = answer_for(found, wanted)
-        if isinstance(answer, Waiting):
+        if isinstance(answer, WaitForVolumes):
             stopped = await self._obstacles({row.type for row in found if row.state in AWAITED})
-            return Waiting("; ".join([answer.why, *stopped]))
+            return WaitForVolumes("; ".join([answer.why, *stopped]))
         return answer
 
     async def _say_none(self, type: str) -> str:
         """Why no spare of a type is ready."""
         async with session(self._database) as db:
             (pool,) = [each for each in await load_pools(db) if each.type == type]
-            standing = await load_standing(db)
+            state = await load_pool_state(db)
         coming = pool.stock.pending
         said = [f"a spare of type {type}: none is ready ({coming} of {pool.stock.target} being made)"]
         if not pool.stock.target:
             said = [f"a spare of type {type}: none is ready, and none is kept (its target is 0)"]
-        if standing["held_until"] is not None and standing["held_until"] > standing["now"]:
-            said.append(f"the quota is used up: {standing['held_reason']}")
+        if state["held_until"] is not None and state["held_until"] > state["now"]:
+            said.append(f"the quota is used up: {state['held_reason']}")
         return "; ".join([*said, *await self._obstacles({type})])
 
     async def _obstacles(self, types: AbstractSet[str]) -> list[str]:
@@ -216,7 +216,7 @@ async def _claim(db: Session, run: str, wanted: Wanted, size_gb: int) -> bool:
     return False
 
 
-def answer_for(found: Sequence[Volume], wanted: Sequence[Wanted]) -> Claimed | Waiting | Never:
+def answer_for(found: Sequence[Volume], wanted: Sequence[Wanted]) -> Claimed | WaitForVolumes | Never:
     """The answer that follows from the run's rows."""
     last = {row.key: row for row in found}
     alive = {row.key: row for row in found if row.state in HAD | AWAITED}
@@ -228,7 +228,9 @@ def answer_for(found: Sequence[Volume], wanted: Sequence[Wanted]) -> Claimed | W
     awaited = [row for row in alive.values() if row.state in AWAITED]
     if awaited:
         first = awaited[0]
-        return Waiting(f"volume {first.key}, which is being made" + (f": {first.reason}" if first.reason else ""))
+        return WaitForVolumes(
+            f"volume {first.key}, which is being made" + (f": {first.reason}" if first.reason else "")
+        )
     return Claimed(
         tuple(
             RunVolume(each.key, row.id, row.name, row.type, row.size_gb, row.path, row.from_pool)

@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from proctor_controller.db.pool.pools import PoolRow
 from proctor_controller.domain.volumes.refill import quantile
-from proctor_controller.pool.pool import Pool
+from proctor_controller.pool.pool import VolumePool
 
 _BY_TYPE: tuple[tuple[str, str, Callable[[PoolRow], float]], ...] = (
     ("proctor_pool_target", "Spares wanted", lambda row: row.stock.target),
@@ -23,13 +23,13 @@ _COUNTED: tuple[tuple[str, str, Callable[[PoolRow], float]], ...] = (
 )
 
 
-def observe_pool(registry: CollectorRegistry, pool: Pool) -> None:
+def observe_pool(registry: CollectorRegistry, pool: VolumePool) -> None:
     """Export the pools as they were last read."""
     registry.register(_PoolCollector(pool))
 
 
 class _PoolCollector(Collector):
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: VolumePool) -> None:
         self._pool = pool
 
     def collect(self) -> Iterable[Metric]:

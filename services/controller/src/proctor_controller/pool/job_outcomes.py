@@ -7,7 +7,7 @@ from proctor_controller.db.pool.vnfps import end_vnfp, point_vnfp, tell_vnfp
 from proctor_controller.db.pool.volumes import change_volume, insert_again, load_volume
 from proctor_controller.domain.volumes.volume import Volume, may_try_again, state_when_available
 from proctor_controller.pool.fenced_session import Desk
-from proctor_controller.volumes.backend import Found
+from proctor_controller.volumes.backend import FoundVolume
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ async def became_known(desk: Desk, volume: Volume, backend_id: str) -> Volume | 
         await desk.check()
 
 
-async def became_available(desk: Desk, volume: Volume, found: Found) -> Volume | None:
+async def became_available(desk: Desk, volume: Volume, found: FoundVolume) -> Volume | None:
     """A spare is ready, or its owner has it. None if the row has changed meanwhile."""
     async with desk.together(volume.vnfp is not None) as db:
         changed = await change_volume(

@@ -18,7 +18,7 @@ from proctor_common.clock import Clock
 from proctor_common.errors import ProctorError
 from proctor_controller.db.duties import Held
 from proctor_controller.db.pool import jobs as rows
-from proctor_controller.db.pool.pools import apply_types, count_volumes, load_standing
+from proctor_controller.db.pool.pools import apply_types, count_volumes, load_pool_state
 from proctor_controller.db.pool.volumes import load_work
 from proctor_controller.db.session import session
 from proctor_controller.domain.volumes.breaker import BACKEND, FAILURES, Breaker
@@ -68,19 +68,19 @@ class Keeper:
             try:
                 settings = self._source.read()
                 async with session(self._database) as db:
-                    standing = await load_standing(db)
+                    state = await load_pool_state(db)
                     idle = not settings.types and not await count_volumes(db)
                 if idle:
                     await self._apply_nothing(held)
                     continue
-                backend = Counted(self._opener(settings, str(standing["installation"]), self._folder), self.calls)
+                backend = Counted(self._opener(settings, str(state["installation"]), self._folder), self.calls)
             except NoBackendError as fault:
                 log.error("pool_without_backend", error=str(fault))
                 await self._show_fault(held, str(fault))
                 await self._nap(TICK * 5)
                 continue
             desk = Desk(self._database, held, backend, settings, progress=self.woken.set, notice=notice)
-            hold = _Hold(desk, self._source, self._clock, self.woken, standing["reload"])
+            hold = _Hold(desk, self._source, self._clock, self.woken, state["reload"])
             try:
                 await hold.run()
             except DutyLostError:
@@ -103,7 +103,7 @@ class Keeper:
         """Store why nothing is made, for views and metrics; the next try with a backend is free again."""
         async with session(self._database) as db, db.transaction():
             if await rows.holds_pool(db, held):
-                now = (await load_standing(db))["now"]
+                now = (await load_pool_state(db))["now"]
                 await rows.save_breaker(db, Breaker(BACKEND, FAILURES, opened_at=now, probe_at=now, reason=reason))
 
     async def _nap(self, seconds: float) -> None:
@@ -180,7 +180,7 @@ class _Hold:
     async def _reread(self) -> bool:
         """Read the file again if somebody asked for it; False if another backend has to be opened."""
         async with self._desk.reading() as db:
-            asked = (await load_standing(db))["reload"]
+            asked = (await load_pool_state(db))["reload"]
         if asked == self._reload:
             return True
         self._reload = asked

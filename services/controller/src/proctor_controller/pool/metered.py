@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from proctor_controller.volumes.backend import Backend, BackendFault, Found
+from proctor_controller.volumes.backend import Backend, BackendFault, FoundVolume
 
 T = TypeVar("T")
 
@@ -29,15 +29,15 @@ class Counted:
         """See :class:`Backend`."""
         return await self._count("create", self._backend.create(volume_id, name, type, size_gb))
 
-    async def find(self, volume_id: str) -> list[Found]:
+    async def find(self, volume_id: str) -> list[FoundVolume]:
         """See :class:`Backend`."""
         return await self._count("find", self._backend.find(volume_id))
 
-    async def get(self, backend_id: str) -> Found | None:
+    async def get(self, backend_id: str) -> FoundVolume | None:
         """See :class:`Backend`."""
         return await self._count("get", self._backend.get(backend_id))
 
-    async def list_ours(self) -> list[Found]:
+    async def list_ours(self) -> list[FoundVolume]:
         """See :class:`Backend`."""
         return await self._count("list", self._backend.list_ours())
 

@@ -30,7 +30,7 @@ WAKE_SECONDS = 0.01
 SETTLE_EVERY = 15
 
 
-class Pool:
+class VolumePool:
     """Built once a process. ``keeper.turn`` is the work of the duty ``pool``."""
 
     def __init__(

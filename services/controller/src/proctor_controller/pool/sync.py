@@ -9,13 +9,13 @@ from proctor_common.clock import Clock
 from proctor_common.states import VolumeState
 from proctor_controller.db.pool.claims import settle_orphans
 from proctor_controller.db.pool.jobs import note_strays
-from proctor_controller.db.pool.pools import load_standing
+from proctor_controller.db.pool.pools import load_pool_state
 from proctor_controller.db.pool.volumes import change_volume, load_alive, purge_old
 from proctor_controller.domain.volumes.sync import Findings, Seen, compare, may_delete, sizes_of
 from proctor_controller.domain.volumes.volume import Volume
 from proctor_controller.pool import job_outcomes
 from proctor_controller.pool.fenced_session import Desk
-from proctor_controller.volumes.backend import BackendFault, Found, FoundState
+from proctor_controller.volumes.backend import BackendFault, FoundState, FoundVolume
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class Sync:
             if await job_outcomes.became_known(self._desk, row, seen.backend_id) is not None:
                 done["found again"] += 1
 
-    async def _judge(self, findings: Findings, by_id: dict[str, Found], done: Counter[str]) -> None:
+    async def _judge(self, findings: Findings, by_id: dict[str, FoundVolume], done: Counter[str]) -> None:
         for row, seen in findings.available:
             if await job_outcomes.became_available(self._desk, row, by_id[seen.backend_id]) is not None:
                 done["available"] += 1
@@ -80,7 +80,7 @@ class Sync:
         for row in findings.stuck:
             await self._try_stuck(row, by_id, done)
 
-    async def _try_stuck(self, row: Volume, by_id: dict[str, Found], done: Counter[str]) -> None:
+    async def _try_stuck(self, row: Volume, by_id: dict[str, FoundVolume], done: Counter[str]) -> None:
         """A leaked volume that an operator has cleared, or whose deletion may be tried again."""
         found = by_id.get(row.backend_id or "") or await self._desk.backend.get(row.backend_id or "")
         if found is None:
@@ -108,7 +108,7 @@ class Sync:
         """Volumes with our mark but without a row: deleted by id when they are seen again after a while."""
         async with self._desk.writing() as db:
             first_seen = await note_strays(db, findings.strays)
-            now = (await load_standing(db))["now"]
+            now = (await load_pool_state(db))["now"]
         age = timedelta(seconds=self._desk.settings.stray_age)
         self.strays = 0
         for stray in findings.strays:
@@ -130,5 +130,5 @@ class Sync:
             done["strays deleted"] += 1
 
 
-def _seen(found: Found) -> Seen:
+def _seen(found: FoundVolume) -> Seen:
     return Seen(found.backend_id, found.volume_id, found.state.value, found.reason, found.path)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from proctor_controller.db.pool import jobs as rows
-from proctor_controller.db.pool.pools import end_hold, hold_creation, load_standing
+from proctor_controller.db.pool.pools import end_hold, hold_creation, load_pool_state
 from proctor_controller.domain.volumes.breaker import (
     BACKEND,
     Breaker,
@@ -49,10 +49,10 @@ class Throttle:
     async def refresh(self) -> None:
         """Read the rows. Raises ProctorError."""
         async with self._writing, self._desk.reading() as db:
-            standing = await load_standing(db)
+            state = await load_pool_state(db)
             self._breakers = await rows.load_breakers(db)
-        self._read_at = standing["now"]
-        self._held_until, self._held_reason = standing["held_until"], standing["held_reason"]
+        self._read_at = state["now"]
+        self._held_until, self._held_reason = state["held_until"], state["held_reason"]
 
     @property
     def held(self) -> bool:

@@ -29,7 +29,7 @@ class FoundState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundVolume:
     """A volume as the backend has it. ``volume_id`` is ours, from the metadata."""
 
     backend_id: str
@@ -97,18 +97,18 @@ class Backend(Protocol):
         """
         ...
 
-    async def find(self, volume_id: str) -> list[Found]:
+    async def find(self, volume_id: str) -> list[FoundVolume]:
         """All volumes with our id (two, if something went wrong); empty if there is none **yet**.
 
         Raises BackendFault.
         """
         ...
 
-    async def get(self, backend_id: str) -> Found | None:
+    async def get(self, backend_id: str) -> FoundVolume | None:
         """The volume; None if the backend says that there is none. Raises BackendFault."""
         ...
 
-    async def list_ours(self) -> list[Found]:
+    async def list_ours(self) -> list[FoundVolume]:
         """All volumes of our installation, in any state, oldest first; complete, or a fault is raised.
 
         Raises BackendFault.

@@ -20,7 +20,14 @@ from typing import TypeVar
 
 from proctor_common.ids import is_id, new_id
 from proctor_controller.domain.volumes.settings import LocalSettings
-from proctor_controller.volumes.backend import AnswerLost, BackendDown, BadRequest, Found, FoundState, QuotaRefused
+from proctor_controller.volumes.backend import (
+    AnswerLost,
+    BackendDown,
+    BadRequest,
+    FoundState,
+    FoundVolume,
+    QuotaRefused,
+)
 
 GIB = 1024**3
 MAX_SIZE_GB = 1024
@@ -79,16 +86,16 @@ class LocalBackend:
             await self._in_thread(lambda: self._rewrite(card.backend_id, fault=fault))
         return card.backend_id
 
-    async def find(self, volume_id: str) -> list[Found]:
+    async def find(self, volume_id: str) -> list[FoundVolume]:
         """The volumes with our id."""
         return [found for found in await self.list_ours() if found.volume_id == volume_id]
 
-    async def get(self, backend_id: str) -> Found | None:
+    async def get(self, backend_id: str) -> FoundVolume | None:
         """The volume, if it is one of this installation."""
         card = await self._call(lambda: self._read(backend_id))
         return None if card is None or card.installation != self._installation else self._found(card)
 
-    async def list_ours(self) -> list[Found]:
+    async def list_ours(self) -> list[FoundVolume]:
         """All of them, oldest first."""
         return await self._call(self._list)
 
@@ -161,7 +168,7 @@ class LocalBackend:
             self._card(backend_id).unlink(missing_ok=True)
             return True
 
-    def _list(self) -> list[Found]:
+    def _list(self) -> list[FoundVolume]:
         if not self._folder.is_dir():
             return []
         cards = [card for path in self._folder.glob("*.json") if (card := self._read(path.stem)) is not None]
@@ -171,7 +178,7 @@ class LocalBackend:
     def _count(self) -> int:
         return sum(1 for _ in self._folder.glob("*.json"))
 
-    def _found(self, card: _Card) -> Found:
+    def _found(self, card: _Card) -> FoundVolume:
         disk = next((path for path in self._disks(card.backend_id) if path.exists()), None)
         created, now = datetime.fromisoformat(card.created_at), datetime.now(UTC)
         state, reason = FoundState.AVAILABLE, card.fault
@@ -183,7 +190,7 @@ class LocalBackend:
             # The disk is made right after the card: it is being made, or its process was killed.
             late = now - created > timedelta(seconds=2 * IMAGE_SECONDS)
             state, reason = (FoundState.ERROR, "it has no disk") if late else (FoundState.CREATING, "")
-        return Found(
+        return FoundVolume(
             backend_id=card.backend_id,
             volume_id=card.volume_id,
             name=card.name,

@@ -22,7 +22,7 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentStanding:
+class AgentBefore:
     """The agent before the heartbeat."""
 
     state: AgentState
@@ -64,13 +64,13 @@ SELECT old.*, now() AS now,
 """
 
 
-async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict[str, AgentStanding]:
+async def save_beats(connection: AsyncConnection, beats: Sequence[Beat]) -> dict[str, AgentBefore]:
     """Store heartbeats of registered instances. Unknown agents are left out of the result."""
     values = {"agents": [beat.agent for beat in beats], "instances": [beat.instance for beat in beats]}
     values["remains"] = [json.dumps(beat.remains) for beat in beats]
     rows = await connection.execute(text(_SAVE), values)
     return {
-        str(row.id): AgentStanding(
+        str(row.id): AgentBefore(
             state=AgentState(row.state),
             instance=row.instance,
             closed=row.closed,

@@ -62,7 +62,7 @@ WHERE a.revoked_at IS NULL AND {_FITS.format(host="$1", group="$2", labels="$3",
 ORDER BY a.host LIMIT 1000"""
 
 
-class Found(NamedTuple):
+class FoundCandidate(NamedTuple):
     """A candidate for a step."""
 
     candidate: Candidate
@@ -88,7 +88,7 @@ async def find_candidates(
     with_spec: bool = False,
     run: str | None = None,
     ready_at: datetime | None = None,
-) -> list[Found]:
+) -> list[FoundCandidate]:
     """The agents in the right place, whether or not they take work; for a run with a group only that group's. ``run``:
     the asking run, if it exists already; ``ready_at``: since when its step waits.
     """
@@ -100,7 +100,7 @@ async def find_candidates(
     return [_found(row, group) for row in rows]
 
 
-async def find_candidates_of(session: Session, waiter: "Waiter") -> list[Found]:
+async def find_candidates_of(session: Session, waiter: "Waiter") -> list[FoundCandidate]:
     """The agents in the place of a step that waits or has just become ready."""
     return await find_candidates(
         session,
@@ -114,7 +114,7 @@ async def find_candidates_of(session: Session, waiter: "Waiter") -> list[Found]:
     )
 
 
-def _found(row: Row, group: str | None) -> Found:
+def _found(row: Row, group: str | None) -> FoundCandidate:
     slots: int = row["slots"]
     # Slots without a row are free too: rows are made when first needed.
     free = row["free"] + max(slots - row["made"], 0)
@@ -134,7 +134,7 @@ def _found(row: Row, group: str | None) -> Found:
         has_target=row["has_target"],
     )
     spec = MethodSpec.model_validate(row["spec"]) if row["spec"] else None
-    return Found(candidate, list(row["groups"] or []), spec, row["made"], row["has_target"], row["now"])
+    return FoundCandidate(candidate, list(row["groups"] or []), spec, row["made"], row["has_target"], row["now"])
 
 
 def _kept(row: Row, group: str | None) -> str:

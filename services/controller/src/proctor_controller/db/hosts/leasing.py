@@ -32,7 +32,7 @@ MOST = 1000
 """One look reads at most so many runs that wait to begin."""
 
 
-class Waiting(NamedTuple):
+class WaitingRun(NamedTuple):
     """A run that has not begun."""
 
     run: str
@@ -66,13 +66,13 @@ _WAITING = f"""SELECT r.id, r.number, r.state, r.group_name, r.wants,
 FROM control.runs r WHERE r.state IN ('queued', 'allocating') AND r.cause IS NULL"""
 
 
-async def load_waiting_run(session: Session, run: str) -> Waiting | None:
+async def load_waiting_run(session: Session, run: str) -> WaitingRun | None:
     """The run, if it still waits to begin."""
     row = await session.fetchrow(f"{_WAITING} AND r.id = $1", run)
     return None if row is None else _waiting(row)
 
 
-async def find_older_runs(session: Session, waiting: Waiting) -> list[Waiting]:
+async def find_older_runs(session: Session, waiting: WaitingRun) -> list[WaitingRun]:
     """Older runs that wait for hosts only, oldest first, without those that the run is nested in."""
     rows = await session.fetch(
         f"""{_WAITING} AND r.number < $2 AND r.id <> ALL (control.lineage($1)) AND r.wants::jsonb ? 'roles'
@@ -85,15 +85,15 @@ async def find_older_runs(session: Session, waiting: Waiting) -> list[Waiting]:
     return [_waiting(row) for row in rows]
 
 
-async def find_waiting_runs(session: Session, *, for_volumes: bool = False) -> list[Waiting]:
+async def find_waiting_runs(session: Session, *, for_volumes: bool = False) -> list[WaitingRun]:
     """Runs that wait to begin, oldest first; ``for_volumes``: only those that want volumes."""
     where = " AND r.wants::jsonb ? 'volumes'" if for_volumes else ""
     rows = await session.fetch(f"{_WAITING}{where} ORDER BY r.number LIMIT $1", MOST)
     return [_waiting(row) for row in rows]
 
 
-def _waiting(row: Row) -> Waiting:
-    return Waiting(
+def _waiting(row: Row) -> WaitingRun:
+    return WaitingRun(
         run=str(row["id"]),
         number=row["number"],
         state=RunState(row["state"]),
@@ -116,7 +116,7 @@ class Peers(NamedTuple):
     """How many older ones wait."""
 
 
-async def load_peers(session: Session, waiting: Waiting, key: str) -> Peers:
+async def load_peers(session: Session, waiting: WaitingRun, key: str) -> Peers:
     """The other runs with this key in its group, except those that it is nested in, as they wait for it."""
     row = await session.fetchrow(
         f"""SELECT count(*) FILTER (WHERE state <> 'queued') AS under_way,
@@ -155,7 +155,7 @@ WHERE a.revoked_at IS NULL AND ($3::text IS NULL OR EXISTS (
 ORDER BY a.host"""
 
 
-async def load_hosts(session: Session, waiting: Waiting) -> list[LeasableHost]:
+async def load_hosts(session: Session, waiting: WaitingRun) -> list[LeasableHost]:
     """The agents that the run may use, and their holders; runs that it is nested in do not count as holders."""
     uses = sorted({use for role in waiting.wants.roles for use in role.uses})
     rows = await session.fetch(_HOSTS, waiting.run, waiting.number, waiting.group, uses)
@@ -280,7 +280,7 @@ async def _close(session: Session, run: str, agents: Sequence[str]) -> bool:
     return not used
 
 
-async def keep_hosts(session: Session, waiting: Waiting, agents: Sequence[str]) -> None:
+async def keep_hosts(session: Session, waiting: WaitingRun, agents: Sequence[str]) -> None:
     """Reserve these agents for the run, except those reserved for an older one."""
     await session.execute("DELETE FROM control.reservations WHERE run_id = $1", waiting.run)
     await session.execute(

@@ -127,7 +127,7 @@ async def add_figures(db: Session, figures: Sequence[tuple[str, int, int, Sequen
         )
 
 
-async def load_standing(db: Session) -> Any:
+async def load_pool_state(db: Session) -> Any:
     """The pool's single row: installation, reload, held_until, held_reason, and now."""
     return await db.fetchrow("SELECT *, clock_timestamp() AS now FROM control.pool_settings")
 

@@ -94,7 +94,7 @@ class Ref(NamedTuple):
     token: str
 
 
-class Standing(NamedTuple):
+class StoredAttempt(NamedTuple):
     """What is stored of an attempt that an agent lists. ``known`` False: the agent was never given it."""
 
     ref: Ref
@@ -103,7 +103,7 @@ class Standing(NamedTuple):
     reported: bool
 
 
-async def find_standings(session: Session, agent: str, refs: Sequence[Ref]) -> list[Standing]:
+async def find_stored_attempts(session: Session, agent: str, refs: Sequence[Ref]) -> list[StoredAttempt]:
     """What is stored of the attempts that an agent lists; malformed ids count as unknown."""
     rows = await session.fetch(
         """SELECT x.step::text AS step, x.attempt, x.token, a.step_id IS NOT NULL AS known,
@@ -117,7 +117,7 @@ async def find_standings(session: Session, agent: str, refs: Sequence[Ref]) -> l
         [ref.token for ref in refs],
     )
     return [
-        Standing(Ref(row["step"], row["attempt"], row["token"]), row["known"], row["ended"], row["reported"])
+        StoredAttempt(Ref(row["step"], row["attempt"], row["token"]), row["known"], row["ended"], row["reported"])
         for row in rows
     ]
 

@@ -79,29 +79,29 @@ _NO_VERDICT = (
 """Events that end no attempt: no expression is evaluated for them."""
 
 
-class Loaded(NamedTuple):
+class LoadedSlice(NamedTuple):
     """A slice and the database's time when it was read."""
 
     part: Slice
     now: datetime
 
 
-async def load_slice(session: Session, event: events.Event) -> Loaded | None:
+async def load_slice(session: Session, event: events.Event) -> LoadedSlice | None:
     """The input of a decision about ``event``; None if there is no such run or step."""
     if isinstance(event, events.OfRun):
         return await _load_of_run(session, event)
     return await _load_of_step(session, event)
 
 
-async def _load_of_step(session: Session, event: events.OfStep) -> Loaded | None:
+async def _load_of_step(session: Session, event: events.OfStep) -> LoadedSlice | None:
     return (await load_slices(session, event.run, (event,))).get(event.step)
 
 
-async def load_slices(session: Session, run: str, wanted: Sequence[events.OfStep]) -> dict[str, Loaded]:
+async def load_slices(session: Session, run: str, wanted: Sequence[events.OfStep]) -> dict[str, LoadedSlice]:
     """The inputs of decisions about these events of different steps, by the step's id; all of one moment."""
     rows = await session.fetch(_OF_STEP, [event.step for event in wanted], run)
     found = {str(row["id"]): row for row in rows}
-    slices: dict[str, Loaded] = {}
+    slices: dict[str, LoadedSlice] = {}
     for event in wanted:
         row = found.get(event.step)
         if row is None:
@@ -110,7 +110,7 @@ async def load_slices(session: Session, run: str, wanted: Sequence[events.OfStep
         part = Slice(to_run(row), (step,), (node,), to_edges(run, edges) if edges else {})
         if node.rules is not None and node.rules.is_judging and not isinstance(event, _NO_VERDICT):
             part = await _with_scope(session, part, (node.rules,))
-        slices[event.step] = Loaded(part, row["now"])
+        slices[event.step] = LoadedSlice(part, row["now"])
     return slices
 
 
@@ -137,7 +137,7 @@ async def _reached(session: Session, run: str, wanted: Reach) -> Sequence[Row]:
             return await session.fetch(_TO_STOP, run, wanted.of, wanted.limit + 1)
 
 
-async def _load_of_run(session: Session, event: events.OfRun) -> Loaded | None:
+async def _load_of_run(session: Session, event: events.OfRun) -> LoadedSlice | None:
     row = await session.fetchrow(_OF_RUN, event.run)
     if row is None:
         return None
@@ -167,7 +167,7 @@ async def _load_of_run(session: Session, event: events.OfRun) -> Loaded | None:
     if reading or ending or any(step.phase is Phase.ROLLBACK for step in steps):
         part = await _with_scope(session, part, reading, run.wants.outputs_refs if ending else ())
         part = replace(part, ending=ending)
-    return Loaded(part, row["now"])
+    return LoadedSlice(part, row["now"])
 
 
 # -- saving -------------------------------------------------------------------------------------------------------

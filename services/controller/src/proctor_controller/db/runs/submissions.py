@@ -165,8 +165,8 @@ def _steps(spec: RunSpec, hidden: Mapping[str, Hidden], decision: Decision) -> l
 
 def _nodes(spec: RunSpec, decision: Decision, now: datetime) -> list[Node]:
     nodes = {**spec.nodes(), **{node.name: node for node in decision.nodes}}
-    told = {step.id for step in decision.steps}
-    late = {step.node for step in spec.steps if step.id not in told and step.phase is Phase.MAIN}
+    notified = {step.id for step in decision.steps}
+    late = {step.node for step in spec.steps if step.id not in notified and step.phase is Phase.MAIN}
     return [
         replace(node, due_at=now) if node.due_at is None and node.undecided == 0 and node.name in late else node
         for node in nodes.values()

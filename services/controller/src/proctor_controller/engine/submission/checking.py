@@ -54,7 +54,7 @@ class Checking:
         """
         trail = self._nesting.trail if trail is None else trail
         if reading.faults.is_full:
-            # There is more to mend than anybody is told already.
+            # There are more faults already than are reported.
             return Checked()
         checked = Checked(faults=reading.new(find_explosion(reading.plan)))
         await self._check_secrets(reading, checked)
@@ -109,7 +109,7 @@ class Checking:
         fitting: dict[str, tuple[str, ...]] = {}
         for role in roles.values():
             # That there is no plugin which its steps ask for too, they tell.
-            found = await self._methods.of_role(role, told=(role.name, role.plugin) in asked)
+            found = await self._methods.of_role(role, reported=(role.name, role.plugin) in asked)
             checked.faults += reading.new(found.faults)
             if not found.faults:
                 fitting[role.name] = found.agents

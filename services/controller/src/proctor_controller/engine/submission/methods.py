@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor_common.errors import Fault, fault
-from proctor_controller.db.hosts.candidates import Found, find_candidates, known_methods
+from proctor_controller.db.hosts.candidates import FoundCandidate, find_candidates, known_methods
 from proctor_controller.db.session import Session
 from proctor_controller.domain.documents.json_schema import dotted
 from proctor_controller.domain.hosts.placement import Placement
@@ -47,7 +47,7 @@ class Methods:
         self._db = db
         self._group = group
         self._known: dict[tuple[Any, ...], tuple[Mapping[str, Any] | None, Wrong]] = {}
-        self._asked: dict[tuple[Placement, str, str, str | None], list[Found]] = {}
+        self._asked: dict[tuple[Placement, str, str, str | None], list[FoundCandidate]] = {}
         self._names: list[str] | None = None
 
     async def find(self, step: PlanStep, role: HostRole | None) -> Method:
@@ -64,9 +64,9 @@ class Methods:
             schema, tuple(fault("not_found", text, _path_of(step, name, role)) for name, text in wrong.items())
         )
 
-    async def of_role(self, role: HostRole, *, told: bool) -> Fitting:
-        """The agents that a role may have, whatever runs on it: its hosts are leased all the same. ``told``: one of its
-        steps tells already where nobody has the role's plugin.
+    async def of_role(self, role: HostRole, *, reported: bool) -> Fitting:
+        """The agents that a role may have, whatever runs on it: its hosts are leased all the same. ``reported``: a
+        step's fault says already that nobody has the role's plugin.
         """
         root: list[str | int] = ["hosts", role.name]
         found = await self._in(role, role.plugin or "")
@@ -76,8 +76,8 @@ class Methods:
         lacking: list[str] = []
         for what, has in [each async for each in self._needs(role)]:
             if not has:
-                # The steps that ask for it tell that nobody has it.
-                if what == role.plugin and not told:
+                # The faults of the steps that need it say that nobody has it.
+                if what == role.plugin and not reported:
                     said = f"no {_role_words(role)} has the plugin {role.plugin}"
                     return Fitting((), (fault("not_found", said, dotted([*root, "plugin"])),))
                 continue
@@ -93,12 +93,14 @@ class Methods:
             return Fitting((), (fault("not_found", f"{said}: {_role_words(role)}{what}", path),))
         return Fitting(tuple(able))
 
-    async def _in(self, role: HostRole, plugin: str, method: str = "", target: str | None = None) -> list[Found]:
+    async def _in(
+        self, role: HostRole, plugin: str, method: str = "", target: str | None = None
+    ) -> list[FoundCandidate]:
         """The agents where the role is, with whether they have this."""
         found = await self._found(_place_of_role(role), plugin, method, target)
         return [each for each in found if role.group is None or role.group in each.groups]
 
-    async def _found(self, place: Placement, plugin: str, method: str, target: str | None) -> list[Found]:
+    async def _found(self, place: Placement, plugin: str, method: str, target: str | None) -> list[FoundCandidate]:
         key = (place, plugin, method, target)
         if key not in self._asked:
             self._asked[key] = await find_candidates(
@@ -158,7 +160,7 @@ class Methods:
             return None, {"uses": f"plugin {step.plugin} has no method {step.method}{await self._near(step)}"}
         return None, {"uses": f"no agent has the plugin {step.plugin}{await self._near(step)}"}
 
-    async def _candidates(self, step: PlanStep, place: Placement, role: HostRole | None) -> list[Found]:
+    async def _candidates(self, step: PlanStep, place: Placement, role: HostRole | None) -> list[FoundCandidate]:
         found = await self._found(place, step.plugin, step.method, step.target)
         return [each for each in found if role is None or role.group is None or role.group in each.groups]
 
@@ -180,7 +182,7 @@ def _path_of(step: PlanStep, member: str, role: HostRole | None) -> str:
     return dotted([*path, member])
 
 
-def _agents(found: list[Found], has: Callable[[Found], bool]) -> frozenset[str]:
+def _agents(found: list[FoundCandidate], has: Callable[[FoundCandidate], bool]) -> frozenset[str]:
     return frozenset(each.candidate.agent for each in found if has(each) or not each.candidate.registered)
 
 

@@ -38,7 +38,7 @@ WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - a name
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PlanningRequest:
     """A run to be planned."""
 
     run: str
@@ -72,7 +72,7 @@ class Text:
         return self.plan if isinstance(self.plan, str) else json.dumps(self.plan, ensure_ascii=False)
 
 
-async def prepare_run(services: EngineServices, db: Session, request: Request) -> RunSpec:
+async def prepare_run(services: EngineServices, db: Session, request: PlanningRequest) -> RunSpec:
     """The run, ready to be stored. Raises 404 for an unknown stored plan, 413, 422 with all faults."""
     text = await find_text(db, request)
     reading = await asyncio.to_thread(read_document, text.plan, request.parameters)
@@ -98,14 +98,16 @@ async def prepare_run(services: EngineServices, db: Session, request: Request) -
     return await asyncio.to_thread(compile_run, plan, calls, checked.children, birth, new_id)
 
 
-async def request_again(services: EngineServices, db: Session, run: str, new_run: str, by: str) -> Request | None:
+async def request_again(
+    services: EngineServices, db: Session, run: str, new_run: str, by: str
+) -> PlanningRequest | None:
     """The request that repeats a run, with its exact document and parameters; None for a test case."""
     origin = await load_origin(db, run)
     if origin is None:
         return None
     opened = services.seal.open(origin.sealed, run) if origin.sealed is not None else {}
     values = {name: opened.get(name, value) for name, value in origin.parameters.items()}
-    return Request(
+    return PlanningRequest(
         run=new_run,
         plan=opened.get(DOCUMENT, origin.document),
         # A null comes from a default and cannot be given.
@@ -118,7 +120,9 @@ async def request_again(services: EngineServices, db: Session, run: str, new_run
     )
 
 
-async def find_faults(services: EngineServices, db: Session, request: Request, *, complete: bool = True) -> list[Fault]:
+async def find_faults(
+    services: EngineServices, db: Session, request: PlanningRequest, *, complete: bool = True
+) -> list[Fault]:
     """All faults of a plan; ``complete``: parameters without a value count too. Raises 404."""
     text = await find_text(db, request)
     try:
@@ -129,7 +133,7 @@ async def find_faults(services: EngineServices, db: Session, request: Request, *
     return reading.all((await _check(services, db, reading, text, request)).faults)
 
 
-async def find_text(db: Session, request: Request) -> Text:
+async def find_text(db: Session, request: PlanningRequest) -> Text:
     """The plan's text; for a stored plan that of its version. Raises 404."""
     plan = request.plan
     if not isinstance(plan, str) or not STORED_PLAN.match(plan):
@@ -191,7 +195,9 @@ async def check_stored(db: Session, name: str, plan: Any, groups: tuple[str, ...
         raise faults(wrong)
 
 
-async def _check(services: EngineServices, db: Session, reading: Reading, text: Text, request: Request) -> Checked:
+async def _check(
+    services: EngineServices, db: Session, reading: Reading, text: Text, request: PlanningRequest
+) -> Checked:
     nesting = Nesting(db, request.groups, text.stored[0] if text.stored else None, request.depth)
     return await Checking(services.scopes, db, nesting, request.group).check(reading)
 

@@ -48,7 +48,7 @@ class Submissions:
         self._committed = committed
 
     async def submit(
-        self, db: Session, spec: RunSpec, now: datetime, found: list[candidates.Found] | None = None
+        self, db: Session, spec: RunSpec, now: datetime, found: list[candidates.FoundCandidate] | None = None
     ) -> RunView:
         """Store and begin a run. ``now``: the database's clock, a moment ago; ``found``: the agents for its only step,
         where they were looked up already.

@@ -18,7 +18,7 @@ from proctor_common.messages.events import AttemptRef, Heartbeat, HeartbeatReply
 from proctor_common.pg import transaction
 from proctor_common.states import AgentState
 from proctor_controller.context import ProcessContext
-from proctor_controller.db.agents.heartbeats import AgentStanding, Beat, mark_settled, save_beats
+from proctor_controller.db.agents.heartbeats import AgentBefore, Beat, mark_settled, save_beats
 from proctor_controller.domain.hosts.agent import MISSED_BEATS, is_instance
 
 log = structlog.get_logger(__name__)
@@ -34,12 +34,12 @@ class Beats:
 
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
-        self._waiting: list[tuple[Beat, asyncio.Future[AgentStanding | None]]] = []
+        self._waiting: list[tuple[Beat, asyncio.Future[AgentBefore | None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def save(self, beat: Beat) -> AgentStanding | None:
+    async def save(self, beat: Beat) -> AgentBefore | None:
         """The agent before the heartbeat; None for an unknown one. Raises what the database raises."""
-        future: asyncio.Future[AgentStanding | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AgentBefore | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((beat, future))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(), name="write beats")
@@ -62,7 +62,7 @@ class Beats:
                     future.set_result(standings.get(beat.agent))
 
 
-def _told(remains: list[str]) -> tuple[str, ...]:
+def _storable(remains: list[str]) -> tuple[str, ...]:
     """The sentences, cut to what the database accepts."""
     texts = (text.replace("\0", "").encode("utf-8", "replace").decode() for text in remains[:MAX_REMAINS])
     return tuple(text[:MAX_REMAIN] for text in texts)
@@ -95,34 +95,34 @@ class Heartbeats:
         context = self._context
         # A malformed instance must not reach a statement that other agents' heartbeats share.
         instance = heartbeat.instance if is_instance(heartbeat.instance) else ""
-        standing = await self._beats.save(Beat(agent, instance, _told(heartbeat.remains))) if is_id(agent) else None
-        if standing is None or standing.state is AgentState.REMOVED:
+        before = await self._beats.save(Beat(agent, instance, _storable(heartbeat.remains))) if is_id(agent) else None
+        if before is None or before.state is AgentState.REMOVED:
             return HeartbeatReply(time=context.clock.now(), refused="this agent was removed; it has to join again")
         # Orders use the database's clock.
-        time = standing.now
-        if standing.instance != instance:
-            return HeartbeatReply(time=time, register_again=True, refused=self._rivalry(standing))
-        if standing.state is AgentState.LOST:
+        time = before.now
+        if before.instance != instance:
+            return HeartbeatReply(time=time, register_again=True, refused=self._rivalry(before))
+        if before.state is AgentState.LOST:
             log.info("agent_returned", agent=agent)
             await context.engine.agent_status.agents_returned([agent])
         confirmed: list[AttemptRef] = []
         unwanted: list[AttemptRef] = []
-        if standing.busy or heartbeat.attempts or heartbeat.ended:
+        if before.busy or heartbeat.attempts or heartbeat.ended:
             confirmed, unwanted = await context.engine.agent_status.reconcile(agent, heartbeat)
-        settled = not unwanted and (standing.settling or standing.state is AgentState.LOST)
+        settled = not unwanted and (before.settling or before.state is AgentState.LOST)
         if settled:
             async with transaction(context.database) as connection:
                 await mark_settled(connection, agent, instance)
-        if settled or standing.state is not AgentState.ONLINE:
+        if settled or before.state is not AgentState.ONLINE:
             await context.engine.agent_status.capacity_changed([agent])
         over = await context.engine.agent_status.over(heartbeat.holding) if heartbeat.holding else []
-        return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=standing.closed, over=over)
+        return HeartbeatReply(time=time, confirmed=confirmed, unwanted=unwanted, draining=before.closed, over=over)
 
-    def _rivalry(self, standing: AgentStanding) -> str:
+    def _rivalry(self, before: AgentBefore) -> str:
         """Why an instance that is not the registered one is refused; empty if it only has to register."""
-        if standing.instance is None or standing.last_heartbeat is None:
+        if before.instance is None or before.last_heartbeat is None:
             return ""
-        silence = standing.now - standing.last_heartbeat
+        silence = before.now - before.last_heartbeat
         if silence >= MISSED_BEATS * timedelta(seconds=self._context.settings.heartbeat):
             return ""
-        return f"instance {standing.instance} speaks as this agent"
+        return f"instance {before.instance} speaks as this agent"

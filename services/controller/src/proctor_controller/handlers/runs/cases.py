@@ -11,7 +11,7 @@ from proctor_common.messages.calls.operation import Actor
 from proctor_common.messages.calls.runs import SubmitCase
 from proctor_common.messages.views import RunView
 from proctor_controller.context import ProcessContext
-from proctor_controller.db.hosts.candidates import Found, find_candidates, group_exists
+from proctor_controller.db.hosts.candidates import FoundCandidate, find_candidates, group_exists
 from proctor_controller.db.runs.submissions import DuplicateRun
 from proctor_controller.db.session import Session, session
 from proctor_controller.domain.documents.method_parameters import CheckedParameters, check_parameters, mask
@@ -69,7 +69,7 @@ async def _submit_anew(engine: Engine, db: Session, actor: Actor, body: SubmitCa
     return view
 
 
-def _check_case(place: Placement, body: SubmitCase, found: list[Found]) -> CheckedParameters:
+def _check_case(place: Placement, body: SubmitCase, found: list[FoundCandidate]) -> CheckedParameters:
     """Raise the first fault in this order: 404, 422, 409."""
     spec = _choose_spec(place, body, found)
     if not any(each.has_target for each in found if each.candidate.has_method):
@@ -116,7 +116,7 @@ def _check_body(body: SubmitCase) -> None:
         raise invalid("must be more than 0 and at most 30 days", path="timeout")
 
 
-def _choose_spec(place: Placement, body: SubmitCase, found: list[Found]) -> Mapping[str, object]:
+def _choose_spec(place: Placement, body: SubmitCase, found: list[FoundCandidate]) -> Mapping[str, object]:
     """The method's schema. Raises 404 that names what is missing."""
     if not found:
         raise not_found("host", place.host) if place.host is not None else not_found("agent", str(place))
@@ -130,13 +130,13 @@ def _choose_spec(place: Placement, body: SubmitCase, found: list[Found]) -> Mapp
     raise not_found("method", f"{body.plugin}.{body.method}")
 
 
-def _check_available(place: Placement, found: list[Found]) -> None:
+def _check_available(place: Placement, found: list[FoundCandidate]) -> None:
     able = [each for each in found if each.candidate.has_method]
     if all(each.candidate.is_away for each in able):
         raise _unavailable(place, able)
 
 
-def _unavailable(place: Placement, found: list[Found]) -> ProctorError:
+def _unavailable(place: Placement, found: list[FoundCandidate]) -> ProctorError:
     first = found[0].candidate
     reason = first.hindrance() or "it takes no work"
     if place.host is not None or len(found) == 1:

@@ -15,7 +15,7 @@ from proctor_controller.db.hosts.candidates import read_clock
 from proctor_controller.db.runs.submissions import DuplicateRun
 from proctor_controller.db.session import session
 from proctor_controller.domain.plan.schema import plan_schema
-from proctor_controller.engine.submission.planning import Request, find_faults, prepare_run
+from proctor_controller.engine.submission.planning import PlanningRequest, find_faults, prepare_run
 from proctor_controller.handlers.access import existing_run, groups_of, run_group
 
 
@@ -24,7 +24,7 @@ async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> 
     engine = context.engine
     if not is_id(body.run):
         raise invalid("is not an id", path="run")
-    request = Request(
+    request = PlanningRequest(
         run=body.run,
         plan=body.plan,
         parameters=body.parameters,
@@ -43,7 +43,7 @@ async def submit_run(context: ProcessContext, actor: Actor, body: SubmitRun) -> 
 
 async def validate_plan(context: ProcessContext, actor: Actor, body: PlanValidate) -> PlanFaults:
     """``plan.validate``: every fault; nothing starts."""
-    request = Request(
+    request = PlanningRequest(
         run="",
         plan=body.plan,
         parameters=body.parameters or {},

@@ -18,8 +18,8 @@ from proctor_controller.volumes.backend import (
     BackendDown,
     BackendFault,
     BadRequest,
-    Found,
     FoundState,
+    FoundVolume,
     QuotaRefused,
 )
 
@@ -89,20 +89,20 @@ def is_gone(answer: Answer) -> bool:
 
 def fault_of(answer: Answer, doing: str) -> BackendFault:
     """The fault for an answer of 400 or more after which nothing was done; a 5xx counts as down."""
-    told = f"{doing}: {answer.status}: {message_of(answer)}"
-    told += f" ({answer.request_id})" if answer.request_id else ""
+    message = f"{doing}: {answer.status}: {message_of(answer)}"
+    message += f" ({answer.request_id})" if answer.request_id else ""
     if answer.status == 401:
-        return BackendDown(f"the cloud refuses a fresh token: {told}")
+        return BackendDown(f"the cloud refuses a fresh token: {message}")
     if answer.status == 429 or (answer.status == 413 and answer.retry_after):
-        return BackendBusy(told, answer.retry_after or None)
+        return BackendBusy(message, answer.retry_after or None)
     if answer.status == 413:
-        return QuotaRefused(told)
+        return QuotaRefused(message)
     if answer.status >= 500 or (answer.status == 404 and not is_gone(answer)):
-        return BackendDown(told)
-    return BadRequest(told)
+        return BackendDown(message)
+    return BadRequest(message)
 
 
-def volume_of(given: Any, installation: str, reason: str = "") -> Found | None:
+def volume_of(given: Any, installation: str, reason: str = "") -> FoundVolume | None:
     """The volume, if it is of this installation; None for others' volumes and for anything else."""
     if not isinstance(given, dict) or not isinstance(given.get("id"), str):
         return None
@@ -111,7 +111,7 @@ def volume_of(given: Any, installation: str, reason: str = "") -> Found | None:
         return None
     status = str(given.get("status") or "")
     state = STATES.get(status, FoundState.OTHER)
-    return Found(
+    return FoundVolume(
         backend_id=given["id"],
         volume_id=str(marks[VOLUME_KEY]),
         name=str(given.get("name") or ""),

@@ -9,8 +9,8 @@ from proctor_controller.volumes.backend import (
     AnswerLost,
     BackendFault,
     BadRequest,
-    Found,
     FoundState,
+    FoundVolume,
     NotNow,
     Stuck,
 )
@@ -73,13 +73,13 @@ class CinderBackend:
             raise _unread(answer, doing)
         raise fault_of(answer, doing)
 
-    async def find(self, volume_id: str) -> list[Found]:
+    async def find(self, volume_id: str) -> list[FoundVolume]:
         return await self._list(self._marks(volume_id), f"look for volume {volume_id}")
 
-    async def list_ours(self) -> list[Found]:
+    async def list_ours(self) -> list[FoundVolume]:
         return await self._list({INSTALLATION_KEY: self._installation}, "list our volumes")
 
-    async def get(self, backend_id: str) -> Found | None:
+    async def get(self, backend_id: str) -> FoundVolume | None:
         doing = f"look at volume {backend_id}"
         answer = await self.storage.call("GET", _path(backend_id), doing=doing)
         if is_gone(answer):
@@ -146,7 +146,7 @@ class CinderBackend:
             )
         raise fault_of(answer, doing)
 
-    async def _list(self, marks: dict[str, str], doing: str) -> list[Found]:
+    async def _list(self, marks: dict[str, str], doing: str) -> list[FoundVolume]:
         """All pages. If a page's marker was deleted meanwhile, there is no next page, and it starts over."""
         for _ in range(RESTARTS):
             found = await self._pages(marks, doing)
@@ -154,8 +154,8 @@ class CinderBackend:
                 return list(found.values())
         raise BackendFault(f"{doing}: the list changed under each of {RESTARTS} attempts to read it")
 
-    async def _pages(self, marks: dict[str, str], doing: str) -> dict[str, Found] | None:
-        found: dict[str, Found] = {}
+    async def _pages(self, marks: dict[str, str], doing: str) -> dict[str, FoundVolume] | None:
+        found: dict[str, FoundVolume] = {}
         marker: str | None = None
         for _ in range(MOST_PAGES):
             params = {"metadata": json.dumps(marks), "sort": "created_at:asc,id:asc", "limit": str(PAGE)}

@@ -114,7 +114,7 @@ class BlockStorage:
                     raise _lost(request, doing, fault) from fault
                 last = True
             except NEVER_SENT as fault:
-                raise BackendDown(f"{doing}: cannot reach {request.url.host}: {_told(fault)}") from fault
+                raise BackendDown(f"{doing}: cannot reach {request.url.host}: {_text_of(fault)}") from fault
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as fault:
                 raise _lost(request, doing, fault) from fault
 
@@ -135,9 +135,11 @@ class BlockStorage:
 
 
 def _lost(request: httpx.Request, doing: str, fault: Exception) -> AnswerLost | BackendDown:
-    told = f"{doing}: no answer from {request.url.host}: {_told(fault)} ({request.headers['X-OpenStack-Request-ID']})"
-    return BackendDown(told) if request.method == "GET" else AnswerLost(told)
+    message = (
+        f"{doing}: no answer from {request.url.host}: {_text_of(fault)} ({request.headers['X-OpenStack-Request-ID']})"
+    )
+    return BackendDown(message) if request.method == "GET" else AnswerLost(message)
 
 
-def _told(fault: Exception) -> str:
+def _text_of(fault: Exception) -> str:
     return " ".join(str(fault).split())[:200] or type(fault).__name__

@@ -85,12 +85,12 @@ class Login:
         except exceptions.Unauthorized as fault:
             raise BackendDown(
                 "the cloud refuses the login (wrong password or secret, no such project, or no role in it: it does "
-                f"not say which): {_told(fault)}"
+                f"not say which): {_text_of(fault)}"
             ) from fault
         except (exceptions.ClientException, OSError) as fault:
-            raise BackendDown(f"no token from the cloud: {_told(fault)}") from fault
+            raise BackendDown(f"no token from the cloud: {_text_of(fault)}") from fault
         except (AttributeError, TypeError) as fault:
-            raise BadRequest(f"this kind of login gives no catalog: {_told(fault)}") from fault
+            raise BadRequest(f"this kind of login gives no catalog: {_text_of(fault)}") from fault
         if not access.project_id:
             raise BadRequest("the login is for no project: name one (OS_PROJECT_NAME, or project_name in clouds.yaml)")
         lifetime = (access.expires - access.issued).total_seconds() if access.issued else 600.0
@@ -145,7 +145,7 @@ def _open(source: CloudSource) -> "CloudRegion":
         config = OpenStackConfig(load_yaml_config=not alone, load_envvars=not alone, app_name="proctor")
         return config.get_one(cloud=source.cloud, **source.arguments())
     except (config_faults.ConfigException, auth_faults.ClientException, OSError, ValueError, KeyError) as fault:
-        raise BadRequest(f"cannot tell which cloud and account to use: {_told(fault)}") from fault
+        raise BadRequest(f"cannot tell which cloud and account to use: {_text_of(fault)}") from fault
 
 
 def _offers(access: Any) -> str:
@@ -154,7 +154,7 @@ def _offers(access: Any) -> str:
     return ", ".join(sorted({f"{one.interface} in {one.region_name}" for one in every}))
 
 
-def _told(fault: BaseException) -> str:
+def _text_of(fault: BaseException) -> str:
     """The fault in one line of bounded length; the libraries name the cause last."""
     text = " ".join(str(fault).split()) or type(fault).__name__
     return text if len(text) <= 400 else f"{text[:150]} … {text[-240:]}"
