@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ def test_talk_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_step_s_name_before_its_lines_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     LogPrinter(steps=True).show({"type": "chunk", "step": EVIL, "attempt": 1, "text": f"{EVIL}\n"})
-    assert capsys.readouterr().out == f"{SHOWN} | {SHOWN}\n"
+    name, _, text = capsys.readouterr().out.partition(" | ")
+    assert name == SHOWN
+    assert not {"\x1b", "\u202e", "\r", "\x07"} & set(text)
 
 
 def test_a_fault_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +62,8 @@ from proctor_cli import app, render
 app.CLIENT = ("shown",)
 import sys, types, typer
 shown = types.ModuleType("shown")
-shown.register = lambda to: to.command("runs")(lambda: render.LogPrinter().show({"type": "chunk", "text": "测\\n"}))
+chunk = {"type": "chunk", "step": "s", "attempt": 1, "text": "测\\n"}
+shown.register = lambda to: to.command("runs")(lambda: render.LogPrinter().show(chunk))
 sys.modules["shown"] = shown
 sys.exit(app.run_app(["runs"]))
 """
@@ -68,3 +72,43 @@ sys.exit(app.run_app(["runs"]))
         [sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, b"\\u6d4b\n"), done.stderr
+
+
+def printed(capsys: pytest.CaptureFixture[str], *chunks: tuple[str, str, str], **how: bool) -> str:
+    printer = LogPrinter(**how)
+    for step, source, text in chunks:
+        printer.show({"type": "chunk", "step": step, "attempt": 1, "source": source, "text": text, "time": "T"})
+    printer.flush()
+    return capsys.readouterr().out
+
+
+def test_of_a_progress_bar_its_last_state_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = [("s", "stdout", f"\x1b[32m{n} %\x1b[0m\r") for n in (1, 50, 100)]
+    assert printed(capsys, *bar, ("s", "stdout", "\ndone\n")) == "100 %\ndone\n"
+
+
+def test_a_line_of_another_stream_never_stands_in_one_that_has_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    chunks = [("s", "stdout", "half"), ("s", "system", "proctor: told\n"), ("s", "stdout", " a line\n")]
+    assert printed(capsys, *chunks) == "proctor: told\nhalf a line\n"
+
+
+def test_each_line_has_its_steps_name_however_long_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    chunks = [("a", "stdout", "x" * 100_000), ("b", "stdout", "y\n"), ("a", "stdout", "z\n")]
+    lines = printed(capsys, *chunks, steps=True).splitlines()
+    assert {line[:4] for line in lines} == {"a | ", "b | "}
+    assert "".join(line[4:] for line in lines if line.startswith("a")) == "x" * 100_000 + "z"
+
+
+def test_raw_is_what_came(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\x1b[31m1 %\r2 %\x07\n"
+    assert printed(capsys, ("s", "stdout", text), raw=True) == text
+
+
+def test_a_log_without_line_ends_is_printed_in_linear_time(capsys: pytest.CaptureFixture[str]) -> None:
+    def seconds(pieces: int) -> float:
+        began = time.process_time()
+        printed(capsys, *[(step, "stdout", "x" * 65_536) for _ in range(pieces) for step in "ab"], steps=True)
+        return time.process_time() - began
+
+    seconds(8)
+    assert seconds(128) < 12 * seconds(16) + 0.1

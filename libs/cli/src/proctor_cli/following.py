@@ -150,6 +150,7 @@ class _Following:
         except CommandFault:
             return  # only a hint
         if reason and reason != self._reason:
+            self._printer.stand_back()
             talk(f"\u00b7 waiting: {reason}", style="yellow")
         self._reason = reason
 
@@ -176,6 +177,7 @@ def _show(printer: LogPrinter, frame: dict[str, Any]) -> None:
         attempt = f" (attempt {frame['attempt']})" if (frame.get("attempt") or 1) > 1 else ""
         host = f" on {frame['host']}" if frame.get("host") else ""
         how = frame.get("result") or frame.get("state") or ""
+        printer.stand_back()
         talk(f"\u00b7 {frame['step']}{attempt} {how}{host}", style="dim")
     else:
         printer.show(frame)

@@ -6,7 +6,13 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from shutil import get_terminal_size
 from typing import Any, TextIO
+
+from proctor_common.terminal_text import TerminalText
+
+Stream = tuple[str, int, str]
+"""Step, attempt and source of a text."""
 
 RESULT_STYLES = {
     "passed": "green",
@@ -21,6 +27,7 @@ RESULT_STYLES = {
     "suspect": "yellow",
 }
 
+_SGR = re.compile("(\x1b\\[[0-9;:]*m)")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -138,16 +145,23 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 class LogPrinter:
-    """Prints tail frames: whole lines, each with its step's name if the run has several steps.
+    """Prints tail frames: lines as a terminal would have shown them, each with its step's name if the run has several.
 
-    A part of a line waits for the rest only if a prefix or a timestamp must precede the line; else it is shown at once.
+    On a terminal colours are kept, and a line that has no end yet is shown as it stands; elsewhere whole lines are
+    printed. ``raw``: the text as it came.
     """
 
     def __init__(self, *, timestamps: bool = False, raw: bool = False, steps: bool = False) -> None:
         self._timestamps = timestamps
         self._raw = raw
         self._steps = steps
-        self._open: dict[tuple[str, int], str] = {}
+        self._is_terminal = sys.stdout.isatty()
+        self._texts: dict[Stream, TerminalText | _Lines] = {}
+        self._prefixes: dict[Stream, str] = {}
+        self._midst: Stream | None = None
+        """Whose line has been begun on standard output and has no end yet."""
+        self._live = ""
+        """The line without an end that a terminal shows for now; it is wiped before anything else is printed."""
 
     def show(self, frame: dict[str, Any]) -> None:
         """Print a chunk or gap frame; others are ignored."""
@@ -155,33 +169,78 @@ class LogPrinter:
             self.flush()
             talk(gap_line(frame), style="yellow")
         elif frame["type"] == "chunk":
-            text = frame["text"] if self._raw else harmless(frame["text"])
-            if self._timestamps or self._steps:
-                text = self._with_prefix(frame, text)
-            sys.stdout.write(text)
+            stream = (frame["step"], frame["attempt"], "" if self._raw else frame.get("source", ""))
+            self._prefixes[stream] = self._prefix(frame)
+            text = self._texts.setdefault(stream, _Lines() if self._raw else TerminalText(colours=self._is_terminal))
+            self._print(stream, text.feed(frame["text"]))
+            if self._is_terminal and not self._raw and not self._prefixes[stream]:
+                self._show_live(text.begun)
             sys.stdout.flush()
+
+    def stand_back(self) -> None:
+        """End or wipe a line that has been begun, for somebody else's line."""
+        self._show_live("")
+        if self._midst is not None:
+            sys.stdout.write("\n")
+            self._midst = None
+        sys.stdout.flush()
 
     def flush(self) -> None:
         """Print the lines that have no end yet."""
-        for rest in self._open.values():
-            sys.stdout.write(rest + "\n")
-        self._open.clear()
-        sys.stdout.flush()
+        for stream, text in self._texts.items():
+            self._print(stream, text.close())
+            if self._midst == stream:
+                self.stand_back()
+        self._texts.clear()
+        self.stand_back()
 
-    def _with_prefix(self, frame: dict[str, Any], text: str) -> str:
-        key = (frame["step"], frame["attempt"])
+    def _print(self, stream: Stream, text: str) -> None:
+        if not text:
+            return
+        self._show_live("")
+        if self._midst not in (None, stream):
+            sys.stdout.write("\n")
+        begun = self._midst == stream
+        for line in _with_ends(text if self._raw else _harmless_but_colours(text)):
+            sys.stdout.write(line if begun else self._prefixes[stream] + line)
+            begun = not line.endswith("\n")
+        self._midst = stream if begun else None
+
+    def _show_live(self, line: str) -> None:
+        if self._live and line != self._live:
+            sys.stdout.write("\r\x1b[K")
+        if line and line != self._live and self._midst is None:
+            sys.stdout.write(harmless(shortened(_SGR.sub("", line), get_terminal_size().columns - 1)))
+        self._live = line
+
+    def _prefix(self, frame: dict[str, Any]) -> str:
         prefix = f"{frame['time']} " if self._timestamps else ""
         if self._steps:
             attempt = f"#{frame['attempt']}" if frame["attempt"] > 1 else ""
             prefix += f"{harmless(frame['step'])}{attempt} | "
-        *whole, rest = text.split("\n")
-        begun = self._open.pop(key, "")
-        lines = [*((begun or prefix) + line if i == 0 else prefix + line for i, line in enumerate(whole))]
-        if rest:
-            self._open[key] = (begun if begun and not whole else prefix) + rest
-        elif begun and not whole:
-            self._open[key] = begun
-        return "".join(f"{line}\n" for line in lines)
+        return prefix
+
+
+class _Lines:
+    """Text as it came: at once if it stands alone, whole lines behind a prefix."""
+
+    begun = ""
+
+    def feed(self, piece: str) -> str:
+        return piece
+
+    def close(self) -> str:
+        return ""
+
+
+def _with_ends(text: str) -> list[str]:
+    *whole, rest = text.split("\n")
+    return [f"{line}\n" for line in whole] + ([rest] if rest else [])
+
+
+def _harmless_but_colours(text: str) -> str:
+    """What is left after TerminalText commands no terminal but its colours; direction characters are shown."""
+    return "".join(part if at % 2 else harmless(part) for at, part in enumerate(_SGR.split(text)))
 
 
 def gap_line(frame: dict[str, Any]) -> str:

@@ -18,12 +18,14 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from proctor_agent.attempt import Attempt, ProcessGroup, Target
 from proctor_agent.ssh import Command, SshFault, Targets, end_tree
 from proctor_agent.ssh.faults import CONNECTION_LOST
+from proctor_common import terminal_text
 from proctor_common.states import Source
 
 __all__ = ["Argv", "Completed", "Context", "Failed", "MethodFault", "Plugin", "Result", "Secret", "method"]
 
 KEEP = 64 * 1024
 """How many of the last bytes of each stream ``Completed`` keeps, unless asked otherwise."""
+LONGEST_TAIL = 64 * 1024
 LONGEST_LAST_LINE = 4096
 CROSSED_GRACE_S = 0.5
 TIMEOUT_GRACE_S = 2.0
@@ -167,8 +169,10 @@ class Completed:
 
 
 def last_line(text: str) -> str:
-    """The last line of a text, without its end; at most 4,096 characters."""
-    return text.removesuffix("\n").rpartition("\n")[2].removesuffix("\r")[:LONGEST_LAST_LINE]
+    """The last line of a text that says something, as a terminal would have shown it: no colours, of a progress bar
+    its last state; at most 4,096 characters, "" for none. Looked for in the last 64 KiB.
+    """
+    return terminal_text.last_line(text[-LONGEST_TAIL:])[:LONGEST_LAST_LINE]
 
 
 class Context:
