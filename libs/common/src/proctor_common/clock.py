@@ -1,4 +1,4 @@
-"""Time as a parameter, so that nothing below the shell asks the machine for it. No I/O."""
+"""The clock as a parameter, so that only the entry points use the machine's. No I/O."""
 
 import time
 from datetime import UTC, datetime
@@ -6,19 +6,19 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What tells the time."""
+    """A source of time."""
 
     def now(self) -> datetime:
-        """The wall clock, aware, in UTC. It may jump."""
+        """The wall clock with time zone, in UTC. It may jump."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow, from an unknown start; for durations."""
+        """Seconds that only increase, from an arbitrary start; for durations."""
         ...
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The machine's clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -10,10 +10,10 @@ _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, None: 1.0
 
 
 def read_duration(text: str) -> float | None:
-    """Seconds, 0 or more and under 10**12 days; None where the text is no duration.
+    """Seconds, from 0 to less than 10**12 days; None if the text is no duration.
 
-    One is written as a number of at most 12 digits, with at most 6 behind a point, and a unit (ms, s, m, h or d);
-    without a unit it is in seconds. How long it may be is for the caller to say.
+    A duration is a number of at most 12 digits, with at most 6 decimals, and a unit (ms, s, m, h or d; default s). The
+    caller checks the maximum.
     """
     found = _TEXT.match(text)
     return float(found[1]) * _UNIT[found[2]] if found else None

@@ -1,7 +1,6 @@
 """Errors with a stable code, raised anywhere, shown to users as problem+json. No I/O.
 
-A code is what scripts rely on; its HTTP status stands in one table. ``details`` are further members of the problem
-document.
+Scripts rely on the code; one table maps it to an HTTP status. ``details`` are further members of the problem document.
 """
 
 from enum import StrEnum
@@ -54,27 +53,27 @@ HTTP_STATUS: dict[Code, int] = {
 
 
 class Fault(TypedDict):
-    """One thing that is wrong with what a caller sent: a row of ``errors`` in the 422 answer."""
+    """One fault of a request: a row of ``errors`` in the 422 answer."""
 
     code: str
     """A stable name of the kind of fault, for scripts; not one of :class:`Code`."""
     message: str
     """A sentence for people."""
     path: str
-    """The faulty part, dotted, from the root of what was sent (``steps.build.with.args[2]``); empty: the whole."""
+    """The faulty part, dotted, from the root of the body (``steps.build.with.args[2]``); empty: all of it."""
     line: int | None
-    """Where the part stands in the text that was sent, from 1; None: not known, or not sent as text."""
+    """Line of the part in a body that is text, from 1; None: unknown, or not text."""
     column: int | None
-    """The same, within the line."""
+    """Its column in that line, from 1; None as for ``line``."""
 
 
 def fault(code: str, message: str, path: str = "", line: int | None = None, column: int | None = None) -> Fault:
-    """One :class:`Fault`; the only place that makes one."""
+    """Makes a :class:`Fault`; the only place that does."""
     return {"code": code, "message": message, "path": path, "line": line, "column": column}
 
 
 class ProctorError(Exception):
-    """A fault with a code, a sentence that names it and the next step, and details for machines."""
+    """A fault with a code, a sentence that says what to do next, and details for programs."""
 
     def __init__(self, code: Code, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -89,7 +88,7 @@ class ProctorError(Exception):
 
 
 def not_found(what: str, name: object) -> ProctorError:
-    """404 that names the kind of thing and the name asked for."""
+    """404 with the kind of thing and the requested name."""
     return ProctorError(Code.NOT_FOUND, f"no such {what}: {name}", what=what, name=str(name))
 
 

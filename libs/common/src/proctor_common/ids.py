@@ -1,8 +1,7 @@
-"""Identifiers: how they are made and which shapes a name may have. No I/O.
+"""Identifiers: how they are made, and the permitted forms of names. No I/O.
 
-Ids are UUIDv7 in their lower-case text form: sortable by time, and made of ``[a-z0-9-]`` only, so that each can
-stand as a subject token of the bus as it is. Names (of hosts, groups, plans) are what people type; they never stand
-in a subject.
+Ids are UUIDv7 as lower-case text: sortable by time, and of ``[a-z0-9-]`` only, so that they can be subject tokens of
+the bus. Names (of hosts, groups, plans) are typed by people and never part of a subject.
 """
 
 import hashlib
@@ -20,20 +19,20 @@ ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\
 
 
 def new_id() -> str:
-    """A fresh id: UUIDv7 as 36 characters of ``[0-9a-f-]``, later ids sorting after earlier ones."""
+    """A new id: UUIDv7 as 36 characters of ``[0-9a-f-]``; later ids sort after earlier ones."""
     return str(uuid7())
 
 
 def is_id(text: str) -> bool:
-    """Whether the text has the shape of an id, so that it may be given to PostgreSQL as a uuid."""
+    """Whether the text has the form of an id, so that PostgreSQL accepts it as a uuid."""
     return ID.match(text) is not None
 
 
 def new_token(prefix: str) -> str:
-    """A secret of 256 random bits behind a prefix that says what it is for: ``<prefix>_<43 characters>``."""
+    """A secret of 256 random bits with a prefix for its purpose: ``<prefix>_<43 characters>``."""
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
 def token_hash(token: str) -> str:
-    """What is stored of a token: SHA-256 as hex. Tokens are random, so no slow hash and no salt is needed."""
+    """The stored form of a token: SHA-256 as hex. Tokens are random, so no slow hash or salt is needed."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

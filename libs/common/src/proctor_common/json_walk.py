@@ -1,4 +1,4 @@
-"""Walks through values of JSON's types, however deep: with a list of what is left, not by recursion. Pure."""
+"""Walks through values of JSON's types of any depth, with a list instead of recursion. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ _LEAVES = (str, int, float, type(None))
 
 
 def parts_of(value: Any) -> Iterator[Any]:
-    """The value itself and all that stands in it, a mapping or list before its members; not the names in mappings."""
+    """The value itself and all values in it, a mapping or list before its members; without the names in mappings."""
     left = [value]
     while left:
         part = left.pop()
@@ -21,7 +21,7 @@ def parts_of(value: Any) -> Iterator[Any]:
 
 
 def placed_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """The same, each part behind its path: the names and indexes that lead to it, none for the value itself."""
+    """The same, each after its path: the names and indexes that lead to it, () for the value itself."""
     left: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while left:
         path, part = left.pop()

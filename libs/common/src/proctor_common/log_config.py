@@ -1,7 +1,7 @@
-"""Logging: one JSON object a line on standard error (plain text on a terminal). Secrets never reach it.
+"""Logging: one JSON object a line on standard error (plain text on a terminal), without secrets.
 
-structlog and the standard library's loggers go the same way. Values of keys that name a secret are replaced, and
-tracebacks carry no local variables, since those hold tokens and passwords.
+structlog and the standard library's loggers share it. Values of keys that name a secret are replaced, and tracebacks
+contain no local variables, which may be tokens and passwords.
 """
 
 import logging
@@ -18,11 +18,11 @@ _SECRET_KEY = re.compile(r"(?:^|_)(?:password|passwd|secret|secrets|seed|token|a
 _DSN_PASSWORD = re.compile(r"(://[^:/@\s]{0,256}:)[^@/\s]{1,1024}@")
 HIDDEN = "***"
 TLS_NOISE = "returning true from eof_received()"
-"""asyncio warns so at the end of every connection that became TLS after it was opened, as NATS's do."""
+"""asyncio logs this warning at the end of every connection that became TLS after it was opened, as NATS's do."""
 
 
 def configure_logging(service: str, level: str = "info", *, stream: TextIO | None = None) -> None:
-    """Set up all logging of the process. ``level`` is one of :data:`LEVELS`."""
+    """Set up all logging of the process. ``level``: one of :data:`LEVELS`; ``stream``: None: standard error."""
     out = stream or sys.stderr
     plain = out.isatty()
     shared: list[Any] = [
@@ -54,8 +54,7 @@ def configure_logging(service: str, level: str = "info", *, stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The client's own error log repeats what the bus reports; the SQL and SSH libraries say too much below a
-    # warning.
+    # The client's own error log repeats what the bus reports; the SQL and SSH libraries log too much below warning.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     for name in ("asyncssh", "sqlalchemy", "alembic", "apscheduler", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Metrics: a registry of the process's own, made once and handed on; nothing is registered at import."""
+"""Metrics: a registry that is made once and passed on; nothing is registered at import."""
 
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -9,7 +9,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 def make_registry() -> CollectorRegistry:
-    """A registry with the figures of the process (memory, CPU, file descriptors) in it."""
+    """A registry with the process's own metrics (memory, CPU, file descriptors)."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -17,7 +17,7 @@ def make_registry() -> CollectorRegistry:
 
 
 def observe_bus(registry: CollectorRegistry, bus: Bus) -> None:
-    """Show the state of the bus: connected, connections lost, handlers that failed."""
+    """Export the state of the bus: connected, connections lost, handlers that failed."""
     connected = Gauge("proctor_bus_connected", "1 while there is a connection to NATS", registry=registry)
     connected.set_function(lambda: float(bus.connected))
     restarts = Gauge("proctor_bus_restarts", "Connections to NATS made after the first one", registry=registry)
@@ -27,5 +27,5 @@ def observe_bus(registry: CollectorRegistry, bus: Bus) -> None:
 
 
 def render(registry: CollectorRegistry) -> bytes:
-    """The text that a Prometheus server reads; its media type is :data:`CONTENT_TYPE`."""
+    """The text for Prometheus; its media type is :data:`CONTENT_TYPE`."""
     return generate_latest(registry)

@@ -1,5 +1,5 @@
-"""What those who call addresses that others chose have in common (extra ``[outbound]``): where an address leads, why a
-call failed, and connections that go to the very addresses that were checked.
+"""Shared by callers of addresses that others chose (extra ``[outbound]``): where an address leads, why a call failed,
+and connections to the addresses that were checked.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def where_it_leads(text: str) -> Address:
-    """The address that packets to this one come to in the end: an IPv4 address that is written or tunnelled as an IPv6
-    one is that IPv4 address. Raises ValueError.
+    """The final address of packets to this one: for an IPv4 address written or tunnelled as IPv6, the IPv4 address.
+    Raises ValueError.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
@@ -28,7 +28,7 @@ def where_it_leads(text: str) -> Address:
 
 
 def why(fault: BaseException) -> str:
-    """What the operating system said of a connection: those above it only say that it did not work."""
+    """The operating system's reason for a failed connection: exceptions above it say only that it failed."""
     below: BaseException | None = fault
     while below is not None:
         if isinstance(below, OSError) and below.errno is not None:
@@ -38,14 +38,12 @@ def why(fault: BaseException) -> str:
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Looks names up itself and connects to the addresses that were looked at, so that no name can lead to one address
-    when it is checked and to another when it is used.
+    """Looks names up itself and connects to the addresses that were checked, so that a name cannot lead to one address
+    in the check and to another in the call.
     """
 
     def __init__(self, choose: Callable[[str, list[str]], Iterable[str]]) -> None:
-        """``choose`` gets a host and its addresses, and gives those that may be tried, in order; what it raises ends
-        the call.
-        """
+        """``choose`` gets a host and its addresses, and returns those to try, in order; its exceptions end the call."""
         self._choose = choose
         self._inner = httpcore.AnyIOBackend()
 
@@ -57,7 +55,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first address that takes one. Raises httpcore.ConnectError."""
+        """A connection to the first address that accepts one. Raises httpcore.ConnectError."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
         except OSError as fault:

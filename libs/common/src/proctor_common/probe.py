@@ -1,6 +1,6 @@
-"""A small HTTP server for those who watch a service that has no other one: ``/healthz`` and ``/metrics``.
+"""A small HTTP server for monitoring a service that has no other one: ``/healthz`` and ``/metrics``.
 
-It runs in a thread of its own, so that a service whose event loop is stuck is seen to be.
+It runs in its own thread, so that it shows when the service's event loop is stuck.
 """
 
 import threading
@@ -17,7 +17,7 @@ from proctor_common.service import StartError
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Health = Callable[[], str]
-"""Why the service is not well; empty while it is. Called from another thread."""
+"""Returns why the service is not well; empty if it is. Called from another thread."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -28,12 +28,12 @@ class _Silent(WSGIRequestHandler):
     timeout = 5
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing: a probe each few seconds is no news."""
+        """Log nothing: there is a probe every few seconds."""
 
 
 @contextmanager
 def serve_probe(address: str, registry: CollectorRegistry, health: Health) -> Iterator[int]:
-    """Answer at ``host:port`` while the context lasts; gives the port (of use where 0 was asked for).
+    """Answer at ``host:port`` inside the context; yields the port (useful if 0 was given).
 
     ``/healthz`` is 200 ``ok``, or 503 and the reason; ``/metrics`` is for Prometheus. Raises StartError.
     """

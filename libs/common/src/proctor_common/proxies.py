@@ -1,21 +1,21 @@
-"""Which proxy of the environment stands between this process and an address: none on loopback. No I/O."""
+"""The proxy from the environment for an address; none for loopback. No I/O."""
 
 import ipaddress
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 KINDS = ("http", "https")
-"""The schemes that an address of a proxy may have."""
+"""Permitted schemes of a proxy's address."""
 _OF_SOCKETS = {"ws": "http", "wss": "https"}
 
 
 def proxy_for(url: str) -> str | None:
     """The proxy that ``HTTP_PROXY``, ``HTTPS_PROXY`` or ``ALL_PROXY`` (in either case) name for ``url``, as a URL;
-    None where there is none.
+    None: none.
 
-    A websocket goes the way of the same address over HTTP. Nothing goes through a proxy to this machine itself, nor to
-    what ``NO_PROXY`` names: host names with all below them, addresses, networks (``10.0.0.0/8``), each with a port or
-    without, or ``*``. Raises ValueError, with the variable's name, where the proxy is none that can be used.
+    A websocket uses the proxy of the same address over HTTP. No proxy is used for this machine itself, nor for what
+    ``NO_PROXY`` names: host names with all below them, addresses, networks (``10.0.0.0/8``), each with or without a
+    port, or ``*``. Raises ValueError with the variable's name if the proxy cannot be used.
     """
     parts = urlsplit(url)
     scheme, host = _OF_SOCKETS.get(parts.scheme, parts.scheme), parts.hostname or ""
@@ -37,7 +37,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host name or address is this machine by its very name."""
+    """Whether the host name or address itself means this machine."""
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -30,9 +30,9 @@ EXIT_CONFIGURATION = 2
 
 
 class StartError(Exception):
-    """The service cannot start (or go on), for a reason that its operator can mend: one line, no traceback.
+    """The service cannot start (or go on), for a reason that its operator can fix: one line, no traceback.
 
-    ``code`` is the process's exit code: 1, or 2 where the configuration is at fault.
+    ``code``: the process's exit code: 1, or 2 for a wrong configuration.
     """
 
     def __init__(self, message: str, *, code: int = EXIT_FAILED) -> None:
@@ -42,14 +42,14 @@ class StartError(Exception):
 
 
 class ConfigurationError(StartError):
-    """The settings or the command line are at fault: exit code 2."""
+    """The settings or the command line are wrong: exit code 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code=EXIT_CONFIGURATION)
 
 
 class Stop:
-    """Whether the service shall end, and why; for use in the service's own event loop."""
+    """Whether the service must end, and why; for the service's own event loop."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -57,7 +57,7 @@ class Stop:
         self._event = asyncio.Event()
 
     def ask(self, reason: str, fault: BaseException | None = None) -> None:
-        """Ask the service to end; the first reason stands."""
+        """Ask the service to end; the first reason is kept."""
         if not self._event.is_set():
             self.reason = reason
             self.fault = fault
@@ -69,11 +69,11 @@ class Stop:
         return self._event.is_set()
 
     async def wait(self) -> None:
-        """Return when the service shall end."""
+        """Return when the service must end."""
         await self._event.wait()
 
     async def sleep(self, seconds: float) -> bool:
-        """Wait, but no longer than until the end is asked for; True when it is."""
+        """Wait, at most until the service is asked to end; True if it is."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
@@ -81,7 +81,7 @@ class Stop:
 
 
 class Background:
-    """Tasks that belong to the service: all are cancelled at its end, and one that raises ends it with its fault.
+    """Tasks of the service: all are cancelled at its end; one that raises ends the service with its fault.
 
     Enter it after what the tasks use, so that the exit stack ends the tasks first.
     """
@@ -97,7 +97,7 @@ class Background:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Cancel the tasks, the last one first, and wait for each; a task that does not end is named and left."""
+        """Cancel the tasks, last one first, and wait for each; a task that does not end is logged and left."""
         for task in list(reversed(self._tasks)):
             task.cancel()
             _, late = await asyncio.wait({task}, timeout=self._timeout)
@@ -142,7 +142,7 @@ def run_service(
 
 
 def report(name: str, fault: StartError) -> int:
-    """Say on standard error why the service does not run; the exit code."""
+    """Print on standard error why the service does not run; returns the exit code."""
     sys.stderr.write(f"proctor {name}: {fault.message}\n")
     sys.stderr.flush()
     return fault.code

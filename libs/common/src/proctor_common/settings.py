@@ -49,7 +49,7 @@ class ServiceSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed in: :func:`load_settings` reads environment and file itself, to name each fault."""
+        """Only what is passed in: :func:`load_settings` reads environment and file itself, to report each fault."""
         return (init_settings,)
 
 
@@ -134,7 +134,7 @@ def _is_secret(info: FieldInfo) -> bool:
 def _resolve(
     kind: type[ServiceSettings], given: dict[str, Any], spell: Any, faults: list[str], *, base: Path
 ) -> dict[str, Any]:
-    """Known names only; a secret's ``…_file`` becomes what the file holds."""
+    """Known names only; a secret's ``…_file`` becomes the file's content."""
     fields = kind.model_fields
     secret_files = {f"{name}{FILE_SUFFIX}": name for name, info in fields.items() if _is_secret(info)}
     values: dict[str, Any] = {}

@@ -1,6 +1,4 @@
-"""States and results, as they stand in messages and in HTTP answers. The transitions between states are in the
-controller's ``domain``.
-"""
+"""States and results in messages and in HTTP answers. Their transitions are in the controller's ``domain``."""
 
 from enum import StrEnum
 

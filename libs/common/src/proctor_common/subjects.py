@@ -1,7 +1,7 @@
-"""Every subject, stream, durable and queue name on the bus; nobody else spells one. No I/O.
+"""All subjects, streams, durables and queue names of the bus; they are spelled here only. No I/O.
 
-Tokens are ids (``[A-Za-z0-9-]``), never names people type: a host called ``a.b`` or ``*`` must not be able to bend
-a subject. The agent comes first behind the kind, so that an agent's credentials can be held to its own subjects.
+Tokens are ids (``[A-Za-z0-9-]``), never names that people type: a host called ``a.b`` or ``*`` must not change a
+subject. The agent comes first after the kind, so that an agent's credentials can be limited to its own subjects.
 """
 
 import re
@@ -37,34 +37,34 @@ def _token(value: str) -> str:
 
 
 def order(agent: str, verb: str) -> str:
-    """Where an agent takes one kind of order (request/reply): start, cancel, query, drain or read."""
+    """Subject on which an agent takes one kind of order (request/reply): start, cancel, query, drain or read."""
     if verb not in ORDERS:
         raise ValueError(f"no such order: {verb!r}")
     return f"{ROOT}.cmd.{_token(agent)}.{verb}"
 
 
 def orders(agent: str) -> str:
-    """All orders to one agent: what its credentials let it subscribe."""
+    """All orders to one agent, to which its credentials let it subscribe."""
     return f"{ROOT}.cmd.{_token(agent)}.*"
 
 
 def heartbeat(agent: str) -> str:
-    """Where an agent sends its heartbeat, as a request to the controllers' queue group."""
+    """Subject of an agent's heartbeat, a request to the controllers' queue group."""
     return f"{ROOT}.hb.{_token(agent)}"
 
 
 def registration(agent: str) -> str:
-    """Where an agent says which plugins, methods, targets and slots it has (request)."""
+    """Subject of an agent's registration: its plugins, methods, targets and slots (request)."""
     return f"{ROOT}.reg.{_token(agent)}"
 
 
 def event(agent: str, step: str, attempt: int) -> str:
-    """Stream EVENT: what an agent reports of one attempt."""
+    """Stream EVENT: an agent's reports on one attempt."""
     return f"{ROOT}.evt.{_token(agent)}.{_token(step)}.{attempt:d}"
 
 
 def events_of(agent: str) -> str:
-    """All events of one agent: what its credentials let it publish."""
+    """All events of one agent, which its credentials let it publish."""
     return f"{ROOT}.evt.{_token(agent)}.>"
 
 
@@ -74,7 +74,7 @@ def log(agent: str, run: str, step: str, attempt: int) -> str:
 
 
 def logs_of(agent: str) -> str:
-    """All log chunks of one agent: what its credentials let it publish."""
+    """All log chunks of one agent, which its credentials let it publish."""
     return f"{ROOT}.log.{_token(agent)}.>"
 
 
@@ -89,7 +89,7 @@ def log_of_attempt(run: str, step: str, attempt: int) -> str:
 
 
 def live_of_run(run: str) -> str:
-    """Core notifications (headers only) that a chunk of the run was stored: they only wake a tail."""
+    """Core notifications (headers only) of stored chunks of the run, which only wake tails."""
     return f"{ROOT}.live.*.{_token(run)}.>"
 
 
@@ -103,12 +103,12 @@ def call(op: str) -> str:
 
 
 def wake(run: str) -> str:
-    """Core notification that a run changed; carries the events so that watchers need no second trip."""
+    """Core notification that a run changed; contains the events, so that watchers need no second request."""
     return f"{ROOT}.wake.{_token(run)}"
 
 
 def records() -> str:
-    """Core notification, empty: the controllers have something to record (``record.pending``)."""
+    """Core notification, empty: there are records for the Test API (``record.pending``)."""
     return f"{ROOT}.rec"
 
 
@@ -131,18 +131,18 @@ def op_of(subject: str) -> str:
 
 
 def client_name(agent: str, instance: str) -> str:
-    """What an agent calls each of its connections, so that a controller can tell its processes apart."""
+    """An agent's name for its connections, by which a controller distinguishes its processes."""
     return f"agent/{agent}/{instance}"
 
 
 def inbox_prefix(who: str) -> str:
-    """The private inbox prefix of one identity, so that nobody can listen to another's replies."""
+    """The private inbox prefix of one identity, so that others cannot read its replies."""
     return f"_INBOX_{_token(who)}"
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptOrigin:
-    """What the subject of an event or a log chunk says of its origin; the credentials hold the agent to it."""
+    """The origin of an event or a log chunk, from its subject; credentials limit the agent to its own."""
 
     agent: str
     step: str
@@ -151,7 +151,7 @@ class AttemptOrigin:
 
 
 def parse_event(subject: str) -> AttemptOrigin | None:
-    """The origin of a message on stream EVENT; None where the subject has another shape."""
+    """The origin of a message on stream EVENT; None if the subject has another form."""
     match subject.split("."):
         case ["proctor", "v1", "evt", agent, step, attempt] if attempt.isdecimal():
             return AttemptOrigin(agent=agent, step=step, attempt=int(attempt))
@@ -160,7 +160,7 @@ def parse_event(subject: str) -> AttemptOrigin | None:
 
 
 def parse_log(subject: str) -> AttemptOrigin | None:
-    """The origin of a message on stream LOG; None where the subject has another shape."""
+    """The origin of a message on stream LOG; None if the subject has another form."""
     match subject.split("."):
         case ["proctor", "v1", "log", agent, run, step, attempt] if attempt.isdecimal():
             return AttemptOrigin(agent=agent, run=run, step=step, attempt=int(attempt))
@@ -169,5 +169,5 @@ def parse_log(subject: str) -> AttemptOrigin | None:
 
 
 def agent_of(subject: str) -> str:
-    """The agent's id in a heartbeat, registration, event or log subject: the only identity a controller believes."""
+    """The agent's id in a heartbeat, registration, event or log subject: the only identity that a controller trusts."""
     return subject.split(".")[3]

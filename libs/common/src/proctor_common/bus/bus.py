@@ -101,7 +101,7 @@ class Bus:
         return self._connection is not None and self._connection.alive
 
     async def wait_connected(self, timeout: float) -> bool:
-        """Wait until there is a connection; False when there was none within ``timeout`` seconds."""
+        """Wait until there is a connection; False if there was none within ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 while not self.connected:
@@ -112,12 +112,12 @@ class Bus:
         return True
 
     def on_rebuild(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` after each new connection but the first, when all subscriptions stand again."""
+        """Call ``callback`` after each new connection except the first, when all subscriptions are declared again."""
         self._rebuilt.append(callback)
 
     @property
     def watchdog_age(self) -> float:
-        """Seconds since the supervisor last looked; well over ``ping_interval`` plus the timeouts: it is stuck."""
+        """Seconds since the supervisor last looked; well over ``ping_interval`` plus the timeouts means it is stuck."""
         return time.monotonic() - self._watched_at
 
     async def rtt(self) -> float:
@@ -130,7 +130,7 @@ class Bus:
         return self._connection
 
     async def _adopt(self, connection: Connection) -> None:
-        """Declare every subscription on a new connection, then let it be used."""
+        """Declare every subscription on a new connection, then use it."""
         try:
             async with self._declaring:
                 for subscription in self._table:
@@ -154,7 +154,7 @@ class Bus:
             if time.monotonic() - started > STABLE_SECONDS:
                 waits = _Waits(*self.options.reconnect_wait)
             else:
-                # It died young, perhaps of something that waits for the next one too.
+                # It died soon, maybe for a reason that will end the next one too.
                 await asyncio.sleep(next(waits))
             connection = await self._reconnect(waits)
             self.restarts += 1
@@ -183,19 +183,19 @@ class Bus:
             except BusError as fault:
                 self._note(str(fault))
             except Exception as fault:
-                # The supervisor must outlive any surprise of the client: without it the bus never heals.
+                # No exception of the client may end the supervisor: without it the bus never reconnects.
                 log.exception("bus_reconnect_failed")
                 self._note(str(fault))
             await asyncio.sleep(next(waits))
 
     def _note(self, reason: str) -> None:
-        """Keep why there is no connection; a new reason is logged once."""
+        """Store why there is no connection; a new reason is logged once."""
         if reason != self._reason:
             log.warning("bus_not_connected", reason=reason)
         self._reason = reason
 
     def run_callback(self, callback: Callable[..., None], *args: Any) -> None:
-        """Call someone else's callback; what it raises is logged and counted."""
+        """Call another module's callback; what it raises is logged and counted."""
         try:
             callback(*args)
         except Exception:
@@ -207,9 +207,9 @@ class Bus:
     async def request(
         self, subject: str, payload: bytes, *, timeout: float, headers: dict[str, str] | None = None
     ) -> bytes:
-        """Ask, and wait ``timeout`` seconds for the answer.
+        """Send a request, and wait ``timeout`` seconds for the answer.
 
-        Raises NoResponders, BusUnavailable, NotPermitted or TooLarge: nobody got it; BusTimeout or PeerFailed:
+        Raises NoResponders, BusUnavailable, NotPermitted or TooLarge: it was not delivered; BusTimeout or PeerFailed:
         unknown.
         """
         message = await self._live().ask(subject, payload, timeout, headers)
@@ -218,9 +218,9 @@ class Bus:
         return message.data
 
     async def gather(self, subject: str, payload: bytes, *, timeout: float, quiet: float = 0.25) -> list[bytes]:
-        """Ask all who listen, and give what they answered: until nothing more has come for ``quiet`` seconds.
+        """Send a request to all listeners; returns their answers, once no more has come for ``quiet`` seconds.
 
-        Raises as :meth:`request` does; BusTimeout when nobody answers within ``timeout``.
+        Raises as :meth:`request` does; BusTimeout if nobody answers within ``timeout``.
         """
         return [message.data for message in await self._live().gather(subject, payload, timeout, quiet)]
 
@@ -311,7 +311,7 @@ class Bus:
         )
 
     async def last_stored(self, stream: str, subject_filter: str = ">", *, timeout: float = 5.0) -> Stored | None:
-        """The newest message that matches, by direct get alone; None when there is none. ``num_pending`` is 0."""
+        """The newest message that matches, by direct get alone; None if there is none. ``num_pending`` is 0."""
         return await jetstream.last_stored(self._live(), stream, subject_filter, timeout)
 
     async def consume(
@@ -324,12 +324,13 @@ class Bus:
         concurrency: int = 16,
         retry_delay: float = 1.0,
     ) -> None:
-        """Hand the messages of a durable consumer to ``handler`` until cancelled; acknowledge when it has returned.
+        """Pass the messages of a durable consumer to ``handler`` until cancelled; acknowledge each when it has
+        returned.
 
-        Messages of one subject are handled in order, those of different subjects at once (at most
-        ``concurrency``). One whose handler raises is logged, counted and handed out again after ``retry_delay``
-        seconds times its deliveries (at most 30 s). Every fault of the bus is survived; a message may come twice
-        and, after a retry, later than its successors.
+        Messages of one subject are handled in order, those of different subjects concurrently (at most
+        ``concurrency``). If the handler raises, that is logged and counted, and the message comes again after
+        ``retry_delay`` seconds times its deliveries (at most 30 s). All faults of the bus are handled; a message may
+        come twice and, after a retry, later than its successors.
         """
         await consume(self, stream, durable, handler, batch=batch, concurrency=concurrency, retry_delay=retry_delay)
 
@@ -346,7 +347,7 @@ class Bus:
         await jetstream.ensure_consumer(self._live(), spec, timeout)
 
     async def purge_subject(self, stream: str, subject_filter: str, *, timeout: float = 30.0) -> int:
-        """Delete the messages that match; how many they were."""
+        """Delete the messages that match; returns their number."""
         return await jetstream.purge_subject(self._live(), stream, subject_filter, timeout)
 
     async def stream_subjects(self, stream: str, subject_filter: str, *, timeout: float = 30.0) -> dict[str, int]:
@@ -354,7 +355,7 @@ class Bus:
         return await jetstream.stream_subjects(self._live(), stream, subject_filter, timeout)
 
     async def stream_state(self, stream: str, *, timeout: float = 5.0) -> StreamState:
-        """Counts of the stream. Raises StreamRefused with code 10059 when there is no such stream."""
+        """Counts of the stream. Raises StreamRefused with code 10059 if there is no such stream."""
         return await jetstream.stream_state(self._live(), stream, timeout)
 
 

@@ -1,9 +1,8 @@
-"""One life of a NATS client: connect, send, hear replies, notice its death. The only importer of nats.
+"""One connection of a NATS client: connect, send, receive replies, notice its death. The only importer of nats.
 
-nats-py's own reconnect is switched off: it buffers what is sent meanwhile (so that nobody knows what was
-delivered), and it never heals a connection whose read loop died or whose user was revoked.
-:class:`~proctor_common.bus.bus.Bus` replaces a dead connection by a new one instead, which is one path for every
-kind of death.
+nats-py's own reconnect is switched off: it buffers what is sent meanwhile (so that delivery is unknown), and it never
+recovers a connection whose read loop died or whose user was revoked. :class:`~proctor_common.bus.bus.Bus` makes a new
+connection instead, after any kind of death.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ NO_RESPONDERS = "503"
 
 
 class _Waiting:
-    """Somebody who waits for replies to one token."""
+    """A caller that waits for replies to one token."""
 
     __slots__ = ("fail", "sink", "subject")
 
@@ -46,7 +45,7 @@ class _Waiting:
 
 
 class _Client(Client):
-    """Refuses a server without TLS before it says who it is; by itself it would go on in plain text."""
+    """Refuses a server without TLS before it sends credentials; nats-py itself would go on unencrypted."""
 
     needs_tls = False
 
@@ -57,7 +56,7 @@ class _Client(Client):
 
 
 class Connection:
-    """A connected client with one inbox. ``dead`` is set when it is of no more use, ``reason`` says why."""
+    """A connected client with one inbox. ``dead`` is set when it cannot be used any more; ``reason`` says why."""
 
     def __init__(self, options: BusOptions) -> None:
         self.dead = asyncio.Event()
@@ -78,7 +77,7 @@ class Connection:
         connection = cls(options)
         try:
             with _cancellation_kept():
-                # connect() can hang on a bad TLS peer, so a limit of our own stands around it.
+                # connect() can hang on a bad TLS peer, so it has a limit of our own.
                 async with asyncio.timeout(options.connect_timeout * len(options.servers) + 1):
                     await connection._connect()
                     await connection._listen()
@@ -131,7 +130,7 @@ class Connection:
         if "permissions violation" in text.lower():
             self._on_denied(text)
         elif isinstance(fault, SlowConsumerError):
-            # Called for each one dropped: said at 1, 2, 4, 8, …
+            # Called for each dropped message; logged at 1, 2, 4, 8, …
             self._dropped += 1
             if self._dropped & (self._dropped - 1) == 0:
                 log.error("bus_messages_dropped", subject=fault.subject, dropped=self._dropped)
@@ -162,7 +161,7 @@ class Connection:
         self._waiting.clear()
 
     def new_inbox(self) -> str:
-        """A subject prefix for a subscription of one's own, within what the server permits."""
+        """A subject prefix for a private subscription, which the server permits."""
         return f"{self._options.inbox_prefix}.{new_id()}"
 
     @property
@@ -173,7 +172,7 @@ class Connection:
     async def publish(
         self, subject: str, payload: bytes, *, reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Hand a message to the socket. Raises BusUnavailable or TooLarge; after that nothing is known."""
+        """Write a message to the socket. Raises BusUnavailable or TooLarge; delivery is not confirmed."""
         if not self.alive:
             raise BusUnavailable(f"not connected to NATS: {self.reason or 'closed'}")
         try:
@@ -216,7 +215,7 @@ class Connection:
         return messages
 
     async def gather(self, subject: str, payload: bytes, timeout: float, quiet: float) -> list[Message]:
-        """One request, the replies of all who answer; over when none has come for ``quiet`` seconds after one."""
+        """One request, the replies of all listeners; ends when none has come for ``quiet`` seconds after one."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         messages: list[Message] = []
@@ -280,7 +279,7 @@ class Connection:
     async def subscribe(
         self, subject: str, queue: str | None, callback: Callable[[Message], Awaitable[None]], *, limit: int
     ) -> ClientSubscription:
-        """Declare a subscription; ``limit`` messages may wait for the callback. It stands after :meth:`barrier`."""
+        """Declare a subscription; ``limit`` messages may wait for the callback. Valid after :meth:`barrier`."""
         if not self.alive:
             raise BusUnavailable(f"not connected to NATS: {self.reason or 'closed'}")
         self._denied.discard(subject.lower())
@@ -296,11 +295,9 @@ class Connection:
             raise BusUnavailable(f"not subscribed: {fault}") from fault
 
     async def unsubscribe(self, subscription: ClientSubscription) -> None:
-        """Drop a subscription; what the server has sent before is still handed out. Of no effect on a dead
-        connection.
-        """
-        # The client's own unsubscribe throws away what waits, and its drain may look before the server knows: a request
-        # that comes in that moment would be lost, although another process could have answered it.
+        """Drop a subscription; messages that were sent before are still delivered. Without effect if dead."""
+        # The client's own unsubscribe discards waiting messages, and its drain may end before the server knows: a
+        # request that arrives in between would be lost, although another process could have answered it.
         with contextlib.suppress(ClientError, BusTimeout, OSError, TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._client._send_unsubscribe(subscription._id)
@@ -315,7 +312,7 @@ class Connection:
 
     async def barrier(self) -> None:
         """Return when the server has seen everything sent before. Raises BusTimeout."""
-        # The client writes a PING before what stands in its buffer, so only the second round trip proves it.
+        # The client writes a PING before its buffer, so only the second round trip proves it.
         await self.ping()
         await self.ping()
 

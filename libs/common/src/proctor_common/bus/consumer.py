@@ -1,7 +1,7 @@
-"""The loop that hands a durable consumer's messages to a handler: pull, handle, acknowledge.
+"""The loop that passes a durable consumer's messages to a handler: pull, handle, acknowledge.
 
-One pull request is outstanding at a time, with an inbox of its own on the connection it was made on; when the
-connection is replaced the loop starts again there. What was not acknowledged the server hands out again.
+One pull request is outstanding at a time, with its own inbox on the connection it was made on; with a new connection
+the loop starts again. The server delivers messages again that were not acknowledged.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ async def consume(
 
 
 class _Pull:
-    """Pulling on one connection until it is dead or the server says something unforeseen."""
+    """Pulls on one connection until it is dead or the server answers unexpectedly."""
 
     def __init__(self, connection: Connection, stream: str, durable: str, lanes: "Lanes", batch: int) -> None:
         self._connection = connection
@@ -97,7 +97,7 @@ class _Pull:
         await self._connection.publish(
             self._subject, json.dumps(request).encode(), reply=f"{self._inbox}.{self._number}"
         )
-        # The server ends a request that has expired; one that it has forgotten is made again.
+        # The server ends an expired request; if it has forgotten one, make it again.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PULL_SECONDS + PULL_GRACE):
                 await self._connection.unless_dead(self._done.wait())
@@ -130,7 +130,7 @@ class _Delivery:
 
 
 class Lanes:
-    """Messages waiting for the handler: one lane a subject, in order; lanes run at once, up to ``concurrency``."""
+    """Messages for the handler: one lane for each subject, in order; up to ``concurrency`` lanes run at once."""
 
     def __init__(self, owner: ConsumerOwner, handler: Handler, concurrency: int, retry_delay: float) -> None:
         self._owner = owner
@@ -144,7 +144,7 @@ class Lanes:
         self._closed = False
 
     def add(self, delivery: _Delivery) -> None:
-        """Queue a message behind those of its subject."""
+        """Queue a message after those of its subject."""
         self._count += 1
         subject = delivery.message.subject
         lane = self._waiting.get(subject)
@@ -163,7 +163,7 @@ class Lanes:
             await self._changed.wait()
 
     async def close(self) -> None:
-        """Give back what waits, so that another replica gets it at once; let handlers that run end within 3 s."""
+        """Return waiting messages, so that another replica gets them at once; give running handlers 3 s."""
         self._closed = True
         if self._tasks:
             _, late = await asyncio.wait(set(self._tasks), timeout=CLOSE_SECONDS)
@@ -204,7 +204,7 @@ class Lanes:
 
 
 def _parse(message: Message) -> StreamMessage:
-    """The numbers stand in the reply subject, ``$JS.ACK.`` and then
+    """The numbers are in the reply subject: ``$JS.ACK.`` and then
 
     ``[domain.account.]stream.consumer.deliveries.seq.consumer_seq.time.pending[.random]``.
     """

@@ -1,13 +1,13 @@
-"""What can go wrong on the bus, by what is known about delivery. No I/O.
+"""Faults of the bus, by what is known about delivery. No I/O.
 
-A caller that may repeat an order safely only needs three cases: nothing was delivered (:class:`NoResponders`,
-:class:`BusUnavailable`, :class:`NotPermitted`), it is unknown (:class:`BusTimeout`), the stream refused it
-(:class:`StreamRefused`). ``delivered`` says the same for code that handles :class:`BusError` as a whole.
+A caller that repeats an order safely needs three cases: nothing was delivered (:class:`NoResponders`,
+:class:`BusUnavailable`, :class:`NotPermitted`), delivery is unknown (:class:`BusTimeout`), the stream refused it
+(:class:`StreamRefused`). For code that handles any :class:`BusError`, ``delivered`` says the same.
 """
 
 
 class BusError(Exception):
-    """A fault of the bus. ``delivered``: False = nobody has got the message, None = unknown."""
+    """A fault of the bus. ``delivered``: False: nobody got the message; None: unknown."""
 
     delivered: bool | None = None
 
@@ -37,21 +37,15 @@ class TooLarge(BusError):
 
 
 class BusTimeout(BusError):
-    """No answer in time, or the connection was lost while waiting for it: the message may have been delivered or
-    not.
-    """
+    """No answer in time, or the connection was lost while waiting: it is unknown whether it was delivered."""
 
 
 class PeerFailed(BusTimeout):
-    """The message was delivered and the handler failed with an unforeseen error: what it did before that is
-    unknown.
-    """
+    """The message was delivered and the handler failed unexpectedly: what it did before is unknown."""
 
 
 class StreamRefused(BusError):
-    """JetStream answered with an error: nothing was stored. ``code`` is JetStream's ``err_code`` (10077 = stream
-    full).
-    """
+    """JetStream answered with an error: nothing was stored. ``code``: its ``err_code`` (10077: stream full)."""
 
     delivered = False
 
@@ -63,7 +57,5 @@ class StreamRefused(BusError):
 
     @property
     def is_full(self) -> bool:
-        """The stream or its account has no room: 10077 (maximum bytes/messages), 10023 (resources), 10047
-        (storage).
-        """
+        """The stream or its account is full: 10077 (bytes or messages), 10023 (resources), 10047 (storage)."""
         return self.code in {10023, 10047, 10077}

@@ -1,7 +1,7 @@
-"""JetStream by its own wire protocol: appends, batched direct get, streams and consumers. All over one connection.
+"""JetStream by its own wire protocol: appends, batched direct get, streams and consumers, over one connection.
 
-Plain requests with JSON. nats-py's own JetStream layer is not used: its ordered consumer loses messages silently,
-and its asynchronous publish never tells an error of the server.
+Plain requests with JSON. nats-py's own JetStream layer is not used: its ordered consumer loses messages silently, and
+its asynchronous publish does not report errors of the server.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ async def direct_get(
     max_bytes: int,
     timeout: float,
 ) -> list[Stored]:
-    """Batched direct get; the answers are checked to follow on each other without a hole."""
+    """Batched direct get; checks that the answers have no gap."""
     body = {"seq": max(1, start_seq), "next_by_subj": subject_filter, "batch": batch, "max_bytes": max_bytes}
     messages = await connection.collect(
         f"{API}.DIRECT.GET.{stream}", json.dumps(body).encode(), timeout, lambda message: STATUS in message.headers
@@ -138,7 +138,7 @@ async def ensure_stream(connection: Connection, spec: StreamSpec, timeout: float
             await call(connection, f"STREAM.CREATE.{spec.name}", config, timeout)
             return
         except StreamRefused as fault:
-            # While another service creates this very stream, the server counts what it reserves a second time.
+            # While another service creates the same stream, the server counts its reservation twice.
             if fault.code != NO_STORAGE or pause is None:
                 raise
         await asyncio.sleep(pause)
@@ -170,7 +170,7 @@ async def purge_subject(connection: Connection, stream: str, subject_filter: str
 
 
 async def stream_subjects(connection: Connection, stream: str, subject_filter: str, timeout: float) -> dict[str, int]:
-    """Subjects and their counts; the server gives 100,000 at a time."""
+    """Subjects and their counts; the server returns 100,000 at a time."""
     subjects: dict[str, int] = {}
     while True:
         body = {"subjects_filter": subject_filter, "offset": len(subjects)}

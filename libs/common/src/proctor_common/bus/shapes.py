@@ -1,4 +1,4 @@
-"""What goes into the bus and comes out of it. No I/O."""
+"""Types of the bus's interface. No I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,12 +30,12 @@ class BusOptions:
 
     @property
     def beyond_loopback(self) -> bool:
-        """Whether what is said leaves this machine."""
+        """Whether messages leave this machine."""
         return not all(_is_loopback(server) for server in self.servers)
 
     @property
     def shown(self) -> str:
-        """The servers for a message or a log: without user and password."""
+        """The servers for a message or a log, without user and password."""
         return ", ".join(server.rpartition("@")[2] for server in self.servers)
 
     @property
@@ -57,7 +57,7 @@ def _is_loopback(server: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A core message. ``reply`` is None when nobody waits for an answer."""
+    """A core message. ``reply``: None if no answer is expected."""
 
     subject: str
     data: bytes
@@ -67,7 +67,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class StreamMessage:
-    """A message handed out by a durable consumer. ``deliveries`` is 1 the first time."""
+    """A message from a durable consumer. ``deliveries`` is 1 the first time."""
 
     subject: str
     data: bytes
@@ -80,7 +80,7 @@ class StreamMessage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a stream message: use :data:`ACK`, :data:`TERMINATE` or :func:`RETRY`."""
+    """What to do with a stream message: use :data:`ACK`, :data:`TERMINATE` or :func:`RETRY`."""
 
     word: bytes
     delay: float = 0.0
@@ -91,15 +91,13 @@ TERMINATE = Verdict(b"+TERM")
 
 
 def RETRY(delay: float) -> Verdict:
-    """Hand the message out again after ``delay`` seconds."""
+    """Deliver the message again after ``delay`` seconds."""
     return Verdict(b"-NAK", delay)
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """JetStream has the message: ``duplicate`` = it had one with this message id already (``seq`` is that
-    one's).
-    """
+    """JetStream has the message; ``duplicate``: one with this message id was there already (and ``seq`` is its)."""
 
     stream: str
     seq: int
@@ -120,7 +118,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class RePublish:
-    """Core notification of each stored message; ``headers_only`` leaves the payload out."""
+    """Core notification of each stored message; ``headers_only``: without the payload."""
 
     source: str
     destination: str
@@ -129,7 +127,7 @@ class RePublish:
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """A stream as it shall be. ``max_age`` and ``duplicate_window`` in seconds, sizes in bytes; -1 = no limit."""
+    """Configuration of a stream. ``max_age``, ``duplicate_window`` in seconds, sizes in bytes; -1: no limit."""
 
     name: str
     subjects: tuple[str, ...]
@@ -148,7 +146,7 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class ConsumerSpec:
-    """A durable pull consumer with explicit acks. ``ack_wait`` in seconds; ``max_deliver`` -1 = for ever."""
+    """A durable pull consumer with explicit acks. ``ack_wait`` in seconds; ``max_deliver`` -1: no limit."""
 
     stream: str
     durable: str
@@ -161,7 +159,7 @@ class ConsumerSpec:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Counts of a stream as the server gives them."""
+    """Counts of a stream from the server."""
 
     messages: int
     bytes: int

@@ -1,4 +1,4 @@
-"""The streams and durables as they have to be (docs/architecture.md). No I/O."""
+"""The streams and durables (docs/architecture.md). No I/O."""
 
 from proctor_common import subjects
 from proctor_common.bus.shapes import ConsumerSpec, RePublish, StreamSpec
@@ -9,7 +9,7 @@ DEDUPE_WINDOW = 600.0
 
 
 def log_stream(*, max_bytes: int = 20 * GIB, max_age: float = 30 * DAY, replicas: int = 1) -> StreamSpec:
-    """Log chunks: the oldest go first. Each stored chunk is announced, without its payload, to wake the tails."""
+    """Log chunks; the oldest are deleted first. Each stored chunk is announced without its payload, to wake tails."""
     source, destination = subjects.LOG_REPUBLISH
     return StreamSpec(
         name=subjects.LOG_STREAM,
@@ -26,7 +26,7 @@ def log_stream(*, max_bytes: int = 20 * GIB, max_age: float = 30 * DAY, replicas
 
 
 def event_stream(*, max_bytes: int = GIB, replicas: int = 1) -> StreamSpec:
-    """What agents report of their attempts. Full means refused, so that the agent keeps it and publishes it again."""
+    """Agents' reports on attempts. A full stream refuses them, so that the agent keeps and repeats them."""
     return StreamSpec(
         name=subjects.EVENT_STREAM,
         subjects=(subjects.EVENT_SUBJECTS,),
@@ -40,7 +40,7 @@ def event_stream(*, max_bytes: int = GIB, replicas: int = 1) -> StreamSpec:
 
 
 def event_consumer() -> ConsumerSpec:
-    """The durable that all controllers share; a message nobody acknowledged for 10 s goes to another one."""
+    """The durable of all controllers; a message that is not acknowledged in 10 s goes to another one."""
     return ConsumerSpec(
         stream=subjects.EVENT_STREAM,
         durable=subjects.EVENT_DURABLE,

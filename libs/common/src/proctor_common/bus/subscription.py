@@ -1,4 +1,4 @@
-"""Subscriptions that outlive their connection: a row of the bus's table each."""
+"""Subscriptions that survive their connection: each is a row of the bus's table."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -40,12 +40,12 @@ class Subscription:
         self._declared: tuple[Connection, Any] | None = None
 
     async def declare(self, connection: "Connection") -> None:
-        """Declare it on a connection; the barrier is the caller's."""
+        """Declare it on a connection; the caller makes the barrier."""
         handle = await connection.subscribe(self.subject, self.queue, self.receive, limit=WAITING_LIMIT)
         self._declared = (connection, handle)
 
     async def withdraw(self, connection: "Connection") -> None:
-        """Take it off ``connection`` if it was declared there."""
+        """Undeclare it on ``connection`` if it was declared there."""
         if self._declared is not None and self._declared[0] is connection:
             await connection.unsubscribe(self._declared[1])
         self._declared = None
@@ -55,7 +55,7 @@ class Subscription:
         raise TypeError("a subscription is either Served or Watched")
 
     async def close(self) -> None:
-        """End the interest. Never raises for a dead connection."""
+        """Unsubscribe. Never raises for a dead connection."""
         await self._owner.forget(self)
 
 
@@ -97,7 +97,7 @@ class Served(Subscription):
         try:
             answer = await self._handler(message)
         except Exception:
-            # A handler's own faults are in its answer; this one nobody foresaw. The reason stays in our log.
+            # Expected faults are in the handler's answer; this one is unexpected, and its reason is only logged.
             self._owner.handler_failures += 1
             log.exception("bus_handler_failed", subject=message.subject)
             fault = "the handler failed; its log says why"
@@ -109,7 +109,7 @@ class Served(Subscription):
             log.warning("bus_reply_lost", subject=message.subject, error=str(error))
 
     async def close(self) -> None:
-        """Take no more requests; handlers that run get 5 s to answer, then they are cancelled."""
+        """Take no more requests; running handlers get 5 s to answer, then they are cancelled."""
         await super().close()
         if self._running:
             _, late = await asyncio.wait(set(self._running), timeout=CLOSE_TIMEOUT)

@@ -1,3 +1,1 @@
-"""What crosses the bus: frozen models, one module a conversation (orders, events, log, calls) and the views
-controllers show.
-"""
+"""Messages on the bus: frozen models, a module for each conversation (orders, events, log, calls), and views."""

@@ -1,4 +1,4 @@
-"""The ground of all messages: frozen, versioned, tolerant of fields that a newer peer adds. No I/O."""
+"""The base of all messages: frozen, versioned, tolerant of fields that a newer peer adds. No I/O."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -10,7 +10,7 @@ VERSION = 1
 
 
 class BadMessage(Exception):
-    """Bytes from the bus that are not the message they should be; never retried."""
+    """Bytes from the bus that are not the expected message; never retried."""
 
 
 class WireMessage(BaseModel):
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Encoded(Generic[T]):
-    """The JSON of a T that is passed on unread."""
+    """The JSON of a T that is passed on without decoding."""
 
     data: bytes
 
@@ -37,9 +37,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def decode(model: type[M], data: bytes) -> M:
-    """The message in the bytes.
+    """Decode a message.
 
-    Raises BadMessage, which quotes no input (it may hold a secret).
+    Raises BadMessage, which quotes no input (it may contain a secret).
     """
     try:
         return model.model_validate_json(data)

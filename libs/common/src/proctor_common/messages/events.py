@@ -1,7 +1,6 @@
-"""What agents report on stream EVENT, and their heartbeat and registration.
+"""Agents' reports on stream EVENT, their heartbeat and registration.
 
-An event's subject names the agent, the step and the attempt; the controller believes the subject, never the
-payload's claim of who speaks.
+An event's subject names the agent, the step and the attempt; the controller trusts the subject, not the payload.
 """
 
 from datetime import datetime
@@ -14,7 +13,7 @@ from proctor_common.states import StepResult
 
 
 class MethodError(WireMessage):
-    """Why a method did not end well: a kind for machines, a message for people, data of the method's own."""
+    """Why a method failed: a kind for machines, a message for people, the method's own data."""
 
     kind: str
     message: str
@@ -22,9 +21,7 @@ class MethodError(WireMessage):
 
 
 class StepFinished(WireMessage):
-    """The end of an attempt; published once its last log chunk is stored, and again until a controller confirms
-    it.
-    """
+    """The end of an attempt; published after its last log chunk was stored, and repeated until it is confirmed."""
 
     v: int = VERSION
     type: Literal["step_finished"] = "step_finished"
@@ -42,17 +39,15 @@ class StepFinished(WireMessage):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     chunks: int = 0
-    """Log chunks of the attempt: their ``seq`` are 1 to this."""
+    """Number of log chunks of the attempt: their ``seq`` are 1 to this."""
     lines: int = 0
     bytes: int = 0
     tree_gone: bool | None = None
-    """After a kill: whether the process tree on the target is gone; None where it could not be confirmed or nothing
-    was killed.
-    """
+    """After a kill: whether the process tree on the target is gone; None: unknown, or nothing was killed."""
 
 
 class AttemptRef(WireMessage):
-    """One attempt by its names."""
+    """One attempt by its ids."""
 
     step: str
     attempt: int
@@ -60,9 +55,7 @@ class AttemptRef(WireMessage):
 
 
 class Heartbeat(WireMessage):
-    """Every 5 s, a request to the controllers' queue group. ``attempts``: those that live; ``ended``: ends not
-    confirmed yet.
-    """
+    """Every 5 s, a request to the controllers' queue group. ``attempts``: live ones; ``ended``: unconfirmed ends."""
 
     v: int = VERSION
     boot_id: str
@@ -73,18 +66,17 @@ class Heartbeat(WireMessage):
     ended: list[AttemptRef] = []
     spool_bytes: int = 0
     holding: list[str] = []
-    """Runs whose steps have left something on a target that still holds an output: which of them are over?"""
+    """Runs whose steps left a process on a target that holds an output open: which of them have ended?"""
     remains: list[str] = []
-    """What of ended attempts may live on on the targets, in sentences for people."""
+    """What ended attempts may have left running on targets, as sentences for people."""
     time: datetime
-    """The agent's clock, for its operator; the controller decides by its own."""
+    """The agent's clock, for its operator; the controller uses its own."""
 
 
 class HeartbeatReply(WireMessage):
-    """``time``: the controller's clock. ``confirmed``: ends that are committed: the agent may forget them.
-    ``unwanted``: attempts the agent should not have: it kills them. ``register_again``: register once more.
-    ``over``: of the runs that it is ``holding`` outputs for, those that have ended. ``refused``: another instance
-    speaks as this agent.
+    """``time``: the controller's clock. ``confirmed``: stored ends, which the agent may forget. ``unwanted``: attempts
+    that the agent must kill. ``register_again``: register once more. ``over``: those of the runs in ``holding`` that
+    have ended. ``refused``: another instance is registered as this agent.
     """
 
     v: int = VERSION
@@ -100,8 +92,8 @@ class HeartbeatReply(WireMessage):
 class MethodSpec(WireMessage):
     """A method as its plugin publishes it. `parameters` is a JSON Schema: at most 64 KiB, `$ref` only within it.
 
-    A property of the schema may have `x-argv` (the controller splits a string by POSIX shell rules, before it
-    evaluates expressions) and `x-secret` (stored encrypted, shown masked).
+    A property of the schema may have `x-argv` (the controller splits a string by POSIX shell rules, before it evaluates
+    expressions) and `x-secret` (stored encrypted, shown masked).
     """
 
     description: str = ""
@@ -125,9 +117,7 @@ class TargetSpec(WireMessage):
 
 
 class Registration(WireMessage):
-    """What an agent brings; sent at each start and whenever asked for. Host, groups and labels come from the
-    enrolment, not from here.
-    """
+    """What an agent offers; sent at each start and on request. Host, groups and labels come from the enrolment."""
 
     v: int = VERSION
     boot_id: str
@@ -136,15 +126,15 @@ class Registration(WireMessage):
     slots: int = Field(ge=1, le=1024)
     plugins: dict[str, PluginSpec] = {}
     load_errors: dict[str, str] = {}
-    """Plugins that failed to load, with the reason."""
+    """Why plugins could not be loaded, by plugin."""
     targets: dict[str, TargetSpec] = {}
     default_target: str | None = None
     leftovers: list[AttemptRef] = []
-    """Attempts of a former instance that are being cleaned up: no new work until they are gone."""
+    """Attempts of a former process that are being cleaned up: no new work until they are gone."""
 
 
 class RegistrationReply(WireMessage):
-    """What an agent is told that registers: its number and the controller's time, or why it is refused."""
+    """The answer to a registration: the agent's number and the controller's time, or a refusal."""
 
     v: int = VERSION
     agent: str

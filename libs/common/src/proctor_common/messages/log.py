@@ -1,7 +1,7 @@
-"""Log chunks: one line of JSON, a newline, then the raw bytes. Bytes stay bytes; nothing is encoded on the hot path.
+"""Log chunks: one line of JSON, a newline, then the raw bytes, without any encoding.
 
-The subject names agent, run, step and attempt; the message id is ``<step>.<attempt>:<seq>`` (JetStream's dedupe is
-stream-wide and blind to subjects).
+The subject names agent, run, step and attempt; the message id is ``<step>.<attempt>:<seq>`` (JetStream removes
+duplicates by id over the whole stream, whatever the subject).
 """
 
 import json
@@ -11,7 +11,7 @@ from proctor_common.messages.base import BadMessage
 from proctor_common.states import GapReason, Source
 
 MAX_DATA = 64 * 1024
-"""Most bytes of log in one chunk."""
+"""At most so many bytes of log in one chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +21,16 @@ class Chunk:
     seq: int
     """1, 2, 3 … without holes within the attempt."""
     first_line: int
-    """The line, from 1, in which the first byte stands."""
+    """The line of the first byte, from 1."""
     time: float
-    """Seconds since the epoch: when the agent read it."""
+    """Seconds since the epoch at which the agent read it."""
     source: Source
     data: bytes
-    """At most MAX_DATA bytes, never cut inside a whole UTF-8 sequence; empty in a gap."""
+    """At most MAX_DATA bytes, never cut inside a UTF-8 sequence; empty in a gap."""
     gap: GapReason | None = None
-    """Why bytes are missing here; None where the chunk holds data."""
+    """Why bytes are missing here; None if the chunk has data."""
     dropped: int = 0
-    """How many bytes a gap stands for."""
+    """Number of bytes missing in a gap."""
 
     def encode(self) -> bytes:
         """The message's payload."""
@@ -71,5 +71,5 @@ def decode_chunk(payload: bytes) -> Chunk:
 
 
 def message_id(step: str, attempt: int, seq: int) -> str:
-    """What JetStream dedupes by; unique over the whole stream."""
+    """JetStream's id against duplicates; unique in the whole stream."""
     return f"{step}.{attempt}:{seq}"

@@ -1,8 +1,8 @@
 """Orders of a controller to an agent (core request/reply) and their answers.
 
-``start`` is committed to the agent's journal before it is answered; a known attempt gets its stored answer. An
-order without an answer is repeated to the same agent with the same attempt and token. A cancel or query of an
-attempt that the agent never started writes a tombstone: it never will.
+``start`` is committed to the agent's journal before it is answered; a known attempt gets its stored answer. An order
+without an answer is repeated to the same agent with the same attempt and token. A cancel or query of an attempt that
+the agent never started writes a tombstone: it will never start.
 """
 
 from datetime import datetime
@@ -24,7 +24,7 @@ class StartOrder(WireMessage):
     step_name: str
     attempt: int = Field(ge=1)
     token: str
-    """Lease token: the fence. Every report about the attempt carries it."""
+    """Lease token: every report on the attempt has it, so that reports of former leases are refused."""
     not_after: datetime
     """The order may be accepted until then."""
     plugin: str
@@ -34,25 +34,25 @@ class StartOrder(WireMessage):
     """Values that must never be shown: the agent masks them in everything it sends."""
     env: dict[str, str] = {}
     target: str | None = None
-    """Name of one of the agent's SSH endpoints; None = its default."""
+    """Name of one of the agent's SSH endpoints; None: its default."""
     artefacts: list[str] = []
-    """Patterns of files on the target; what they match stands in the output as ``artefacts``."""
+    """Patterns of files on the target; the output lists matching files as ``artefacts``."""
     timeout_s: float = 1800.0
     grace_s: float = 10.0
     log_limit: int = 2 * 1024**3
-    """Bytes of log that are kept of this attempt; the rest is counted and announced."""
+    """Bytes of log to keep of this attempt; the rest is only counted and announced."""
 
 
 class StartAnswer(StrEnum):
-    """What an agent says to a start order. Only ``accepted`` means that it runs or has run."""
+    """An agent's answer to a start order. Only ``accepted`` means that it runs or has run."""
 
     ACCEPTED = "accepted"
     BUSY = "busy"
-    """No slot, no journal room, or draining: try later or elsewhere; the agent has not stored it."""
+    """No slot, no journal room, or draining: try later or elsewhere. The agent does not store this."""
     EXPIRED = "expired"
     """After ``not_after``; a tombstone is written."""
     TOMBSTONED = "tombstoned"
-    """Cancelled or asked for before it arrived: never started, never will."""
+    """Cancelled or queried before it arrived: never started and never will be."""
     STALE = "stale"
     """The same step and attempt is known under another token."""
     REFUSED = "refused"
@@ -76,7 +76,7 @@ class CancelOrder(WireMessage):
     attempt: int
     token: str
     cause: str = "cancelled"
-    """cancelled | timed_out: the result that the attempt's end will carry."""
+    """cancelled | timed_out: the result at the attempt's end."""
     grace_s: float = 10.0
 
 
@@ -111,25 +111,25 @@ class StandingReply(WireMessage):
 
 
 class DrainOrder(WireMessage):
-    """Take no new work (or take it again); running attempts go on."""
+    """Take no new work (or take it again); running attempts continue."""
 
     v: int = VERSION
     draining: bool
 
 
 class DrainReply(WireMessage):
-    """An agent's answer to a drain order: whether it drains now."""
+    """An agent's answer to a drain order: whether it is draining now."""
 
     v: int = VERSION
     draining: bool
 
 
 MAX_PIECE = 512 * 1024
-"""Bytes of a file in one answer: it is on the bus as base64."""
+"""Bytes of a file in one answer, where they are base64."""
 
 
 class ReadOrder(WireMessage):
-    """Read a piece of a file on a target; the file is one that a step's end named as an artefact."""
+    """Read a part of a file on a target; a step's end has named the file as an artefact."""
 
     v: int = VERSION
     target: str | None = None
@@ -139,7 +139,7 @@ class ReadOrder(WireMessage):
 
 
 class ReadOutcome(StrEnum):
-    """What became of a read."""
+    """The outcome of a read."""
 
     READ = "read"
     GONE = "gone"
@@ -149,12 +149,12 @@ class ReadOutcome(StrEnum):
 
 
 class ReadReply(WireMessage):
-    """A piece of a file."""
+    """A part of a file."""
 
     v: int = VERSION
     outcome: ReadOutcome
     reason: str = ""
     size: int = 0
-    """Bytes of the whole file now."""
+    """Current size of the whole file in bytes."""
     data: str = ""
-    """The piece, as base64; shorter than asked for at the file's end."""
+    """The part, as base64; shorter than requested at the file's end."""

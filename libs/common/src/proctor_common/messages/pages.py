@@ -22,7 +22,7 @@ from proctor_common.messages.views import (
 )
 
 MAX_REPLY = 1024 * 1024
-"""Bytes of an answer at most. A longer list gives fewer rows than asked for, and a ``next``."""
+"""Maximum bytes of an answer. A longer list returns fewer rows than requested, and a ``next``."""
 ROOM = MAX_REPLY - 4096
 """Bytes for the rows: MAX_REPLY without the envelope."""
 V = TypeVar("V", bound=View)
@@ -41,7 +41,7 @@ class Page(View, Generic[V]):
     ) -> Encoded[Self]:
         """A page of at most ``limit`` views; ``next`` is the cursor of the last one shown if more follow.
 
-        Pass ``limit + 1`` views, so that the end is known. ``following``: what ``next`` is if all views are shown.
+        Pass ``limit + 1`` views, so that the end is known. ``following``: value of ``next`` if all views are shown.
         """
         rows: list[bytes] = []
         size = 0

@@ -1,4 +1,4 @@
-"""The database engine: asyncpg behind SQLAlchemy. Every wait has a limit; a restart of PostgreSQL heals by itself."""
+"""The database engine: asyncpg with SQLAlchemy. Every wait has a limit; it recovers from a restart of PostgreSQL."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -32,16 +32,16 @@ _DOWN = (
 
 
 class KeepingEngine(AsyncEngine):
-    """SQLAlchemy's engine, with the connections that :func:`proctor_common.pg.session` keeps at hand."""
+    """SQLAlchemy's engine, with the connections that :func:`proctor_common.pg.session` keeps."""
 
     __slots__ = ("idle", "waiting")
 
     def __init__(self, sync_engine: Engine) -> None:
         super().__init__(sync_engine)
         self.idle: list[tuple[AsyncConnection, Any]] = []
-        """Connections that nobody uses now, each with its asyncpg connection."""
+        """Unused connections, each with its asyncpg connection."""
         self.waiting = 0
-        """How many wait for a connection of the pool."""
+        """Number of callers that wait for a connection of the pool."""
 
 
 def make_engine(
@@ -56,8 +56,8 @@ def make_engine(
 ) -> KeepingEngine:
     """An engine for ``postgresql://user@host:port/name`` or, by socket, ``postgresql://user@/name?host=/folder``.
 
-    Nothing is connected yet. Timestamps come in UTC; a statement may take 30 s, a wait for a lock 10 s. A connection
-    whose server died is replaced when it is taken from the pool, without a round trip to find out.
+    Nothing is connected yet. Timestamps are returned in UTC; a statement may take 30 s, a wait for a lock 10 s. A
+    connection whose server died is replaced when it is taken from the pool, without a round trip to test it.
     """
     plain = dsn.replace("postgresql+asyncpg://", "postgresql://", 1)
     settings = {
@@ -75,7 +75,7 @@ def make_engine(
             plain,
             password=password,
             timeout=CONNECT_TIMEOUT,
-            # The server ends a slow statement first; this one is for a server that no longer answers.
+            # The server ends a slow statement first; this limit is for a server that does not answer.
             command_timeout=STATEMENT_TIMEOUT + 5,
             server_settings=settings,
         )
@@ -99,7 +99,7 @@ def _refuse_dead(connection: Any, record: Any, proxy: Any) -> None:
 
 
 def is_database_down(fault: BaseException | None) -> bool:
-    """Whether a fault means that PostgreSQL cannot be reached, starts or stops, or has no room or time just now."""
+    """Whether a fault means that PostgreSQL cannot be reached, is starting or stopping, or is overloaded or full."""
     seen = 0
     while fault is not None and seen < 10:
         if isinstance(fault, _DOWN):
@@ -117,8 +117,8 @@ def is_database_down(fault: BaseException | None) -> bool:
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction: committed at the end, rolled back on any exception.
 
-    Raises ProctorError ``database_unavailable`` when PostgreSQL cannot be reached; where the connection broke during
-    the commit it may have been committed all the same.
+    Raises ProctorError ``database_unavailable`` if PostgreSQL cannot be reached; if the connection broke during the
+    commit, it may have been committed.
     """
     with _faults_named():
         async with engine.begin() as connection:
@@ -127,7 +127,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Statements that each stand alone, without a transaction around them: a third of the cost, for single reads.
+    """Single statements without a transaction around them: a third of the cost, for single reads.
 
     Raises as :func:`transaction` does.
     """
@@ -149,7 +149,7 @@ def _faults_named() -> Iterator[None]:
 
 
 def database_unavailable() -> ProctorError:
-    """The error that is shown for a fault of :func:`is_database_down`; the fault itself goes to the log only."""
+    """The error for users after a fault of :func:`is_database_down`; the fault itself is only logged."""
     return ProctorError(Code.DATABASE_UNAVAILABLE, "the database is unavailable; try again in a moment")
 
 

@@ -1,7 +1,7 @@
-"""Bringing a service's own schemas to what its code expects, at its start.
+"""Migrates a service's own schemas to the version of its code, at its start.
 
-Each service has an Alembic chain: a package with a folder ``versions``, one file a revision, without branches. The
-version stands in ``<schema>.alembic_version``. At head, a start costs one query: Alembic is not even imported.
+Each service has an Alembic chain: a package with a folder ``versions``, one file for each revision, without branches.
+The version is in ``<schema>.alembic_version``. At head, a start costs one query and does not import Alembic.
 """
 
 import ast
@@ -28,7 +28,7 @@ RETRY_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class MigrationChain:
-    """A service's revisions. ``schemas``: what the service owns; the first one holds the version table."""
+    """A service's revisions. ``schemas``: the service's own; the first one has the version table."""
 
     package: str
     schemas: tuple[str, ...]
@@ -40,10 +40,10 @@ class MigrationChain:
 
 
 async def migrate(engine: AsyncEngine, chain: MigrationChain, *, wait: float = 30.0) -> None:
-    """Bring the schemas to the newest revision, in one transaction; several replicas may do it at once.
+    """Migrate to the newest revision, in one transaction; several replicas may do it at once.
 
-    A database that does not answer yet is waited for, ``wait`` seconds. Raises StartError when it does not come,
-    when the schema is newer than this service, or when a revision fails (nothing is changed then).
+    Waits up to ``wait`` seconds for the database. Raises StartError if it does not come, if the schema is newer than
+    this service, or if a revision fails (nothing is changed then).
     """
     revisions = read_revisions(chain.versions)
     head = find_head(revisions)
@@ -81,7 +81,7 @@ async def _upgrade(
         return
     _refuse_newer(chain, current, revisions)
     for name in chain.schemas:
-        # Asked first: CREATE SCHEMA IF NOT EXISTS needs the right to create one even where it exists.
+        # Check first: CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it exists.
         if await connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": name}) is None:
             await connection.execute(text(f'CREATE SCHEMA "{name}"'))
     await connection.run_sync(_run_alembic, chain)
@@ -102,8 +102,8 @@ def _run_alembic(connection: Connection, chain: MigrationChain) -> None:
 
 
 async def _current(connection: AsyncConnection, chain: MigrationChain) -> str | None:
-    """The revision that the database is at; None when it has none yet."""
-    # Not to_regclass: after a wait for the lock it still answers from the cache of before.
+    """The database's revision; None if it has none yet."""
+    # Not to_regclass: after a wait for the lock it still answers from an old cache.
     known = "SELECT 1 FROM pg_tables WHERE schemaname = :schema AND tablename = :name"
     schema = chain.schemas[0]
     if await connection.scalar(text(known), {"schema": schema, "name": VERSION_TABLE}) is None:
@@ -140,7 +140,7 @@ def read_revisions(folder: Path) -> dict[str, str | None]:
 
 
 def _assigned(module: ast.Module) -> dict[str, Any]:
-    """Names that the module's top level gives constants."""
+    """Names at the module's top level with constant values."""
     names: dict[str, Any] = {}
     for node in module.body:
         if isinstance(node, ast.AnnAssign):
@@ -156,7 +156,7 @@ def _assigned(module: ast.Module) -> dict[str, Any]:
 
 
 def find_head(revisions: dict[str, str | None]) -> str:
-    """The one revision that no other follows. Raises StartError for a chain that branches or is empty."""
+    """The revision that no other follows. Raises StartError for a chain that branches or is empty."""
     heads = set(revisions) - {before for before in revisions.values() if before is not None}
     if len(heads) != 1:
         raise StartError(f"the migrations are no chain: heads {sorted(heads)}")

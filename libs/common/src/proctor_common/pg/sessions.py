@@ -1,4 +1,4 @@
-"""Sessions: asyncpg's connections, spoken to directly. A single statement is one round trip, and commits alone."""
+"""Sessions: asyncpg's connections, used directly. A single statement is one round trip with its own commit."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,11 +11,11 @@ from proctor_common.errors import ProctorError
 from proctor_common.pg.engine import KeepingEngine, database_unavailable, is_database_down
 
 KEPT = 4
-"""Connections that stay at hand instead of going back to the pool and coming out of it for each statement."""
+"""So many connections are kept instead of being returned to the pool after each statement."""
 
 
 class Session(Protocol):
-    """What is used of a connection."""
+    """The used methods of a connection."""
 
     async def fetch(self, query: str, *args: Any) -> list[Any]: ...
     async def fetchrow(self, query: str, *args: Any) -> Any: ...
@@ -27,10 +27,10 @@ class Session(Protocol):
 
 @asynccontextmanager
 async def session(engine: AsyncEngine) -> AsyncIterator[Session]:
-    """A connection, for others again at the end. Raises ProctorError ``database_unavailable``.
+    """A connection, returned at the end. Raises ProctorError ``database_unavailable``.
 
-    The engine is one of :func:`make_engine`. It holds up to KEPT of them, so that they need not go back to the pool
-    and come out of it each time; :func:`close_sessions` gives them back.
+    The engine must come from :func:`make_engine`. It keeps up to KEPT of them out of the pool; :func:`close_sessions`
+    returns these.
     """
     kept = _keeping(engine)
     try:
@@ -42,14 +42,14 @@ async def session(engine: AsyncEngine) -> AsyncIterator[Session]:
     try:
         yield driver
     except (ProctorError, asyncpg.PostgresError) as fault:
-        # An answer of the server, or our own: the connection is as good as before, if there still is one.
+        # An error from the server, or our own: the connection can still be used, if it is open.
         if is_database_down(fault):
             await _drop(connection)
             raise database_unavailable() from fault
         await _put_back(kept, connection, driver)
         raise
     except BaseException as fault:
-        # Whatever it was, it may have left an operation on the connection that nobody waits for.
+        # Any other exception may have left an unfinished operation on the connection.
         await _drop(connection)
         if isinstance(fault, Exception) and _is_away(fault):
             raise database_unavailable() from fault
@@ -66,7 +66,7 @@ async def changing(engine: AsyncEngine) -> AsyncIterator[Session]:
 
 
 async def close_sessions(engine: AsyncEngine) -> None:
-    """Give the connections that were kept back to the pool, before it is disposed of."""
+    """Return the kept connections to the pool, before it is disposed of."""
     idle = _keeping(engine).idle
     while idle:
         connection, _ = idle.pop()

@@ -1,4 +1,4 @@
-"""What the api asks the controllers: a module a noun, each with its requests and its operations."""
+"""The api's requests to the controllers: a module for each noun, with its requests and operations."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -22,7 +22,7 @@ class AgentList(WireMessage):
 
 
 class Enrol(WireMessage):
-    """Permission for a new agent, good once."""
+    """Permission for a new agent, valid once."""
 
     host: str
     groups: list[str] = []
@@ -30,14 +30,14 @@ class Enrol(WireMessage):
 
 
 class Join(WireMessage):
-    """``public_key``: the agent's own nkey (``U…``). The same key again within the time: the same answer."""
+    """``public_key``: the agent's own nkey (``U…``). Within the permission's time the same key gets the same answer."""
 
     token: str
     public_key: str
 
 
 class GroupRef(WireMessage):
-    """The answer to a delete is the group as it was."""
+    """The answer to a delete is the group before it."""
 
     name: str
 

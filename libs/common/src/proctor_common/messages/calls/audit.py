@@ -13,7 +13,7 @@ class PingRequest(WireMessage):
 
 
 class AuditAdd(WireMessage):
-    """One of the api's own deeds (tokens, sessions)."""
+    """One of the api's own actions (tokens, sessions)."""
 
     action: str
     object: str = ""

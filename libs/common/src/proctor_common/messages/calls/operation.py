@@ -1,8 +1,8 @@
 """How the api asks a controller: an operation is one subject (``subjects.call(name)``), one request, one answer.
 
-The request goes out in a ``CallEnvelope``: who asks (the controller checks groups and writes the audit by it; the api
-has checked token and role) and the operation's body. The answer is one byte ``+`` and then the JSON of the view (which
-the api may pass on as it is), or one byte ``-`` and then a ``Refusal``.
+The request is sent in a ``CallEnvelope``: the caller (the controller checks groups and writes the audit by it; the api
+has checked token and role) and the operation's body. The answer is one byte ``+`` and the JSON of the view (which the
+api may pass on without decoding), or one byte ``-`` and a ``Refusal``.
 """
 
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ A = TypeVar("A")
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[Q, A]):
-    """Ties the request and the answer to the name, for api and controller alike."""
+    """Ties request and answer to the name, for api and controller alike."""
 
     name: str
     request: type[Q]
     answer: type[A]
     once: bool = False
-    """Must not be sent twice. All others read, or name what they make."""
+    """Must not be sent twice. All others only read, or name what they make."""
 
 
 AnyOperation: TypeAlias = Operation[Any, Any]
 
 
 class Actor(WireMessage):
-    """Who asks. ``groups`` None: bound to no group, sees all."""
+    """The caller. ``groups`` None: not bound to groups, sees everything."""
 
     name: str
     role: Role
@@ -40,7 +40,7 @@ class Actor(WireMessage):
     groups: list[str] | None = None
 
     def sees(self, group: str | None) -> bool:
-        """Whether what belongs to ``group`` (None: to no group) may be seen by this caller."""
+        """Whether the caller may see what belongs to ``group`` (None: to no group)."""
         return self.groups is None or (group is not None and group in self.groups)
 
 
@@ -61,17 +61,17 @@ class Refusal(WireMessage):
 
 
 def accept(view: bytes) -> bytes:
-    """An answer that carries a view's JSON."""
+    """An answer with a view's JSON."""
     return b"+" + view
 
 
 def refuse(error: ProctorError) -> bytes:
-    """An answer that says why not."""
+    """An answer with a refusal."""
     return b"-" + Refusal(code=error.code, message=error.message, details=error.details).encode()
 
 
 def answer_of(reply: bytes) -> bytes:
-    """The view's JSON in an answer. Raises the ProctorError that the controller refused with, or BadMessage."""
+    """The view's JSON in an answer. Raises the controller's ProctorError, or BadMessage."""
     if reply[:1] == b"+":
         return reply[1:]
     if reply[:1] == b"-":

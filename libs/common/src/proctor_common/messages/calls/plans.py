@@ -11,7 +11,7 @@ from proctor_common.messages.views import PlanFaults, PlanView, ScheduleView
 
 
 class PlanValidate(WireMessage):
-    """Every fault at once, and nothing starts. ``parameters`` None: those that the plan needs are not asked for."""
+    """All faults at once; starts nothing. ``parameters`` None: required parameters may be missing."""
 
     plan: JsonObject | str
     parameters: JsonObject | None = None
@@ -23,8 +23,8 @@ class PlanSchema(WireMessage):
 
 
 class PlanPut(WireMessage):
-    """A new version; the same text as the newest one's makes none. ``plan``: YAML or JSON text, kept as it is, or an
-    object. ``group``: whom the plan belongs to (None: as it was, or nobody).
+    """A new version, unless the text is that of the newest one. ``plan``: YAML or JSON text, stored unchanged, or an
+    object. ``group``: the plan's group (None: unchanged, or none).
     """
 
     name: str
@@ -33,7 +33,7 @@ class PlanPut(WireMessage):
 
 
 class PlanRef(WireMessage):
-    """``version`` None: the newest; delete takes all versions away."""
+    """``version`` None: the newest; delete removes all versions."""
 
     name: str
     version: int | None = None
@@ -48,7 +48,7 @@ class PlanList(WireMessage):
 
 class SchedulePut(WireMessage):
     """``cron``: five fields, or ``@daily`` and the like; ``timezone``: an IANA name; ``plan``, ``parameters``,
-    ``group``: as of ``run.submit``; ``overlap``: skip, a tick whose former run still goes on.
+    ``group``: as in ``run.submit``; ``overlap``: skip: a tick is skipped while the former run goes on.
     """
 
     name: str
@@ -61,7 +61,7 @@ class SchedulePut(WireMessage):
 
 
 class ScheduleRef(WireMessage):
-    """The answer to a delete is the schedule as it was."""
+    """The answer to a delete is the schedule before it."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""Operations on what is about volumes: pools, volumes, VNFs."""
+"""Operations on volumes: pools, volumes, VNFs."""
 
 from pydantic import Field
 
@@ -10,11 +10,11 @@ from proctor_common.states import VnfpState, VolumeState
 
 
 class PoolList(WireMessage):
-    """All pools, by type. At a reload every controller reads its file again."""
+    """All pools, by type. On reload every controller reads its file again."""
 
 
 class PoolPut(WireMessage):
-    """Set a target by hand; it stands until the file's own value changes."""
+    """Set a target by hand, valid until the file's own value changes."""
 
     type: str
     target: int = Field(ge=0, le=10_000)
@@ -36,7 +36,7 @@ class VolumeRef(WireMessage):
 
 
 class VnfpCreate(WireMessage):
-    """``id`` is chosen by the api: a repeated request makes nothing twice."""
+    """The api chooses ``id``, so that a repeated request makes nothing twice."""
 
     id: str
     name: str = Field(min_length=1, max_length=255)

@@ -1,6 +1,4 @@
-"""Operations on runs: submitting them, what became of them and their steps, the verbs that act on them, and the
-records that they leave for the Test API.
-"""
+"""Operations on runs: submitting, reading, the verbs that act on them, and records for the Test API."""
 
 from pydantic import Field
 
@@ -11,10 +9,10 @@ from proctor_common.messages.views import ArtefactPiece, DocumentView, Done, Run
 
 
 class SubmitCase(WireMessage):
-    """One of host, group, labels says where."""
+    """One of host, group and labels is required."""
 
     run: str
-    """The id the new run gets, chosen by the api: a repeated request starts nothing twice."""
+    """The id of the new run, chosen by the api, so that a repeated request starts nothing twice."""
     plugin: str
     method: str
     host: str | None = None
@@ -25,14 +23,14 @@ class SubmitCase(WireMessage):
     timeout_s: float | None = None
     name: str | None = None
     record: JsonObject | None = None
-    """What the Test API is to get when it is finished: members as of a plan's ``record``."""
+    """What to store in the Test API when it is finished: members as of a plan's ``record``."""
 
 
 class SubmitRun(WireMessage):
     """``plan``: an object, YAML/JSON text, or a stored plan as ``name`` or ``name@version``.
 
-    A plan in the legacy form (``{name, environment, testplan}``) makes a run of kind ``seed``; its steps are named
-    ``case-<n>-step-<k>``. A parameter that is text is turned into the type that the plan declares.
+    A plan in the legacy form (``{name, environment, testplan}``) makes a run of kind ``seed`` with steps named
+    ``case-<n>-step-<k>``. Parameters given as text are converted to the type that the plan declares.
     """
 
     run: str
@@ -43,8 +41,8 @@ class SubmitRun(WireMessage):
 
 
 class RunRef(WireMessage):
-    """``run`` is an id or a run's number as text. A verb that changes nothing gives the run as it stands, an impossible
-    one is a conflict.
+    """``run``: an id or a run's number as text. A verb that changes nothing returns the run; an impossible one is a
+    conflict.
     """
 
     run: str
@@ -64,8 +62,8 @@ class RunList(WireMessage):
 
 
 class RunAgain(WireMessage):
-    """The answer is the new run, which has ``rerun_of``. ``new_run``: the id it gets, chosen by the api: a repeated
-    request starts nothing twice. ``failed_only``: steps that passed keep their outputs and are not run anew.
+    """The answer is the new run, with ``rerun_of``. ``new_run``: its id, chosen by the api, so that a repeated request
+    starts nothing twice. ``failed_only``: steps that passed keep their outputs and do not run again.
     """
 
     run: str
@@ -74,14 +72,14 @@ class RunAgain(WireMessage):
 
 
 class StepRef(WireMessage):
-    """A person's word on a gate. ``step``: its name (with its instance) or id."""
+    """A person's decision on a gate. ``step``: its name (with its instance) or id."""
 
     run: str
     step: str
 
 
 class StepList(WireMessage):
-    """In document order; ``attempts``: every attempt, not only the last."""
+    """In document order; ``attempts``: every attempt instead of only the last."""
 
     run: str
     attempts: bool = False
@@ -90,9 +88,7 @@ class StepList(WireMessage):
 
 
 class EventList(WireMessage):
-    """Oldest first. With ``run``: after that run's ``seq``; without: after
-    the global ``cursor``.
-    """
+    """Oldest first. With ``run``: after that run's ``seq``; without: after the global ``cursor``."""
 
     run: str | None = None
     after: int = 0
@@ -100,7 +96,7 @@ class EventList(WireMessage):
 
 
 class LogIndex(WireMessage):
-    """Attempts behind the one with index ``after``, as many as an answer holds."""
+    """Attempts after the one with index ``after``, as many as fit into an answer."""
 
     run: str
     after: int = Field(default=0, ge=0, le=2**31 - 1)
@@ -115,7 +111,7 @@ class ArtefactList(WireMessage):
 
 
 class ArtefactRead(WireMessage):
-    """What the file holds from ``offset`` on. ``artefact``: the id in the list."""
+    """The file's content from ``offset`` on. ``artefact``: the id in the list."""
 
     run: str
     artefact: str
@@ -123,13 +119,13 @@ class ArtefactRead(WireMessage):
 
 
 class RecordsPending(WireMessage):
-    """The oldest first: what nobody has confirmed yet."""
+    """Unconfirmed records, oldest first."""
 
     limit: int = Field(default=100, ge=1, le=1000)
 
 
 class RecordsConfirm(WireMessage):
-    """These are stored (or refused for good, which is stored too). Again: no effect."""
+    """These are stored, or refused permanently, which is stored too. May be repeated."""
 
     ids: list[int] = Field(max_length=1000)
 

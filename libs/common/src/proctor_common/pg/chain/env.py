@@ -10,5 +10,5 @@ context.configure(
     version_table_schema=context.config.attributes["schema"],
     transactional_ddl=True,
 )
-# The transaction is the caller's: it holds the lock, and all revisions come or none.
+# The caller's transaction holds the lock, and applies all revisions or none.
 context.run_migrations()
