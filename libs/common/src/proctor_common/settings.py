@@ -1,5 +1,4 @@
-"""Settings of a service: environment, then TOML file, then default. Faults are told all at once, with the nearest
-name.
+"""Settings of a service: environment, then TOML file, then default. Reports all faults at once, with similar names.
 
     class ApiSettings(ServiceSettings):
         SERVICE: ClassVar[str] = "api"

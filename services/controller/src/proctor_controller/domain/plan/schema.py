@@ -132,10 +132,10 @@ def _of_plan() -> dict[str, Schema]:
         "secrets": _ref("secrets"),
         "webhook": _object(
             {
-                "url": _text("Who is told", "^https?://[^/]"),
+                "url": _text("The address that is called", "^https?://[^/]"),
                 "secret": _or_template({"description": "Signs the call: an expression that names it", "type": _SCALAR}),
             },
-            "Who is told when the run has ended",
+            "The address that is called when the run has ended",
             ["url"],
         ),
     }
