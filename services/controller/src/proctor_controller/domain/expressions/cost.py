@@ -15,6 +15,8 @@ MAX_ELEMENTS = 10_000
 """Elements that all macros of one expression visit."""
 MAX_READ = 4 * 1024 * 1024
 """Characters and elements that one expression reads; a name that occurs twice counts twice."""
+MAX_FILLED = 1024 * 1024
+"""Characters of a filled text, and of one that a function makes."""
 MAX_WORK = 4_000_000
 """Units of one expression, about a quarter of a second."""
 CHARACTERS = 128
@@ -56,12 +58,15 @@ class _Read:
     """With each name counted once."""
     most: int = 1
     """Elements that a macro may visit."""
+    made: int = 0
+    """Those of them that functions make of texts."""
 
 
 def estimate(parsed: ParsedSource, scope: Scope) -> Cost:
     """What the evaluation may cost. Raises ExpressionFault if that is too much."""
     read = _measure_all(parsed, scope)
     # A concatenation grows with each ``+``, and each one copies it.
+    _add_made(parsed, read)
     once = CROSSING * read.apart + read.weight + parsed.additions * read.weight // 2
     if parsed.has_functions:
         once += CALLING * read.weight
@@ -74,6 +79,8 @@ def estimate(parsed: ParsedSource, scope: Scope) -> Cost:
         raise ExpressionFault(parsed.text, at, reason)
     if (read.size + len(parsed.text)) * parsed.growth > MAX_READ:
         raise ExpressionFault(parsed.text, at, f"its macros could come to more than {MAX_READ} characters")
+    # The elements that functions make are counted when they make them.
+    read.most += read.made
     made = (read.weight + parsed.commas + 1) * parsed.growth
     body = read.most * (read.inside * (1 + parsed.additions) + CROSSING * parsed.macros)
     if parsed.has_functions:
@@ -84,6 +91,19 @@ def estimate(parsed: ParsedSource, scope: Scope) -> Cost:
         calls = read.most // CHUNK + 1
         turns = parsed.macros * (made * (CHUNK // 2 + 2 * CROSSING) + calls * (CALLING + CROSSING) * (1 + read.inside))
     return _bounded(parsed, Cost(once + body + copied, once + body + turns))
+
+
+def _add_made(parsed: ParsedSource, read: _Read) -> None:
+    """What functions may make of what is read: parts of texts, and longer texts. Both are bounded as they are made."""
+    if parsed.growing:
+        made = min(MAX_FILLED, (read.size + len(parsed.text)) ** min(1 + parsed.growing, 4))
+        read.size += made
+        read.weight += made // CHARACTERS
+    if parsed.makers:
+        parts = min(MAX_ELEMENTS, read.size + len(parsed.text))
+        read.size += parts
+        read.weight += parts
+        read.made = parts
 
 
 def _bounded(parsed: ParsedSource, cost: Cost) -> Cost:

@@ -4,20 +4,18 @@ Evaluation holds the interpreter lock and cannot be interrupted, so its cost is 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from proctor_controller.domain.documents.spelled import as_texts, has_spelled
 from proctor_controller.domain.documents.spelled import written as as_text
-from proctor_controller.domain.expressions.cost import estimate
+from proctor_controller.domain.expressions.cost import MAX_FILLED, estimate
 from proctor_controller.domain.expressions.fault import ExpressionFault, Scope, kind_of, null_fault
 from proctor_controller.domain.expressions.program import compile_source, replaced, run
 from proctor_controller.domain.expressions.source import Called, Chain, Reference
 from proctor_controller.domain.expressions.text import OPENING, split_text
 
-MAX_FILLED = 1024 * 1024
-"""Characters of a filled text."""
 MAX_TEMPLATE = 512 * 1024
 MAX_VALUE_DEPTH = 60
 """Levels of lists and maps in the value of an expression; the template may nest it some levels deeper."""
@@ -39,7 +37,7 @@ def evaluate(source: str, scope: Scope) -> Any:
         names = {f"proctor_text{index}": as_texts(found) for index, (_, found) in enumerate(spelled)}
         changes = [(chain.start, chain.end, name) for (chain, _), name in zip(spelled, names, strict=True)]
         return evaluate(replaced(source, changes), {**scope, **names})
-    return _to_json(source, run(program, scope, estimate(program.source, scope), FUNCTIONS), 0)
+    return _to_json(source, run(program, scope, estimate(program.source, scope)), 0)
 
 
 def _at(scope: Scope, chain: Chain) -> Any:
@@ -136,19 +134,6 @@ def _fill_text(template: str, scope: Scope) -> Any:
     if len(pieces) == 1 and pieces[0].source is not None:
         return evaluate(pieces[0].source, scope)
     return fill_text(template, scope)
-
-
-def _join(values: Any, delimiter: Any) -> str:
-    if not isinstance(values, list) or not isinstance(delimiter, str):
-        raise TypeError("join takes a list and a text")
-    texts = [as_text(value) for value in values]
-    if sum(map(len, texts)) + len(delimiter) * len(texts) > MAX_FILLED:
-        raise OverflowError("too long")
-    return delimiter.join(texts)
-
-
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {"join": _join, "text": as_text}
-"""Functions of expressions besides CEL's own: ``join(list, delimiter)`` and ``text(value)``."""
 
 
 def references_of(source: str) -> tuple[Reference, ...]:

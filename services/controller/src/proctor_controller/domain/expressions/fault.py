@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from proctor_common.json_walk import placed_parts
-from proctor_controller.domain.expressions.source import CALLED, CALLED_ON, ParsedSource
+from proctor_controller.domain.expressions.names import CALLED, CALLED_ON
+from proctor_controller.domain.expressions.source import ParsedSource
 
 Scope = Mapping[str, Any]
 """The names an expression may read: params, steps, hosts, volumes, matrix, host, run, self, result."""
@@ -167,7 +168,7 @@ def _reason(source: str, fault: Exception) -> str:
         return "a map has no such member"
     if isinstance(fault, IndexError):
         return "a list has fewer elements"
-    if isinstance(fault, TypeError):
+    if isinstance(fault, TypeError) and "Function '" not in text:
         return "the types do not fit each other: convert with int(), double() or string()"
     _, found, name = text.partition("Undefined variable or function: '")
     if found and (name := name.partition("'")[0]) in source:

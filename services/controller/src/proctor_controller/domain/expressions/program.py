@@ -11,20 +11,17 @@ from typing import Any
 
 import cel
 
-from proctor_controller.domain.documents.json_schema import BadSchema, compile_pattern
-from proctor_controller.domain.expressions.cost import CHUNK, Cost
+from proctor_controller.domain.expressions.cost import CHUNK, MAX_ELEMENTS, Cost
 from proctor_controller.domain.expressions.fault import ExpressionFault, Scope, Unfit, runtime_fault, syntax_fault
-from proctor_controller.domain.expressions.source import Loop, ParsedSource, SourceFault, read_source
+from proctor_controller.domain.expressions.functions import Functions
+from proctor_controller.domain.expressions.lexer import SourceFault
+from proctor_controller.domain.expressions.names import RENAMED
+from proctor_controller.domain.expressions.source import MAX_SOURCE, Loop, ParsedSource, read_source
 
 FEW = 200_000
 """Units of work up to which an expression is evaluated as written: about ten milliseconds."""
-MAX_PATTERN = 1000
-MAX_PATTERNS = 100
-MAX_MATCHED = 4 * 1024 * 1024
 ITEMS = "proctor_items"
-MATCHES = "proctor_matches"
-
-Functions = Mapping[str, Callable[..., Any]]
+_NAMES = {ours: name for name, ours in RENAMED.items()}
 
 
 class _Stopped(Exception):
@@ -54,7 +51,7 @@ def compile_source(text: str) -> Program:
         whole = cel.compile(text)
     except Exception as fault:
         raise syntax_fault(text, str(fault)) from None
-    if not source.loops and not source.matches:
+    if not source.loops and not source.renames:
         return Program(source, whole)
     copying = [loop for loop in source.loops if loop.copies]
     parts = []
@@ -65,15 +62,15 @@ def compile_source(text: str) -> Program:
 
 
 def _renamed(source: ParsedSource) -> str:
-    """The source with the library's ``matches`` replaced by ours."""
-    return replaced(source.text, [(start, start + len("matches"), MATCHES) for start in source.matches])
+    """The source with our names of functions."""
+    return replaced(source.text, list(source.renames))
 
 
 def _without(source: ParsedSource, loops: list[Loop]) -> str:
     """The source with a call for each of the loops."""
     found = [(loop.start, loop.end, f"proctor_loop{index}()") for index, loop in enumerate(loops)]
-    others = [at for at in source.matches if not any(start <= at < end for start, end, _ in found)]
-    return replaced(source.text, [*found, *((at, at + len("matches"), MATCHES) for at in others)])
+    others = [each for each in source.renames if not any(start <= each[0] < end for start, end, _ in found)]
+    return replaced(source.text, [*found, *others])
 
 
 def replaced(text: str, changes: list[tuple[int, int, str]]) -> str:
@@ -83,29 +80,28 @@ def replaced(text: str, changes: list[tuple[int, int, str]]) -> str:
     return text
 
 
-def run(program: Program, scope: Scope, cost: Cost, functions: Functions) -> Any:
+def run(program: Program, scope: Scope, cost: Cost) -> Any:
     """The expression's value. Raises ExpressionFault."""
-    return _Run(program, scope, functions).value(cost)
+    return _Run(program, scope).value(cost)
 
 
 class _Run:
     """One evaluation. ``fault``: why a function of ours failed."""
 
-    def __init__(self, program: Program, scope: Scope, functions: Functions) -> None:
+    def __init__(self, program: Program, scope: Scope) -> None:
         self._program = program
         self._scope = scope
         self._fault: Exception | None = None
-        self._patterns: set[str] = set()
-        self._matched = 0
         self._functions: dict[str, Any] = {}
         if program.source.has_functions:
-            self._functions |= {name: self._guarded(function) for name, function in functions.items()}
-        if program.source.matches:
-            self._functions[MATCHES] = self._guarded(self._matches)
+            ours = Functions()
+            self._functions = {name: self._guarded(call, ours.taken, name) for name, call in ours.table().items()}
 
     def value(self, cost: Cost) -> Any:
         program, loops = self._program.whole, {}
-        if self._program.loops and cost.at_once > FEW and not self._program.source.has_uint:
+        parsed = self._program.source
+        # What a function makes of a text has a size that is known to whoever is given it only.
+        if self._program.loops and (cost.at_once > FEW or parsed.makers) and not parsed.has_uint:
             program = self._program.turns
             loops = {name: self._guarded(self._loop(source, body)) for name, source, body in self._program.loops}
         try:
@@ -113,11 +109,15 @@ class _Run:
         except Exception as fault:
             raise runtime_fault(self._program.source, self._scope, self._fault or fault) from None
 
-    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _guarded(
+        self, function: Callable[..., Any], taken: Callable[[Any], Any] = lambda made: made, name: str = ""
+    ) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
             try:
-                return function(*given)
+                return taken(function(*given))
             except Exception as fault:
+                if name and isinstance(fault, TypeError) and (not fault.args or "argument" in str(fault)):
+                    fault = TypeError(f"Function '{_NAMES.get(name, name)}'")
                 self._fault = self._fault or fault
                 raise _Stopped from None
 
@@ -130,25 +130,13 @@ class _Run:
             if not isinstance(given, list | dict):
                 raise TypeError("a macro goes over a list or a map")
             items, found = list(given), []
+            if len(items) > MAX_ELEMENTS + MAX_SOURCE:
+                raise Unfit(f"a macro would see {len(items)} elements, and {MAX_ELEMENTS} are allowed")
             for start in range(0, len(items), CHUNK):
                 found += body.execute({**names, ITEMS: items[start : start + CHUNK]})
             return found
 
         return loop
-
-    def _matches(self, text: Any, pattern: Any) -> bool:
-        if not isinstance(text, str) or not isinstance(pattern, str):
-            raise TypeError("matches takes two texts")
-        self._patterns.add(pattern)
-        self._matched += len(text)
-        if len(pattern) > MAX_PATTERN or len(self._patterns) > MAX_PATTERNS:
-            raise Unfit(f"matches takes patterns of at most {MAX_PATTERN} characters, {MAX_PATTERNS} of them")
-        if self._matched > MAX_MATCHED:
-            raise Unfit(f"matches looks through more than {MAX_MATCHED} characters")
-        try:
-            return compile_pattern(pattern).search(text) is not None
-        except BadSchema:
-            raise Unfit("matches takes a pattern of the linear-time engine (RE2)") from None
 
 
 def _trim(parsed: ParsedSource, scope: Scope) -> dict[str, Any]:

@@ -5,61 +5,28 @@ before anything is evaluated: it makes edges, finds misspelt names and limits wh
 """
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-MAX_SOURCE = 4096
-MEMBERS_ONLY = frozenset({"steps", "params", "hosts", "volumes", "matrix", "secrets"})
-"""Roots that may be used only as ``root.name…`` or ``root["literal"]…``."""
-ROOTS = MEMBERS_ONLY | {"host", "run", "self", "result"}
-MACROS = frozenset({"map", "filter", "all", "exists", "exists_one", "existsOne"})
-FUNCTIONS = frozenset({"join", "text"})
-"""Ours."""
-MAKE_TEXT = frozenset({"join", "string", "text"})
-"""What numbers are given to with their spelling."""
-CALLED = FUNCTIONS | {
-    "bytes", "double", "duration", "dyn", "has", "int", "size", "string", "timestamp", "type", "uint",
-}  # fmt: skip
-"""Functions that stand by themselves: ``size(params.sites)``."""
-CALLED_ON = frozenset({
-    "contains", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours",
-    "getMilliseconds", "getMinutes", "getMonth", "getSeconds", "matches", "size", "startsWith",
-})  # fmt: skip
-"""Functions that are written after their subject: ``params.image.startsWith("vnf")``."""
-TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
-"""What ``type(value)`` is compared with."""
-_NO_NAMES = frozenset({"true", "false", "null", "in"})
-
-_TOKEN = re.compile(
-    r"""(?P<space>\s+|//[^\n]*)
-    |(?P<text>(?:[rR][bB]?|[bB][rR]?)?(?:\"{3}|'{3}|\"|'))
-    |(?P<number>0[xX][0-9a-fA-F]+[uU]?|(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[uU]?)
-    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<sign>&&|\|\||==|!=|<=|>=|.)""",
-    re.VERBOSE | re.DOTALL,
+from proctor_controller.domain.expressions.lexer import Lexeme, SourceFault, tokens
+from proctor_controller.domain.expressions.names import (
+    CALLED,
+    CALLED_ON,
+    FUNCTIONS,
+    GROWS,
+    MACROS,
+    MAKE_TEXT,
+    MAKES_PARTS,
+    MEMBERS_ONLY,
+    NO_NAMES,
+    RENAMED,
+    ROOTS,
+    SPACES,
+    TYPES,
 )
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[0-7]{3}|.)", re.DOTALL)
-_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
-
-class SourceFault(Exception):
-    """The source is invalid: ``position`` counts characters from 1."""
-
-    def __init__(self, reason: str, position: int) -> None:
-        super().__init__(reason)
-        self.reason, self.position = reason, position
-
-
-@dataclass(frozen=True, slots=True)
-class Lexeme:
-    """A token, from ``start`` to ``end``. ``kind``: text, number, name or sign. ``value``: a text's is unescaped."""
-
-    kind: str
-    value: str
-    start: int
-    end: int
+MAX_SOURCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +78,17 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A function that is called; ``on``: as a method of its subject. ``position`` from 1."""
+    """A function that is called; ``on``: as a method of its subject. Named from ``start`` to ``end``, from 0."""
 
     name: str
-    position: int
-    on: bool
+    start: int
+    end: int
+    on: bool = False
+
+    @property
+    def position(self) -> int:
+        """Of its name, from 1."""
+        return self.start + 1
 
     @property
     def is_known(self) -> bool:
@@ -148,8 +121,12 @@ class ParsedSource:
     growth: int = 1
     """Factor by which its macros may enlarge their input: one that names its element twice doubles it."""
     loops: tuple[Loop, ...] = ()
-    matches: tuple[int, ...] = ()
-    """Where that function is called, from 0."""
+    renames: tuple[tuple[int, int, str], ...] = ()
+    """From where to where functions are named that the library calls by another name."""
+    makers: int = 0
+    """How many of its functions make parts of a text."""
+    growing: int = 0
+    """How many of its functions may come to more than they are given."""
     additions: int = 0
     """Number of signs that may concatenate lists."""
     has_uint: bool = False
@@ -157,48 +134,6 @@ class ParsedSource:
     called: tuple[Called, ...] = ()
     """Functions that it calls, without macros."""
     chains: tuple[Chain, ...] = ()
-
-
-def tokens(text: str, start: int = 0) -> Iterator[Lexeme]:
-    """The tokens of ``text`` from ``start`` on. Raises SourceFault for a string without an end."""
-    at = start
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        assert found is not None
-        kind = found.lastgroup or "sign"
-        if kind == "text":
-            token = _string(text, at, found[0])
-            at = token.end
-            yield token
-            continue
-        at = found.end()
-        if kind != "space":
-            yield Lexeme(kind, found[0], found.start(), at)
-
-
-def _string(text: str, start: int, opening: str) -> Lexeme:
-    quote = opening.lstrip("rRbB")
-    raw = "r" in opening[: -len(quote)].lower()
-    at = start + len(opening)
-    while at < len(text):
-        if text.startswith(quote, at):
-            body = text[start + len(opening) : at]
-            return Lexeme("text", body if raw else _ESCAPE.sub(_unescape, body), start, at + len(quote))
-        if len(quote) == 1 and text[at] in "\r\n":
-            break
-        at += 2 if text[at] == "\\" and not raw else 1
-    raise SourceFault("a string has no end", start + 1)
-
-
-def _unescape(found: re.Match[str]) -> str:
-    code = found[1]
-    if code[0] in "uUx" and len(code) > 1:
-        number = int(code[1:], 16)
-    elif code.isdigit():
-        number = int(code, 8)
-    else:
-        return _ESCAPED.get(code, code)
-    return chr(number) if number <= 0x10FFFF else "\ufffd"
 
 
 @lru_cache(maxsize=4000)
@@ -210,22 +145,24 @@ def read_source(text: str) -> ParsedSource:
     reader = _Parser(list(tokens(text)))
     references = tuple(reader.read())
     commas = sum(token.value == "," for token in reader.tokens)
-    called = any(token.kind == "name" and token.value in FUNCTIONS for token in reader.tokens)
+    called = tuple(reader.called())
     growth = math.prod(max(1, uses) for uses in reader.uses)
     return ParsedSource(
         text,
         references,
         reader.macros,
         commas,
-        called,
+        any(each.name in FUNCTIONS for each in called),
         growth,
         loops=tuple(reader.loops),
-        matches=tuple(reader.calls("matches")),
+        renames=tuple((each.start, each.end, RENAMED[each.name]) for each in called if each.name in RENAMED),
+        makers=sum(each.name in MAKES_PARTS for each in called),
+        growing=sum(each.name in GROWS for each in called),
         additions=sum(token.kind == "sign" and token.value == "+" for token in reader.tokens),
         has_uint=any(
             token.value == "uint" or (token.kind == "number" and token.value[-1] in "uU") for token in reader.tokens
         ),
-        called=tuple(reader.called()),
+        called=called,
         chains=tuple(reader.chains()),
     )
 
@@ -262,18 +199,23 @@ class _Parser:
                     continue
             index += 1
 
-    def calls(self, name: str) -> Iterator[int]:
-        """Where a function of this name is called, from 0."""
-        for index, token in enumerate(self.tokens):
-            if token.kind == "name" and token.value == name and self._is(index + 1, "("):
-                yield token.start
-
     def called(self) -> Iterator[Called]:
         """The functions that are called; call it after macros have been read."""
         macros = {loop.start for loop in self.loops}
         for index, token in enumerate(self.tokens):
             if token.kind == "name" and self._is(index + 1, "(") and token.start not in macros:
-                yield Called(token.value, token.start + 1, self._is(index - 1, "."))
+                on = self._is(index - 1, ".")
+                if on and self._is_space(index - 2):
+                    space = self.tokens[index - 2]
+                    yield Called(f"{space.value}.{token.value}", space.start, token.end)
+                else:
+                    yield Called(token.value, token.start, token.end, on)
+
+    def _is_space(self, index: int) -> bool:
+        """Whether a name stands there that only functions have before their own."""
+        token = self._at(index)
+        is_name = token is not None and token.kind == "name" and token.value in SPACES
+        return is_name and self._is(index + 1, ".") and self._is(index + 3, "(") and not self._is(index - 1, ".")
 
     def chains(self) -> Iterator[Chain]:
         """The values that the expression is as a whole, or makes text of."""
@@ -348,7 +290,7 @@ class _Parser:
         if name in self._open:
             self.uses[-1] += 1
             return None, index + 1
-        if name in _NO_NAMES or self._is(index + 1, "("):
+        if name in NO_NAMES or self._is(index + 1, "(") or self._is_space(index):
             return None, index + 1
         path, following = [name], index + 1
         while True:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from proctor_controller.domain.expressions.fault import ExpressionFault
-from proctor_controller.domain.expressions.source import SourceFault, tokens
+from proctor_controller.domain.expressions.lexer import SourceFault, tokens
 
 OPENING, ESCAPED = "${{", "$${{"
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proctor_controller.domain.expressions.fault import kind_of
-from proctor_controller.domain.expressions.source import Lexeme, read_source, tokens
+from proctor_controller.domain.expressions.lexer import Lexeme, tokens
+from proctor_controller.domain.expressions.source import read_source
 
 BOOLEAN = "a boolean"
 _LOGIC = frozenset({"||", "&&", "==", "!=", "<", ">", "<=", ">="})

@@ -14,7 +14,8 @@ from proctor_controller.domain.expressions.evaluate import (
     unknown_functions,
     work_of,
 )
-from proctor_controller.domain.expressions.source import CALLED, CALLED_ON, MACROS, ROOTS, Called, Reference
+from proctor_controller.domain.expressions.names import CALLED, CALLED_ON, MACROS, ROOTS
+from proctor_controller.domain.expressions.source import Called, Reference
 from proctor_controller.domain.expressions.text import OPENING, split_text
 from proctor_controller.domain.plan.conditions import strange_kind
 from proctor_controller.domain.plan.hot import ATTRIBUTES, BadHot, compile_hot, is_hot
