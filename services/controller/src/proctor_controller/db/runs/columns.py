@@ -239,8 +239,8 @@ ATTEMPTS = Columns(
         Column("result", "text", SAVED),
         Column("reason", "text", SAVED, write=clean),
         Column("exit_code", "int", SAVED, within="end"),
-        Column("output", "json", SAVED, within="end", write=maybe_json),
-        Column("error", "json", SAVED, within="end", write=maybe_json),
+        Column("output", "json", SAVED, within="end", write=lambda value: to_json(dict(value))),
+        Column("error", "json", SAVED, within="end", write=lambda it: None if it is None else to_json(dict(it))),
         Column("chunks", "int", SAVED, within="end"),
         Column("lines", "bigint", SAVED, within="end"),
         Column("bytes", "bigint", SAVED, within="end"),
@@ -250,7 +250,7 @@ ATTEMPTS = Columns(
         Column("finished_at", "timestamptz", SAVED),
     )
 )
-"""Of an :class:`AttemptRow`."""
+"""Of an :class:`AttemptRow`. Agents send JSON: no number in it has a spelling of its own."""
 
 EVENTS = Columns(
     (
