@@ -66,16 +66,19 @@ class TokenStore:
             return None
         return await self._one("SELECT * FROM access.tokens WHERE id = CAST(:id AS uuid)", id=token)
 
-    async def list(self, limit: int, after: str | None) -> list[Token]:
-        """Tokens in the order of their creation, after the id ``after``."""
+    async def list(self, limit: int, after: str | None, groups: Sequence[str] | None) -> list[Token]:
+        """Tokens in the order of their creation, after the id ``after``. ``groups``: only those that are bound to some
+        of these and to no other; None: all.
+        """
         async with transaction(self._engine) as connection:
             rows = await connection.execute(
                 text(
                     "SELECT * FROM access.tokens"
-                    " WHERE CAST(:after AS uuid) IS NULL OR id > CAST(:after AS uuid)"
+                    " WHERE (CAST(:after AS uuid) IS NULL OR id > CAST(:after AS uuid))"
+                    " AND (:all OR groups <@ CAST(:groups AS text[]))"
                     " ORDER BY id LIMIT :limit"
                 ),
-                {"after": after, "limit": limit},
+                {"after": after, "limit": limit, "all": groups is None, "groups": list(groups or ())},
             )
             return [_token(row) for row in rows]
 
