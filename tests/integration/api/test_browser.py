@@ -85,5 +85,5 @@ async def test_pages_below_a_path_ask_for_nothing_beside_it(browser: Browser, st
     await reading.get_by_role("button", name="Execute").click()
     await expect(reading.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
     await page.goto("/test/dashboard/")
-    await expect(page.get_by_text("Declare pod, project and case first")).to_be_visible()
+    await expect(page.get_by_text("Declare pod, project and test case first")).to_be_visible()
     assert beside == []

@@ -71,7 +71,7 @@ async def test_a_volume_lives(cloud: Cloud, backend: CinderBackend) -> None:
     [renamed] = await backend.list_ours()
     assert (renamed.name, renamed.volume_id) == ("vnf-7", volume_id)
 
-    cloud.delete_delay = 0.05
+    cloud.delete_delay = 2
     assert await backend.delete(backend_id)
     assert await backend.delete(backend_id), "asked twice, while it is being deleted"
 

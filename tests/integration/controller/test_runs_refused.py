@@ -146,7 +146,7 @@ async def test_what_follows_a_failure_is_not_run(engine: Engine, agent: FakeAgen
 
 async def test_a_wrong_plan_names_every_fault_with_its_line(engine: Engine, agent: FakeAgent) -> None:
     text = plan(("a", "host: nobody", []), ("b", "host: h1", [])).replace(
-        "with: {command: x}", "with: {command: 5, z: 1}"
+        "with: {command: x}", "with: {command: [5], z: 1}"
     )
     with pytest.raises(ProctorError) as caught:
         await call(engine, "run.submit", run=new_id(), plan=text)
