@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from proctor_controller.domain.schedule import run_of_tick
 from proctor_controller.duties.schedules import ScheduleClock
 from proctor_controller.engine.engine import Engine
 from proctor_controller.handlers.runs.plans import submit_run
-from support.engine import Context, FakeAgent, call, until_finished
+from support.engine import ADMIN, Context, FakeAgent, call, until_finished
 from support.postgres import Database
 from support.wait import eventually
 
@@ -361,3 +362,23 @@ async def test_hidden_parameters_are_sealed_and_reach_the_run(
     assert {order.parameters["password"] for order in agent.seen} == {"sw0rdfish", "l1teral"}
     stored = control_database.psql("SELECT * FROM control.runs JOIN control.steps s ON true")
     assert "sw0rdfish" not in stored and "l1teral" not in stored
+
+
+async def test_a_scheduled_run_has_the_secrets_of_its_group(
+    engine: Engine, agent: FakeAgent, control_database: Database, clock: Clock, tmp_path: Path
+) -> None:
+    engine.services.scopes._secrets_dir = tmp_path
+    (tmp_path / "lab-b").mkdir()
+    (tmp_path / "lab-b/KEY").write_text("of-lab-b")
+    (tmp_path / "TOP").write_text("of-all")
+    control_database.psql("INSERT INTO control.groups (name) VALUES ('lab-b')")
+    control_database.psql("INSERT INTO control.group_agents SELECT 'lab-b', id FROM control.agents")
+    plan = {**PLAN, "secrets": {"KEY": "KEY"}, "steps": {"a": {**STEP, "env": {"KEY": "${{ secrets.KEY }}"}}}}
+    for actor, wrong in ((OF_LAB_B, {**plan, "secrets": {"KEY": "TOP"}}), (ADMIN, plan)):
+        with pytest.raises(ProctorError, match="there is no secret"):
+            await call(engine, "schedule.put", actor, name="nightly", cron="@daily", plan=wrong)
+    await call(engine, "schedule.put", OF_LAB_B, name="nightly", cron="@daily", plan=plan)
+    due_at(control_database, this_minute())
+    await clock.turn(await hold(engine.database))
+    await eventually(lambda: len(agent.started) == 1, 10, "the order")
+    assert agent.started[0].env == {"KEY": "of-lab-b"}
