@@ -46,9 +46,7 @@ async def test_refusals(lab: Api) -> None:
         ({"pod_name": None}, 400),
         ({"installer": ""}, 400),
         ({"scenario": None}, 400),
-        ({"build_id": "many"}, 400),
-        ({"build_id": True}, 400),
-        ({"criteria": 1}, 400),
+        ({"scenario": ["x"]}, 400),
         ({"pod_name": "unknown"}, 404),
         ({"build_id": "109", "upstream_build_id": None}, 200),
     ):

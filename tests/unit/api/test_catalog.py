@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor_api.catalog.dates import NEVER, creation_date, read_date
-from proctor_api.catalog.fields import is_record_id, new_record_id, refuse_infinite, trust_of
+from proctor_api.catalog.fields import is_record_id, new_record_id, refuse_infinite
 from proctor_api.catalog.queries import ResultQuery, read_query
 from proctor_api.catalog.record import CatalogRecord, named
 from proctor_api.catalog.results import read_result
+from proctor_api.catalog.sent import Dropped, trust_sent
 from proctor_api.catalog.transfer import lines_of
 from proctor_api.routes.testapi.base import pairs_of
 from proctor_api.settings import ApiSettings
@@ -115,7 +116,7 @@ def test_any_parameter_is_a_condition_or_a_refusal(name: str, value: str) -> Non
 
 @pytest.mark.parametrize(("value", "kept"), [(None, 0), (-3, 0), (0.3, 0.3), (1, 1), (10**30, 1)])
 def test_trust_is_held(value: Any, kept: float) -> None:
-    assert trust_of({"trust_indicator": value}) == kept
+    assert trust_sent({"trust_indicator": value}, Dropped()) == kept
 
 
 def test_numbers_beyond_float_are_found_wherever_they_are() -> None:
@@ -153,7 +154,7 @@ def test_a_result_keeps_its_dates_as_they_are() -> None:
         "start_date": "yesterday",
         "details": {"b": 1, "a": 2},
     }
-    result = read_result(body, NOW, UTC)
+    result = read_result(body, NOW, UTC, Dropped())
     assert (result.texts["start_date"], result.start_at, result.details) == ("yesterday", NEVER, '{"b":1,"a":2}')
 
 

@@ -64,7 +64,7 @@ def push(
     else:
         known = f", {report['known']} known already" if report["known"] else ""
         talk(f"{report['stored']} stored{known}, {report['refused']} refused")
-        for line in refusal_lines(report, declare=declare):
+        for line in [*refusal_lines(report, declare=declare), *dropped_lines(report)]:
             talk(line)
     if report["refused"]:
         raise typer.Exit(1)
@@ -84,6 +84,12 @@ def refusal_lines(report: dict[str, Any], *, declare: bool) -> list[str]:
     if not declare and any(message.startswith(UNDECLARED) for message in lines):
         shown.append("--declare declares the pods, projects and test cases that are missing")
     return shown
+
+
+def dropped_lines(report: dict[str, Any]) -> list[str]:
+    """What was stored without some member, or with another value in it."""
+    dropped = report.get("dropped", {})
+    return [f"{name} cannot be stored as it is: dropped in {count}" for name, count in dropped.items()]
 
 
 @results_app.command("list", epilog="Example: proctor results list --project functest --case vPing --last 5")

@@ -9,14 +9,16 @@ import asyncpg
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor_api.catalog.dates import NEVER, read_date
+from proctor_api.catalog.dates import read_date
 from proctor_api.catalog.faults import bad, unknown
-from proctor_api.catalog.fields import dump, is_record_id, name_of, new_record_id, text_of
+from proctor_api.catalog.fields import KEPT, dump, is_record_id, new_record_id
 from proctor_api.catalog.queries import MAX_NUMBER, PAGE, ResultQuery, read_query
+from proctor_api.catalog.results import counted_at
+from proctor_api.catalog.sent import Dropped, date_sent, drop_unknown, integer_sent, name_sent, text_sent
 from proctor_common.pg import session
 
 BATCH = 100
-TEXTS = ("version", "job_name", "upstream_job_name", "criteria", "start_date", "stop_date")
+TEXTS = ("version", "job_name", "upstream_job_name", "criteria")
 NUMBERS = ("build_id", "upstream_build_id")
 FIELDS = (
     "installer",
@@ -51,17 +53,23 @@ class NewDeployResult:
     body: Mapping[str, Any]
 
 
-def read_deployresult(body: Mapping[str, Any], now: datetime, zone: tzinfo, group: str | None) -> NewDeployResult:
-    """The deployment result in a body; unknown members are dropped. Raises 400."""
+def read_deployresult(
+    body: Mapping[str, Any], now: datetime, zone: tzinfo, group: str | None, dropped: Dropped
+) -> NewDeployResult:
+    """The deployment result in a body. Raises 400 for names only."""
     found: dict[str, Any] = dict.fromkeys(FIELDS)
     for key in ("pod_name", "installer", "scenario"):
-        found[key] = name_of(body, key)
+        found[key] = name_sent(body, key, dropped)
     for key in TEXTS:
-        found[key] = text_of(body, key)
+        found[key] = text_sent(body, key, dropped)
     for key in NUMBERS:
-        found[key] = _integer_of(body, key)
+        found[key] = integer_sent(body, key, dropped)
+    for key in ("start_date", "stop_date"):
+        found[key] = date_sent(body, key, dropped)
     found["details"] = body.get("details")
-    return NewDeployResult(new_record_id(now), read_date(found["start_date"], zone) or NEVER, group, found)
+    drop_unknown(body, KEPT | {*FIELDS}, dropped)
+    start_at, _ = counted_at(read_date(found["start_date"], zone), None, now)
+    return NewDeployResult(new_record_id(now), start_at, group, found)
 
 
 def read_deploy_query(
@@ -152,15 +160,3 @@ def _view(row: Any) -> bytes:
     """The JSON of a row: ``_id`` before the members, which are stored as a non-empty object."""
     members = str(row["body"]).lstrip().removeprefix("{")
     return b'{"_id":' + orjson.dumps(row["id"]) + b"," + members.encode()
-
-
-def _integer_of(body: Mapping[str, Any], key: str) -> int | None:
-    """An integer from 0 to MAX_NUMBER, also written as text; None if absent. Raises 400."""
-    value = body.get(key)
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 10:
-        value = int(value)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NUMBER:
-        raise bad(f"{key} must be an integer from 0 to {MAX_NUMBER}")
-    return value

@@ -43,7 +43,7 @@ _counter = count(secrets.randbelow(1 << 23))
 _lock = threading.Lock()
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_FAR = re.compile(rb"[eE][+-]?[0-9]{3}|[0-9]{300}")
+_FAR = re.compile(rb"[0-9][eE][+-]?[0-9]{3}|[0-9]{300}")
 
 KEPT = frozenset({"_id", "creation_date"})
 """Set by the server. Ignored in a PUT, because clients send back what they got."""
@@ -100,28 +100,6 @@ def plain_name_of(body: Mapping[str, Any], key: str = "name") -> str:
     if "/" in name:
         raise bad(f"{key} must have no slash")
     return name
-
-
-def text_of(body: Mapping[str, Any], key: str) -> str | None:
-    """A text of at most MAX_TEXT characters; None if absent or null. Raises 400."""
-    value = body.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise bad(f"{key} must be a text")
-    if len(value) > MAX_TEXT:
-        raise bad(f"{key} is longer than {MAX_TEXT} characters")
-    return value
-
-
-def trust_of(body: Mapping[str, Any]) -> float:
-    """``trust_indicator``, clamped to 0 to 1; 0 if absent. Raises 400."""
-    value = body.get("trust_indicator")
-    if value is None:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise bad("trust_indicator must be a number from 0 to 1")
-    return min(1.0, max(0.0, float(value)))
 
 
 def members(body: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:

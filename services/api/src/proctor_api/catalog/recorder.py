@@ -22,6 +22,7 @@ from proctor_api.catalog.faults import bad
 from proctor_api.catalog.fields import new_record_id
 from proctor_api.catalog.rejections import Rejections
 from proctor_api.catalog.results import INSERT, NewResult, ResultOrigin, read_result, what_is_unknown
+from proctor_api.catalog.sent import Dropped
 from proctor_api.context import ApiContext
 from proctor_api.controller_client import SELF
 from proctor_api.settings import ApiSettings
@@ -112,7 +113,11 @@ class Recorder:
         now = self._clock.now()
         body = body_of(item, self._settings)
         origin = ResultOrigin(item.run, item.step, item.attempt)
-        result = read_result(body, now, self._settings.zone, group=item.group, origin=origin)
+        dropped = Dropped()
+        result = read_result(body, now, self._settings.zone, dropped, group=item.group, origin=origin)
+        if dropped.names:
+            # Nothing is lost by a refusal here: the record is kept, with the reason, until it is tried again.
+            raise bad(f"cannot be stored as it is: {', '.join(dropped.names)}")
         declared = (item.body or {}).get("declare") is True
         try:
             async with changing(self._engine) as connection:

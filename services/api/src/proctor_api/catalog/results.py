@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import asyncpg
@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor_api.catalog.dates import NEVER, read_date
 from proctor_api.catalog.faults import bad, unknown
-from proctor_api.catalog.fields import dump, is_record_id, name_of, new_record_id, project_name_of, text_of, trust_of
+from proctor_api.catalog.fields import KEPT, dump, is_record_id, new_record_id, project_name_of
 from proctor_api.catalog.queries import PAGE, ResultQuery
+from proctor_api.catalog.sent import AHEAD, Dropped, date_sent, drop_unknown, name_sent, text_sent, trust_sent
 from proctor_common.errors import ProctorError
 from proctor_common.pg import Session, session
 
@@ -32,6 +33,8 @@ COLUMNS = (
 )
 SELECT = f"SELECT {', '.join(COLUMNS)}, details::text AS details FROM catalog.results"
 _COUNT = "SELECT count(*) FROM"
+FIRST_YEAR = 2009
+"""Before it no ``_id`` was made."""
 COLUMN_TYPES = (
     ("id", "text"),
     ("pod_name", "text"),
@@ -113,36 +116,60 @@ class NewResult:
         )
 
 
-TEXTS = ("installer", "version", "scenario", "build_tag", "criteria", "start_date", "stop_date")
+TEXTS = ("installer", "version", "scenario", "build_tag", "criteria")
+NAMES = ("pod_name", "project_name", "case_name")
+KNOWN = KEPT | {*NAMES, *TEXTS, "start_date", "stop_date", "trust_indicator", "details"}
 
 
 def read_result(
     body: Mapping[str, Any],
     now: datetime,
     zone: tzinfo,
+    dropped: Dropped,
     *,
     group: str | None = None,
     origin: ResultOrigin | None = None,
     id_: str | None = None,
 ) -> NewResult:
-    """The result in a body; it gets a new ``_id`` if ``id_`` is None. Raises 400."""
-    pod, project = name_of(body, "pod_name"), project_name_of(body, "project_name")
-    case = name_of(body, "case_name")
-    texts = {key: text_of(body, key) for key in TEXTS}
+    """The result in a body; ``id_`` None: it gets a new ``_id``. Raises 400 for names only."""
+    pod, project, case = (name_sent(body, key, dropped) for key in NAMES)
+    project_name_of({"project_name": project}, "project_name")
+    texts = {key: text_sent(body, key, dropped) for key in TEXTS}
+    texts |= {key: date_sent(body, key, dropped) for key in ("start_date", "stop_date")}
     details = body.get("details")
+    drop_unknown(body, KNOWN, dropped)
+    start, stop = (read_date(texts[key], zone) for key in ("start_date", "stop_date"))
+    start_at, stop_at = counted_at(start, stop, arrival_of(id_, now))
     return NewResult(
         id=id_ or new_record_id(now),
         pod_name=pod,
         project_name=project,
         case_name=case,
         texts=texts,
-        start_at=read_date(texts["start_date"], zone) or NEVER,
-        stop_at=read_date(texts["stop_date"], zone) or NEVER,
-        trust_indicator=trust_of(body),
+        start_at=start_at,
+        stop_at=stop_at,
+        trust_indicator=trust_sent(body, dropped),
         details=None if details is None else dump(details),
         owner_group=group,
         origin=origin,
     )
+
+
+def counted_at(start: datetime | None, stop: datetime | None, arrival: datetime) -> tuple[datetime, datetime]:
+    """The moments by which a result is found and put in order. One that starts more than AHEAD of its arrival counts
+    as started then, and takes as long as its dates say.
+    """
+    if start is not None and start > arrival + AHEAD:
+        return arrival, NEVER if stop is None or stop < start else arrival + (stop - start)
+    if stop is not None and stop > arrival + AHEAD:
+        stop = None
+    return start or NEVER, stop or NEVER
+
+
+def arrival_of(id_: str | None, now: datetime) -> datetime:
+    """When a result came: an ``_id`` that it brings along begins with the seconds of its first arrival."""
+    first = now if id_ is None else datetime.fromtimestamp(int(id_[:8], 16), UTC)
+    return first if first < now and first.year >= FIRST_YEAR else now
 
 
 Shown = dict[str, Any]

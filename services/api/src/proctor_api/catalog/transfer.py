@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_api.catalog.dates import creation_date
 from proctor_api.catalog.fields import is_record_id, new_record_id, object_of
 from proctor_api.catalog.results import COLUMN_TYPES, NewResult, read_result
+from proctor_api.catalog.sent import MOST_NAMES, Dropped, bare
 from proctor_common.clock import Clock
 from proctor_common.errors import Code, ProctorError
 from proctor_common.pg import Session, changing, session
@@ -51,6 +52,8 @@ class ImportReport:
     """Lines whose ``_id`` existed; not stored again."""
     refused: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Of how many lines a member was dropped, by its name: the first MOST_NAMES."""
 
     def refuse(self, line: int, message: str) -> None:
         """Count a line that cannot be stored."""
@@ -58,9 +61,16 @@ class ImportReport:
         if len(self.errors) < MOST_FAULTS:
             self.errors.append({"line": line, "message": message})
 
+    def note(self, names: Iterable[str]) -> None:
+        """Count what a line lost."""
+        for name in names:
+            if name in self.dropped or len(self.dropped) < MOST_NAMES:
+                self.dropped[name] = self.dropped.get(name, 0) + 1
+
     def view(self) -> dict[str, Any]:
-        """As users see it."""
-        return {"stored": self.stored, "known": self.known, "refused": self.refused, "errors": self.errors}
+        """For users; ``dropped`` only where something was."""
+        told = {"stored": self.stored, "known": self.known, "refused": self.refused, "errors": self.errors}
+        return {**told, "dropped": self.dropped} if self.dropped else told
 
 
 class Import:
@@ -79,21 +89,23 @@ class Import:
         self._size = 0
         self.report = ImportReport()
 
-    async def add(self, line: int, value: Any, size: int) -> None:
-        """Take the JSON value of a line of ``size`` bytes. Raises ``database_unavailable``."""
+    async def add(self, line: int, value: Any, size: int, dropped: Dropped) -> None:
+        """One line's JSON value, ``size`` bytes long. Raises ``database_unavailable``."""
         try:
             body = object_of(value)
-            id_ = body.get("_id")
+            id_ = bare(body.get("_id"))
             result = read_result(
                 body,
                 self._clock.now(),
                 self._zone,
+                dropped,
                 group=self._group,
                 id_=id_ if isinstance(id_, str) and is_record_id(id_) else None,
             )
         except ProctorError as fault:
             self.report.refuse(line, fault.message)
             return
+        self.report.note(dropped.names)
         self._waiting.append((line, result))
         self._size += size
         if len(self._waiting) >= BATCH_ROWS or self._size >= BATCH_BYTES:

@@ -272,6 +272,10 @@ class ImportView(View):
     refused: int
     errors: list[LineFault]
     """The first 100 refused lines."""
+    dropped: dict[str, int] = {}
+    """Members that were dropped or changed, since they cannot be stored as they were sent: by name, in how many lines;
+    at most 20 names. Absent if there were none.
+    """
 
 
 class RetryView(View):

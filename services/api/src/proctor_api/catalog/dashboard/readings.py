@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, tzinfo
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -9,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor_api.catalog.dashboard.boards import PROJECTS
 from proctor_api.catalog.dashboard.figures import Board
 from proctor_api.catalog.dashboard.verdicts import SQL_PASSED, SQL_SECONDS, passed_of
+from proctor_api.catalog.dates import read_date
 from proctor_api.catalog.queries import ResultQuery
+from proctor_api.catalog.sent import AHEAD
 from proctor_common.pg import changing, session
 
 MOST_RESULTS = 10_000
@@ -61,14 +64,16 @@ class Readings:
                 await connection.fetchval(f"SELECT EXISTS (SELECT FROM catalog.results WHERE {where})", *values)
             )
 
-    async def fill(self, board: Board, query: ResultQuery) -> None:
-        """Add the newest results of a query to a board, oldest first."""
+    async def fill(self, board: Board, query: ResultQuery, zone: tzinfo) -> None:
+        """Add the newest results of a query to a board, oldest first. One from a clock that was ahead stands where it
+        arrived.
+        """
         newest = replace(query, newest_first=True)
         where, values = newest.where()
         limit = min(query.last or MOST_RESULTS, MOST_RESULTS)
         details = f"CASE WHEN r.size <= {LARGEST_DETAILS} THEN r.details::text END" if board.reads_details else "NULL"
         statement = (
-            f"SELECT r.start_date, r.criteria, {SQL_SECONDS} AS seconds, {details} AS details FROM"
+            f"SELECT r.start_date, r.start_at, r.criteria, {SQL_SECONDS} AS seconds, {details} AS details FROM"
             f" (SELECT id AS newest_id, start_at AS newest_at FROM catalog.results WHERE {where}"
             f" ORDER BY {newest.order} LIMIT {limit}) AS newest"
             " JOIN catalog.results AS r ON r.id = newest_id ORDER BY newest_at, newest_id"
@@ -77,7 +82,7 @@ class Readings:
             async for row in connection.cursor(statement, *values, prefetch=BATCH):
                 board.add(
                     {
-                        "start_date": row["start_date"],
+                        "start_date": shown_start(row["start_date"], row["start_at"], zone),
                         "passed": passed_of(row["criteria"]),
                         "seconds": row["seconds"],
                         "details": None if row["details"] is None else _details(row["details"]),
@@ -96,6 +101,14 @@ class Readings:
         async with session(self._engine) as connection:
             rows = await connection.fetch(statement, *values)
         return [(row["case_name"], row["run"], row["passed"]) for row in rows]
+
+
+def shown_start(sent: str | None, start_at: datetime, zone: tzinfo) -> str | None:
+    """The start as the client sent it, or when the result arrived, if that start was ahead of it."""
+    start = read_date(sent, zone)
+    if start is None or start - start_at <= AHEAD:
+        return sent
+    return start_at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _details(text: str) -> object:

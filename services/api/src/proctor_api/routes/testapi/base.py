@@ -6,7 +6,7 @@ FastAPI validates nothing here, because the clients of the Test API do not know 
 import asyncio
 import gc
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
@@ -17,6 +17,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from proctor_api.catalog.faults import bad, forbidden
 from proctor_api.catalog.fields import may_be_infinite, refuse_infinite
+from proctor_api.catalog.sent import Dropped, read_json
 from proctor_api.catalog.streams import ResultStreams
 from proctor_api.context import caller_of, context_of
 from proctor_api.http.bodies import parse_json, read_body
@@ -50,6 +51,8 @@ WITH_BODY_REFUSALS: Refusals = {
     400: "the body must be a JSON object",
     413: "the body is over the limit of 1048576 bytes",
 }
+DROPPED = "Proctor-Dropped"
+_PLAIN = "!\"#$&'()*+/:;<=>?@[\\]^`{|}"
 LARGE = 256 * 1024
 """Bytes. Larger bodies are parsed in a thread, one at a time, because each takes many times its size in memory."""
 
@@ -129,7 +132,9 @@ class TestApiRoute(APIRoute):
                 large = self.path.startswith("/api/v1/results") or self.path.startswith("/api/v1/deployresults")
                 limit = context.settings.result_limit if large else context.settings.body_limit
                 raw = await read_body(request, limit)
-                request = StrictRequest(request, raw, await value_beside(request, raw))
+                request.state.dropped = dropped = Dropped()
+                value = await value_beside(request, raw, dropped if large else None)
+                request = StrictRequest(request, raw, value)
             return await inner(request)
 
         if direct is not None and not self.param_convertors:
@@ -168,20 +173,26 @@ def value_of(raw: bytes) -> Any:
     return value
 
 
-async def value_beside(request: Request, raw: bytes) -> Any:
-    """The same, in a thread for a large body, so that other requests go on meanwhile. Raises 400."""
+async def value_beside(request: Request, raw: bytes, dropped: Dropped | None = None) -> Any:
+    """The same, in a thread for a large body, so that other requests go on meanwhile. With ``dropped`` what cannot be
+    stored is replaced and named there, instead of refused. Raises 400.
+    """
     if len(raw) <= LARGE:
-        return value_of(raw)
+        return _value_of(raw, dropped)
     turns: asyncio.Semaphore = request.app.state.large_bodies
     async with turns:
-        return await asyncio.to_thread(_large_value_of, raw)
+        return await asyncio.to_thread(_large_value_of, raw, dropped)
 
 
-def _large_value_of(raw: bytes) -> Any:
+def _value_of(raw: bytes, dropped: Dropped | None) -> Any:
+    return value_of(raw) if dropped is None else read_json(raw, dropped)
+
+
+def _large_value_of(raw: bytes, dropped: Dropped | None) -> Any:
     """Parse with garbage collection switched off: with millions of new values it takes most of the time."""
     gc.disable()
     try:
-        return value_of(raw)
+        return _value_of(raw, dropped)
     finally:
         gc.enable()
 
@@ -254,8 +265,22 @@ def answer(value: Any) -> Response:
 
 
 def href(request: Request, name: str) -> Response:
-    """200 with the URL of what was created."""
-    return answer({"href": f"{address(request)}/{quote(name, safe='')}"})
+    """200 with the URL of what was made, and the header DROPPED where members of the body were dropped."""
+    response = answer({"href": f"{address(request)}/{quote(name, safe='')}"})
+    tell_dropped(response, dropped_of(request).names)
+    return response
+
+
+def dropped_of(request: Request) -> Dropped:
+    """What could not be stored of the request's body."""
+    dropped: Dropped = request.state.dropped
+    return dropped
+
+
+def tell_dropped(response: Response, names: Iterable[str]) -> None:
+    """Name members that were dropped, in a header; what a header cannot hold, and commas, are percent-encoded."""
+    if text := ", ".join(quote(name, safe=_PLAIN) for name in names):
+        response.headers[DROPPED] = text
 
 
 def done() -> Response:

@@ -67,7 +67,7 @@ async def show_dashboard(request: Request) -> Response:
     if not is_named(project, case) and not await readings.has_results(project, case, groups):
         raise refused(f"the case is not dashboard-ready: {project[:200]}/{case[:200]}")
     board = board_of(project, case)
-    await readings.fill(board, query)
+    await readings.fill(board, query, context.settings.zone)
     return answer(board.finish())
 
 

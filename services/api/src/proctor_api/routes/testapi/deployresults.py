@@ -10,7 +10,17 @@ from proctor_api.catalog.deployresults import DeployResults, read_deploy_query, 
 from proctor_api.catalog.fields import object_of
 from proctor_api.context import context_of
 from proctor_api.routes.guard import JSON
-from proctor_api.routes.testapi.base import Router, creates, group_for, groups_of, href, pairs_of, parameter, reads
+from proctor_api.routes.testapi.base import (
+    Router,
+    creates,
+    dropped_of,
+    group_for,
+    groups_of,
+    href,
+    pairs_of,
+    parameter,
+    reads,
+)
 from proctor_api.routes.testapi.results import BAD_QUERY, EXACT, OTHERS, PAGE
 from proctor_api.routes.testapi.results import FILTERS as RESULT_FILTERS
 
@@ -75,7 +85,8 @@ async def add_deployresult(request: Request) -> Response:
     """
     context = context_of(request)
     body = object_of(await request.json())
-    result = read_deployresult(body, context.clock.now(), context.settings.zone, group_for(request))
+    now, zone = context.clock.now(), context.settings.zone
+    result = read_deployresult(body, now, zone, group_for(request), dropped_of(request))
     await DeployResults(context.engine).add(result)
     return href(request, result.id)
 

@@ -15,6 +15,7 @@ from proctor_api.routes.guard import JSON
 from proctor_api.routes.testapi.base import (
     Router,
     creates,
+    dropped_of,
     group_for,
     groups_of,
     href,
@@ -98,7 +99,8 @@ async def add_result(request: Request) -> Response:
     """
     context = context_of(request)
     body = object_of(await request.json())
-    result = read_result(body, context.clock.now(), context.settings.zone, group=group_for(request))
+    now, zone = context.clock.now(), context.settings.zone
+    result = read_result(body, now, zone, dropped_of(request), group=group_for(request))
     await Results(context.engine).add(result)
     return href(request, result.id)
 

@@ -9,10 +9,11 @@ from fastapi.responses import StreamingResponse
 
 from proctor_api.catalog.queries import read_query
 from proctor_api.catalog.results import Shown
+from proctor_api.catalog.sent import Dropped
 from proctor_api.catalog.transfer import Import, lines_of
 from proctor_api.routes.guard import STREAMED, caller_of, context_of, json_view, needs, router
 from proctor_api.routes.models import ImportView
-from proctor_api.routes.testapi.base import group_for, streams_of, value_beside
+from proctor_api.routes.testapi.base import group_for, streams_of, tell_dropped, value_beside
 from proctor_api.routes.testapi.results import FILTERS
 from proctor_common.errors import ProctorError
 from proctor_common.states import Role
@@ -48,15 +49,18 @@ async def import_results(
     work = Import(context.engine, context.clock, context.settings.zone, group=group_for(request), declare=declare)
     try:
         async for number, line in lines_of(request.stream(), limit):
+            dropped = Dropped()
             try:
-                value = await value_beside(request, line)
+                value = await value_beside(request, line, dropped)
             except ProctorError as fault:
                 work.report.refuse(number, fault.message)
             else:
-                await work.add(number, value, len(line))
+                await work.add(number, value, len(line), dropped)
     finally:
         await work.flush()
-    return json_view(orjson.dumps(work.report.view()))
+    response = json_view(orjson.dumps(work.report.view()))
+    tell_dropped(response, work.report.dropped)
+    return response
 
 
 @routes.get(
