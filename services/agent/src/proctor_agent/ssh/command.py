@@ -27,21 +27,21 @@ _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: a program and its arguments, as they are; no shell looks at them.
-
-    env: added to the login environment · hidden: names in it whose values nobody may see · cwd: on the target; None:
-    where the login shell starts · stdin: all that the program can read (None: nothing, ``/dev/null``) · marker: value
-    of PROCTOR_ATTEMPT, by which the whole tree can be found; None for a command of Proctor's own · run: until whose
-    end an output that something still holds is kept open; None: it is closed with the command.
-    """
+    """What to run: a program and its arguments, as they are; no shell looks at them."""
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the login environment."""
     hidden: Collection[str] = ()
+    """Names in ``env`` whose values nobody may see."""
     cwd: str | None = None
+    """On the target; None: where the login shell starts."""
     stdin: bytes | None = None
+    """All that the program can read; None: nothing, ``/dev/null``."""
     marker: str | None = None
+    """Value of PROCTOR_ATTEMPT, by which the whole tree can be found; None for a command of Proctor's own."""
     run: str | None = None
+    """An output that something still holds is kept open until the end of this run; None: closed with the command."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,14 +25,14 @@ MAX_DEATHS = 3
 
 @dataclass(eq=False, slots=True)
 class Link:
-    """A connection and its channels in use. ``held``: those of commands that have ended, which something keeps open ·
-    ``full``: the server refused one more, and none has ended since.
-    """
+    """A connection and its channels in use."""
 
     connection: asyncssh.SSHClientConnection
     channels: int = 0
     held: int = 0
+    """Channels of commands that have ended, which something keeps open."""
     full: bool = False
+    """The server refused one more channel, and none has ended since."""
     until: float = 0.0
     """Loop time from which on it takes no further command."""
 
