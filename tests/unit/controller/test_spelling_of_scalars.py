@@ -189,3 +189,8 @@ def test_nothing_else_is_packed() -> None:
     assert pack(value) is value
     assert not has_spelled(value)
     assert evaluate("a", {"a": 1}) == 1
+
+
+@pytest.mark.parametrize("value", [5, "x", None, [], ["x"], ["x", "y"], [1, 2, 3], {"~number": 1}])
+def test_a_mapping_of_somebody_else_with_the_member_of_packed_numbers_stays_as_it_is(value: Any) -> None:
+    assert unpack({"~number": value}) == {"~number": value}

@@ -113,8 +113,9 @@ def pack(value: Any) -> Any:
 def unpack(value: Any) -> Any:
     """What was packed."""
     if isinstance(value, dict):
-        if PACKED in value and len(value) == 1:
-            spelling, number = value[PACKED]
-            return spell(number, spelling)
+        match value.get(PACKED) if len(value) == 1 else None:
+            # A mapping of a method's own may have this member too: what does not look packed stays as it is.
+            case [str() as spelling, int() | float() as number]:
+                return spell(number, spelling)
         return {name: unpack(part) for name, part in value.items()}
     return [unpack(part) for part in value] if isinstance(value, list) else value
